@@ -1,0 +1,97 @@
+"""What can be set on a project: names, forms and defaults, the same on the command line, in the API and in exports."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+NEVER_EXPIRES = -1
+NEVER_STORE = 0
+_MAX_TTL = 10 * 365 * 86_400
+
+
+class ProjectSettings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A project's policies. `cache_ttl` in seconds: 0 = never store, -1 = never expires."""
+
+    cache: bool = True
+    cache_ttl: int = 86_400
+    cache_ttl_embeddings: int = NEVER_EXPIRES
+    cache_scope: str = "project"
+    default_provider: str | None = None
+    allowed_models: tuple[str, ...] | None = None
+    allowed_providers: tuple[str, ...] | None = None
+
+
+class InvalidSetting(ValueError):
+    """A setting that does not exist or a value of the wrong form; the message says what is accepted."""
+
+
+def parse_settings(pairs: Mapping[str, str]) -> dict[str, Any]:
+    """Turn `name=value` texts into typed values. An empty value means: back to the default.
+
+    Raises InvalidSetting, naming the setting and the accepted form.
+    """
+    return {name: _parse_one(name, text) for name, text in pairs.items()}
+
+
+def with_changes(settings: ProjectSettings, changes: Mapping[str, Any]) -> ProjectSettings:
+    """A copy of `settings` with parsed `changes` applied."""
+    return msgspec.structs.replace(settings, **changes)
+
+
+def _parse_one(name: str, text: str) -> Any:
+    parser = _PARSERS.get(name)
+    if parser is None:
+        raise InvalidSetting(f"unknown setting {name!r}; known settings: {', '.join(sorted(_PARSERS))}")
+    if text == "":
+        return getattr(ProjectSettings(), name)
+    try:
+        return parser(text)
+    except ValueError as error:
+        raise InvalidSetting(f"{name}={text}: {error}") from None
+
+
+def _on_off(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError("expected on or off")
+    return text == "on"
+
+
+def _ttl(text: str) -> int:
+    try:
+        seconds = int(text)
+    except ValueError:
+        raise ValueError("expected whole seconds, 0 (never store) or -1 (never expires)") from None
+    if not -1 <= seconds <= _MAX_TTL:
+        raise ValueError(f"expected -1 (never expires), 0 (never store) or up to {_MAX_TTL} seconds")
+    return seconds
+
+
+def _scope(text: str) -> str:
+    if text not in ("project", "user"):
+        raise ValueError("expected project or user")
+    return text
+
+
+def _name(text: str) -> str:
+    if not text.replace("-", "").replace("_", "").isalnum() or not text.isascii() or len(text) > 64:
+        raise ValueError("expected a provider's name: letters, digits, - and _")
+    return text
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not names:
+        raise ValueError("expected names separated by commas; * may stand for any characters")
+    return names
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "cache": _on_off,
+    "cache_ttl": _ttl,
+    "cache_ttl_embeddings": _ttl,
+    "cache_scope": _scope,
+    "default_provider": _name,
+    "allowed_models": _names,
+    "allowed_providers": _names,
+}

@@ -1,0 +1,88 @@
+"""The snapshot: all a proxy needs to know, published by the control plane and read-only for the proxy.
+
+The records are MessagePack arrays (`array_like`): new fields are appended with a default, so that an older proxy
+reads a newer snapshot and the other way round.
+"""
+
+from typing import Any, Protocol
+
+import msgspec
+
+from watchllm.domain.settings import ProjectSettings
+from watchllm.domain.usage import ModelPrice
+
+
+class KeyRecord(msgspec.Struct, frozen=True, array_like=True):
+    """One project key that is in force. Revoked keys are absent. `expires_at` in epoch seconds, 0 = never."""
+
+    id: str
+    project_id: str
+    test: bool = False
+    scopes: tuple[str, ...] = ("inference",)
+    expires_at: int = 0
+
+
+class ProviderKeyRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A project's own key of a provider. `sealed` is AES-GCM: 12-byte nonce, ciphertext, tag; `id` is authenticated.
+
+    `base_url` is None where the vendor's own applies. Lower `priority` is tried first.
+    """
+
+    id: str
+    provider: str
+    sealed: bytes
+    base_url: str | None = None
+    priority: int = 0
+
+
+class ProjectRecord(msgspec.Struct, frozen=True, array_like=True):
+    """One project with everything that belongs to it."""
+
+    id: str
+    organization_id: str
+    name: str
+    settings: ProjectSettings = ProjectSettings()
+    provider_keys: tuple[ProviderKeyRecord, ...] = ()
+
+
+class Vendor(msgspec.Struct, frozen=True, array_like=True):
+    """An OpenAI-compatible provider as data. `families` are model-name prefixes; `defaults` the request fields that
+    mean the same when left out, per endpoint family."""
+
+    name: str
+    base_url: str
+    env_prefix: str = ""
+    families: tuple[str, ...] = ()
+    auth_header: str = "authorization"
+    auth_scheme: str = "Bearer"
+    defaults: dict[str, dict[str, Any]] = {}
+    stream_usage: bool = True
+
+
+class PriceRow(msgspec.Struct, frozen=True, array_like=True):
+    """Rates of the models that `match` describes: a tree of `{"equals"|"starts_with"|"ends_with"|"contains"|"regex":
+    text}`, `{"or"|"and": [...]}`. Rows are tried in order."""
+
+    match: Any
+    price: ModelPrice
+    model: str = ""
+
+
+class SnapshotReader(Protocol):
+    """How a proxy reads the snapshot. Every method is a memory-mapped read of microseconds, safe on the event loop."""
+
+    def version(self) -> int:
+        """Grows with each publication; 0 = nothing was ever published."""
+        ...
+
+    def key(self, digest: bytes) -> KeyRecord | None: ...
+
+    def project(self, project_id: str) -> ProjectRecord | None: ...
+
+    def vendors(self) -> tuple[Vendor, ...]: ...
+
+    def prices(self, provider: str) -> tuple[PriceRow, ...]: ...
+
+    def secret(self, name: str) -> bytes | None:
+        """A value that all proxies share, such as the key of the cache's hash (`cache_hash`)."""
+        ...

@@ -1,0 +1,53 @@
+"""What a request consumed, as providers report it: tokens by the kind of price that applies to them."""
+
+import msgspec
+
+from watchllm.domain.money import Nanos, NanosPerMillion, charge
+
+
+class TokenUsage(msgspec.Struct, frozen=True, array_like=True):
+    """Token counts of one answer. `input` and `output` are totals; the others are parts of them."""
+
+    input: int = 0
+    output: int = 0
+    cached_input: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+    audio_input: int = 0
+    audio_output: int = 0
+    estimated: bool = False
+
+    @property
+    def total(self) -> int:
+        return self.input + self.output
+
+
+class ModelPrice(msgspec.Struct, frozen=True, array_like=True):
+    """Rates of one model, in nano-dollars a million tokens; None where the book has no rate of that kind."""
+
+    input: NanosPerMillion | None = None
+    output: NanosPerMillion | None = None
+    cached_input: NanosPerMillion | None = None
+    cache_write: NanosPerMillion | None = None
+    audio_input: NanosPerMillion | None = None
+    audio_output: NanosPerMillion | None = None
+    per_request: Nanos = 0
+
+    def cost(self, usage: TokenUsage) -> Nanos:
+        """The price of `usage`. A part without a rate of its own is charged at its total's rate."""
+        plain_input = usage.input
+        plain_output = usage.output
+        total = self.per_request
+        if self.cached_input is not None:
+            total += charge(usage.cached_input, self.cached_input)
+            plain_input -= usage.cached_input
+        if self.cache_write is not None:
+            total += charge(usage.cache_write, self.cache_write)
+            plain_input -= usage.cache_write
+        if self.audio_input is not None:
+            total += charge(usage.audio_input, self.audio_input)
+            plain_input -= usage.audio_input
+        if self.audio_output is not None:
+            total += charge(usage.audio_output, self.audio_output)
+            plain_output -= usage.audio_output
+        return total + charge(max(plain_input, 0), self.input or 0) + charge(max(plain_output, 0), self.output or 0)

@@ -1,0 +1,379 @@
+"""The configuration of a process: flags over environment over `WATCHLLM_HOME/watchllm.toml` over defaults.
+
+Every setting has one row in `SETTINGS`: its name (the flag, the name in the file), its environment variable, how its
+text is read and its default. `load` reads them once, at start; nothing inside ever looks at the environment again.
+Import-light, because the proxy's cold start pays for it: no TOML parser, URL or address module unless it is needed.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+FILE_NAME = "watchllm.toml"
+FLAG, ENVIRONMENT, FILE, DEFAULT = "flag", "environment", "file", "default"
+INSTANCE_PROVIDERS = ("openai", "anthropic", "groq", "openrouter")
+
+_MIB = 1 << 20
+
+
+class ConfigurationError(Exception):
+    """A setting that cannot be used; the message names it, the form expected and what to do. Exit code 2."""
+
+
+class InstanceProvider(msgspec.Struct, frozen=True):
+    """A provider that the operator set for the whole instance. `base_url` may have any address."""
+
+    api_key: str | None = None
+    base_url: str | None = None
+
+    def __repr__(self) -> str:
+        return f"InstanceProvider(api_key={'***' if self.api_key else None}, base_url={self.base_url!r})"
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One line of `config show`; secrets are masked in `value`."""
+
+    name: str
+    variable: str
+    value: Any
+    origin: str
+
+
+class Configuration(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a process is told at start. Sizes in bytes, time-outs in seconds; `home` is absolute."""
+
+    home: Path
+    database_url: str
+    redis_url: str | None = None
+    secret_key: str | None = None
+    host: str = "127.0.0.1"
+    proxy_port: int = 8787
+    console_port: int = 3000
+    sim_port: int = 9090
+    admin_addr: str | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    public_url: str | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    allow_private_urls: bool = False
+    region: str = "local"
+    max_body_bytes: int = 32 * _MIB
+    max_inflight_bytes: int = 256 * _MIB
+    max_header_bytes: int = 64 * 1024
+    max_connections: int = 10_000
+    cache_max_bytes: int = 1024 * _MIB
+    header_timeout: float = 10.0
+    idle_timeout: float = 75.0
+    upstream_connect_timeout: float = 10.0
+    upstream_first_byte_timeout: float = 120.0
+    upstream_idle_timeout: float = 60.0
+    upstream_total_timeout: float = 600.0
+    drain_seconds: float = 30.0
+    instance_providers: dict[str, InstanceProvider] = {}
+    """By provider name; only those with a key or a base URL are present."""
+    proxy_env: dict[str, str] = {}
+    """`HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, where set (under these names, also when set in lower case)."""
+    origins: dict[str, str] = {}
+    """Where each setting came from: `flag`, `environment`, `file` or `default`."""
+
+    def __repr__(self) -> str:
+        # The values hold secrets, and a repr ends in tracebacks.
+        return f"Configuration(home={str(self.home)!r})"
+
+    def describe(self) -> list[Row]:
+        """Every setting with its value and where it came from, secrets masked."""
+        return [
+            Row(
+                setting.name,
+                setting.variable,
+                setting.shown(self._value(setting)),
+                self.origins.get(setting.name, DEFAULT),
+            )
+            for setting in SETTINGS
+        ]
+
+    def _value(self, setting: "Setting") -> Any:
+        if setting.provider:
+            provider = self.instance_providers.get(setting.provider)
+            return getattr(provider, setting.name.removeprefix(setting.provider + "_"), None)
+        if setting.variable in _PROXY_VARIABLES:
+            return self.proxy_env.get(setting.variable)
+        return getattr(self, setting.name)
+
+
+def load(flags: Mapping[str, str | int | None], env: Mapping[str, str], *, cwd: Path | None = None) -> Configuration:
+    """Read the configuration. `flags` by setting name, None where a flag was not given; an empty variable is unset.
+
+    Raises ConfigurationError for a value of the wrong form, an unknown flag or name in the file, a file that cannot be
+    read, and settings that contradict each other.
+    """
+    unknown = flags.keys() - _BY_NAME.keys()
+    if unknown:
+        raise ConfigurationError(f"unknown flags: {', '.join(sorted(unknown))}")
+    home_text = flags.get("home") or env.get("WATCHLLM_HOME") or ".watchllm"
+    home = Path(cwd or Path.cwd(), Path(str(home_text)).expanduser())
+    file = _read_file(home / FILE_NAME)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for setting in SETTINGS:
+        text, origin, where = _find(setting, flags, env, file, home)
+        origins[setting.name] = origin
+        if text is not None:
+            values[setting.name] = _parse(setting, text, where)
+    values["home"] = home
+    values.setdefault("database_url", f"sqlite:///{home}/watchllm.db")
+    _check_together(values)
+    return _build(values, origins)
+
+
+def mask(secret: str) -> str:
+    """What may be shown of a secret: its last four characters when it is long enough not to be guessed from them."""
+    return "***" + (secret[-4:] if len(secret) >= 16 else "")
+
+
+def mask_url(url: str) -> str:
+    """A URL whose password, or lone user part, and whose query values are replaced by `***`."""
+    head, separator, rest = url.partition("://")
+    if not separator:
+        head, rest = "", url
+    # From the last `@`: a password may hold `/` and `?` unescaped, and too much hidden is better than too little.
+    credentials, at, place = rest.rpartition("@")
+    if at:
+        user, colon, _ = credentials.partition(":")
+        credentials = f"{user}:***" if colon else "***"
+    path, question, query = place.partition("?")
+    query = "&".join(part.partition("=")[0] + "=***" for part in query.split("&")) if question else ""
+    return head + separator + credentials + at + path + question + query
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """How one setting is named, read and shown. `provider` is set on `NAME_api_key` and `NAME_base_url`."""
+
+    name: str
+    variable: str
+    parse: Callable[[str], Any]
+    mask: Callable[[str], str] | None = None
+    provider: str = ""
+    in_file: bool = True
+
+    def shown(self, value: Any) -> Any:
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        if isinstance(value, tuple):
+            return list(value)
+        return self.mask(str(value)) if self.mask else str(value)
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def _flag(text: str) -> bool:
+    lowered = text.lower()
+    if lowered in ("1", "true", "yes", "on"):
+        return True
+    if lowered in ("0", "false", "no", "off"):
+        return False
+    raise ValueError("true or false")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise ValueError("a port number from 0 (any free port) to 65535")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError("a whole number of at least 1")
+    return int(text)
+
+
+_UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+def _bytes(text: str) -> int:
+    digits = text.rstrip("abgikmABGIKM ")
+    factor = _UNITS.get(text[len(digits) :].strip().lower())
+    if factor is None or not digits.isdecimal() or int(digits) < 1:
+        raise ValueError("a size such as 1048576, 32MiB or 1GiB")
+    return int(digits) * factor
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= 86_400:
+        raise ValueError("seconds, more than 0 and at most 86400")
+    return seconds
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        scheme, separator, rest = text.partition("://")
+        if not separator or scheme not in schemes or not rest or any(character.isspace() for character in text):
+            raise ValueError(f"a URL that begins with {' or '.join(scheme + '://' for scheme in schemes)}")
+        return text
+
+    return parse
+
+
+def _base_url(text: str) -> str:
+    return _url("http", "https")(text).rstrip("/")
+
+
+def _listen_address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("HOST:PORT, such as 127.0.0.1:9464")
+    return text
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    import ipaddress
+
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    try:
+        return tuple(str(ipaddress.ip_network(name)) for name in names)
+    except ValueError:
+        raise ValueError("addresses or networks separated by commas, such as 10.0.0.0/8,192.0.2.7") from None
+
+
+def _region(text: str) -> str:
+    if len(text) > 64 or not text.isascii() or not text.replace("-", "").replace("_", "").isalnum():
+        raise ValueError("up to 64 letters, digits, - and _")
+    return text
+
+
+def _secret_key(text: str) -> str:
+    if len(text) < 32:
+        raise ValueError("at least 32 characters; `openssl rand -base64 32` makes one")
+    return text
+
+
+_PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("home", "WATCHLLM_HOME", _text, in_file=False),
+    Setting("database_url", "WATCHLLM_DATABASE_URL", _url("sqlite", "postgresql"), mask_url),
+    Setting("redis_url", "WATCHLLM_REDIS_URL", _url("redis", "rediss"), mask_url),
+    Setting("secret_key", "WATCHLLM_SECRET_KEY", _secret_key, mask),
+    Setting("host", "WATCHLLM_HOST", _text),
+    Setting("proxy_port", "WATCHLLM_PROXY_PORT", _port),
+    Setting("console_port", "WATCHLLM_CONSOLE_PORT", _port),
+    Setting("sim_port", "WATCHLLM_SIM_PORT", _port),
+    Setting("admin_addr", "WATCHLLM_ADMIN_ADDR", _listen_address),
+    Setting("tls_cert", "WATCHLLM_TLS_CERT", _path),
+    Setting("tls_key", "WATCHLLM_TLS_KEY", _path),
+    Setting("public_url", "WATCHLLM_PUBLIC_URL", _base_url, mask_url),
+    Setting("trusted_proxies", "WATCHLLM_TRUSTED_PROXIES", _networks),
+    Setting("allow_private_urls", "WATCHLLM_ALLOW_PRIVATE_URLS", _flag),
+    Setting("region", "WATCHLLM_REGION", _region),
+    Setting("max_body_bytes", "WATCHLLM_MAX_BODY_BYTES", _bytes),
+    Setting("max_inflight_bytes", "WATCHLLM_MAX_INFLIGHT_BYTES", _bytes),
+    Setting("max_header_bytes", "WATCHLLM_MAX_HEADER_BYTES", _bytes),
+    Setting("max_connections", "WATCHLLM_MAX_CONNECTIONS", _count),
+    Setting("cache_max_bytes", "WATCHLLM_CACHE_MAX_BYTES", _bytes),
+    Setting("header_timeout", "WATCHLLM_HEADER_TIMEOUT", _seconds),
+    Setting("idle_timeout", "WATCHLLM_IDLE_TIMEOUT", _seconds),
+    Setting("upstream_connect_timeout", "WATCHLLM_UPSTREAM_CONNECT_TIMEOUT", _seconds),
+    Setting("upstream_first_byte_timeout", "WATCHLLM_UPSTREAM_FIRST_BYTE_TIMEOUT", _seconds),
+    Setting("upstream_idle_timeout", "WATCHLLM_UPSTREAM_IDLE_TIMEOUT", _seconds),
+    Setting("upstream_total_timeout", "WATCHLLM_UPSTREAM_TOTAL_TIMEOUT", _seconds),
+    Setting("drain_seconds", "WATCHLLM_DRAIN_SECONDS", _seconds),
+    *(
+        setting
+        for name in INSTANCE_PROVIDERS
+        for setting in (
+            Setting(f"{name}_api_key", f"{name.upper()}_API_KEY", _text, mask, provider=name),
+            Setting(f"{name}_base_url", f"{name.upper()}_BASE_URL", _base_url, mask_url, provider=name),
+        )
+    ),
+    *(Setting(name.lower(), name, _text, mask_url if name != "NO_PROXY" else None) for name in _PROXY_VARIABLES),
+)
+
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        content = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from None
+    import tomllib
+
+    try:
+        values = tomllib.loads(content)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from None
+    known = sorted(setting.name for setting in SETTINGS if setting.in_file)
+    for name in values:
+        if name not in known:
+            raise ConfigurationError(f"{path}: unknown setting {name!r}; known settings: {', '.join(known)}")
+    return values
+
+
+def _find(
+    setting: Setting, flags: Mapping[str, str | int | None], env: Mapping[str, str], file: dict[str, Any], home: Path
+) -> tuple[str | None, str, str]:
+    """The text of a setting, its origin, and how an error names the place."""
+    given = flags.get(setting.name)
+    if given is not None:
+        return str(given), FLAG, "--" + setting.name.replace("_", "-")
+    names = [setting.variable]
+    if setting.variable in _PROXY_VARIABLES:
+        # As curl and the SDKs do it: the lower-case name counts too, and first.
+        names.insert(0, setting.variable.lower())
+    for name in names:
+        if text := env.get(name, ""):
+            return text, ENVIRONMENT, name
+    value = file.get(setting.name)
+    if value is None or value == "":
+        return None, DEFAULT, ""
+    where = f"{setting.name} in {home / FILE_NAME}"
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ",".join(value), FILE, where
+    if not isinstance(value, (str, int, float)):
+        raise ConfigurationError(f"{where}: expected a string, a number or true/false")
+    return str(value).lower() if isinstance(value, bool) else str(value), FILE, where
+
+
+def _parse(setting: Setting, text: str, where: str) -> Any:
+    try:
+        return setting.parse(text)
+    except ValueError as error:
+        # Secrets and URLs are not repeated: messages end up in logs.
+        given = "" if setting.mask else f" {text!r}"
+        raise ConfigurationError(f"{where}:{given} is not valid; expected {error}") from None
+
+
+def _check_together(values: Mapping[str, Any]) -> None:
+    if ("tls_cert" in values) != ("tls_key" in values):
+        raise ConfigurationError("WATCHLLM_TLS_CERT and WATCHLLM_TLS_KEY belong together: set both or neither")
+    if values["database_url"].startswith("postgresql") and "secret_key" not in values:
+        raise ConfigurationError(
+            "WATCHLLM_SECRET_KEY is required with PostgreSQL, the same on every host; "
+            "`openssl rand -base64 32` makes one"
+        )
+    if values.get("max_inflight_bytes", 1 << 62) < values.get("max_body_bytes", 0):
+        raise ConfigurationError("WATCHLLM_MAX_INFLIGHT_BYTES must not be less than WATCHLLM_MAX_BODY_BYTES")
+
+
+def _build(values: dict[str, Any], origins: dict[str, str]) -> Configuration:
+    providers = {}
+    for name in INSTANCE_PROVIDERS:
+        api_key, base_url = values.pop(f"{name}_api_key", None), values.pop(f"{name}_base_url", None)
+        if api_key or base_url:
+            providers[name] = InstanceProvider(api_key, base_url)
+    proxies = {name: values.pop(name.lower()) for name in _PROXY_VARIABLES if name.lower() in values}
+    return Configuration(**values, instance_providers=providers, proxy_env=proxies, origins=origins)

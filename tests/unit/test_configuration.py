@@ -1,0 +1,149 @@
+"""Flags win over environment, environment over watchllm.toml, that over defaults; bad values say what to do."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from watchllm.configuration import SETTINGS, Configuration, ConfigurationError, load, mask_url
+
+
+def shown(configuration: Configuration, name: str) -> object:
+    return next(row.value for row in configuration.describe() if row.name == name)
+
+
+def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
+    configuration = load({}, {}, cwd=tmp_path)
+    assert configuration.home == tmp_path / ".watchllm"
+    assert configuration.database_url == f"sqlite:///{tmp_path}/.watchllm/watchllm.db"
+    assert (configuration.host, configuration.proxy_port, configuration.console_port) == ("127.0.0.1", 8787, 3000)
+    assert configuration.max_body_bytes == 32 * 1024 * 1024
+    assert configuration.instance_providers == {}
+    assert configuration.origins["proxy_port"] == "default"
+
+
+def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path) -> None:
+    (tmp_path / "watchllm.toml").write_text(
+        "proxy_port = 1\nconsole_port = 2\nsim_port = 3\nallow_private_urls = true\n"
+    )
+    env = {"WATCHLLM_HOME": str(tmp_path), "WATCHLLM_PROXY_PORT": "11", "WATCHLLM_CONSOLE_PORT": "12"}
+    configuration = load({"proxy_port": 21, "console_port": None}, env)
+    assert (configuration.proxy_port, configuration.console_port, configuration.sim_port) == (21, 12, 3)
+    assert configuration.allow_private_urls is True
+    origins = [configuration.origins[name] for name in ("proxy_port", "console_port", "sim_port", "host")]
+    assert origins == ["flag", "environment", "file", "default"]
+
+
+def test_an_empty_variable_is_unset(tmp_path: Path) -> None:
+    configuration = load({}, {"WATCHLLM_HOME": str(tmp_path), "WATCHLLM_PROXY_PORT": "", "OPENAI_API_KEY": ""})
+    assert configuration.proxy_port == 8787
+    assert configuration.instance_providers == {}
+
+
+def test_instance_providers_and_outbound_proxies(tmp_path: Path) -> None:
+    env = {
+        "OPENAI_API_KEY": "sk-something-long-enough",
+        "GROQ_BASE_URL": "http://127.0.0.1:9/openai/",
+        "https_proxy": "http://lower:1",
+        "HTTPS_PROXY": "http://upper:1",
+        "NO_PROXY": "localhost",
+    }
+    configuration = load({}, env, cwd=tmp_path)
+    assert set(configuration.instance_providers) == {"openai", "groq"}
+    assert configuration.instance_providers["openai"].api_key == "sk-something-long-enough"
+    assert configuration.instance_providers["groq"].base_url == "http://127.0.0.1:9/openai"
+    assert configuration.proxy_env == {"HTTPS_PROXY": "http://lower:1", "NO_PROXY": "localhost"}
+
+
+def test_no_secret_is_shown(tmp_path: Path) -> None:
+    secrets = {
+        "WATCHLLM_SECRET_KEY": "master-secret-0123456789abcdefghij",
+        "OPENAI_API_KEY": "sk-0123456789abcdef",
+        "WATCHLLM_DATABASE_URL": "postgresql://user:pass-word@db.example/x?password=query-word",
+        "WATCHLLM_REDIS_URL": "rediss://default:red-word@cache.example:6379",
+        "HTTPS_PROXY": "http://me:proxy-word@proxy.example:3128",
+        "OPENAI_BASE_URL": "https://lone-token@gateway.example/v1",
+    }
+    configuration = load({}, secrets, cwd=tmp_path)
+    printed = repr(configuration.describe()) + repr(configuration) + repr(configuration.instance_providers)
+    for word in ("master-secret", "sk-0123", "pass-word", "query-word", "red-word", "proxy-word", "lone-token"):
+        assert word not in printed
+    assert shown(configuration, "database_url") == "postgresql://user:***@db.example/x?password=***"
+    assert shown(configuration, "openai_api_key") == "***cdef"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "form"),
+    [
+        ("WATCHLLM_PROXY_PORT", "99999", "port"),
+        ("WATCHLLM_PROXY_PORT", "http", "port"),
+        ("WATCHLLM_MAX_BODY_BYTES", "32 apples", "size"),
+        ("WATCHLLM_MAX_BODY_BYTES", "-1", "size"),
+        ("WATCHLLM_ALLOW_PRIVATE_URLS", "maybe", "true or false"),
+        ("WATCHLLM_UPSTREAM_TOTAL_TIMEOUT", "nan", "seconds"),
+        ("WATCHLLM_DATABASE_URL", "mysql://x", "sqlite://"),
+        ("WATCHLLM_SECRET_KEY", "short", "32 characters"),
+        ("WATCHLLM_TRUSTED_PROXIES", "10.0.0.1/8", "networks"),
+        ("OPENAI_BASE_URL", "api.openai.com", "https://"),
+        ("WATCHLLM_ADMIN_ADDR", "9464", "HOST:PORT"),
+        ("WATCHLLM_TLS_CERT", "cert.pem", "WATCHLLM_TLS_KEY"),
+    ],
+)
+def test_a_bad_value_names_the_variable_and_the_form(tmp_path: Path, variable: str, value: str, form: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load({}, {"WATCHLLM_HOME": str(tmp_path), variable: value})
+    assert variable in str(caught.value)
+    assert form in str(caught.value)
+
+
+def test_a_bad_secret_is_not_repeated_in_the_message(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load({}, {"WATCHLLM_HOME": str(tmp_path), "WATCHLLM_SECRET_KEY": "hunter2"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_unknown_name_in_the_file_lists_the_known_ones(tmp_path: Path) -> None:
+    (tmp_path / "watchllm.toml").write_text("proxy-port = 1\n")
+    with pytest.raises(ConfigurationError, match=r"unknown setting 'proxy-port'.*proxy_port"):
+        load({}, {"WATCHLLM_HOME": str(tmp_path)})
+
+
+@pytest.mark.parametrize("content", ["proxy_port = ", "[host]\nx = 1\n"])
+def test_a_file_that_cannot_be_understood_is_an_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "watchllm.toml").write_text(content)
+    with pytest.raises(ConfigurationError, match=r"watchllm\.toml"):
+        load({}, {"WATCHLLM_HOME": str(tmp_path)})
+
+
+def test_postgresql_needs_a_secret_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="WATCHLLM_SECRET_KEY is required"):
+        load({}, {"WATCHLLM_DATABASE_URL": "postgresql://u:p@h/d"}, cwd=tmp_path)
+
+
+def test_sizes_can_be_written_with_units(tmp_path: Path) -> None:
+    configuration = load({"cache_max_bytes": "2GiB", "max_body_bytes": "8 MB"}, {}, cwd=tmp_path)
+    assert (configuration.cache_max_bytes, configuration.max_body_bytes) == (2 << 30, 8_000_000)
+
+
+def test_every_field_has_a_row_and_every_row_a_value(tmp_path: Path) -> None:
+    fields = set(Configuration.__struct_fields__) - {"instance_providers", "proxy_env", "origins"}
+    rows = {setting.name for setting in SETTINGS if not setting.provider and not setting.name.endswith("_proxy")}
+    assert rows == fields
+    assert len(load({}, {}, cwd=tmp_path).describe()) == len(SETTINGS)
+
+
+def test_mask_url_hides_credentials_and_nothing_else() -> None:
+    assert mask_url("https://api.example/v1") == "https://api.example/v1"
+    assert mask_url("https://host.example?token=abc") == "https://host.example?token=***"
+    assert "word" not in mask_url("redis://u:pass?/word@cache.example:6379")
+    assert mask_url("sqlite:////data/watchllm.db") == "sqlite:////data/watchllm.db"
+
+
+def test_loading_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from watchllm.configuration import load; load({}, {});"
+        "print([m for m in ('tomllib', 'ipaddress', 'sqlalchemy', 'pydantic', 'asyncio') if m in sys.modules])"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/").stdout
+    assert output.strip() == "[]"

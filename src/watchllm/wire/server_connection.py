@@ -1,0 +1,483 @@
+"""One client's connection: parses requests, hands them to the handler in order, keeps the bounds of the wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from watchllm.domain.errors import BadRequest, GatewayError, Unavailable, WireRefusal
+from watchllm.wire.exchange import BodyMode, Exchange
+from watchllm.wire.status import CONTINUE, status_line
+
+if TYPE_CHECKING:
+    from watchllm.wire.server import Server
+
+# What a client may send ahead (pipelined) while an earlier request of its is under way, before we stop reading.
+_READ_AHEAD_BYTES = 65_536
+# After an early refusal the client may still be sending; closing at once would reset the connection under the answer.
+_LINGER_SECONDS = 2.0
+# Bytes a second, averaged over a request's body.
+_LOWEST_BODY_RATE = 1024
+_NO_DEADLINE = float("inf")
+
+
+class ServerConnection(asyncio.Protocol):
+    """Parser callbacks and transport callbacks of one connection.
+
+    `deadline` (loop time) is looked at by the server's sweep, not by a timer a request: within a head it is the end of
+    `header_timeout`, within a body it moves with the bytes received, idle it is the end of keep-alive, and while the
+    client does not read what we write it is the end of `write_timeout`.
+    """
+
+    __slots__ = (
+        "_active",
+        "_body",
+        "_body_bytes",
+        "_body_began",
+        "_closing",
+        "_continue_due",
+        "_discarding",
+        "_fed",
+        "_head_bytes",
+        "_next_headers",
+        "_parser",
+        "_reading",
+        "_receiving",
+        "_refusal",
+        "_server",
+        "_transport",
+        "_url",
+        "_waiting",
+        "_waiting_bytes",
+        "connected",
+        "date_line",
+        "deadline",
+        "draining",
+        "peer",
+        "writable",
+    )
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._url = b""
+        self._next_headers: dict[bytes, bytes] = {}
+        self._receiving: Exchange | None = None  # its head is complete, its body is not
+        self._active: Exchange | None = None  # given to the handler and not answered yet
+        self._waiting: deque[Exchange] = deque()  # complete, behind the active one
+        self._waiting_bytes = 0
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._body_began = 0.0
+        self._continue_due = False
+        self._head_bytes = 0
+        self._fed = 0
+        self._refusal: GatewayError | None = None
+        self._closing = False
+        self._discarding = False
+        self._reading = True
+        self.connected = False
+        self.writable = True
+        self.draining = False
+        self.date_line = server.date_line
+        self.deadline = _NO_DEADLINE
+        self.peer = ""
+
+    # --- transport ---------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self.connected = True
+        peer = transport.get_extra_info("peername")
+        self.peer = peer[0] if isinstance(peer, tuple) else ""
+        self.deadline = self._server.now() + self._server.limits.header_timeout
+        if not self._server.admit(self):
+            self._refuse(Unavailable("Too many connections; try again in a moment.", retry_after=1))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connected = False
+        self.deadline = _NO_DEADLINE
+        self._server.forget(self)
+        self._closing = True
+        left = [exchange for exchange in (self._active, self._receiving, *self._waiting) if exchange is not None]
+        self._active = self._receiving = None
+        self._waiting.clear()
+        for exchange in left:
+            self._release(exchange)
+            if not exchange.finished:
+                exchange.finished = True
+                if exchange.on_disconnect is not None:
+                    exchange.on_disconnect()
+
+    def eof_received(self) -> bool:
+        return False  # a client that stops sending has left: the transport closes, connection_lost tells the handler
+
+    def data_received(self, data: bytes) -> None:
+        if self._discarding:
+            return
+        self._fed = len(data)
+        self._head_bytes += self._fed
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            return  # no upgrade is offered: the request is answered as it stands, then the connection ends
+        except httptools.HttpParserCallbackError as error:
+            self._server.report(error)
+            self.abort()
+            return
+        except httptools.HttpParserError as error:
+            if not self._closing:
+                self._refuse_in_turn(_refusal_of(error))
+            return
+        if self._refusal is not None:
+            return
+        if self._head_bytes > self._server.limits.max_head_bytes:  # of a head, of trailers or between chunks
+            self._refuse_in_turn(_head_too_large(), self._receiving)
+        elif self._waiting and self._waiting_bytes > _READ_AHEAD_BYTES:
+            self._pause_reading()
+
+    def pause_writing(self) -> None:
+        self.writable = False
+        self.deadline = self._server.now() + self._server.limits.write_timeout
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        active = self._active
+        if active is None:
+            self._turn_to_next()
+            return
+        self.deadline = _NO_DEADLINE
+        if active.on_writable is not None:
+            active.on_writable()
+
+    # --- parser ------------------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._url = b""
+        self._next_headers = {}
+        self._head_bytes = self._fed
+        if self._active is None:
+            self.deadline = self._server.now() + self._server.limits.header_timeout
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._receiving is not None:
+            return  # a trailer
+        headers = self._next_headers
+        name = name.lower()
+        if name in headers:
+            value = headers[name] + b", " + value
+        headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        if self._closing or self._refusal is not None:
+            return
+        path, _, query = self._url.partition(b"?")
+        exchange = Exchange(self, self._parser.get_method(), path, query)
+        headers = exchange.headers = self._next_headers
+        version = self._parser.get_http_version()
+        exchange.http_1_0 = version == "1.0"
+        exchange.keep_alive = self._parser.should_keep_alive() and b"upgrade" not in headers
+        refusal = self._head_refusal(exchange, version)
+        if refusal is not None:
+            self._refuse_in_turn(refusal, exchange)
+            return
+        self._receiving = exchange
+        self._head_bytes = 0
+        if b"content-length" in headers or b"transfer-encoding" in headers:
+            self._begin_body(exchange)
+
+    def on_body(self, data: bytes) -> None:
+        exchange = self._receiving
+        if exchange is None:
+            return
+        self._body_bytes += len(data)
+        self._head_bytes = 0
+        if self._body_bytes > self._server.limits.max_body(exchange.streaming_body):
+            self._refuse_in_turn(_body_too_large(self._server.limits.max_body(exchange.streaming_body)), exchange)
+        elif exchange.streaming_body:
+            self._move_body_deadline()
+            if exchange.on_data is not None and not exchange.finished:
+                exchange.on_data(data)
+        elif not self.hold(exchange, len(data)):
+            self._refuse_in_turn(_memory_full(), exchange)
+        else:
+            self._body.append(data)
+            self._move_body_deadline()
+
+    def on_message_complete(self) -> None:
+        exchange = self._receiving
+        self._receiving = None
+        self._head_bytes = 0
+        if exchange is None or self._refusal is not None:
+            return
+        exchange.body_complete = True
+        if exchange.streaming_body:
+            self.deadline = _NO_DEADLINE
+            if exchange.finished:
+                self._turn_to_next()
+            elif exchange.on_end is not None:
+                exchange.on_end()
+            return
+        body = self._body
+        if body:
+            exchange.body = body[0] if len(body) == 1 else b"".join(body)
+            self._body = []
+            self._body_bytes = 0
+        if self._active is None and self.writable:
+            self._dispatch(exchange)
+        else:
+            self._waiting.append(exchange)
+            self._waiting_bytes += self._fed
+
+    # --- for exchanges -----------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        if self.connected:
+            self._transport.write(data)
+
+    def exchange_finished(self, exchange: Exchange) -> None:
+        """The answer was handed to the transport: go on with the next request, or end the connection."""
+        self._release(exchange)
+        if not self.connected:
+            return
+        if not exchange.body_complete:
+            self._end_with_linger()
+        elif not exchange.keep_alive or self._closing:
+            self.close_idle()
+        elif exchange is self._active:
+            self._turn_to_next()
+
+    def abort(self) -> None:
+        self._closing = True
+        if self.connected:
+            self._transport.abort()
+
+    def hold(self, exchange: Exchange, size: int) -> bool:
+        if not self._server.hold(size):
+            return False
+        exchange.held += size
+        return True
+
+    def pause_body(self) -> None:
+        self.deadline = _NO_DEADLINE
+        self._pause_reading()
+
+    def resume_body(self) -> None:
+        self._body_began = self._server.now()
+        self._move_body_deadline()
+        self._resume_reading()
+
+    # --- for the server ----------------------------------------------------------------------------------------------
+
+    def sweep(self, now: float) -> None:
+        """Called about twice a second: act on a deadline that has passed."""
+        if now < self.deadline or not self.connected:
+            return
+        if self._closing or not self.writable or self._is_idle():
+            self.abort()
+        elif self._receiving is not None:
+            self._refuse_in_turn(_too_slow("body"), self._receiving)
+        else:
+            self._refuse_in_turn(_too_slow("head"))
+
+    def drain(self) -> None:
+        """From now on answers end the connection, and requests that come get 503."""
+        self.draining = True
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request has begun to arrive or is not answered yet."""
+        return not self._is_idle()
+
+    @property
+    def has_waiting(self) -> bool:
+        return bool(self._waiting)
+
+    def close_idle(self) -> None:
+        """End the connection once what was written is sent."""
+        self._closing = True
+        self.deadline = self._server.now() + self._server.limits.write_timeout
+        if self.connected:
+            self._transport.close()
+
+    # --- details -----------------------------------------------------------------------------------------------------
+
+    def _head_refusal(self, exchange: Exchange, version: str) -> GatewayError | None:
+        limits = self._server.limits
+        headers = exchange.headers
+        if self._fed > limits.max_head_bytes and _head_size(self._url, headers) > limits.max_head_bytes:
+            return _head_too_large()
+        if version not in ("1.1", "1.0"):
+            return WireRefusal("Use HTTP/1.1.", status=505, code="http_version_not_supported")
+        host = headers.get(b"host")
+        if host is None:
+            if version == "1.1":
+                return BadRequest("The Host header is missing.")
+        elif b"," in host:
+            return BadRequest("There is more than one Host header.")
+        if exchange.path[:1] != b"/":
+            return BadRequest("The request target must be a path that begins with /.")
+        expect = headers.get(b"expect")
+        if expect is not None and expect.lower() != b"100-continue":
+            return WireRefusal("Only Expect: 100-continue is known.", status=417, code="expectation_failed")
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > limits.max_upload_bytes:
+            return _body_too_large(limits.max_upload_bytes)
+        if self.draining:
+            return Unavailable("This proxy is shutting down; send the request again.", code="shutting_down")
+        return None
+
+    def _begin_body(self, exchange: Exchange) -> None:
+        self._body_bytes = 0
+        self._body_began = self._server.now()
+        self._move_body_deadline()
+        mode = self._server.handler.body_mode(exchange)
+        streaming = mode is BodyMode.STREAM
+        length = exchange.headers.get(b"content-length")
+        if length is not None and int(length) > self._server.limits.max_body(streaming):
+            self._refuse_in_turn(_body_too_large(self._server.limits.max_body(streaming)), exchange)
+            return
+        if b"expect" in exchange.headers and not exchange.http_1_0 and length != b"0":
+            self._continue_due = True
+            self._continue()
+        if streaming and self._active is None and self.writable:
+            exchange.streaming_body = True
+            self._dispatch(exchange)
+
+    def _dispatch(self, exchange: Exchange) -> None:
+        self._active = exchange
+        exchange.began = self._server.now()
+        if exchange.body_complete:
+            self.deadline = _NO_DEADLINE
+        self._server.handler.on_request(exchange)
+
+    def _turn_to_next(self) -> None:
+        self._active = None
+        if not self.writable:
+            return  # resume_writing comes back here: answers must not pile up for a client that does not read
+        if self._waiting:
+            self._active = exchange = self._waiting.popleft()
+            if not self._waiting:
+                self._waiting_bytes = 0
+                self._resume_reading()
+            self._server.loop.call_soon(self._dispatch_waiting, exchange)
+        elif self._refusal is not None:
+            self._refuse(self._refusal)
+        elif self._receiving is not None:
+            self._body_began = self._server.now()
+            self._move_body_deadline()
+            self._continue()
+        elif self._head_bytes:
+            self.deadline = self._server.now() + self._server.limits.header_timeout
+        else:
+            self.deadline = self._server.now() + self._server.limits.idle_timeout
+
+    def _dispatch_waiting(self, exchange: Exchange) -> None:
+        if self.connected and not exchange.finished:
+            self._dispatch(exchange)
+
+    def _refuse_in_turn(self, error: GatewayError, exchange: Exchange | None = None) -> None:
+        """Answer with `error` once all earlier requests of this connection are answered; nothing more is read."""
+        if self._refusal is not None:
+            return
+        self._refusal = error
+        self._receiving = None
+        self._body = []
+        if exchange is not None and exchange is self._active:
+            self._active = None  # its body turned out too large or too slow while it was streamed to the handler
+            if exchange.on_disconnect is not None:
+                exchange.on_disconnect()
+            if exchange.started:
+                self.abort()
+                return
+        if exchange is not None:
+            self._release(exchange)
+            exchange.finished = True
+        if self._active is None and not self._waiting:
+            self._refuse(error, exchange)
+        else:
+            self._discarding = True
+
+    def _refuse(self, error: GatewayError, exchange: Exchange | None = None) -> None:
+        head, body = self._server.handler.on_refusal(exchange, error)
+        head = b"%bConnection: close\r\nContent-Length: %d\r\n" % (head, len(body))
+        if exchange is not None and exchange.method == b"HEAD":
+            body = b""
+        self.write(b"%b%b%b\r\n%b" % (status_line(error.status), self._server.date_line, head, body))
+        self._end_with_linger()
+
+    def _end_with_linger(self) -> None:
+        """Send FIN, then read and drop what the client still sends, for a while."""
+        self._closing = self._discarding = True
+        self._resume_reading()
+        self.deadline = self._server.now() + _LINGER_SECONDS
+        if not self.connected:
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def _continue(self) -> None:
+        """Ask for the body of a request that waits to be asked, unless an earlier answer is still being written."""
+        if self._continue_due and self._active is None:
+            self._continue_due = False
+            self.write(CONTINUE)
+
+    def _is_idle(self) -> bool:
+        return self._active is None and self._receiving is None and self._head_bytes == 0 and not self._waiting
+
+    def _move_body_deadline(self) -> None:
+        """A body has to keep coming and to reach a lowest average rate, so that dripping bytes hold nothing for long."""
+        if self.writable and (self._active is None or self._active is self._receiving):
+            grace = self._server.limits.body_grace
+            latest = self._body_began + grace + self._body_bytes / _LOWEST_BODY_RATE
+            self.deadline = min(latest, self._server.now() + grace)
+
+    def _release(self, exchange: Exchange) -> None:
+        if exchange.held:
+            self._server.release(exchange.held)
+            exchange.held = 0
+
+    def _pause_reading(self) -> None:
+        if self._reading and self.connected:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if not self._reading and self.connected:
+            self._reading = True
+            self._transport.resume_reading()
+
+
+def _head_size(url: bytes, headers: dict[bytes, bytes]) -> int:
+    return len(url) + sum(len(name) + len(value) + 4 for name, value in headers.items())
+
+
+def _head_too_large() -> GatewayError:
+    return WireRefusal("The request's header lines are too long.", status=431, code="request_header_fields_too_large")
+
+
+def _body_too_large(limit: int) -> GatewayError:
+    return WireRefusal(f"The request's body is too large; the limit is {limit} bytes.")
+
+
+def _memory_full() -> GatewayError:
+    return Unavailable("Too many request bytes are in flight; try again in a moment.", retry_after=1)
+
+
+def _refusal_of(error: httptools.HttpParserError) -> GatewayError:
+    if isinstance(error, httptools.HttpParserInvalidMethodError):
+        return WireRefusal("This HTTP method is not known here.", status=405, code="method_not_allowed")
+    return BadRequest(f"The request is not valid HTTP/1.1: {error}.")
+
+
+def _too_slow(part: str) -> GatewayError:
+    return WireRefusal(f"The request's {part} took too long to arrive.", status=408, code="request_timeout")

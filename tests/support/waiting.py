@@ -1,0 +1,22 @@
+"""Waiting on a condition, with a bound: what tests do instead of sleeping."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_for(condition: Callable[[], T], what: str, *, within: float = 10.0, every: float = 0.01) -> T:
+    """Call `condition` until it gives something true, and return that.
+
+    Times are seconds. Raises AssertionError, naming `what` was awaited and the last value, when `within` has passed.
+    """
+    deadline = time.monotonic() + within
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"waited {within:g} s in vain: {what} (last: {value!r})")
+        time.sleep(every)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from tests.support.waiting import wait_for
 
@@ -21,7 +22,7 @@ class ProcessEnded(AssertionError):
 class BackgroundProcess:
     """One program in the background, and all that it starts."""
 
-    running: "list[BackgroundProcess]" = []
+    running: ClassVar[list["BackgroundProcess"]] = []
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class BackgroundProcess:
         return self.log_path.read_bytes()[-_LOG_TAIL:].decode("utf-8", "replace")
 
     def wait_until(self, ready: Callable[[], bool], what: str, *, within: float = 20.0) -> None:
-        """Wait until `ready`. Raises ProcessEnded when the process ends first, AssertionError after `within` seconds."""
+        """Wait until `ready`. Raises ProcessEnded when it ends before that, AssertionError after `within` seconds."""
 
         def probe() -> bool:
             if self.exit_code is not None:

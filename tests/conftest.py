@@ -1,0 +1,3 @@
+"""What all tests share; the fixtures themselves are in tests/support/fixtures.py."""
+
+pytest_plugins = ["tests.support.fixtures"]

@@ -1,0 +1,87 @@
+"""Fixtures that every test may use.
+
+For tests through the socket: one `sim` and one `gateway` are started per test worker; isolation comes from the
+`project` (and its key) that each test gets of its own, for cache, keys and limits all belong to a project.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.support.nginx import Nginx, start_nginx
+from tests.support.processes import BackgroundProcess
+from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
+
+# No deadline: the machine is shared with other test workers. `make fuzz` runs the same properties for longer.
+hypothesis.settings.register_profile("default", deadline=None, max_examples=100, print_blob=True)
+hypothesis.settings.register_profile(
+    "fuzz", deadline=None, max_examples=int(os.environ.get("WATCHLLM_FUZZ_EXAMPLES", "20000")), print_blob=True
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Attach the logs of the processes that run beside a failing test."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]  # pluggy sends its result into the generator.
+    if report.failed:
+        for process in BackgroundProcess.running:
+            report.sections.append((f"log of {process.name} (pid {process.pid})", process.log()))
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Iterator[Installation]:
+    """An empty home folder; what is started in it ends with the test."""
+    before = list(BackgroundProcess.running)
+    yield Installation(tmp_path / "home")
+    for process in [process for process in BackgroundProcess.running if process not in before]:
+        process.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_sim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sim]:
+    """The simulated provider behind `gateway`. Tests use `sim`, which is the same with its counters at zero."""
+    sim = Installation(tmp_path_factory.mktemp("sim") / "home").start_sim()
+    yield sim
+    sim.process.stop()
+
+
+@pytest.fixture
+def sim(shared_sim: Sim) -> Sim:
+    """The simulated provider behind `gateway`, its counters at zero."""
+    shared_sim.reset()
+    return shared_sim
+
+
+@pytest.fixture(scope="session")
+def gateway(shared_sim: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A proxy whose OpenAI is the simulated provider. Do not stop it or change it: other tests use it too."""
+    installation = Installation(tmp_path_factory.mktemp("gateway") / "home", upstream_environment(shared_sim))
+    installation.run("db", "upgrade")
+    proxy = installation.start_proxy()
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture
+def project(gateway: Gateway, request: pytest.FixtureRequest) -> Project:
+    """A project of `gateway` that no other test knows, and a key of it."""
+    return gateway.installation.project(request.node.name[:60])
+
+
+@pytest.fixture
+def nginx(tmp_path: Path) -> Iterator[Callable[[str], Nginx]]:
+    """Starts nginx with the given content of its `http` block (see `start_nginx`), any number of times."""
+    started: list[Nginx] = []
+
+    def start(http: str) -> Nginx:
+        started.append(start_nginx(tmp_path / f"nginx-{len(started)}", http))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()

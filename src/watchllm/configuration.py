@@ -29,7 +29,7 @@ class InstanceProvider(msgspec.Struct, frozen=True):
     base_url: str | None = None
 
     def __repr__(self) -> str:
-        return f"InstanceProvider(api_key={'***' if self.api_key else None}, base_url={self.base_url!r})"
+        return f"InstanceProvider(api_key={'***' if self.api_key else None}, base_url={mask_url(self.base_url or '')!r})"
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -1,0 +1,1 @@
+"""What people manage: organizations, projects, keys, provider keys, users; publishes the snapshot."""

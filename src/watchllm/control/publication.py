@@ -1,0 +1,43 @@
+"""What the control plane publishes to the proxies, and the port of the store that takes it."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from watchllm.domain.snapshot import KeyRecord, PriceRow, ProjectRecord, Vendor
+
+
+class Publication(msgspec.Struct):
+    """Records to be put into the snapshot; None means: remove. `complete` means: remove all that is not in here.
+
+    `vendors` None leaves the published vendors as they are; `prices` and `secrets` are per provider and name.
+    """
+
+    keys: dict[bytes, KeyRecord | None] = {}
+    projects: dict[str, ProjectRecord | None] = {}
+    vendors: tuple[Vendor, ...] | None = None
+    prices: dict[str, tuple[PriceRow, ...]] = {}
+    secrets: dict[str, bytes] = {}
+    complete: bool = False
+
+
+class SnapshotWriter(Protocol):
+    """The snapshot as its one publisher at a time writes it."""
+
+    def update(self, derive: Callable[[], Publication]) -> bool:
+        """Apply what `derive` returns, at once for every reader; whether anything was different.
+
+        `derive` is called under a lock that excludes every other publisher of every process, and must read the source
+        of truth inside: so a slow publisher can never put an older state over a newer one. It may be called again when
+        the store had to make room. The version grows only if something was different.
+        """
+        ...
+
+    def differs(self, publication: Publication) -> bool:
+        """Whether applying it would change anything; takes no lock."""
+        ...
+
+    def version(self) -> int: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""Who answers: dialects, vendors as data, prices."""

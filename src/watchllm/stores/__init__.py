@@ -1,0 +1,1 @@
+"""Adapters of the ports that other parts own; only `watchllm.compose` names one."""

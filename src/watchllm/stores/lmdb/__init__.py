@@ -1,0 +1,1 @@
+"""Stores in memory-mapped LMDB files: shared by the processes of a host, crash-safe, nothing to load at start."""

@@ -1,0 +1,1 @@
+"""The embedded source of truth: SQLite in WAL mode."""

@@ -1,0 +1,63 @@
+"""WATCHLLM_HOME and the master secret in it: made once, private, whole."""
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from watchllm.stores.home import HomeUnusable, is_private, master_secret, prepare
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_the_secret_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    home = tmp_path / "a" / "home"
+    first = master_secret(home, None)
+    assert len(first) >= 32
+    assert master_secret(home, None) == first
+    assert (mode(home), mode(home / "secret.key")) == (0o700, 0o600)
+    assert [path.name for path in home.iterdir()] == ["secret.key"]
+
+
+def test_processes_that_start_at_once_get_one_secret(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from watchllm.stores.home import master_secret;"
+    code += "sys.stdin.read(1); print(master_secret(Path(sys.argv[1]), None))"
+    children = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "home")], stdin=-1, stdout=-1, text=True)
+        for _ in range(4)
+    ]
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("\n")
+        child.stdin.flush()
+    secrets = {child.communicate()[0].strip() for child in children}
+    assert len(secrets) == 1
+    assert len(secrets.pop()) == 64
+
+
+def test_a_configured_secret_needs_no_file(tmp_path: Path) -> None:
+    assert master_secret(tmp_path / "home", "x" * 32) == "x" * 32
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_damaged_secret_is_an_error_not_a_new_secret(tmp_path: Path) -> None:
+    (tmp_path / "secret.key").write_text("")
+    with pytest.raises(HomeUnusable, match=r"secret\.key.*backup"):
+        master_secret(tmp_path, None)
+
+
+def test_a_home_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HomeUnusable, match="WATCHLLM_HOME"):
+        prepare(tmp_path / "file" / "home")
+
+
+def test_an_existing_folder_is_left_as_it_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    prepare(tmp_path)
+    assert mode(tmp_path) == 0o755
+    assert not is_private(tmp_path)

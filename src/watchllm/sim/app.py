@@ -1,0 +1,275 @@
+"""The simulated provider as a handler of the wire server: finds the endpoint, reads the knobs, records, delivers.
+
+A plain request is answered synchronously with one write: the simulator is also the upstream of the benchmarks.
+"""
+
+import hmac
+import random
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote
+
+import msgspec
+
+from watchllm.domain.errors import GatewayError
+from watchllm.sim.delivery import Delivery, Scheduler, loop_scheduler
+from watchllm.sim.form import parse_form
+from watchllm.sim.knobs import InvalidKnob, Knobs, ModelNames, from_header
+from watchllm.sim.ledger import Ledger, Received
+from watchllm.sim.openai import asked_for, openai_dialect
+from watchllm.sim.openai_media import Files
+from watchllm.sim.reply import Answer, Dialect, Endpoint, Refused, Reply, Request, Upload
+from watchllm.wire.exchange import BodyMode, Exchange
+
+_FIRST_ERROR_STATUS = 400
+_COUNTED_MODELS_BOUND = 4096
+_NOT_FOUND = b"unknown"
+_MID_STREAM = Refused("The server had an error while processing your request. Sorry about that!", kind="server_error")
+_decode = msgspec.json.Decoder().decode
+
+
+class SimOptions(msgspec.Struct, frozen=True):
+    """What the process was started with. `record` is how many of the latest requests are kept for `/sim/requests`;
+    `run` goes into every id, so that the ids of two processes differ; `require_key` is empty for "any key"."""
+
+    knobs: Knobs = Knobs()
+    seed: int = 0
+    require_key: str = ""
+    record: int = 1000
+    run: str = "sim"
+
+
+class _Route(NamedTuple):
+    name: bytes
+    dialect: Dialect
+    endpoints: Any
+
+
+class SimApp:
+    """Serves every dialect, with and without the `/v1` prefix, and `/sim/…` for tests.
+
+    `scheduler` and `clock` (epoch seconds) are the loop's and the system's unless a test brings its own.
+    """
+
+    def __init__(
+        self,
+        options: SimOptions | None = None,
+        *,
+        scheduler: Scheduler = loop_scheduler,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        options = options or SimOptions()
+        self._options = options
+        self._scheduler = scheduler
+        self._clock = clock
+        self.ledger = Ledger(options.record)
+        self._names = ModelNames(options.knobs)
+        self._undisturbed = options.knobs == Knobs()
+        self._key = options.require_key.encode()
+        self._files = Files()
+        self._dialect = openai_dialect(self._files)
+        self._routes: dict[bytes, _Route] = {}
+        for path, endpoints in self._dialect.paths.items():
+            route = _Route(b"/v1" + path, self._dialect, endpoints)
+            self._routes[path] = self._routes[b"/v1" + path] = route
+        self._number = 0
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._random = random.Random(self._options.seed)  # noqa: S311  which calls fail: must be repeatable
+        self._failed: dict[str, int] = {}
+
+    # --- the wire's side --------------------------------------------------------------------------------------------
+
+    def body_mode(self, _exchange: Exchange) -> BodyMode:
+        return BodyMode.BUFFER
+
+    def on_refusal(self, _exchange: Exchange | None, error: GatewayError) -> tuple[bytes, bytes]:
+        refused = Refused(error.message, status=error.status, kind=error.type, param=error.param, code=error.code)
+        return b"Content-Type: application/json\r\n", self._dialect.error_body(refused)
+
+    def on_request(self, exchange: Exchange) -> None:
+        path = exchange.path
+        if path.startswith(b"/sim/"):
+            self._control(exchange)
+            return
+        self._number += 1
+        ledger = self.ledger
+        ledger.calls += 1
+        received = Received(self._number, exchange.method, path, exchange.query, exchange.headers, exchange.body)
+        ledger.requests.append(received)
+        route, tail = self._find(path)
+        name = route.name if route is not None else _NOT_FOUND
+        ledger.by_path[name] = ledger.by_path.get(name, 0) + 1
+        knobs, answer = self._answer(exchange, route, tail)
+        head = self._head(knobs)
+        if self._undisturbed and knobs is self._options.knobs and isinstance(answer, Reply):
+            received.status = answer.status
+            received.outcome = "answered"
+            exchange.respond(
+                answer.status, b"Content-Type: %b\r\n%b%b" % (answer.content_type, head, answer.head), answer.body
+            )
+            return
+        dialect = route.dialect if route is not None else self._dialect
+        event = dialect.error_event(_MID_STREAM) if knobs.stream_error >= 0 else b""
+        Delivery(exchange, received, ledger, answer, knobs, head, event, self._scheduler).start()
+
+    # --- the answer -------------------------------------------------------------------------------------------------
+
+    def _find(self, path: bytes) -> tuple[_Route | None, str]:
+        route = self._routes.get(path)
+        if route is not None:
+            return route, ""
+        # A path with an id behind it: the longest known beginning wins ("/v1/files/" before nothing).
+        at = path.find(b"/", len(b"/v1/") if path.startswith(b"/v1/") else 1)
+        tail = path[at + 1 :]
+        route = self._routes.get(path[: at + 1]) if at > 0 and tail else None
+        return route, unquote(tail.decode("latin-1"))
+
+    def _answer(self, exchange: Exchange, route: _Route | None, tail: str) -> tuple[Knobs, Answer]:
+        knobs = self._options.knobs
+        dialect = route.dialect if route is not None else self._dialect
+        try:
+            self._authenticate(exchange)
+            endpoint = self._endpoint(exchange, route)
+            fields, files = self._body(exchange, endpoint)
+            model = fields.get("model") if endpoint.body else tail
+            if isinstance(model, str):
+                knobs = self._names.knobs(model)
+            asked = exchange.header(b"x-sim")
+            if asked is not None:
+                knobs = from_header(asked.decode("latin-1"), knobs)
+            error = self._error_due(knobs, str(model))
+            if error is not None:
+                return knobs, error
+            request = Request(
+                exchange.method.decode("latin-1"),
+                fields,
+                files,
+                tail,
+                knobs,
+                self._number,
+                int(self._clock()),
+                self._options.run,
+            )
+            answer = endpoint.answer(request)
+        except InvalidKnob as unknown:
+            return self._options.knobs, self._refusal(dialect, Refused(f"X-Sim: {unknown}", code="invalid_knob"))
+        except Refused as refused:
+            return knobs, self._refusal(dialect, refused)
+        if knobs.status and isinstance(answer, Reply) and not (knobs.error_rate or knobs.fail):
+            answer.status = knobs.status
+        return knobs, answer
+
+    def _authenticate(self, exchange: Exchange) -> None:
+        if not self._key:
+            return
+        scheme, _, bearer = (exchange.header(b"authorization") or b"").partition(b" ")
+        given = bearer.strip() if scheme.lower() == b"bearer" else exchange.header(b"x-api-key") or b""
+        if not given:
+            raise Refused("You didn't provide an API key.", status=401)
+        if not hmac.compare_digest(given, self._key):
+            raise asked_for(401, "")
+
+    def _endpoint(self, exchange: Exchange, route: _Route | None) -> Endpoint:
+        method = exchange.method
+        if route is None:
+            where = f"{method.decode('latin-1')} {exchange.path.decode('latin-1')}"
+            raise Refused(f"Invalid URL ({where})", status=404)
+        endpoint: Endpoint | None = route.endpoints.get(method)
+        if endpoint is None:
+            raise Refused(
+                f"Not allowed to {method.decode('latin-1')} on {exchange.path.decode('latin-1')}.",
+                status=405,
+                code="method_not_supported",
+            )
+        return endpoint
+
+    def _body(self, exchange: Exchange, endpoint: Endpoint) -> tuple[dict[str, Any], list[Upload]]:
+        if not endpoint.body:
+            return {}, []
+        if endpoint.body == "form":
+            fields, files = parse_form(exchange.header(b"content-type") or b"", exchange.body)
+            return dict(fields), files
+        try:
+            parsed = _decode(exchange.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            parsed = None
+        if not isinstance(parsed, dict):
+            raise Refused(
+                "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP "
+                "library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)"
+            )
+        return parsed, []
+
+    def _error_due(self, knobs: Knobs, model: str) -> Reply | None:
+        if knobs.fail:
+            if len(self._failed) >= _COUNTED_MODELS_BOUND:
+                self._failed.clear()
+            failed = self._failed.get(model, 0)
+            if failed >= knobs.fail:
+                return None
+            self._failed[model] = failed + 1
+            return self._error(knobs, knobs.status or 503)
+        if knobs.error_rate:
+            return self._error(knobs, knobs.status or 500) if self._random.random() < knobs.error_rate else None
+        return self._error(knobs, knobs.status) if knobs.status >= _FIRST_ERROR_STATUS else None
+
+    def _error(self, knobs: Knobs, status: int) -> Reply:
+        return self._refusal(self._dialect, asked_for(status, knobs.code))
+
+    def _refusal(self, dialect: Dialect, refused: Refused) -> Reply:
+        self.ledger.errors += 1
+        return Reply(dialect.error_body(refused), refused.status)
+
+    def _head(self, knobs: Knobs) -> bytes:
+        number = self._number
+        head = _HEAD % (number, number, number)
+        if knobs.retry_after >= 0:
+            head += b"Retry-After: %b\r\n" % f"{knobs.retry_after:g}".encode()
+        if knobs.set_cookie:
+            head += b"Set-Cookie: sim_session=%d; Path=/; HttpOnly\r\n" % number
+        return head
+
+    # --- for tests --------------------------------------------------------------------------------------------------
+
+    def _control(self, exchange: Exchange) -> None:
+        action = (exchange.method, exchange.path)
+        status = 200
+        shown: Any
+        if action == (b"GET", b"/sim/stats"):
+            shown = self.ledger.stats()
+        elif action == (b"GET", b"/sim/requests"):
+            last = parse_qs(exchange.query.decode("latin-1")).get("last", ["1000"])[0]
+            wanted = list(self.ledger.requests)[-int(last) :] if last.isdecimal() and int(last) else []
+            shown = {"requests": [received.described() for received in wanted]}
+        elif action == (b"POST", b"/sim/reset"):
+            self.ledger.clear()
+            self._files.clear()
+            self._start_over()
+            shown = {"reset": True}
+        else:
+            status = 404
+            shown = {"error": {"message": "known here: GET /sim/stats, GET /sim/requests?last=N, POST /sim/reset"}}
+        exchange.respond(status, b"Content-Type: application/json\r\n", msgspec.json.encode(shown))
+
+
+# What real answers carry beside the content: a gateway must not hand these on, so they had better be there.
+_HEAD = (
+    b"x-request-id: req_sim%08d\r\n"
+    b"x-sim-call: %d\r\n"
+    b"openai-organization: org-simulated\r\n"
+    b"openai-processing-ms: 12\r\n"
+    b"openai-version: 2020-10-01\r\n"
+    b"x-ratelimit-limit-requests: 10000\r\n"
+    b"x-ratelimit-limit-tokens: 2000000\r\n"
+    b"x-ratelimit-remaining-requests: 9999\r\n"
+    b"x-ratelimit-remaining-tokens: 1999975\r\n"
+    b"x-ratelimit-reset-requests: 6ms\r\n"
+    b"x-ratelimit-reset-tokens: 0s\r\n"
+    b"strict-transport-security: max-age=31536000; includeSubDomains\r\n"
+    b"cf-ray: 0000000000000000-SIM\r\n"
+    b"server: sim\r\n"
+    b"set-cookie: __cf_bm=sim%d; path=/; HttpOnly; Secure\r\n"
+)

@@ -84,7 +84,8 @@ check: $(TEST_STAMP) ## lint, format, types, architecture, and what may not be i
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/lint-imports --no-cache --no-logo
+	@$(BIN)/lint-imports --no-cache --no-logo --config .ci/cycles.toml
 	@$(BIN)/python .ci/check_tree.py
 
 .PHONY: format

@@ -1,0 +1,1 @@
+"""The composition root: reads the configuration, picks the adapters and builds processes. Nobody else names one."""

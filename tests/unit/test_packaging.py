@@ -1,0 +1,71 @@
+"""What is declared is what is used: dependencies, the version, and locks that fit."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+import watchllm
+
+ROOT = Path(__file__).resolve().parents[2]
+_NEWER_STANDARD_LIBRARY = {"compression"}
+_BACKPORTS = {"backports": "backports.zstd"}  # Not installed where the standard library has it.
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_every_imported_package_is_a_declared_dependency() -> None:
+    assert _imported() - _declared() == set(), "imported by src, and not a dependency in pyproject.toml"
+
+
+@pytest.mark.parametrize("lock", ["runtime.txt", "test.txt"])
+def test_every_declared_dependency_is_locked_with_hashes(lock: str) -> None:
+    text = (ROOT / "requirements" / lock).read_text()
+    locked = set(re.findall(r"^([a-z0-9._-]+)==", text, re.MULTILINE))
+    wanted = _declared() | (_names(PROJECT["optional-dependencies"]["test"]) if lock == "test.txt" else set())
+    assert wanted - locked == set(), "run `make lock`"
+    for entry in re.split(r"\n(?=\S)", text.strip()):
+        assert "--hash=sha256:" in entry, entry
+
+
+def test_both_locks_agree() -> None:
+    runtime, test = (
+        dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", (ROOT / "requirements" / name).read_text(), re.MULTILINE))
+        for name in ("runtime.txt", "test.txt")
+    )
+    assert runtime.items() <= test.items()
+
+
+def test_the_changelog_knows_this_version() -> None:
+    assert re.search(
+        rf"^## \[(Unreleased|{re.escape(watchllm.__version__)})\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+
+
+def _declared() -> set[str]:
+    return _names(PROJECT["dependencies"])
+
+
+def _names(requirements: list[str]) -> set[str]:
+    return {_normal(re.split(r"[<>=\[~! ;]", requirement)[0]) for requirement in requirements}
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _imported() -> set[str]:
+    """The distributions that modules under src import, first-party and standard library left out."""
+    modules: set[str] = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                modules.update(alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules.add(node.module.partition(".")[0])
+    distributions = packages_distributions()
+    third_party = modules - set(sys.stdlib_module_names) - _NEWER_STANDARD_LIBRARY - {"watchllm"}
+    return {_normal(distributions.get(module, [_BACKPORTS.get(module, module)])[0]) for module in third_party}

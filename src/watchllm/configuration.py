@@ -29,7 +29,8 @@ class InstanceProvider(msgspec.Struct, frozen=True):
     base_url: str | None = None
 
     def __repr__(self) -> str:
-        return f"InstanceProvider(api_key={'***' if self.api_key else None}, base_url={mask_url(self.base_url or '')!r})"
+        key = "***" if self.api_key else None
+        return f"InstanceProvider(api_key={key}, base_url={mask_url(self.base_url or '')!r})"
 
 
 class Row(msgspec.Struct, frozen=True):

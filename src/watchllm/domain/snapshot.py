@@ -47,7 +47,7 @@ class ProjectRecord(msgspec.Struct, frozen=True, array_like=True):
 
 class Vendor(msgspec.Struct, frozen=True, array_like=True):
     """An OpenAI-compatible provider as data. `families` are model-name prefixes; `defaults` the request fields that
-    mean the same when left out, per endpoint family."""
+    mean the same when left out, per endpoint family; those in `nullable` also mean the same when null."""
 
     name: str
     base_url: str
@@ -57,6 +57,7 @@ class Vendor(msgspec.Struct, frozen=True, array_like=True):
     auth_scheme: str = "Bearer"
     defaults: dict[str, dict[str, Any]] = {}
     stream_usage: bool = True
+    nullable: dict[str, tuple[str, ...]] = {}
 
 
 class PriceRow(msgspec.Struct, frozen=True, array_like=True):

@@ -32,9 +32,14 @@ class ModelPrice(msgspec.Struct, frozen=True, array_like=True):
     audio_input: NanosPerMillion | None = None
     audio_output: NanosPerMillion | None = None
     per_request: Nanos = 0
+    tiers: "tuple[PriceTier, ...]" = ()
+    """Rates that replace all of these for a request whose input is longer than a threshold; ascending."""
 
     def cost(self, usage: TokenUsage) -> Nanos:
         """The price of `usage`. A part without a rate of its own is charged at its total's rate."""
+        for tier in reversed(self.tiers):
+            if usage.input > tier.above:
+                return tier.price.cost(usage)
         plain_input = usage.input
         plain_output = usage.output
         total = self.per_request
@@ -51,3 +56,10 @@ class ModelPrice(msgspec.Struct, frozen=True, array_like=True):
             total += charge(usage.audio_output, self.audio_output)
             plain_output -= usage.audio_output
         return total + charge(max(plain_input, 0), self.input or 0) + charge(max(plain_output, 0), self.output or 0)
+
+
+class PriceTier(msgspec.Struct, frozen=True, array_like=True):
+    """`price` holds for the whole request, not only for its tokens above the threshold."""
+
+    above: int
+    price: ModelPrice

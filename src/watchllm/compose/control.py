@@ -1,0 +1,80 @@
+"""Builds the control plane: SQLite, the snapshot in LMDB, the master secret, prices and vendors."""
+
+import getpass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from watchllm.configuration import Configuration
+from watchllm.control import first_run, prices, schema, secrets, vendors
+from watchllm.control.database import Database
+from watchllm.control.errors import DatabaseUnusable
+from watchllm.control.plane import ControlPlane
+from watchllm.control.publisher import Publisher
+from watchllm.domain.sealing import Sealer
+from watchllm.domain.snapshot import PriceRow, Vendor
+from watchllm.stores import home
+from watchllm.stores.lmdb.snapshot_writer import LmdbSnapshotWriter
+from watchllm.stores.sqlite.engine import open_engine
+
+SNAPSHOT_FOLDER = "snapshot"
+
+
+@contextmanager
+def open_control_plane(configuration: Configuration, *, actor: str | None = None) -> Iterator[ControlPlane]:
+    """The control plane of this configuration, its schema brought up to date, closed when the block ends.
+
+    Raises ControlError, SealError, HomeUnusable or StoreBroken when a part cannot be used.
+    """
+    home.prepare(configuration.home)
+    sealer = Sealer(home.master_secret(configuration.home, configuration.secret_key))
+    database = open_database(configuration)
+    try:
+        schema.upgrade(database.engine)
+        secrets.check(database, sealer)
+        snapshot = LmdbSnapshotWriter(configuration.home / SNAPSHOT_FOLDER)
+        try:
+            publisher = Publisher(database, snapshot, sealer, lambda: _static(configuration))
+            yield ControlPlane(database, publisher, sealer, vendors.names(), actor or f"cli:{_user()}")
+        finally:
+            snapshot.close()
+    finally:
+        database.close()
+
+
+def open_database(configuration: Configuration) -> Database:
+    """The database alone, whatever its schema. Raises DatabaseUnusable."""
+    if not configuration.database_url.startswith("sqlite:"):
+        raise DatabaseUnusable(
+            "WATCHLLM_DATABASE_URL: this version keeps its state in SQLite, sqlite:///FILE; PostgreSQL is not in it yet"
+        )
+    return Database(open_engine(configuration.database_url), lambda: time.time_ns() // 1_000_000)
+
+
+def bootstrap(configuration: Configuration) -> first_run.FirstRun | None:
+    """Make everything ready; on the very first run also an owner, a project and a key, to be shown once.
+
+    The first project answers from the first provider that the operator configured, else from the simulated one.
+    Publishes everything. Idempotent; of two processes that start at once, one gets the FirstRun.
+    """
+    configured = (name for name, provider in configuration.instance_providers.items() if provider.api_key)
+    provider = next((name for name in configured if name in vendors.names()), "sim")
+    with open_control_plane(configuration, actor="first-run") as plane:
+        made = first_run.run(plane.database, provider)
+        plane.publisher.publish_all()
+        plane.publisher.publish_pending()
+        return made
+
+
+def _static(configuration: Configuration) -> tuple[tuple[Vendor, ...], dict[str, tuple[PriceRow, ...]]]:
+    names = (*vendors.names(), "anthropic")
+    return vendors.vendors(), prices.frozen(names, configuration.home, datetime.now(UTC))
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container may run under a number that has no name.
+        return "unknown"

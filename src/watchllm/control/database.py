@@ -1,0 +1,87 @@
+"""The unit of work: a change, its audit line and its outbox rows commit together or not at all.
+
+Nobody else calls commit. The clock is passed in.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy.exc import DBAPIError
+
+from watchllm.control import tables
+from watchllm.control.errors import DatabaseUnusable
+
+Clock = Callable[[], int]
+"""Epoch milliseconds."""
+
+KEY, PROJECT = "key", "project"
+"""Kinds of objects that the outbox names."""
+
+
+class UnitOfWork:
+    """One transaction that writes. `actor` is who caused it, `now_ms` when."""
+
+    def __init__(self, connection: Connection, actor: str, now_ms: int) -> None:
+        self.connection = connection
+        self.actor = actor
+        self.now_ms = now_ms
+
+    def publish(self, kind: str, object_id: str) -> None:
+        """Have the current state of an object brought to the proxies after the commit."""
+        self.connection.execute(insert(tables.outbox).values(kind=kind, object_id=object_id, at_ms=self.now_ms))
+
+    def record(self, action: str, object_id: str, **details: Any) -> None:
+        """Write the audit line of a change; `details` must hold no secret."""
+        line = {
+            "at_ms": self.now_ms,
+            "actor": self.actor,
+            "action": action,
+            "object_id": object_id,
+            "details": msgspec.json.encode(details).decode(),
+        }
+        self.connection.execute(insert(tables.audit).values(line))
+
+
+class Database:
+    """The source of truth behind an engine that an adapter made. Safe to use from several threads."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self.engine = engine
+        self._clock = clock
+
+    @contextmanager
+    def unit_of_work(self, actor: str) -> Iterator[UnitOfWork]:
+        """A transaction that writes; it commits when the block ends and rolls back when it raises.
+
+        Raises DatabaseUnusable when the database cannot be reached or written.
+        """
+        with self._translated(), self.engine.connect() as connection:
+            connection.execution_options(watchllm_writes=True)
+            with connection.begin():
+                yield UnitOfWork(connection, actor, self._clock())
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that only reads, and sees one state throughout. Raises DatabaseUnusable."""
+        with self._translated(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    def value(self, name: str) -> bytes | None:
+        """A value of the whole instance, such as the canary."""
+        with self.reading() as connection:
+            value = connection.scalar(select(tables.instance.c.value).where(tables.instance.c.name == name))
+        return None if value is None else bytes(value)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            place = self.engine.url.render_as_string(hide_password=True)
+            raise DatabaseUnusable(f"the database {place} failed: {error.orig}; `watchllm doctor` says more") from error

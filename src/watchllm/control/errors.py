@@ -1,0 +1,30 @@
+"""What the control plane refuses, and what can go wrong beneath it; each message says what to do next.
+
+ControlError
+├── NotFound            no such project, key or provider key
+├── Invalid             a value of the wrong form
+├── DatabaseUnusable    cannot be opened or reached, or its schema is newer than this program
+└── PublicationFailed   the change is saved, but proxies don't know of it yet
+"""
+
+
+class ControlError(Exception):
+    """Base of all of them. `status` is the HTTP status that an API answers with."""
+
+    status = 500
+
+
+class NotFound(ControlError):
+    status = 404
+
+
+class Invalid(ControlError):
+    status = 400
+
+
+class DatabaseUnusable(ControlError):
+    status = 503
+
+
+class PublicationFailed(ControlError):
+    status = 503

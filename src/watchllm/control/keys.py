@@ -1,0 +1,118 @@
+"""Project keys: made once, shown once, kept as a digest; revoked, never deleted."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, insert, select, update
+
+from watchllm.control import projects
+from watchllm.control.database import KEY, UnitOfWork
+from watchllm.control.errors import Invalid, NotFound
+from watchllm.control.tables import keys
+from watchllm.domain import ids
+from watchllm.domain import keys as key_form
+
+SCOPES = ("inference", "cache:write")
+NEVER_EXPIRES = 0
+_MAX_NAME = 200
+
+
+class Key(msgspec.Struct, frozen=True):
+    """What may be known of a key. `expires_at` in epoch seconds, 0 = never; `revoked_ms` None = in force."""
+
+    id: str
+    project_id: str
+    prefix: str
+    name: str
+    scopes: tuple[str, ...]
+    test: bool
+    expires_at: int
+    created_ms: int
+    revoked_ms: int | None = None
+
+
+class NewKey(msgspec.Struct, frozen=True):
+    """A key at its creation, the only moment at which `secret` is known."""
+
+    record: Key
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"NewKey({self.record!r})"
+
+
+def create(
+    work: UnitOfWork, project_id: str, *, name: str, test: bool, scopes: Sequence[str], expires_at: int
+) -> NewKey:
+    """Raises NotFound for the project, Invalid for an unknown scope, an over-long name or a time that has passed."""
+    projects.get(work.connection, project_id)
+    unknown = set(scopes) - set(SCOPES)
+    if unknown or not scopes:
+        raise Invalid(f"unknown scope {', '.join(sorted(unknown)) or '(none)'}; scopes: {', '.join(SCOPES)}")
+    if len(name) > _MAX_NAME or not name.isprintable():
+        raise Invalid(f"a key's name has at most {_MAX_NAME} printable characters")
+    if expires_at != NEVER_EXPIRES and expires_at * 1000 <= work.now_ms:
+        raise Invalid("the key would have expired already; give a time to come")
+    secret = key_form.generate(test=test)
+    ordered = tuple(scope for scope in SCOPES if scope in scopes)
+    key = Key(
+        ids.new_id(ids.KEY),
+        project_id,
+        key_form.display_prefix(secret),
+        name,
+        ordered,
+        test,
+        expires_at,
+        work.now_ms,
+    )
+    row = msgspec.structs.asdict(key) | {"scopes": ",".join(ordered), "digest": key_form.digest(secret)}
+    work.connection.execute(insert(keys).values(row))
+    work.record("key.create", key.id, project=project_id, name=name, test=test, scopes=ordered, expires_at=expires_at)
+    work.publish(KEY, key.id)
+    return NewKey(key, secret)
+
+
+def revoke(work: UnitOfWork, key_id: str) -> Key:
+    """Put a key out of force for good; one that is already stays as it was. Raises NotFound."""
+    row = work.connection.execute(select(keys).where(keys.c.id == key_id)).first()
+    if row is None:
+        raise NotFound(f"no key has the id {key_id!r}; `watchllm key list` shows them")
+    key = _key(row)
+    if key.revoked_ms is not None:
+        return key
+    work.connection.execute(update(keys).where(keys.c.id == key_id).values(revoked_ms=work.now_ms))
+    work.record("key.revoke", key_id, project=key.project_id)
+    work.publish(KEY, key_id)
+    return msgspec.structs.replace(key, revoked_ms=work.now_ms)
+
+
+def listed(connection: Connection, project_id: str | None = None) -> list[Key]:
+    """All keys, revoked ones too, oldest first. Raises NotFound for a project that does not exist."""
+    query = select(keys).order_by(keys.c.created_ms, keys.c.id)
+    if project_id is not None:
+        projects.get(connection, project_id)
+        query = query.where(keys.c.project_id == project_id)
+    return [_key(row) for row in connection.execute(query)]
+
+
+def with_digests(connection: Connection, only: Sequence[str] | None = None) -> list[tuple[bytes, Key]]:
+    """Keys with the digests that they are looked up by: all, or those of the ids in `only`."""
+    query = select(keys)
+    if only is not None:
+        query = query.where(keys.c.id.in_(only))
+    return [(bytes(row.digest), _key(row)) for row in connection.execute(query)]
+
+
+def _key(row: Row[Any]) -> Key:
+    return Key(
+        row.id,
+        row.project_id,
+        row.prefix,
+        row.name,
+        tuple(row.scopes.split(",")),
+        row.test,
+        row.expires_at,
+        row.created_ms,
+        row.revoked_ms,
+    )

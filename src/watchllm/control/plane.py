@@ -1,0 +1,113 @@
+"""The control plane as its users see it, the command line now and the console's API: each change is one call.
+
+A call that changes something returns when the change is committed and in force on this host's proxies.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from watchllm.control import keys, organizations, projects, provider_keys, users
+from watchllm.control.database import Database, UnitOfWork
+from watchllm.control.errors import PublicationFailed
+from watchllm.control.publisher import Publisher
+from watchllm.domain.sealing import Sealer
+from watchllm.domain.settings import ProjectSettings
+
+_T = TypeVar("_T")
+
+
+class ControlPlane:
+    """Changes and look-ups on behalf of `actor`. Every change raises PublicationFailed when it was saved, but could
+    not be published yet; besides that, what the slice's function raises."""
+
+    def __init__(
+        self, database: Database, publisher: Publisher, sealer: Sealer, known_providers: Sequence[str], actor: str
+    ) -> None:
+        self.database = database
+        self.publisher = publisher
+        self._sealer = sealer
+        self._known_providers = known_providers
+        self._actor = actor
+
+    def create_project(self, name: str, settings: ProjectSettings | None = None) -> projects.Project:
+        """A project of the first organization, which is made when there is none."""
+
+        def change(work: UnitOfWork) -> projects.Project:
+            organization = organizations.default(work)
+            return projects.create(work, organization.id, name, settings or ProjectSettings())
+
+        return self._change(change)
+
+    def set_project(self, project_id: str, changes: Mapping[str, Any]) -> projects.Project:
+        """Apply settings parsed by `domain.settings.parse_settings`."""
+        return self._change(lambda work: projects.change_settings(work, project_id, changes))
+
+    def project(self, project_id: str) -> projects.Project:
+        with self.database.reading() as connection:
+            return projects.get(connection, project_id)
+
+    def projects(self) -> list[projects.Project]:
+        with self.database.reading() as connection:
+            return projects.listed(connection)
+
+    def create_key(
+        self,
+        project_id: str,
+        *,
+        name: str = "",
+        test: bool = False,
+        scopes: Sequence[str] = ("inference",),
+        expires_at: int = keys.NEVER_EXPIRES,
+    ) -> keys.NewKey:
+        """`expires_at` in epoch seconds."""
+        return self._change(
+            lambda work: keys.create(work, project_id, name=name, test=test, scopes=scopes, expires_at=expires_at)
+        )
+
+    def revoke_key(self, key_id: str) -> keys.Key:
+        return self._change(lambda work: keys.revoke(work, key_id))
+
+    def keys(self, project_id: str | None = None) -> list[keys.Key]:
+        with self.database.reading() as connection:
+            return keys.listed(connection, project_id)
+
+    def add_provider_key(
+        self, project_id: str, provider: str, secret: str, *, base_url: str | None = None, priority: int = 0
+    ) -> provider_keys.ProviderKey:
+        return self._change(
+            lambda work: provider_keys.add(
+                work,
+                self._sealer,
+                project_id,
+                provider,
+                secret,
+                base_url=base_url,
+                priority=priority,
+                known=self._known_providers,
+            )
+        )
+
+    def remove_provider_key(self, key_id: str) -> provider_keys.ProviderKey:
+        return self._change(lambda work: provider_keys.remove(work, key_id))
+
+    def provider_keys(self, project_id: str | None = None) -> list[provider_keys.ProviderKey]:
+        with self.database.reading() as connection:
+            return provider_keys.listed(connection, project_id)
+
+    def authenticate(self, email: str, password: str) -> users.User | None:
+        with self.database.reading() as connection:
+            return users.authenticate(connection, email, password)
+
+    def close(self) -> None:
+        self.database.close()
+
+    def _change(self, change: Callable[[UnitOfWork], _T]) -> _T:
+        with self.database.unit_of_work(self._actor) as work:
+            result = change(work)
+        try:
+            self.publisher.publish_pending()
+        except Exception as error:
+            raise PublicationFailed(
+                f"the change is saved and will be published by `watchllm up`, but proxies don't know it yet: {error}"
+            ) from error
+        return result

@@ -1,0 +1,157 @@
+"""Freezes the price book of `genai-prices` (the data in its wheel; no network) into price rows for the snapshot.
+
+What is chosen where the book knows more than a rate:
+- a price with a start date, or for a time of day: the one in force when the snapshot is derived, which is every minute;
+- tiers by length of the input: kept, the tier's rates hold for the whole request, as the providers charge it;
+- variants by request context (batch, priority, region): the plain price;
+- cache writes kept for an hour, fees per web search: not in the row;
+- a model charged by what token counts don't tell (images, characters, hours of audio): left out, that is unpriced.
+
+`WATCHLLM_HOME/prices.toml` goes on top, rates in USD a million tokens, `*` at a name's end for a prefix:
+
+    [openai."gpt-4o-mini"]
+    input = 0.15
+    output = 0.60
+    cached_input = 0.075
+
+    [my-provider."*"]
+    input = 0.05
+    output = 0.05
+"""
+
+import tomllib
+from collections.abc import Collection
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from watchllm.control.errors import Invalid
+from watchllm.domain.money import NANOS_PER_USD, Nanos
+from watchllm.domain.snapshot import PriceRow
+from watchllm.domain.usage import ModelPrice, PriceTier
+
+FILE_NAME = "prices.toml"
+FREE = ModelPrice(input=0, output=0)
+_NO_RATES = ModelPrice()
+
+_RATES = {
+    "input": "input_mtok",
+    "output": "output_mtok",
+    "cached_input": "cache_read_mtok",
+    "cache_write": "cache_write_mtok",
+    "audio_input": "input_audio_mtok",
+    "audio_output": "output_audio_mtok",
+}
+# Rates of things that a token count does not tell.
+_UNCOUNTED = {"input_image_mtok", "output_image_mtok", "input_mchars", "audio_hours", "input_audio_hours"}
+
+
+def frozen(providers: Collection[str], home: Path, now: datetime) -> dict[str, tuple[PriceRow, ...]]:
+    """Price rows by provider, overrides first; `sim` is free. Providers without any price are absent.
+
+    Raises Invalid when prices.toml cannot be understood.
+    """
+    rows = _book(providers, now)
+    rows["sim"] = (PriceRow({"starts_with": ""}, FREE, "sim"),)
+    for provider, overrides in _overrides(home / FILE_NAME).items():
+        rows[provider] = overrides + rows.get(provider, ())
+    return rows
+
+
+def nanos_per_million(usd: Decimal) -> Nanos:
+    """Exact down to the nano-dollar a million tokens; what is finer is rounded half up."""
+    return int((usd * NANOS_PER_USD).to_integral_value(rounding="ROUND_HALF_UP"))
+
+
+def _book(providers: Collection[str], now: datetime) -> dict[str, tuple[PriceRow, ...]]:
+    # Imported here: its data takes a quarter of a second, and most commands publish no prices.
+    from genai_prices.data import providers as book
+
+    found = {}
+    for provider in book:
+        if provider.id in providers:
+            rows = (_row(model, now) for model in provider.models)
+            found[provider.id] = tuple(row for row in rows if row is not None)
+    return found
+
+
+def _row(model: Any, now: datetime) -> PriceRow | None:
+    prices = vars(model.get_prices(now.astimezone(UTC)))
+    priced = {name for name, rate in prices.items() if rate is not None}
+    if "input_mtok" not in priced or priced & _UNCOUNTED:
+        return None
+    starts = sorted({tier.start for rate in prices.values() for tier in getattr(rate, "tiers", ())})
+    tiers = tuple(PriceTier(start, _price(prices, start)) for start in starts)
+    price = msgspec.structs.replace(_price(prices, None), tiers=tiers)
+    return PriceRow(_match(model.match), price, model.id)
+
+
+def _price(prices: dict[str, Any], above: int | None) -> ModelPrice:
+    rates = {ours: _rate(prices.get(theirs), above) for ours, theirs in _RATES.items()}
+    return msgspec.structs.replace(_NO_RATES, **rates)
+
+
+def _rate(rate: Any, above: int | None) -> int | None:
+    """The rate for inputs just above a threshold, or below all of them when it is None."""
+    if rate is None:
+        return None
+    if isinstance(rate, Decimal):
+        return nanos_per_million(rate)
+    usd = rate.base
+    for tier in rate.tiers:
+        if above is not None and tier.start <= above:
+            usd = tier.price
+    return nanos_per_million(usd)
+
+
+def _match(clause: Any) -> dict[str, Any]:
+    """The clause as plain data; texts in lower case, since names are compared without regard to it."""
+    ((name, value),) = vars(clause).items()
+    if name in ("or_", "and_"):
+        return {name.rstrip("_"): [_match(part) for part in value]}
+    return {name: value if name == "regex" else value.lower()}
+
+
+class _Override(msgspec.Struct, forbid_unknown_fields=True):
+    input: Decimal
+    output: Decimal = Decimal(0)
+    cached_input: Decimal | None = None
+    cache_write: Decimal | None = None
+    audio_input: Decimal | None = None
+    audio_output: Decimal | None = None
+    per_request: Decimal = Decimal(0)
+
+
+def _overrides(path: Path) -> dict[str, tuple[PriceRow, ...]]:
+    try:
+        # Read as Decimal: 0.1 in binary would be off by a nano-dollar sooner or later.
+        raw = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+        book = msgspec.convert(raw, dict[str, dict[str, _Override]])
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise Invalid(
+            f"{path}: {error}; see docs for its form, or remove the file to use the built-in prices"
+        ) from None
+    return {
+        provider: tuple(_override_row(path, name, entry) for name, entry in _exact_names_first(models))
+        for provider, models in book.items()
+    }
+
+
+def _exact_names_first(models: dict[str, _Override]) -> list[tuple[str, _Override]]:
+    return sorted(models.items(), key=lambda item: (item[0].endswith("*"), -len(item[0])))
+
+
+def _override_row(path: Path, name: str, entry: _Override) -> PriceRow:
+    rates = {field: rate for field, rate in msgspec.structs.asdict(entry).items() if rate is not None}
+    for field, rate in rates.items():
+        if not rate.is_finite() or not 0 <= rate <= 1_000_000:
+            raise Invalid(f"{path}: {name}: {field} must be a price in USD, not {rate}")
+    price = msgspec.structs.replace(_NO_RATES, **{field: nanos_per_million(rate) for field, rate in rates.items()})
+    lowered = name.lower()
+    match = {"starts_with": lowered[:-1]} if lowered.endswith("*") else {"equals": lowered}
+    return PriceRow(match, price, name)

@@ -1,0 +1,130 @@
+"""A project's own keys of providers, sealed at rest; only their last four characters are ever shown."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from sqlalchemy import Connection, Row, delete, insert, select
+
+from watchllm.control import projects
+from watchllm.control.database import PROJECT, UnitOfWork
+from watchllm.control.errors import Invalid, NotFound
+from watchllm.control.tables import provider_keys
+from watchllm.domain import ids
+from watchllm.domain.sealing import Sealer
+
+SIMULATED = "sim"
+_MAX_SECRET = 4096
+_MAX_PRIORITY = 1000
+
+
+class ProviderKey(msgspec.Struct, frozen=True):
+    """`masked` is all that is shown of the secret; lower `priority` is tried first."""
+
+    id: str
+    project_id: str
+    provider: str
+    masked: str
+    base_url: str | None
+    priority: int
+    created_ms: int
+
+
+def add(
+    work: UnitOfWork,
+    sealer: Sealer,
+    project_id: str,
+    provider: str,
+    secret: str,
+    *,
+    base_url: str | None,
+    priority: int,
+    known: Collection[str],
+) -> ProviderKey:
+    """Seal and keep a key. A provider that is not among the `known` is the project's own and needs a base URL.
+
+    Raises NotFound for the project, Invalid for the rest.
+    """
+    projects.get(work.connection, project_id)
+    _check(provider, secret, base_url, priority, known)
+    key_id = ids.new_id(ids.PROVIDER_KEY)
+    masked = "…" + secret[-4:] if len(secret) >= 16 else "…"
+    key = ProviderKey(
+        key_id, project_id, provider, masked, base_url.rstrip("/") if base_url else None, priority, work.now_ms
+    )
+    sealed = sealer.seal(secret.encode(), key_id)
+    work.connection.execute(insert(provider_keys).values(sealed=sealed, **msgspec.structs.asdict(key)))
+    work.record("provider_key.add", key_id, project=project_id, provider=provider, base_url=key.base_url)
+    work.publish(PROJECT, project_id)
+    return key
+
+
+def remove(work: UnitOfWork, key_id: str) -> ProviderKey:
+    """Delete a provider key, sealed secret and all. Raises NotFound."""
+    row = work.connection.execute(select(provider_keys).where(provider_keys.c.id == key_id)).first()
+    if row is None:
+        raise NotFound(f"no provider key has the id {key_id!r}; `watchllm provider-key list` shows them")
+    work.connection.execute(delete(provider_keys).where(provider_keys.c.id == key_id))
+    work.record("provider_key.remove", key_id, project=row.project_id, provider=row.provider)
+    work.publish(PROJECT, row.project_id)
+    return _provider_key(row)
+
+
+def listed(connection: Connection, project_id: str | None = None) -> list[ProviderKey]:
+    """All, or those of a project, in the order they are tried. Raises NotFound for the project."""
+    query = select(provider_keys)
+    if project_id is not None:
+        projects.get(connection, project_id)
+        query = query.where(provider_keys.c.project_id == project_id)
+    return [_provider_key(row) for row in connection.execute(_in_order(query))]
+
+
+def sealed_by_project(
+    connection: Connection, only: Sequence[str] | None = None
+) -> dict[str, list[tuple[ProviderKey, bytes]]]:
+    """Provider keys with their sealed secrets, by project: of all projects, or of those in `only`."""
+    query = select(provider_keys)
+    if only is not None:
+        query = query.where(provider_keys.c.project_id.in_(only))
+    found: dict[str, list[tuple[ProviderKey, bytes]]] = {}
+    for row in connection.execute(_in_order(query)):
+        found.setdefault(row.project_id, []).append((_provider_key(row), bytes(row.sealed)))
+    return found
+
+
+def _check(provider: str, secret: str, base_url: str | None, priority: int, known: Collection[str]) -> None:
+    if provider == SIMULATED:
+        raise Invalid("the simulated provider needs no key: ask for a model sim/…, or set default_provider=sim")
+    if not provider.replace("-", "").replace("_", "").isalnum() or not provider.isascii() or len(provider) > 64:
+        raise Invalid("a provider's name has up to 64 letters, digits, - and _")
+    if provider not in known and base_url is None:
+        names = ", ".join(sorted(set(known) - {SIMULATED}))
+        raise Invalid(f"unknown provider {provider!r}; known: {names}. One of your own needs --base-url")
+    if not secret or len(secret) > _MAX_SECRET or not secret.isascii() or not secret.isprintable() or " " in secret:
+        raise Invalid("a provider's key is one line of printable ASCII without spaces")
+    if not 0 <= priority <= _MAX_PRIORITY:
+        raise Invalid(f"priority is a number from 0 to {_MAX_PRIORITY}; lower is tried first")
+    if base_url is not None:
+        _check_base_url(base_url)
+
+
+def _check_base_url(base_url: str) -> None:
+    # Whether its address is allowed is decided on each connection, by the proxy: a name's address can change.
+    try:
+        parts = urlsplit(base_url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not base_url.isascii() or not base_url.isprintable() or " " in base_url:
+        raise Invalid("a base URL looks like https://api.example.com/v1")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise Invalid("a base URL has no user, query or fragment; the key is given apart")
+
+
+def _in_order(query: Any) -> Any:
+    return query.order_by(provider_keys.c.priority, provider_keys.c.created_ms, provider_keys.c.id)
+
+
+def _provider_key(row: Row[Any]) -> ProviderKey:
+    return ProviderKey(row.id, row.project_id, row.provider, row.masked, row.base_url, row.priority, row.created_ms)

@@ -1,0 +1,140 @@
+"""Brings changes to the proxies: works the outbox off, and re-derives everything at start and every minute.
+
+Publishing takes the snapshot's lock first and reads the database inside it. So what is published is never older than
+what is there, however slow a publisher is. Outbox rows are deleted after the publication: one that died in between
+leaves them, and publishing twice does no harm. Should a row ever be lost, the minute's re-derivation finds the change.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+from sqlalchemy import Connection
+
+from watchllm.control import keys, outbox, projects, provider_keys, secrets
+from watchllm.control.database import KEY, PROJECT, Database
+from watchllm.control.publication import Publication, SnapshotWriter
+from watchllm.domain.sealing import Sealer
+from watchllm.domain.snapshot import KeyRecord, PriceRow, ProjectRecord, ProviderKeyRecord, Vendor
+
+POLL_SECONDS = 0.5
+REDERIVE_SECONDS = 60.0
+_MANY = 500
+
+_log = logging.getLogger(__name__)
+
+StaticPart = Callable[[], tuple[tuple[Vendor, ...], dict[str, tuple[PriceRow, ...]]]]
+"""Vendors and prices; called anew for each full publication, so that changed overrides arrive."""
+
+
+class Publisher:
+    """Publishes from `database` into `snapshot`. Safe in any number of processes at once."""
+
+    def __init__(self, database: Database, snapshot: SnapshotWriter, sealer: Sealer, static: StaticPart) -> None:
+        self._database = database
+        self._snapshot = snapshot
+        self._sealer = sealer
+        self._static = static
+
+    def publish_pending(self) -> bool:
+        """Publish what the outbox names; whether it named anything. In force on this host when it returns."""
+        with self._database.reading() as connection:
+            if outbox.is_empty(connection):
+                return False
+        pending: list[outbox.Pending] = []
+
+        def derive() -> Publication:
+            nonlocal pending
+            with self._database.reading() as connection:
+                pending = outbox.listed(connection)
+                return _named(connection, pending)
+
+        self._snapshot.update(derive)
+        with self._database.unit_of_work("publisher") as work:
+            outbox.forget(work.connection, [row.id for row in pending])
+        return True
+
+    def publish_all(self) -> bool:
+        """Derive the whole snapshot again; whether it had to be changed. Only then is the lock taken."""
+        return self._snapshot.differs(self._everything()) and self._snapshot.update(self._everything)
+
+    def is_in_step(self) -> bool:
+        """Whether the proxies of this host know all that the database says, and nothing else."""
+        return not self._snapshot.differs(self._everything())
+
+    def run(self, stop: threading.Event) -> None:
+        """Publish until `stop` is set. An error is logged and tried again: proxies go on with what they have."""
+        until_rederived = 0.0
+        failing = False
+        while True:
+            try:
+                if until_rederived <= 0:
+                    self.publish_all()
+                    until_rederived = REDERIVE_SECONDS
+                self.publish_pending()
+                if failing:
+                    _log.warning("publication works again")
+                failing = False
+            except Exception as error:  # noqa: BLE001 (whatever it was, the next round must come)
+                if not failing:
+                    _log.error("publication failed, will be tried again: %s", error)
+                failing = True
+            if stop.wait(POLL_SECONDS):
+                return
+            until_rederived -= POLL_SECONDS
+
+    def _everything(self) -> Publication:
+        vendors, prices = self._static()
+        with self._database.reading() as connection:
+            return Publication(
+                # Revoked keys are in it as removed, the others that are to go are those it does not name.
+                keys=_keys(connection, None),
+                projects=_projects(connection, None),
+                vendors=vendors,
+                prices=prices,
+                secrets=secrets.shared(self._sealer),
+                complete=True,
+            )
+
+
+def _named(connection: Connection, pending: Iterable[outbox.Pending]) -> Publication:
+    publication = Publication()
+    wanted_keys = {row.object_id for row in pending if row.kind == KEY}
+    wanted_projects = {row.object_id for row in pending if row.kind == PROJECT}
+    for some in _batches(sorted(wanted_keys)):
+        publication.keys.update(_keys(connection, some))
+    for some in _batches(sorted(wanted_projects)):
+        publication.projects.update(dict.fromkeys(some))
+        publication.projects.update(_projects(connection, some))
+    return publication
+
+
+def _keys(connection: Connection, only: Sequence[str] | None) -> dict[bytes, KeyRecord | None]:
+    return {
+        digest: None
+        if key.revoked_ms is not None
+        else KeyRecord(key.id, key.project_id, key.test, key.scopes, key.expires_at)
+        for digest, key in keys.with_digests(connection, only)
+    }
+
+
+def _projects(connection: Connection, only: Sequence[str] | None) -> dict[str, ProjectRecord | None]:
+    sealed = provider_keys.sealed_by_project(connection, only)
+    return {
+        project.id: ProjectRecord(
+            project.id,
+            project.organization_id,
+            project.name,
+            project.settings,
+            tuple(
+                ProviderKeyRecord(key.id, key.provider, secret, key.base_url, key.priority)
+                for key, secret in sealed.get(project.id, ())
+            ),
+        )
+        for project in projects.listed(connection, only)
+    }
+
+
+def _batches(ids: Sequence[str]) -> Iterable[Sequence[str]]:
+    # A database bounds the parameters of one statement.
+    return (ids[start : start + _MANY] for start in range(0, len(ids), _MANY))

@@ -48,7 +48,7 @@ class Handler(Protocol):
 class Exchange:
     """A request with the means to answer it: either `respond` once, or `start`, `write`…, `finish`.
 
-    `headers` has lower-case names; lines that repeat a name are joined by `, `. `began` is the loop's time when the
+    `headers` has lower-case names; lines that repeat a name are joined by `, `. `began` is `time.perf_counter` when the
     request was complete (BUFFER) or its head was (STREAM). All methods are harmless after the client has left.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from time import perf_counter
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -353,7 +354,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _dispatch(self, exchange: Exchange) -> None:
         self._active = exchange
-        exchange.began = self._server.now()
+        exchange.began = perf_counter()
         if exchange.body_complete:
             self.deadline = _NO_DEADLINE
         self._server.handler.on_request(exchange)

@@ -1,0 +1,22 @@
+"""The `watchllm` command. `proxy` and `up` start without the command-line library: its import takes as long as a whole
+start of the proxy may."""
+
+import sys
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in ("proxy", "up"):
+        from watchllm.cli.fast_start import start
+
+        code = start(arguments[0], arguments[1:])
+        if code is not None:
+            sys.exit(code)
+    from watchllm.cli.app import app
+
+    app()
+
+
+if __name__ == "__main__":
+    main()

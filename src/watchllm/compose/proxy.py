@@ -1,0 +1,217 @@
+"""Builds and runs a proxy process. Import-light: its cold start is a promise."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from watchllm.configuration import Configuration
+from watchllm.domain import ids
+from watchllm.domain.sealing import Sealer
+from watchllm.proxy.app import ProxyApp
+from watchllm.proxy.services import Services
+from watchllm.proxy.settle import Counters, Settlement
+from watchllm.proxy.tenants import Tenants
+from watchllm.proxy.upstream import Destinations
+from watchllm.routing.resolve import InstanceCredential
+from watchllm.stores import home
+from watchllm.stores.lmdb.cache import LmdbExactStore
+from watchllm.stores.lmdb.snapshot import LmdbSnapshotReader
+from watchllm.stores.sockets import socket_folder
+from watchllm.wire.client import ClientPool
+from watchllm.wire.server import Server, ServerLimits
+from watchllm.wire.types import Origin, Timeouts
+
+if TYPE_CHECKING:
+    import ssl
+
+_ORPHAN_DRAIN_SECONDS = 0.3
+
+
+def run_proxy(
+    configuration: Configuration,
+    *,
+    parent: int | None = None,
+    on_ready: Callable[[int], None] | None = None,
+    reuse_port: bool = False,
+) -> int:
+    """Run until SIGTERM or SIGINT, then drain; the exit code.
+
+    `parent` is the reading end of a pipe that the supervisor holds open: at its end this process ends too. `on_ready`
+    is called with the port once requests are taken.
+    """
+    ids.reseed()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(configuration, parent, on_ready, reuse_port))
+
+
+async def _serve(
+    configuration: Configuration, parent: int | None, on_ready: Callable[[int], None] | None, reuse_port: bool
+) -> int:
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[float] = loop.create_future()
+
+    def ask_to_stop(drain_seconds: float) -> None:
+        if not stop.done():
+            stop.set_result(drain_seconds)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ask_to_stop, configuration.drain_seconds)
+    if parent is not None:
+        loop.add_reader(parent, ask_to_stop, _ORPHAN_DRAIN_SECONDS)
+
+    proxy = ProxyProcess(configuration, loop)
+    try:
+        port = await proxy.listen(reuse_port)
+        if on_ready is not None:
+            on_ready(port)
+        seconds = await stop
+        if parent is not None:
+            loop.remove_reader(parent)
+        await proxy.drain(seconds)
+    finally:
+        await proxy.close()
+    return 0
+
+
+class ProxyProcess:
+    """One proxy's parts, put together; opened after a fork, closed in order."""
+
+    def __init__(self, configuration: Configuration, loop: asyncio.AbstractEventLoop) -> None:
+        self._configuration = configuration
+        self._loop = loop
+        self._simulator: Server | None = None
+        self._admin: Server | None = None
+        self._admin_socket: Path | None = None
+        home.prepare(configuration.home)
+        self._snapshot = LmdbSnapshotReader(configuration.home / "snapshot")
+        self._cache = LmdbExactStore.open(
+            configuration.home / "cache", max_bytes=configuration.cache_max_bytes, now_ms=_now_ms
+        )
+        self._pool = ClientPool(allow_private=configuration.allow_private_urls, proxy_env=configuration.proxy_env)
+        self._sealer = Sealer(home.master_secret(configuration.home, configuration.secret_key))
+        counters = Counters()
+        self._services = Services(
+            loop=loop,
+            tenants=Tenants(self._snapshot, _instance_credentials(configuration)),
+            cache=self._cache,
+            pool=self._pool,
+            destinations=Destinations(
+                self._sealer, self._start_simulator, allow_private=configuration.allow_private_urls
+            ),
+            settlement=Settlement(counters),
+            counters=counters,
+            limits=server_limits(configuration),
+            timeouts=Timeouts(
+                configuration.upstream_connect_timeout,
+                configuration.upstream_first_byte_timeout,
+                configuration.upstream_idle_timeout,
+                configuration.upstream_total_timeout,
+            ),
+            dependencies=self._dependencies,
+        )
+        self._server = Server(ProxyApp(self._services), self._services.limits, loop)
+
+    async def listen(self, reuse_port: bool) -> int:
+        """Take requests; the port. Raises OSError where the address cannot be had."""
+        configuration = self._configuration
+        tls = _tls_context(configuration)
+        await self._server.listen_tcp(configuration.host, configuration.proxy_port, reuse_port=reuse_port, tls=tls)
+        self._loop.call_soon(self._start_admin)
+        return self._server.port
+
+    async def drain(self, seconds: float) -> None:
+        await self._server.drain(seconds)
+
+    async def close(self) -> None:
+        await self._server.close()
+        if self._admin is not None:
+            await self._admin.close()
+        if self._admin_socket is not None:
+            self._admin_socket.unlink(missing_ok=True)
+        if self._simulator is not None:
+            await self._simulator.close()
+        await self._pool.close()
+        self._cache.flush()
+        self._cache.close()
+        self._snapshot.close()
+
+    def _start_admin(self) -> None:
+        self._admin_task = self._loop.create_task(self._listen_admin())
+
+    async def _listen_admin(self) -> None:
+        """The operators' listener starts after the public one: it is not on the way to the first answer."""
+        from watchllm.proxy.admin import AdminApp
+
+        address = self._configuration.admin_addr
+        token = None if address is None else self._sealer.derive("admin-token").hex()
+        self._admin = Server(AdminApp(self._services, self._server, token), ServerLimits(max_connections=64), self._loop)
+        if address is not None:
+            host, _, port = address.rpartition(":")
+            await self._admin.listen_tcp(host or "127.0.0.1", int(port))
+            return
+        self._admin_socket = socket_folder(self._configuration.home) / f"proxy-{os.getpid()}.sock"
+        self._admin_socket.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(self._admin_socket))
+        self._admin_socket.chmod(0o600)
+        await self._admin.listen_unix(listener)
+
+    async def _start_simulator(self) -> Origin:
+        """The built-in simulated provider: in this process, on a port of its own, from its first use on."""
+        from watchllm.sim.app import SimApp
+        from watchllm.wire.server import serve
+
+        if self._simulator is None:
+            self._simulator = await serve(SimApp(), host="127.0.0.1", port=0)
+        return Origin("http", "127.0.0.1", self._simulator.port, trusted=True)
+
+    def _dependencies(self) -> dict[str, str]:
+        version = self._services.tenants.version
+        return {
+            "snapshot": "ok" if version else "nothing was published yet; run `watchllm up` or `watchllm db upgrade`",
+            "cache": self._cache.health() or "ok",
+        }
+
+
+def server_limits(configuration: Configuration) -> ServerLimits:
+    """The wire's bounds as configured."""
+    return ServerLimits(
+        max_head_bytes=configuration.max_header_bytes,
+        max_body_bytes=configuration.max_body_bytes,
+        max_inflight_bytes=configuration.max_inflight_bytes,
+        max_connections=configuration.max_connections,
+        header_timeout=configuration.header_timeout,
+        idle_timeout=configuration.idle_timeout,
+    )
+
+
+def _instance_credentials(configuration: Configuration) -> dict[str, InstanceCredential]:
+    return {
+        name: InstanceCredential(provider.api_key, provider.base_url)
+        for name, provider in configuration.instance_providers.items()
+    }
+
+
+def _tls_context(configuration: Configuration) -> ssl.SSLContext | None:
+    if configuration.tls_cert is None:
+        return None
+    import ssl
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(configuration.tls_cert, configuration.tls_key)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _now_ms() -> int:
+    import time
+
+    return time.time_ns() // 1_000_000

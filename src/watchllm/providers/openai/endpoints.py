@@ -1,0 +1,66 @@
+"""OpenAI's endpoints whose answers are cached: where they are, and how their requests and answers are read."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from watchllm.providers.openai.assemble import StreamAssembler
+from watchllm.providers.openai.replay import replay
+from watchllm.providers.openai.storable import Verdict, judge
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """`path` is below the base URL; `family` is the part of the cache that its answers share."""
+
+    name: str
+    path: str
+    family: str
+    streams: bool
+
+    def upstream_body(
+        self, document: dict[str, Any], body: bytes, model: str, *, include_usage: bool
+    ) -> bytes:
+        """The request as it goes upstream: byte for byte the client's, unless the model has another name there or usage
+        has to be asked for; then only these members are written anew."""
+        if document["model"] == model and not include_usage:
+            return body
+        members: dict[str, Any] = _members(body)
+        members["model"] = model
+        if include_usage:
+            options = document.get("stream_options")
+            members["stream_options"] = (options if type(options) is dict else {}) | {"include_usage": True}
+        return _encode(members)
+
+    def judge(self, body: bytes, document: dict[str, Any]) -> Verdict:
+        """What a whole answer with status 200 to the request `document` is."""
+        return judge(self.family, body, expected=self._expected(document))
+
+    def assembler(self, document: dict[str, Any]) -> StreamAssembler:
+        """What puts the stream that answers `document` together."""
+        return StreamAssembler(self.family, choices=self._expected(document) or 1)
+
+    def replay(self, body: bytes, *, include_usage: bool) -> bytes:
+        """A stored answer as a stream."""
+        return replay(self.family, body, include_usage=include_usage)
+
+    def _expected(self, document: dict[str, Any]) -> int | None:
+        """How many choices or embeddings were asked for, where that is plain."""
+        if self.family == "embeddings":
+            items = document.get("input")
+            if type(items) is not list:
+                return 1
+            return 1 if items and type(items[0]) is int else len(items)
+        number = document.get("n")
+        return number if type(number) is int and number > 0 and self.family == "generate" else None
+
+
+ENDPOINTS = (
+    Endpoint("chat.completions", "/chat/completions", "generate", True),
+    Endpoint("completions", "/completions", "completions", True),
+    Endpoint("embeddings", "/embeddings", "embeddings", False),
+)

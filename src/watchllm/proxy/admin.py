@@ -1,0 +1,102 @@
+"""The operators' listener of one proxy process: metrics and state; a Unix socket, or an address with a token."""
+
+from __future__ import annotations
+
+import hmac
+import os
+
+import msgspec
+
+from watchllm.domain.errors import GatewayError, NotFound, Unauthorized
+from watchllm.proxy import egress
+from watchllm.proxy.services import Services
+from watchllm.proxy.settle import LATENCY_BOUNDS_US, Counters
+from watchllm.wire.exchange import BodyMode, Exchange
+from watchllm.wire.server import Server
+
+_TEXT = b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
+_JSON = b"Content-Type: application/json\r\n"
+
+
+class AdminApp:
+    """Implements `wire.server.Handler`. With a `token`, every request must carry it as `Authorization: Bearer …`."""
+
+    def __init__(self, services: Services, public: Server, token: str | None) -> None:
+        self._services = services
+        self._public = public
+        self._credential = None if token is None else f"Bearer {token}".encode()
+
+    def body_mode(self, exchange: Exchange) -> BodyMode:
+        return BodyMode.BUFFER
+
+    def on_request(self, exchange: Exchange) -> None:
+        try:
+            self._authorize(exchange)
+            if exchange.path == b"/metrics":
+                exchange.respond(200, _TEXT, metrics(self._services, self._public).encode())
+            elif exchange.path == b"/status":
+                exchange.respond(200, _JSON, msgspec.json.encode(self._status()))
+            else:
+                raise NotFound("The admin listener has /metrics and /status.")
+        except GatewayError as error:
+            exchange.respond(error.status, _JSON, egress.error_body(error))
+
+    def on_refusal(self, exchange: Exchange | None, error: GatewayError) -> tuple[bytes, bytes]:
+        return _JSON, egress.error_body(error)
+
+    def _authorize(self, exchange: Exchange) -> None:
+        if self._credential is None:
+            return
+        given = exchange.header(b"authorization") or b""
+        if not hmac.compare_digest(given, self._credential):
+            raise Unauthorized("The admin listener takes its token as 'Authorization: Bearer …'.")
+
+    def _status(self) -> dict[str, object]:
+        counters = self._services.counters
+        return {
+            "pid": os.getpid(),
+            "snapshot_version": self._services.tenants.version,
+            "dependencies": self._services.dependencies(),
+            "connections": self._public.connections,
+            "inflight_bytes": self._public.inflight_bytes,
+            "requests": sum(counters.requests.values()),
+            "internal_errors": counters.internal_errors,
+        }
+
+
+def metrics(services: Services, public: Server) -> str:
+    """The process's counters in Prometheus' text form."""
+    counters = services.counters
+    lines = ["# TYPE watchllm_requests_total counter"]
+    for (endpoint, cache, status), count in sorted(counters.requests.items()):
+        labels = f'endpoint="{endpoint}",cache="{cache}",status="{status}"'
+        lines.append(f"watchllm_requests_total{{{labels}}} {count}")
+    lines += _latency(counters)
+    lines += [
+        f"# TYPE {name} {kind}\n{name} {value}"
+        for name, kind, value in (
+            ("watchllm_overhead_seconds_total", "counter", counters.overhead_sum_us / 1e6),
+            ("watchllm_unauthenticated_total", "counter", counters.unauthenticated),
+            ("watchllm_refused_by_wire_total", "counter", counters.refused_by_wire),
+            ("watchllm_internal_errors_total", "counter", counters.internal_errors),
+            ("watchllm_cost_usd_total", "counter", counters.cost_nanos / 1e9),
+            ("watchllm_saved_usd_total", "counter", counters.saved_nanos / 1e9),
+            ("watchllm_connections", "gauge", public.connections),
+            ("watchllm_inflight_request_bytes", "gauge", public.inflight_bytes),
+            ("watchllm_snapshot_version", "gauge", services.tenants.version),
+        )
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latency(counters: Counters) -> list[str]:
+    lines = ["# TYPE watchllm_latency_seconds histogram"]
+    total = 0
+    for bound, count in zip(LATENCY_BOUNDS_US, counters.latency, strict=False):
+        total += count
+        lines.append(f'watchllm_latency_seconds_bucket{{le="{bound / 1e6:g}"}} {total}')
+    total += counters.latency[-1]
+    lines.append(f'watchllm_latency_seconds_bucket{{le="+Inf"}} {total}')
+    lines.append(f"watchllm_latency_seconds_sum {counters.latency_sum_us / 1e6}")
+    lines.append(f"watchllm_latency_seconds_count {total}")
+    return lines

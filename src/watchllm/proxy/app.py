@@ -1,0 +1,129 @@
+"""The data plane as a handler of the wire's server: finds the stage for a path and turns what it raises into answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from watchllm.domain.errors import GatewayError, InternalError, NotFound, WireRefusal
+from watchllm.domain.ids import new_request_id
+from watchllm.providers.openai.endpoints import ENDPOINTS
+from watchllm.proxy import cache_api, egress, health, models
+from watchllm.proxy.eager import EagerRun
+from watchllm.proxy.generation import generate
+from watchllm.proxy.passthrough import pass_through
+from watchllm.proxy.request import Request
+from watchllm.proxy.services import Services
+from watchllm.wire.exchange import BodyMode, Exchange
+
+CLIENT_LEFT = 499
+"""The status in the usage event of a request whose client left before the answer was complete."""
+
+Stage = Callable[[Services, Request], Coroutine[Any, Any, None]]
+
+
+class ProxyApp:
+    """Implements `wire.server.Handler`."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._generation = {b"/v1" + endpoint.path.encode(): endpoint for endpoint in ENDPOINTS}
+
+    def body_mode(self, exchange: Exchange) -> BodyMode:
+        return BodyMode.STREAM if self._is_passed_through(exchange) else BodyMode.BUFFER
+
+    def on_request(self, exchange: Exchange) -> None:
+        endpoint = self._generation.get(exchange.path)
+        if endpoint is not None and exchange.method == b"POST":
+            request = Request(exchange, endpoint.name)
+            self._run(request, generate(self._services, request, endpoint))
+            return
+        request = Request(exchange, "other")
+        try:
+            stage = self._stage(exchange)
+        except GatewayError as error:
+            self._refuse(request, error)
+            return
+        self._run(request, stage(self._services, request))
+
+    def on_refusal(self, exchange: Exchange | None, error: GatewayError) -> tuple[bytes, bytes]:
+        self._services.counters.refused_by_wire += 1
+        retry = b"" if error.retry_after is None else b"Retry-After: %d\r\n" % max(1, round(error.retry_after))
+        head = f"Content-Type: {egress.JSON}\r\nX-Request-Id: {new_request_id()}\r\n".encode()
+        return head + retry, egress.error_body(error)
+
+    def _stage(self, exchange: Exchange) -> Stage:
+        path = exchange.path
+        known = _OWN_PATHS.get(path)
+        if known is not None:
+            method, stage = known
+            if exchange.method != method and not (method == b"GET" and exchange.method == b"HEAD"):
+                raise _wrong_method(exchange.method, path, method)
+            return stage
+        if path.startswith(b"/v1/models/") and exchange.method in (b"GET", b"HEAD"):
+            return models.retrieve
+        if self._is_passed_through(exchange):
+            return pass_through
+        raise NotFound(f"There is nothing at {path.decode('latin-1')[:200]}; the API is under /v1/.")
+
+    def _is_passed_through(self, exchange: Exchange) -> bool:
+        path = exchange.path
+        if not path.startswith(b"/v1/") or path in _OWN_PATHS:
+            return False
+        return not (path in self._generation and exchange.method == b"POST")
+
+    def _run(self, request: Request, stage: Coroutine[Any, Any, None]) -> None:
+        def failed(error: BaseException) -> None:
+            self._failed(request, error)
+
+        run = EagerRun(stage, self._services.loop, failed)
+        if not run.done and not request.exchange.finished:
+            request.exchange.on_disconnect = lambda: self._client_left(request, run)
+
+    def _failed(self, request: Request, error: BaseException) -> None:
+        if not isinstance(error, GatewayError):
+            self._services.counters.internal_errors += 1
+            self._services.loop.call_exception_handler(
+                {"message": f"{request.id} failed", "exception": error}
+            )
+            error = InternalError(f"Something went wrong inside the gateway; report it with the request id {request.id}.")
+        self._refuse(request, error)
+
+    def _refuse(self, request: Request, error: GatewayError) -> None:
+        exchange = request.exchange
+        if request.cancel_upstream is not None:
+            request.cancel_upstream()
+        request.error = error.code
+        if exchange.started:
+            self._services.settlement.settle(request, exchange.status, "cut")
+            exchange.abort()
+            return
+        head = egress.error_head(request, error)
+        self._services.settlement.settle(request, error.status, "error")
+        exchange.respond(error.status, head, egress.error_body(error))
+
+    def _client_left(self, request: Request, run: EagerRun) -> None:
+        if request.cancel_upstream is not None:
+            request.cancel_upstream()
+        request.error = "client_left"
+        self._services.settlement.settle(request, CLIENT_LEFT, "cancelled")
+        run.cancel()
+
+
+_OWN_PATHS: dict[bytes, tuple[bytes, Stage]] = {
+    b"/health": (b"GET", health.alive),
+    b"/health/ready": (b"GET", health.ready),
+    b"/v1/models": (b"GET", models.listing),
+    b"/v1/cache/invalidate": (b"POST", cache_api.invalidate),
+    b"/v1/cache/stats": (b"GET", cache_api.stats),
+}
+
+
+def _wrong_method(method: bytes, path: bytes, allowed: bytes) -> GatewayError:
+    return WireRefusal(
+        f"{path.decode()} takes {allowed.decode()}, not {method.decode('latin-1')[:20]}.",
+        status=405,
+        code="method_not_allowed",
+    )
+
+

@@ -1,0 +1,92 @@
+"""`/v1/cache/…`: what a key's project holds in the cache, and forgetting it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from time import perf_counter
+from typing import Any
+
+import msgspec
+
+from watchllm.cache.entry import InvalidationFilter
+from watchllm.domain import json_body
+from watchllm.domain.errors import BadRequest
+from watchllm.proxy import egress
+from watchllm.proxy.intake import json_bytes
+from watchllm.proxy.request import Request
+from watchllm.proxy.services import Services
+from watchllm.proxy.tenants import Principal
+
+KINDS = ("generate", "completions", "embeddings")
+_FIELDS = ("model", "kind", "before", "after", "all")
+
+
+async def invalidate(services: Services, request: Request) -> None:
+    """`POST /v1/cache/invalidate`: forget the project's entries that match; answers with their number."""
+    principal = _authenticate(services, request, "cache.invalidate")
+    principal.require("cache:write")
+    body = json_bytes(request.exchange, services.limits.max_body_bytes)
+    tenant = principal.tenant
+    what = invalidation_filter(json_body.parse(body), tenant.router.without_provider)
+    count = await services.cache.invalidate(tenant.partition, what)
+    _respond(services, request, {"object": "cache.invalidation", "invalidated": count})
+
+
+async def stats(services: Services, request: Request) -> None:
+    """`GET /v1/cache/stats`: entries and bytes of the project."""
+    principal = _authenticate(services, request, "cache.stats")
+    held = await services.cache.stats(principal.tenant.partition)
+    _respond(services, request, {"object": "cache.stats", **msgspec.to_builtins(held)})
+
+
+def invalidation_filter(document: dict[str, Any], plain_model: Any) -> InvalidationFilter:
+    """The filter that `{model?, kind?, before?, after?, all?}` describes; `plain_model` takes `provider/` off a name.
+
+    Times are epoch seconds or ISO 8601. Raises BadRequest; a filter that names nothing needs `all: true`.
+    """
+    unknown = document.keys() - set(_FIELDS)
+    if unknown:
+        raise BadRequest(f"Unknown field {min(unknown)!r}; known are {', '.join(_FIELDS)}.", param=min(unknown))
+    everything = document.get("all", False)
+    if type(everything) is not bool:
+        raise BadRequest("The field 'all' is true or false.", param="all")
+    model, kind = document.get("model"), document.get("kind")
+    if model is not None and (type(model) is not str or not model):
+        raise BadRequest("The field 'model' is a model's name.", param="model")
+    if kind is not None and kind not in KINDS:
+        raise BadRequest(f"The field 'kind' is one of {', '.join(KINDS)}.", param="kind")
+    before, after = _time(document, "before"), _time(document, "after")
+    if not everything and model is None and kind is None and before is None and after is None:
+        raise BadRequest("Name what to forget: model, kind, before, after, or all: true.")
+    return InvalidationFilter(None if model is None else plain_model(model), kind, before, after)
+
+
+def _time(document: dict[str, Any], field: str) -> int | None:
+    value = document.get(field)
+    if value is None:
+        return None
+    if type(value) in (int, float) and 0 <= value < 1e11:
+        return int(value * 1000)
+    if type(value) is str:
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            pass
+        else:
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=timezone.utc)
+            return int(moment.timestamp() * 1000)
+    raise BadRequest(f"The field {field!r} is epoch seconds or an ISO 8601 time.", param=field)
+
+
+def _authenticate(services: Services, request: Request, endpoint: str) -> Principal:
+    request.endpoint = endpoint
+    request.principal = services.tenants.authenticate(request.exchange.headers, request.wall_ns / 1e9)
+    request.authenticated = perf_counter()
+    return request.principal
+
+
+def _respond(services: Services, request: Request, document: object) -> None:
+    head = egress.answer_head(request, egress.JSON)
+    services.settlement.settle(request, 200, "complete")
+    request.exchange.respond(200, head, msgspec.json.encode(document))

@@ -1,0 +1,120 @@
+"""What leaves: the header lines of every kind of answer, and errors in the form of the dialect that was spoken."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import msgspec
+
+from watchllm.domain.errors import GatewayError
+from watchllm.domain.money import format_usd
+from watchllm.domain.usage_event import BYPASS, HIT_STALE, MISS, REFUSED
+from watchllm.proxy.request import Request
+from watchllm.wire.types import Headers
+
+JSON = "application/json"
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+
+# Of a provider's answer only these lines reach the client: cookies, organization and account limits never do.
+_PASSED_DOWN = frozenset(
+    (
+        b"content-disposition",
+        b"content-language",
+        b"openai-model",
+        b"openai-processing-ms",
+        b"openai-version",
+        b"retry-after",
+        b"retry-after-ms",
+        b"x-should-retry",
+    )
+)
+_UPSTREAM_REQUEST_IDS = (b"x-request-id", b"request-id")
+
+
+def hit_head(request: Request, content_type: str = JSON) -> bytes:
+    """Header lines of an answer from the cache; sets the request's `head_sent`."""
+    request.head_sent = now = perf_counter()
+    began = request.began
+    total = (now - began) * 1000
+    auth = (request.authenticated - began) * 1000
+    cache = (request.looked_up - request.authenticated) * 1000
+    upstream = request.spent_upstream() * 1000 if request.cache == HIT_STALE else 0.0
+    target = request.target
+    saved = "" if request.saved is None else f"X-WatchLLM-Saved-USD: {format_usd(request.saved)}\r\n"
+    tokens = "" if request.usage is None else f"X-WatchLLM-Tokens-Saved: {request.usage.total}\r\n"
+    return (
+        f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\nX-WatchLLM-Cache: {request.cache}\r\n"
+        f"X-WatchLLM-Cache-Age: {request.entry_age}\r\nX-WatchLLM-Cost-USD: 0.000000\r\n{saved}{tokens}"
+        f"X-WatchLLM-Provider: {target.provider if target else ''}\r\nX-WatchLLM-Model: {request.model}\r\n"
+        f"X-WatchLLM-Latency-Ms: {total:.3f}\r\nX-WatchLLM-Overhead-Ms: {total - upstream:.3f}\r\n"
+        f"Server-Timing: auth;dur={auth:.3f}, cache;dur={cache:.3f}, total;dur={total:.3f}\r\n"
+    ).encode("latin-1")
+
+
+def answer_head(request: Request, content_type: str, upstream_headers: Headers | None = None) -> bytes:
+    """Header lines of any other answer, a provider's allowed ones included; sets the request's `head_sent`."""
+    request.head_sent = now = perf_counter()
+    total = (now - request.began) * 1000
+    upstream = request.spent_upstream() * 1000
+    lines = [f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\n"]
+    if request.cache != REFUSED:
+        lines.append(f"X-WatchLLM-Cache: {request.cache}\r\n")
+    if request.cost is not None:
+        lines.append(f"X-WatchLLM-Cost-USD: {format_usd(request.cost)}\r\n")
+    if request.target is not None and request.cache in (MISS, BYPASS):
+        lines.append(f"X-WatchLLM-Provider: {request.target.provider}\r\n")
+        if request.model:
+            lines.append(f"X-WatchLLM-Model: {request.model}\r\n")
+    lines.append(f"X-WatchLLM-Latency-Ms: {total:.3f}\r\nX-WatchLLM-Overhead-Ms: {total - upstream:.3f}\r\n")
+    lines.append(_server_timing(request, upstream, total))
+    head = "".join(lines).encode("latin-1")
+    return head + _passed_down(request, upstream_headers) if upstream_headers else head
+
+
+def error_head(request: Request, error: GatewayError) -> bytes:
+    """Header lines of an error of our own."""
+    head = answer_head(request, JSON)
+    if error.retry_after is not None:
+        head += b"Retry-After: %d\r\n" % max(1, round(error.retry_after))
+    if error.code == "insufficient_quota":
+        head += b"x-should-retry: false\r\n"
+    return head
+
+
+def error_body(error: GatewayError) -> bytes:
+    """The error in OpenAI's form."""
+    return msgspec.json.encode(
+        {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+    )
+
+
+def error_event(error: GatewayError) -> bytes:
+    """The error as a server-sent event, as OpenAI sends one inside a stream."""
+    return b"data: " + error_body(error) + b"\n\n"
+
+
+def remember_upstream_id(request: Request, headers: Headers) -> None:
+    """Keep the provider's own request id for the log and the header."""
+    for name, value in headers:
+        if name in _UPSTREAM_REQUEST_IDS:
+            request.upstream_request_id = value.decode("latin-1")[:200]
+            return
+
+
+def _passed_down(request: Request, headers: Headers) -> bytes:
+    kept = b"".join(b"%b: %b\r\n" % (name, value) for name, value in headers if name in _PASSED_DOWN)
+    if request.upstream_request_id is not None:
+        kept += f"X-WatchLLM-Upstream-Request-Id: {request.upstream_request_id}\r\n".encode("latin-1")
+    return kept
+
+
+def _server_timing(request: Request, upstream: float, total: float) -> str:
+    parts = []
+    if request.authenticated:
+        parts.append(f"auth;dur={(request.authenticated - request.began) * 1000:.3f}")
+    if request.looked_up:
+        parts.append(f"cache;dur={(request.looked_up - request.authenticated) * 1000:.3f}")
+    if request.upstream_began:
+        parts.append(f"upstream;dur={upstream:.3f}")
+    parts.append(f"total;dur={total:.3f}")
+    return f"Server-Timing: {', '.join(parts)}\r\n"

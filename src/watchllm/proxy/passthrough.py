@@ -1,0 +1,160 @@
+"""All other `/v1/…` paths of a provider: passed through unchanged, uploads streamed, metered, never cached."""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+
+from watchllm.domain.errors import BadRequest, Forbidden, GatewayError, NotFound
+from watchllm.domain.usage_event import BYPASS
+from watchllm.proxy import egress
+from watchllm.proxy.directives import directives
+from watchllm.proxy.generation import send, status_refusal
+from watchllm.proxy.request import Request
+from watchllm.proxy.services import Services
+from watchllm.proxy.upstream import upstream_error
+from watchllm.wire import types as wire
+from watchllm.wire.exchange import Exchange
+from watchllm.wire.types import Headers
+
+# What keeps no objects at the provider. Every other path may show one tenant what another one left there, so it needs
+# the project's own provider key.
+_STATELESS = frozenset(
+    (
+        b"/v1/audio/speech",
+        b"/v1/audio/transcriptions",
+        b"/v1/audio/translations",
+        b"/v1/images/edits",
+        b"/v1/images/generations",
+        b"/v1/images/variations",
+        b"/v1/moderations",
+    )
+)
+# These administer the provider's account: users, keys, bills. They never pass.
+_ADMINISTRATION = frozenset(
+    (b"admin", b"api_keys", b"billing", b"dashboard", b"organization", b"organizations", b"projects", b"usage", b"users")
+)
+_METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE"))
+
+
+async def pass_through(services: Services, request: Request) -> None:
+    """Relay a request to the provider that the project uses by default; raises GatewayError."""
+    exchange = request.exchange
+    upload = None if exchange.body_complete else _Upload(exchange)
+    request.principal = principal = services.tenants.authenticate(exchange.headers, request.wall_ns / 1e9)
+    request.authenticated = perf_counter()
+    principal.require("inference")
+    path = exchange.path
+    request.endpoint = _checked_path(path, exchange.method)
+    request.cache = BYPASS
+    tenant = principal.tenant
+    target = request.target = tenant.router.default(tenant.project, test_key=tenant.test)
+    if path not in _STATELESS and target.own_key is None and not tenant.test:
+        raise Forbidden(
+            "This path keeps objects at the provider, which projects that share a provider key would see of each other. "
+            "Add the project's own key with `watchllm provider-key add`.",
+            code="own_provider_key_required",
+        )
+    request.directives = directives(exchange.headers, tenant.settings)
+    relay = _Relay(services, request)
+    body = exchange.body or None if upload is None else None
+    relay.call = call = await send(
+        services, request, target, path[len(b"/v1") :].decode("ascii"), body, relay, exchange.method, upload
+    )
+    if upload is not None:
+        upload.go_to(call)
+    await relay.done
+
+
+class _Upload:
+    """The client's body as the source of the upstream request's; what arrives before the call exists is kept."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        length = exchange.header(b"content-length")
+        self.content_length = None if length is None else int(length)
+        self.on_pause = exchange.pause_body
+        self.on_resume = exchange.resume_body
+        self._exchange = exchange
+        self._early: list[bytes] = []
+        self._ended = False
+        exchange.on_data = self._early.append
+        exchange.on_end = self._end_early
+        exchange.pause_body()
+
+    def go_to(self, call: wire.Call) -> None:
+        """Send what has arrived, and from now on every piece as it comes."""
+        exchange = self._exchange
+        exchange.on_data = call.write
+        exchange.on_end = call.end
+        exchange.resume_body()
+        for piece in self._early:
+            call.write(piece)
+        if self._ended:
+            call.end()
+
+    def _end_early(self) -> None:
+        self._ended = True
+
+
+class _Relay:
+    """A sink that hands the answer on as it arrives."""
+
+    def __init__(self, services: Services, request: Request) -> None:
+        self._services = services
+        self._request = request
+        self._exchange = request.exchange
+        self._status = 0
+        self.call: wire.Call | None = None
+        self.done: asyncio.Future[None] = services.loop.create_future()
+
+    def on_response(self, status: int, headers: Headers) -> None:
+        request = self._request
+        request.upstream_ended = request.first_byte = perf_counter()
+        egress.remember_upstream_id(request, headers)
+        refusal = status_refusal(status)
+        if refusal is not None:
+            self._fail(refusal)
+            return
+        self._status = status
+        content_type = next((value for name, value in headers if name == b"content-type"), b"application/octet-stream")
+        self._exchange.on_writable = self._resume
+        self._exchange.start(status, egress.answer_head(request, content_type.decode("latin-1"), headers))
+
+    def on_data(self, data: bytes) -> None:
+        if self.done.done():
+            return
+        self._exchange.write(data)
+        if not self._exchange.writable and self.call is not None:
+            self.call.pause()
+
+    def on_complete(self) -> None:
+        if self.done.done():
+            return
+        self._services.settlement.settle(self._request, self._status, "complete" if self._status < 400 else "error")
+        self._exchange.finish()
+        self.done.set_result(None)
+
+    def on_failure(self, error: wire.WireError) -> None:
+        self._fail(upstream_error(error))
+
+    def _fail(self, error: GatewayError) -> None:
+        """Before the head was sent an error of our own answers; after it, the connection is cut (see ProxyApp)."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def _resume(self) -> None:
+        if self.call is not None:
+            self.call.resume()
+
+
+def _checked_path(path: bytes, method: bytes) -> str:
+    """The endpoint's name for the log; raises for paths that must not pass or could be read in two ways."""
+    if method not in _METHODS:
+        raise BadRequest(f"The method {method.decode('latin-1')[:20]} is not passed through.")
+    lowered = path.lower()
+    if b".." in path or b"//" in path or b"\\" in path or b"%2e" in lowered or b"%2f" in lowered or b"%5c" in lowered:
+        raise BadRequest("The path holds '..', '//', or an escaped slash or dot.")
+    first = lowered.split(b"/")[2]
+    if first in _ADMINISTRATION:
+        raise NotFound("Administration of a provider's account does not pass through this gateway.")
+    return first.decode("ascii", "replace")[:40]

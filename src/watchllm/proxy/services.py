@@ -1,0 +1,61 @@
+"""What the stages of a request work with; one object a process, put together by the composition root."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from watchllm.cache.entry import ExactStore
+from watchllm.cache.key import KeyHash
+from watchllm.proxy.settle import Counters, Settlement
+from watchllm.proxy.tenants import Tenants
+from watchllm.proxy.upstream import Destinations
+from watchllm.wire.client import ClientPool
+from watchllm.wire.server import ServerLimits
+from watchllm.wire.types import Timeouts
+
+# Of a client's request only these lines go upstream: its credentials, cookies and addresses never do.
+_PASSED_UP = (b"accept", b"content-type", b"idempotency-key", b"openai-beta")
+# These name the client's own account at the provider: they fit a provider key of the project's own only.
+_PASSED_UP_WITH_OWN_KEY = (b"openai-organization", b"openai-project")
+_COMMON_LINES = b"accept-encoding: identity\r\nuser-agent: watchllm\r\n"
+
+
+@dataclass(slots=True)
+class Services:
+    """Stores, pools, clocks and bounds of one proxy process."""
+
+    loop: asyncio.AbstractEventLoop
+    tenants: Tenants
+    cache: ExactStore
+    pool: ClientPool
+    destinations: Destinations
+    settlement: Settlement
+    counters: Counters
+    limits: ServerLimits
+    timeouts: Timeouts
+    dependencies: Callable[[], dict[str, str]]
+    """The state of each dependency by name: `ok`, or what is wrong with it."""
+    _key_hash: KeyHash | None = None
+    _key_hash_secret: bytes = b""
+
+    @property
+    def key_hash(self) -> KeyHash:
+        """The cache's keyed hash; its secret comes with the snapshot."""
+        secret = self.tenants.hash_key
+        if self._key_hash is None or secret is not self._key_hash_secret:
+            self._key_hash = KeyHash(secret)
+            self._key_hash_secret = secret
+        return self._key_hash
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def forwarded(self, headers: dict[bytes, bytes], *, own_key: bool) -> bytes:
+        """The header lines of a client's request that go upstream, and our own."""
+        lines = [b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_UP if name in headers]
+        if own_key:
+            lines += [b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_UP_WITH_OWN_KEY if name in headers]
+        return b"".join(lines) + _COMMON_LINES

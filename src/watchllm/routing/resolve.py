@@ -1,0 +1,153 @@
+"""From a model's name to the target of a call: `provider/` first, then the model's family, then the default provider."""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from watchllm.domain.errors import BadRequest, Forbidden, GatewayError, NotFound
+from watchllm.domain.snapshot import ProjectRecord, ProviderKeyRecord, Vendor
+
+SIMULATOR = "sim"
+MAX_MODEL_LENGTH = 256
+
+
+class InstanceCredential(msgspec.Struct, frozen=True):
+    """A provider as the operator configured it for the whole instance."""
+
+    api_key: str | None
+    base_url: str | None
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Where a call goes. `own_key` is the project's provider key, None = the instance's `instance_key` (None for
+    the simulated provider). `trusted` says that the operator named the base URL. `model` is the provider's name."""
+
+    provider: str
+    vendor: Vendor
+    base_url: str
+    model: str
+    own_key: ProviderKeyRecord | None
+    instance_key: str | None
+    trusted: bool
+
+
+class Router:
+    """Resolves model names for one snapshot's vendors and the instance's own credentials."""
+
+    def __init__(self, vendors: Sequence[Vendor], instance: Mapping[str, InstanceCredential]) -> None:
+        self._vendors = {vendor.name: vendor for vendor in vendors}
+        self._families = sorted(
+            ((prefix, vendor) for vendor in vendors for prefix in vendor.families), key=lambda f: -len(f[0])
+        )
+        self._instance = instance
+
+    def resolve(self, model: str, project: ProjectRecord, *, test_key: bool) -> Target:
+        """The target for `model`, or BadRequest, Forbidden (`model_not_allowed`, `provider_key_missing`) or NotFound
+        (`model_not_found`). A test key reaches only the simulated provider, whatever model it names."""
+        if not model or len(model) > MAX_MODEL_LENGTH or not model.isprintable():
+            raise BadRequest("Name a model in the field 'model', for example gpt-4o-mini.", param="model")
+        prefix, slash, rest = model.partition("/")
+        named = self._vendors.get(prefix) if slash and rest else None
+        provider_model = rest if named is not None else model
+        if test_key:
+            target = self._target(self._vendors[SIMULATOR], provider_model, project)
+        elif named is not None:
+            target = self._target(named, provider_model, project)
+        else:
+            target = self._by_name(model, project)
+        if target is None:
+            raise _key_missing(named.name if named is not None else model)
+        refusal = _refusal(model, target, project)
+        if refusal is not None:
+            raise refusal
+        return target
+
+    def default(self, project: ProjectRecord, *, test_key: bool) -> Target:
+        """The target of a path that names no model: the project's default provider, else OpenAI."""
+        name = SIMULATOR if test_key else project.settings.default_provider or "openai"
+        vendor = self._vendors.get(name)
+        target = self._target(vendor, "", project) if vendor is not None else None
+        if target is None:
+            raise _key_missing(name)
+        allowed = project.settings.allowed_providers
+        if allowed is not None and name not in allowed:
+            raise Forbidden(f"This project may not use the provider {name}; ask its owner to allow it.")
+        return target
+
+    def usable(self, project: ProjectRecord, *, test_key: bool) -> list[Target]:
+        """A target without a model for every provider that this project could call now."""
+        names = [SIMULATOR] if test_key else list(self._vendors)
+        allowed = project.settings.allowed_providers
+        targets = (self._target(self._vendors[name], "", project) for name in names if allowed is None or name in allowed)
+        return [target for target in targets if target is not None]
+
+    def is_family_name(self, model: str, provider: str) -> bool:
+        """Whether `model` alone, without `provider/`, leads to `provider`."""
+        return any(model.startswith(prefix) and vendor.name == provider for prefix, vendor in self._families)
+
+    def without_provider(self, model: str) -> str:
+        """`model` without a known provider's prefix: the name under which its answers are stored."""
+        prefix, slash, rest = model.partition("/")
+        return rest if slash and rest and prefix in self._vendors else model
+
+    def _by_name(self, model: str, project: ProjectRecord) -> Target | None:
+        family = next((vendor for prefix, vendor in self._families if model.startswith(prefix)), None)
+        if family is not None:
+            target = self._target(family, model, project)
+            if target is not None:
+                return target
+        default = project.settings.default_provider
+        if default is not None and default in self._vendors:
+            return self._target(self._vendors[default], model, project)
+        if family is not None:
+            raise _key_missing(family.name)
+        raise NotFound(
+            f"No provider is known for the model {model!r}. Name it as provider/model, such as openai/{model}, "
+            "or set the project's default_provider.",
+            code="model_not_found",
+            param="model",
+        )
+
+    def _target(self, vendor: Vendor, model: str, project: ProjectRecord) -> Target | None:
+        """The vendor's target with the best credential there is; None = no credential."""
+        own = min(
+            (key for key in project.provider_keys if key.provider == vendor.name), key=lambda k: k.priority, default=None
+        )
+        if own is not None:
+            base_url = own.base_url or vendor.base_url
+            return Target(vendor.name, vendor, base_url, model, own, None, trusted=own.base_url is None)
+        instance = self._instance.get(vendor.name)
+        if instance is not None and instance.api_key:
+            base_url = instance.base_url or vendor.base_url
+            return Target(vendor.name, vendor, base_url, model, None, instance.api_key, trusted=True)
+        if vendor.name == SIMULATOR:
+            base_url = instance.base_url if instance is not None and instance.base_url else vendor.base_url
+            return Target(SIMULATOR, vendor, base_url, model, None, None, trusted=True)
+        return None
+
+
+def _refusal(model: str, target: Target, project: ProjectRecord) -> GatewayError | None:
+    settings = project.settings
+    if settings.allowed_providers is not None and target.provider not in settings.allowed_providers:
+        return Forbidden(
+            f"This project may not use the provider {target.provider}; allowed are "
+            f"{', '.join(settings.allowed_providers)}.",
+            param="model",
+        )
+    if settings.allowed_models is None:
+        return None
+    names = (model, target.model, f"{target.provider}/{target.model}")
+    if any(fnmatchcase(name, pattern) for pattern in settings.allowed_models for name in names):
+        return None
+    return Forbidden(
+        f"This project may not use the model {model}; allowed are {', '.join(settings.allowed_models)}.", param="model"
+    )
+
+
+def _key_missing(provider: str) -> Forbidden:
+    return Forbidden(
+        f"There is no provider key for {provider}. Add one with `watchllm provider-key add`, set the provider's API key "
+        "in the proxy's environment, or ask for a sim/ model.",
+        code="provider_key_missing",
+    )

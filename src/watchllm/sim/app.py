@@ -119,7 +119,7 @@ class SimApp:
 
     def _find(self, path: bytes) -> tuple[_Route | None, str]:
         route = self._routes.get(path)
-        if route is not None:
+        if route is not None and not path.endswith(b"/"):
             return route, ""
         # A path with an id behind it: the longest known beginning wins ("/v1/files/" before nothing).
         at = path.find(b"/", len(b"/v1/") if path.startswith(b"/v1/") else 1)

@@ -3,7 +3,7 @@
 import getpass
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
 from watchllm.configuration import Configuration
@@ -11,6 +11,7 @@ from watchllm.control import first_run, prices, schema, secrets, vendors
 from watchllm.control.database import Database
 from watchllm.control.errors import DatabaseUnusable
 from watchllm.control.plane import ControlPlane
+from watchllm.control.publication import SnapshotWriter
 from watchllm.control.publisher import Publisher
 from watchllm.domain.sealing import Sealer
 from watchllm.domain.snapshot import PriceRow, Vendor
@@ -35,12 +36,26 @@ def open_control_plane(configuration: Configuration, *, actor: str | None = None
         secrets.check(database, sealer)
         snapshot = LmdbSnapshotWriter(configuration.home / SNAPSHOT_FOLDER)
         try:
-            publisher = Publisher(database, snapshot, sealer, lambda: _static(configuration))
+            publisher = publisher_for(configuration, database, snapshot, sealer)
             yield ControlPlane(database, publisher, sealer, vendors.names(), actor or f"cli:{_user()}")
         finally:
             snapshot.close()
     finally:
         database.close()
+
+
+def upgrade_schema(configuration: Configuration) -> tuple[bool, str]:
+    """Bring the schema up to date; whether there was anything to do, and its version. Raises ControlError."""
+    home.prepare(configuration.home)
+    with closing(open_database(configuration)) as database:
+        return schema.upgrade(database.engine), schema.HEAD
+
+
+def publisher_for(
+    configuration: Configuration, database: Database, snapshot: SnapshotWriter, sealer: Sealer
+) -> Publisher:
+    """A publisher with this configuration's prices and vendors."""
+    return Publisher(database, snapshot, sealer, lambda: _static(configuration))
 
 
 def open_database(configuration: Configuration) -> Database:

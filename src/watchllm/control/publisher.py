@@ -38,6 +38,9 @@ class Publisher:
 
     def publish_pending(self) -> bool:
         """Publish what the outbox names; whether it named anything. In force on this host when it returns."""
+        if self._snapshot.version() == 0:
+            # The first change of an installation: proxies need vendors, prices and shared secrets beside it.
+            self.publish_all()
         with self._database.reading() as connection:
             if outbox.is_empty(connection):
                 return False
@@ -68,10 +71,11 @@ class Publisher:
         failing = False
         while True:
             try:
+                # Changes first: a broken prices.toml, which fails the rest, must not hold up a revocation.
+                self.publish_pending()
                 if until_rederived <= 0:
                     self.publish_all()
                     until_rederived = REDERIVE_SECONDS
-                self.publish_pending()
                 if failing:
                     _log.warning("publication works again")
                 failing = False

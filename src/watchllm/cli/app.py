@@ -1,0 +1,51 @@
+"""The program: registers the nouns, and turns errors that are for the operator into a line on stderr and an exit code.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.
+"""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from watchllm.cli import config, db, doctor, key, project, provider_key, sim
+
+
+class Program(TyperGroup):
+    """The root of all commands."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            code = _exit_code(error)
+            if code is None:
+                raise
+            typer.echo(f"watchllm: {error}", err=True)
+            raise typer.Exit(code) from None
+
+
+app = typer.Typer(
+    name="watchllm",
+    cls=Program,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="An LLM gateway: cache, keys, limits and a record of every request.",
+)
+app.add_typer(project.app, name="project")
+app.add_typer(key.app, name="key")
+app.add_typer(provider_key.app, name="provider-key")
+app.add_typer(config.app, name="config")
+app.add_typer(db.app, name="db")
+doctor.register(app)
+sim.register(app)
+
+
+def _exit_code(error: Exception) -> int | None:
+    # Here, not above: it is needed only when something went wrong.
+    from watchllm.compose.errors import FAILURES, WRONG_USAGE
+
+    if isinstance(error, WRONG_USAGE):
+        return 2
+    return 1 if isinstance(error, FAILURES) else None

@@ -1,0 +1,83 @@
+"""`watchllm project`: create, list, show, set."""
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import typer
+
+from watchllm.cli.output import JSON, print_fields, print_json, print_rows, timestamp
+from watchllm.cli.session import control_plane
+from watchllm.domain.settings import InvalidSetting, parse_settings
+
+if TYPE_CHECKING:
+    from watchllm.control.projects import Project
+
+app = typer.Typer(no_args_is_help=True, help="Projects: the unit of isolation.")
+_ID = typer.Argument(help="The project's id, prj_….", metavar="ID")
+
+
+@app.command()
+def create(name: str = typer.Argument(metavar="NAME"), as_json: bool = JSON) -> None:
+    """Make a project."""
+    with control_plane() as plane:
+        project = plane.create_project(name)
+    if as_json:
+        print_json(_as_data(project))
+    else:
+        typer.echo(project.id)
+
+
+@app.command("list")
+def list_(as_json: bool = JSON) -> None:
+    """List all projects."""
+    with control_plane() as plane:
+        projects = [_as_data(project) for project in plane.projects()]
+    if as_json:
+        print_json(projects)
+    else:
+        print_rows(projects, ("id", "name", "created_at"), nothing="no project yet; `watchllm project create NAME`")
+
+
+@app.command()
+def show(project_id: str = _ID, as_json: bool = JSON) -> None:
+    """Show a project with all its settings."""
+    with control_plane() as plane:
+        project = _as_data(plane.project(project_id))
+    if as_json:
+        print_json(project)
+    else:
+        settings = project.pop("settings")
+        print_fields(project | settings)
+
+
+@app.command("set")
+def set_(
+    project_id: str = _ID,
+    settings: list[str] = typer.Argument(metavar="KEY=VALUE…", help="An empty value means: back to the default."),
+    as_json: bool = JSON,
+) -> None:
+    """Change settings of a project."""
+    pairs = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{text!r}: expected KEY=VALUE", param_hint="KEY=VALUE")
+        pairs[name] = value
+    try:
+        changes = parse_settings(pairs)
+    except InvalidSetting as error:
+        raise typer.BadParameter(str(error), param_hint="KEY=VALUE") from None
+    with control_plane() as plane:
+        project = plane.set_project(project_id, changes)
+    if as_json:
+        print_json(_as_data(project))
+
+
+def _as_data(project: "Project") -> dict[str, Any]:
+    return {
+        "id": project.id,
+        "name": project.name,
+        "organization_id": project.organization_id,
+        "created_at": timestamp(project.created_ms),
+        "settings": msgspec.structs.asdict(project.settings),
+    }

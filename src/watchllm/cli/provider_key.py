@@ -1,0 +1,86 @@
+"""`watchllm provider-key`: add, list, remove. The secret comes from stdin or a variable, never from the arguments,
+which every user of the machine can read."""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from watchllm.cli.output import JSON, print_json, print_rows, timestamp
+from watchllm.cli.session import control_plane
+
+if TYPE_CHECKING:
+    from watchllm.control.provider_keys import ProviderKey
+
+app = typer.Typer(no_args_is_help=True, help="A project's own keys of providers, encrypted at rest.")
+
+
+@app.command()
+def add(
+    provider: str = typer.Argument(metavar="PROVIDER", help="openai, groq, openrouter, or a name of your own."),
+    project: str = typer.Option(help="The project's id.", metavar="ID"),
+    base_url: str | None = typer.Option(None, metavar="URL", help="Where an OpenAI-compatible provider answers."),
+    priority: int = typer.Option(0, help="Lower is tried first."),
+    from_env: str | None = typer.Option(None, metavar="VAR", help="Read the secret from this variable."),
+    as_json: bool = JSON,
+) -> None:
+    """Add a provider key; the secret is read from stdin."""
+    secret = _secret(from_env)
+    with control_plane() as plane:
+        key = plane.add_provider_key(project, provider, secret, base_url=base_url, priority=priority)
+    if as_json:
+        print_json(_as_data(key))
+    else:
+        typer.echo(key.id)
+
+
+@app.command("list")
+def list_(
+    project: str | None = typer.Option(None, help="Only this project's.", metavar="ID"), as_json: bool = JSON
+) -> None:
+    """List provider keys, their secrets masked."""
+    with control_plane() as plane:
+        keys = [_as_data(key) for key in plane.provider_keys(project)]
+    if as_json:
+        print_json(keys)
+    else:
+        columns = ("id", "provider", "masked", "base_url", "priority", "project_id", "created_at")
+        print_rows(keys, columns, nothing="no provider key yet; `watchllm provider-key add PROVIDER --project ID`")
+
+
+@app.command()
+def remove(
+    key_id: str = typer.Argument(metavar="ID", help="The provider key's id, pvk_…."), as_json: bool = JSON
+) -> None:
+    """Remove a provider key and its secret."""
+    with control_plane() as plane:
+        key = plane.remove_provider_key(key_id)
+    if as_json:
+        print_json(_as_data(key))
+
+
+def _secret(from_env: str | None) -> str:
+    if from_env is not None:
+        secret = os.environ.get(from_env, "")
+        if not secret:
+            raise typer.BadParameter(f"the variable {from_env} is not set", param_hint="--from-env")
+        return secret.strip()
+    if sys.stdin.isatty():
+        return str(typer.prompt("Provider key", hide_input=True, err=True)).strip()
+    secret = sys.stdin.read().strip()
+    if not secret:
+        raise typer.BadParameter("no secret came on stdin: pipe it in, or use --from-env VAR", param_hint="stdin")
+    return secret
+
+
+def _as_data(key: "ProviderKey") -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "provider": key.provider,
+        "masked": key.masked,
+        "base_url": key.base_url,
+        "priority": key.priority,
+        "project_id": key.project_id,
+        "created_at": timestamp(key.created_ms),
+    }

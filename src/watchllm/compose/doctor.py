@@ -1,0 +1,171 @@
+"""Checks what this configuration depends on, changes nothing, and says what to do about what is wrong."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import msgspec
+
+from watchllm.compose.control import SNAPSHOT_FOLDER, open_database, publisher_for
+from watchllm.compose.errors import FAILURES
+from watchllm.configuration import Configuration
+from watchllm.control import provider_keys, schema, vendors
+from watchllm.control.database import Database
+from watchllm.control.secrets import CANARY
+from watchllm.domain.sealing import Sealer
+from watchllm.stores import home
+from watchllm.stores.lmdb.snapshot_writer import LmdbSnapshotWriter
+
+OK, WARNING, FAILED = "ok", "warning", "failed"
+_START = "`watchllm up` makes it"
+
+
+class Check(msgspec.Struct, frozen=True):
+    """`status` is ok, warning or failed; `advice` says what to do, empty when nothing is."""
+
+    name: str
+    status: str
+    detail: str
+    advice: str = ""
+
+
+def examine(configuration: Configuration) -> Iterator[Check]:
+    """One check after the other, each as soon as it is made."""
+    yield _home(configuration.home)
+    if not configuration.home.is_dir():
+        return
+    sealer, check = _secret(configuration)
+    yield check
+    if configuration.database_url.startswith("sqlite:") and not _database_file(configuration).exists():
+        yield Check("database", WARNING, f"{_database_file(configuration)} does not exist yet", _START)
+    else:
+        yield from _stores(configuration, sealer)
+    yield _instance_providers(configuration)
+    yield _port("proxy", configuration.host, configuration.proxy_port, "WATCHLLM_PROXY_PORT")
+    yield _port("console", configuration.host, configuration.console_port, "WATCHLLM_CONSOLE_PORT")
+
+
+def _home(folder: Path) -> Check:
+    if not folder.exists():
+        return Check("home", WARNING, f"{folder} does not exist yet", _START)
+    if not folder.is_dir() or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        return Check("home", FAILED, f"{folder} is not a folder you may write to", "set WATCHLLM_HOME to one of yours")
+    if not home.is_private(folder):
+        return Check("home", WARNING, f"{folder} can be read by others", f"chmod 700 {folder}")
+    return Check("home", OK, str(folder))
+
+
+def _secret(configuration: Configuration) -> tuple[Sealer | None, Check]:
+    file = configuration.home / home.SECRET_FILE
+    if configuration.secret_key is None and not file.exists():
+        return None, Check("secret", WARNING, f"{file} does not exist yet", _START)
+    try:
+        sealer = Sealer(home.master_secret(configuration.home, configuration.secret_key))
+    except FAILURES as error:
+        return None, Check("secret", FAILED, str(error), "restore it, or set WATCHLLM_SECRET_KEY")
+    if configuration.secret_key is None and not home.is_private(file):
+        return sealer, Check("secret", FAILED, f"{file} can be read by others", f"chmod 600 {file}")
+    return sealer, Check("secret", OK, "WATCHLLM_SECRET_KEY" if configuration.secret_key else str(file))
+
+
+def _database_file(configuration: Configuration) -> Path:
+    return Path(configuration.database_url.removeprefix("sqlite:///"))
+
+
+def _stores(configuration: Configuration, sealer: Sealer | None) -> Iterator[Check]:
+    try:
+        with closing(open_database(configuration)) as database:
+            with database.reading() as connection:
+                current = schema.version(connection)
+            if current != schema.HEAD:
+                advice = "`watchllm db upgrade`" if current is None or current < schema.HEAD else "use a newer WatchLLM"
+                yield Check("database", FAILED, f"its schema is {current}, this program's {schema.HEAD}", advice)
+                return
+            yield Check("database", OK, f"schema {current}")
+            if sealer is not None:
+                yield from _sealed(database, sealer)
+                yield _snapshot(configuration, database, sealer)
+    except FAILURES as error:
+        yield Check("database", FAILED, str(error), "see WATCHLLM_DATABASE_URL; is the disk full or read-only?")
+
+
+def _sealed(database: Database, sealer: Sealer) -> Iterator[Check]:
+    try:
+        sealer.check(database.value(CANARY), "the database")
+        with database.reading() as connection:
+            sealed = [pair for pairs in provider_keys.sealed_by_project(connection).values() for pair in pairs]
+        for key, secret in sealed:
+            sealer.open(secret, key.id)
+    except FAILURES as error:
+        yield Check("sealed secrets", FAILED, str(error), "set the WATCHLLM_SECRET_KEY that was used before")
+    else:
+        yield Check("sealed secrets", OK, f"{len(sealed)} provider keys of projects, all of them open")
+
+
+def _snapshot(configuration: Configuration, database: Database, sealer: Sealer) -> Check:
+    folder = configuration.home / SNAPSHOT_FOLDER
+    if not folder.exists():
+        return Check("snapshot", WARNING, f"{folder} does not exist yet", _START)
+    try:
+        with closing(LmdbSnapshotWriter(folder)) as snapshot:
+            version = snapshot.version()
+            in_step = publisher_for(configuration, database, snapshot, sealer).is_in_step()
+    except FAILURES as error:
+        return Check("snapshot", FAILED, str(error), f"remove {folder} and start `watchllm up`")
+    if not in_step:
+        advice = "`watchllm up` publishes; if it is running, see its log"
+        return Check("snapshot", FAILED, f"version {version} is behind the database", advice)
+    return Check("snapshot", OK, f"version {version}, in step with the database")
+
+
+def _instance_providers(configuration: Configuration) -> Check:
+    named = [name for name, provider in configuration.instance_providers.items() if provider.api_key]
+    unknown = sorted(set(named) - set(vendors.names()))
+    if unknown:
+        return Check("providers", WARNING, f"{', '.join(unknown)}: set, but not supported by this version yet")
+    if not named:
+        advice = "set OPENAI_API_KEY (or GROQ_…, OPENROUTER_…), or `watchllm provider-key add`"
+        return Check("providers", OK, "no provider key for the instance: the simulated provider answers", advice)
+    return Check("providers", OK, ", ".join(named))
+
+
+def _port(what: str, host: str, port: int, variable: str) -> Check:
+    name = f"{what} port"
+    if port == 0:
+        return Check(name, OK, "any free one")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except PermissionError:
+            return Check(name, FAILED, f"{host}:{port} needs more rights", f"set {variable} to a port above 1023")
+        except OSError:
+            pass
+        else:
+            return Check(name, OK, f"{host}:{port} is free")
+    if what == "proxy" and _answers_health(host, port):
+        return Check(name, OK, f"a proxy answers on {host}:{port}")
+    if what == "console" and _answers(host, port):
+        return Check(name, OK, f"something answers on {host}:{port}, probably the console that is running")
+    return Check(name, FAILED, f"{host}:{port} is taken by another program", f"set {variable}, or stop that program")
+
+
+def _answers_health(host: str, port: int) -> bool:
+    return _status(host, port, "/health") in (200, 503)
+
+
+def _answers(host: str, port: int) -> bool:
+    return _status(host, port, "/") is not None
+
+
+def _status(host: str, port: int, path: str) -> int | None:
+    with closing(HTTPConnection("127.0.0.1" if host in ("0.0.0.0", "") else host, port, timeout=2)) as connection:
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, HTTPException):
+            return None

@@ -46,7 +46,7 @@ def timestamp(epoch_ms: int | None) -> str | None:
 
 
 def _cell(value: Any) -> str:
-    if value is None or value == "":
+    if value is None or value in ("", [], ()):
         return "-"
     if isinstance(value, bool):
         return "on" if value else "off"

@@ -86,13 +86,15 @@ def _stores(configuration: Configuration, sealer: Sealer | None) -> Iterator[Che
                 return
             yield Check("database", OK, f"schema {current}")
             if sealer is not None:
-                yield from _sealed(database, sealer)
-                yield _snapshot(configuration, database, sealer)
+                check = _sealed(database, sealer)
+                yield check
+                if check.status == OK:
+                    yield _snapshot(configuration, database, sealer)
     except FAILURES as error:
         yield Check("database", FAILED, str(error), "see WATCHLLM_DATABASE_URL; is the disk full or read-only?")
 
 
-def _sealed(database: Database, sealer: Sealer) -> Iterator[Check]:
+def _sealed(database: Database, sealer: Sealer) -> Check:
     try:
         sealer.check(database.value(CANARY), "the database")
         with database.reading() as connection:
@@ -100,9 +102,8 @@ def _sealed(database: Database, sealer: Sealer) -> Iterator[Check]:
         for key, secret in sealed:
             sealer.open(secret, key.id)
     except FAILURES as error:
-        yield Check("sealed secrets", FAILED, str(error), "set the WATCHLLM_SECRET_KEY that was used before")
-    else:
-        yield Check("sealed secrets", OK, f"{len(sealed)} provider keys of projects, all of them open")
+        return Check("sealed secrets", FAILED, str(error), "set the WATCHLLM_SECRET_KEY that was used before")
+    return Check("sealed secrets", OK, f"{len(sealed)} provider keys of projects, all of them open")
 
 
 def _snapshot(configuration: Configuration, database: Database, sealer: Sealer) -> Check:

@@ -3,6 +3,7 @@
 ControlError
 ├── NotFound            no such project, key or provider key
 ├── Invalid             a value of the wrong form
+    ├── PricesUnusable      prices.toml cannot be understood
 ├── DatabaseUnusable    cannot be opened or reached, or its schema is newer than this program
 └── PublicationFailed   the change is saved, but proxies don't know of it yet
 """
@@ -20,6 +21,10 @@ class NotFound(ControlError):
 
 class Invalid(ControlError):
     status = 400
+
+
+class PricesUnusable(ControlError):
+    pass
 
 
 class DatabaseUnusable(ControlError):

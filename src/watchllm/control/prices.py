@@ -28,7 +28,7 @@ from typing import Any
 
 import msgspec
 
-from watchllm.control.errors import Invalid
+from watchllm.control.errors import PricesUnusable
 from watchllm.domain.money import NANOS_PER_USD, Nanos
 from watchllm.domain.snapshot import PriceRow
 from watchllm.domain.usage import ModelPrice, PriceTier
@@ -52,7 +52,7 @@ _UNCOUNTED = {"input_image_mtok", "output_image_mtok", "input_mchars", "audio_ho
 def frozen(providers: Collection[str], home: Path, now: datetime) -> dict[str, tuple[PriceRow, ...]]:
     """Price rows by provider, overrides first; `sim` is free. Providers without any price are absent.
 
-    Raises Invalid when prices.toml cannot be understood.
+    Raises PricesUnusable when prices.toml cannot be understood.
     """
     rows = _book(providers, now)
     rows["sim"] = (PriceRow({"starts_with": ""}, FREE, "sim"),)
@@ -133,7 +133,7 @@ def _overrides(path: Path) -> dict[str, tuple[PriceRow, ...]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise Invalid(
+        raise PricesUnusable(
             f"{path}: {error}; see docs for its form, or remove the file to use the built-in prices"
         ) from None
     return {
@@ -150,7 +150,7 @@ def _override_row(path: Path, name: str, entry: _Override) -> PriceRow:
     rates = {field: rate for field, rate in msgspec.structs.asdict(entry).items() if rate is not None}
     for field, rate in rates.items():
         if not rate.is_finite() or not 0 <= rate <= 1_000_000:
-            raise Invalid(f"{path}: {name}: {field} must be a price in USD, not {rate}")
+            raise PricesUnusable(f"{path}: {name}: {field} must be a price in USD, not {rate}")
     price = msgspec.structs.replace(_NO_RATES, **{field: nanos_per_million(rate) for field, rate in rates.items()})
     lowered = name.lower()
     match = {"starts_with": lowered[:-1]} if lowered.endswith("*") else {"equals": lowered}

@@ -47,8 +47,9 @@ def test_token_arrays_are_counted_and_embedded(sim: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "fields"),
     [
-        ("", {}), ([], {}), ([""], {}), ([[]], {}), (5, {}), ([1.5], {}), (["a", 1], {}), ({"a": 1}, {}), (["a"] * 2049, {}),
-        ("a", {"dimensions": 0}), ("a", {"dimensions": True}), ("a", {"encoding_format": "hex"}), (None, {}), ("a", {"model": None}),
+        ("", {}), ([], {}), ([""], {}), ([[]], {}), (5, {}), ([1.5], {}), (["a", 1], {}), ({"a": 1}, {}),
+        (["a"] * 2049, {}), ("a", {"dimensions": 0}), ("a", {"dimensions": True}), ("a", {"encoding_format": "hex"}),
+        (None, {}), ("a", {"model": None}),
     ],
 )  # fmt: skip
 def test_bad_embedding_requests_are_a_400(sim: Any, given: Any, fields: dict[str, Any]) -> None:

@@ -114,7 +114,7 @@ def test_a_client_that_leaves_counts_as_cancelled() -> None:
         assert len(app.ledger.open) == 1
         await stream.close()
         async with asyncio.timeout(10):
-            while not app.ledger.cancelled:  # noqa: ASYNC110  the ledger has no event to wait for
+            while not app.ledger.cancelled:
                 await asyncio.sleep(0.005)
         assert not app.ledger.open
 

@@ -60,7 +60,7 @@ def sim(shared_sim: Sim) -> Sim:
 @pytest.fixture(scope="session")
 def gateway(shared_sim: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A proxy whose OpenAI is the simulated provider. Do not stop it or change it: other tests use it too."""
-    installation = Installation(tmp_path_factory.mktemp("gateway") / "home", upstream_environment(shared_sim))
+    installation = Installation(tmp_path_factory.mktemp("gateway") / "home", upstream_environment(shared_sim.base_url))
     installation.run("db", "upgrade")
     proxy = installation.start_proxy()
     yield proxy

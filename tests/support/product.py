@@ -8,7 +8,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from typing import Any
 from tests.support.ports import free_port
 from tests.support.processes import BackgroundProcess
 from tests.support.raw_http import ConnectionClosed, RawResponse, exchange, request_bytes
+from watchllm.compose.control import open_control_plane
+from watchllm.configuration import Configuration, load
+from watchllm.control.plane import ControlPlane
+from watchllm.domain.settings import parse_settings
 
 WATCHLLM = str(Path(sys.executable).parent / "watchllm")
 UPSTREAM_KEY = "sk-upstream-secret"
@@ -91,10 +96,14 @@ class Gateway:
 
 @dataclass
 class Installation:
-    """One home folder with the environment that every process in it gets."""
+    """One home folder with the environment that every process in it gets.
+
+    `prefix` is put before the long-running commands (such as `taskset -c 0`).
+    """
 
     home: Path
     environment: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
 
     def run(self, *arguments: str, stdin: str = "", check: bool = True) -> "subprocess.CompletedProcess[str]":
         """Run `watchllm …` to its end. Raises AssertionError with its output when `check` and it did not exit 0."""
@@ -110,15 +119,28 @@ class Installation:
         return json.loads(self.run(*arguments, "--json", stdin=stdin).stdout)
 
     def project(self, name: str = "test", *, settings: Mapping[str, str] | None = None) -> Project:
-        """A new project with a key, its settings given as `project set` takes them."""
-        project = self.run_json("project", "create", name)["id"]
-        if settings:
-            self.run("project", "set", project, *(f"{key}={value}" for key, value in settings.items()))
-        return Project(project, self.key(project))
+        """A new project with a key, its settings given as `project set` takes them.
 
-    def key(self, project: str, *options: str) -> str:
-        """A new key of a project; `options` as `key create` takes them."""
-        return str(self.run_json("key", "create", "--project", project, *options)["key"])
+        Made through the control plane in this process, which is what the commands do and saves their start.
+        """
+        with self.control_plane() as plane:
+            project = plane.create_project(name)
+            if settings:
+                plane.set_project(project.id, parse_settings(settings))
+            return Project(project.id, plane.create_key(project.id).secret)
+
+    def key(self, project: str, *, test: bool = False, scopes: Sequence[str] = ("inference",)) -> str:
+        """A new key of a project."""
+        with self.control_plane() as plane:
+            return str(plane.create_key(project, test=test, scopes=scopes).secret)
+
+    def control_plane(self) -> AbstractContextManager[ControlPlane]:
+        """The control plane of this home, in this process."""
+        return open_control_plane(self.configuration(), actor="tests")
+
+    def configuration(self) -> Configuration:
+        """What a process started here would read."""
+        return load({}, self._environment())
 
     def start_proxy(self, *, environment: Mapping[str, str] | None = None) -> Gateway:
         """Start `watchllm proxy` on a free port and wait until it is ready."""
@@ -148,7 +170,7 @@ class Installation:
         self.home.mkdir(parents=True, exist_ok=True)
         log = self.home.with_name(f"{self.home.name}-{arguments[0]}.log")
         return BackgroundProcess(
-            [WATCHLLM, *arguments],
+            [*self.prefix, WATCHLLM, *arguments],
             log=log,
             environment={**self._environment(), **(environment or {}), **variables},
             directory=self.home.parent,
@@ -160,9 +182,9 @@ class Installation:
         return {**inherited, "WATCHLLM_HOME": str(self.home), **self.environment}
 
 
-def upstream_environment(sim: Sim) -> dict[str, str]:
-    """What makes `sim` the instance's OpenAI."""
-    return {"OPENAI_BASE_URL": sim.base_url, "OPENAI_API_KEY": UPSTREAM_KEY}
+def upstream_environment(base_url: str) -> dict[str, str]:
+    """What makes the server at `base_url` the instance's OpenAI."""
+    return {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": UPSTREAM_KEY}
 
 
 def _answers(port: int, path: str) -> bool:

@@ -1,0 +1,77 @@
+"""The machine that is measured on: which cores server and load get, what a process used of it, what it is.
+
+Linux only where it matters: pinning and the counters under /proc do not exist elsewhere, and the figures say so.
+"""
+
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+MIB = 1 << 20
+
+
+class Cores:
+    """Server and load get a core each, so that neither steals time from the other."""
+
+    def __init__(self) -> None:
+        available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        self.pinned = len(available) >= 2 and shutil.which("taskset") is not None
+        self._server, self._load = (available[0], available[1]) if self.pinned else (0, 0)
+
+    @property
+    def server(self) -> tuple[str, ...]:
+        """The prefix of a command that runs on the server's core."""
+        return ("taskset", "-c", str(self._server)) if self.pinned else ()
+
+    @property
+    def load(self) -> tuple[str, ...]:
+        """The prefix of a command that runs on the load's core."""
+        return ("taskset", "-c", str(self._load)) if self.pinned else ()
+
+    def take_load_core(self) -> None:
+        """Put this process on the load's core."""
+        if self.pinned:
+            os.sched_setaffinity(0, {self._load})
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that all threads of a process have used so far, to the nanosecond where the kernel counts so finely."""
+    total = 0.0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        schedule = task / "schedstat"
+        if schedule.exists():
+            total += int(schedule.read_text().split()[0]) / 1e9
+        else:
+            fields = (task / "stat").read_text().rsplit(")", 1)[1].split()
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def memory(pid: int) -> dict[str, int]:
+    """Bytes of a process: `Rss` all that is mapped in, `Pss` its share of that, `Anonymous` what is no file's."""
+    wanted = ("Rss", "Pss", "Anonymous")
+    lines = (line.partition(":") for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines())
+    return {name: int(rest.split()[0]) * 1024 for name, _, rest in lines if name in wanted}
+
+
+def children(pid: int) -> list[int]:
+    """The process ids of a process's children."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def description() -> dict[str, Any]:
+    """What this machine is, for whoever reads the figures later."""
+    model = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "load_before": os.getloadavg()[0],
+    }

@@ -1,0 +1,84 @@
+"""The key of a stored answer: a keyed hash over everything that can change the answer.
+
+The parts are packed into one MessagePack array of fixed arity before they are hashed. MessagePack writes every part's
+type and length before its content, so no two lists of parts give the same bytes, whatever the parts contain. The hash
+is keyed so that nobody who can choose prompts can search for collisions or recognise keys of other installations.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+import msgspec
+
+from watchllm.wire.types import Headers
+
+KEY_LENGTH = 32
+
+
+class Target(NamedTuple):
+    """Where an answer comes from: the provider's name, its base URL and the resolved model."""
+
+    provider: str
+    base_url: str
+    model: str
+
+
+class KeyHash:
+    """Makes keys. `secret` is 16 to 64 random bytes that all proxies of an installation share (`cache_hash`).
+
+    Raises ValueError for a secret of another length.
+    """
+
+    __slots__ = ("_keyed",)
+
+    def __init__(self, secret: bytes) -> None:
+        if not 16 <= len(secret) <= 64:
+            raise ValueError("the secret of the cache's hash must have 16 to 64 bytes")
+        self._keyed = hashlib.blake2b(key=secret, digest_size=KEY_LENGTH, person=b"watchllm-exact-1")
+
+    def key(
+        self,
+        project_id: str,
+        user: str | None,
+        family: str,
+        target: Target,
+        headers: tuple[tuple[str, bytes], ...],
+        query: bytes,
+        canonical: bytes,
+        item: bytes | None = None,
+    ) -> bytes:
+        """The 32-byte key of a request.
+
+        `user` is given in the cache scope `user` only; `family` is `generate`, `completions` or `embeddings`; `headers`
+        come from `answer_headers`; `item` is one embedding item's form, beside `embedding_base` as `canonical`.
+        """
+        # One flat array: an empty user is not "no user", and a target's parts cannot pass for one another.
+        parts = (project_id, user, family, *target, headers, query, canonical, item)
+        keyed = self._keyed.copy()
+        keyed.update(_pack(parts))
+        return keyed.digest()
+
+
+def answer_headers(headers: Headers) -> tuple[tuple[str, bytes], ...]:
+    """The request headers that can change an answer, normalised: by name, lists trimmed, without repeats, in order.
+
+    `headers` have names in lower case, as received.
+    """
+    found: dict[bytes, list[bytes]] | None = None
+    for name, value in headers:
+        if name in _ANSWER_HEADERS:
+            found = found or {}
+            found.setdefault(name, []).append(value)
+    if found is None:
+        return ()
+    return tuple((name.decode("ascii"), _as_one(values)) for name, values in sorted(found.items()))
+
+
+def _as_one(values: list[bytes]) -> bytes:
+    items = {item.strip() for value in values for item in value.split(b",")}
+    return b",".join(sorted(items - {b""}))
+
+
+_ANSWER_HEADERS = frozenset((b"anthropic-version", b"anthropic-beta", b"openai-beta"))
+
+_pack = msgspec.msgpack.Encoder().encode

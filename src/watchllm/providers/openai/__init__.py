@@ -1,0 +1,1 @@
+"""The OpenAI dialect: chat completions, legacy completions and embeddings, streamed and not."""

@@ -1,0 +1,47 @@
+"""Token usage as OpenAI and its compatible vendors report it."""
+
+from typing import Any
+
+from watchllm.domain.usage import TokenUsage
+
+
+def token_usage(reported: Any) -> TokenUsage | None:
+    """The counts in a `usage` object; None when it holds no count of input or output tokens.
+
+    Vendors leave parts out or send null; a part of a wrong type counts as left out. Parts never exceed their total.
+    """
+    if type(reported) is not dict:
+        return None
+    prompt = _count(reported.get("prompt_tokens"))
+    completion = _count(reported.get("completion_tokens"))
+    if prompt is None and completion is None:
+        return None
+    inputs = prompt or 0
+    outputs = completion or 0
+    of_input = reported.get("prompt_tokens_details")
+    of_output = reported.get("completion_tokens_details")
+    return TokenUsage(
+        input=inputs,
+        output=outputs,
+        cached_input=_part(of_input, "cached_tokens", inputs),
+        cache_write=_part(of_input, "cache_write_tokens", inputs),
+        reasoning=_part(of_output, "reasoning_tokens", outputs),
+        audio_input=_part(of_input, "audio_tokens", inputs),
+        audio_output=_part(of_output, "audio_tokens", outputs),
+    )
+
+
+# More tokens than any model can take in; a larger count is not one, and would overflow what stores it.
+_MAX_COUNT = 1 << 40
+
+
+def _count(value: Any) -> int | None:
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= _MAX_COUNT else None
+
+
+def _part(details: Any, name: str, total: int) -> int:
+    if type(details) is not dict:
+        return 0
+    return min(_count(details.get(name)) or 0, total)

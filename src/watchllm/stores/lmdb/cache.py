@@ -16,6 +16,7 @@ import lmdb
 import msgspec
 
 from watchllm.cache.entry import CacheStats, Entry, InvalidationFilter
+from watchllm.stores.lmdb.audit import audit, repair
 from watchllm.stores.lmdb.cache_layout import ID_LENGTH, PROJECT_LENGTH, open_file
 from watchllm.stores.lmdb.cache_session import read_counts, read_invalidations, read_total
 from watchllm.stores.lmdb.invalidation import Purge
@@ -194,6 +195,15 @@ class LmdbExactStore:
             "pending_bytes": self._pending.size(),
             **msgspec.to_builtins(self._writer.counters),
         }
+
+    def audit(self, *, mend: bool = False) -> list[str]:
+        """What a recount of the whole file finds wrong (nothing, unless there is a bug or the disk is broken); with
+        `mend` the counters are then set right. Walks all entries: not for the event loop. Raises lmdb.Error."""
+        with self._env.begin(write=mend) as txn:
+            problems = audit(txn, self._db)
+            if problems and mend:
+                repair(txn, self._db)
+        return problems
 
     def flush(self) -> None:
         """Wait until everything put so far is committed, or dropped for an error that `health` names."""

@@ -268,6 +268,9 @@ class CacheWriter:
         try:
             with self._env.begin() as reader:
                 unfinished = read_records(reader, self._db.purges)
+        except lmdb.MapResizedError:
+            self._env.set_mapsize(0)  # Another process enlarged the file: adopt its size, for the readers too.
+            return
         except lmdb.Error as error:
             self._failed(error)
             return

@@ -1,0 +1,138 @@
+"""SIGKILL of a process that writes to the exact cache, at any moment: the file stays whole, others go on."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.exact_store import Clock, entry, invalidate, is_whole, key, open_lmdb, project, sealed_body, stats
+
+ROOT = Path(__file__).parents[2]
+ROUNDS = int(os.environ.get("WATCHLLM_TEST_KILLS", "12"))
+MAX_BYTES = 4 << 20
+
+WRITING = """
+import random, sys
+from pathlib import Path
+from tests.support.exact_store import *
+clock = Clock(int(sys.argv[2]))
+store = open_lmdb(Path(sys.argv[1]), 4 << 20, clock)
+choose = random.Random(int(sys.argv[3]))
+print("ready", flush=True)
+number = int(sys.argv[4])
+while True:
+    for _ in range(choose.randrange(1, 60)):
+        number += 1
+        size = choose.choice([50, 500, 3000, 20_000])
+        store.put(project(number % 3), key(number), entry(clock.advance(1), body=sealed_body(number, size)), clock())
+    if choose.random() < 0.2:
+        store.remove(project(0), key(number - choose.randrange(9)))
+    if choose.random() < 0.1:
+        invalidate(store, project(1), InvalidationFilter(before_ms=clock() - 50))
+    store.flush()
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_a_killed_writer_leaves_a_whole_file_and_others_go_on(tmp_path: Path) -> None:
+    seed = random.randrange(1 << 30)
+    choose = random.Random(seed)
+    clock = Clock()
+    mine = open_lmdb(tmp_path, MAX_BYTES, clock)
+    last = 0
+    for round_number in range(ROUNDS):
+        child = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                WRITING,
+                str(tmp_path),
+                str(clock.advance(1000)),
+                str(seed + round_number),
+                str(last),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        until = time.monotonic() + choose.uniform(0.0, 0.15)
+        while time.monotonic() < until:  # This process writes at the same time.
+            mine.put(project(7), key(choose.randrange(500)), entry(clock.advance(1), body=sealed_body(1, 900)), clock())
+            mine.flush()
+        child.send_signal(signal.SIGKILL)
+        committed = [int(line) for line in child.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
+        child.wait()
+        child.stdout.close()
+        context = f"seed {seed}, round {round_number}"
+        assert mine.audit() == [], context
+        assert sum(stats(mine, project(n)).bytes for n in (0, 1, 2, 7)) <= MAX_BYTES, context
+        if committed:
+            last = committed[-1]
+            found = mine.get(project(2), key(last - (last - 2) % 3))
+            assert found is not None, f"{context}: what was committed is lost"
+        for number in range(max(0, last - 2000), last + 100):
+            found = mine.get(project(number % 3), key(number))
+            assert found is None or found.body == sealed_body(number, len(found.body) - 32), context
+        last += 100
+        clock.advance(60_000)
+        mine.put(project(7), key(round_number), entry(clock()), clock())
+        mine.flush()
+        assert mine.health() is None, context
+    mine.close()
+    again = open_lmdb(tmp_path, MAX_BYTES, clock)
+    assert again.audit() == []
+    assert all(is_whole(found.body) for n in range(ROUNDS, 500) if (found := again.get(project(7), key(n))))
+    again.close()
+
+
+PURGING = """
+import sys
+from pathlib import Path
+from tests.support.exact_store import *
+import watchllm.stores.lmdb.invalidation as invalidation
+invalidation._DELETE = 1  # One entry a transaction: there is time to be killed.
+store = open_lmdb(Path(sys.argv[1]), 32 << 20, Clock(START_MS + 10))
+print("ready", flush=True)
+invalidate(store, project(1))
+print("done", flush=True)
+"""
+
+
+def test_an_invalidation_cut_off_by_a_kill_is_finished_by_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    mine = open_lmdb(tmp_path, 32 << 20, clock)
+    for number in range(2000):
+        mine.put(project(1), key(number), entry(), clock())
+        mine.put(project(2), key(number), entry(), clock())
+    mine.flush()
+    child = subprocess.Popen(
+        [sys.executable, "-c", PURGING, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    deadline = time.monotonic() + 20
+    while stats(mine, project(1)).entries == 2000:
+        assert time.monotonic() < deadline
+    child.kill()
+    assert child.stdout.read() == "", "it was to be killed before it was done"
+    child.wait()
+    child.stdout.close()
+    assert stats(mine, project(1)).entries > 0
+    monkeypatch.setattr("watchllm.stores.lmdb.writer._ADOPT_SECONDS", 0.0)
+    deadline = time.monotonic() + 20
+    while stats(mine, project(1)).entries:
+        assert time.monotonic() < deadline
+    assert stats(mine, project(2)).entries == 2000
+    assert invalidate(mine, project(2)) == 2000
+    assert mine.audit() == []
+    mine.close()

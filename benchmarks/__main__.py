@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--only", metavar="NAME", choices=[*FIGURES, *ON_REQUEST], help=f"one of: {_names()}")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures there")
     arguments = parser.parse_args()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     missing = [name for name in _PROGRAMS if shutil.which(name) is None]
     if missing:
         console.print(f"not installed: {', '.join(missing)} (apt-get install {' '.join(missing)})", style="red")

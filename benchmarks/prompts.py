@@ -18,9 +18,9 @@ def body(number: int, *, stream: bool = False) -> bytes:
         "model": MODEL,
         "messages": [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": question}],
         "temperature": 0.2,
-        "max_tokens": 120,
     }
-    return msgspec.json.encode({**fields, "stream": True} if stream else fields)
+    # A stream is as long as the simulated provider was told; any other answer is bounded as usual.
+    return msgspec.json.encode({**fields, "stream": True} if stream else {**fields, "max_tokens": 120})
 
 
 def write_bodies(path: Path) -> Path:

@@ -7,6 +7,7 @@ For tests through the socket: one `sim` and one `gateway` are started per test w
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -14,6 +15,9 @@ import pytest
 from tests.support.nginx import Nginx, start_nginx
 from tests.support.processes import BackgroundProcess
 from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
+
+if TYPE_CHECKING:
+    import openai
 
 # No deadline: the machine is shared with other test workers. `make fuzz` runs the same properties for longer.
 hypothesis.settings.register_profile("default", deadline=None, max_examples=100, print_blob=True)
@@ -61,7 +65,7 @@ def sim(shared_sim: Sim) -> Sim:
 def gateway(shared_sim: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A proxy whose OpenAI is the simulated provider. Do not stop it or change it: other tests use it too."""
     installation = Installation(tmp_path_factory.mktemp("gateway") / "home", upstream_environment(shared_sim.base_url))
-    installation.run("db", "upgrade")
+    installation.project("first")  # Publishes, without which no proxy is ready.
     proxy = installation.start_proxy()
     yield proxy
     proxy.stop()
@@ -71,6 +75,15 @@ def gateway(shared_sim: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def project(gateway: Gateway, request: pytest.FixtureRequest) -> Project:
     """A project of `gateway` that no other test knows, and a key of it."""
     return gateway.installation.project(request.node.name[:60])
+
+
+@pytest.fixture
+def client(gateway: Gateway, project: Project) -> "Iterator[openai.OpenAI]":
+    """The official client on `gateway` with the key of `project`, its own retries off."""
+    import openai
+
+    with openai.OpenAI(base_url=gateway.base_url, api_key=project.key, max_retries=0, timeout=20) as client:
+        yield client
 
 
 @pytest.fixture

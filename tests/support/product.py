@@ -142,11 +142,12 @@ class Installation:
         """What a process started here would read."""
         return load({}, self._environment())
 
-    def start_proxy(self, *, environment: Mapping[str, str] | None = None) -> Gateway:
-        """Start `watchllm proxy` on a free port and wait until it is ready."""
+    def start_proxy(self, *, environment: Mapping[str, str] | None = None, wait: bool = True) -> Gateway:
+        """Start `watchllm proxy` on a free port and, unless told otherwise, wait until it is ready."""
         port = free_port()
         process = self._start("proxy", environment=environment, WATCHLLM_PROXY_PORT=str(port))
-        process.wait_until(lambda: _answers(port, "/health/ready"), "being ready")
+        if wait:
+            process.wait_until(lambda: _answers(port, "/health/ready"), "being ready")
         return Gateway(process, port, self)
 
     def start_up(self, *options: str, environment: Mapping[str, str] | None = None) -> Gateway:

@@ -158,7 +158,7 @@ class SimApp:
             return self._options.knobs, self._refusal(dialect, Refused(f"X-Sim: {unknown}", code="invalid_knob"))
         except Refused as refused:
             return knobs, self._refusal(dialect, refused)
-        if knobs.status and isinstance(answer, Reply) and not (knobs.error_rate or knobs.fail):
+        if 0 < knobs.status < _FIRST_ERROR_STATUS:
             answer.status = knobs.status
         return knobs, answer
 

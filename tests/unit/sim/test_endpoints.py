@@ -76,6 +76,8 @@ def test_completions_answer_each_prompt_whole_and_streamed(sim: Any) -> None:
         pieces = [event["choices"][0] for event in events if event["choices"][0]["index"] == index]
         assert "".join(piece["text"] for piece in pieces) == body["choices"][index]["text"]
         assert pieces[-1]["finish_reason"] == "length"
+        offsets = [piece["logprobs"]["text_offset"][0] for piece in pieces[:-1]]
+        assert offsets == body["choices"][index]["logprobs"]["text_offset"]
     echoed = sim.call("/v1/completions", {"model": "m", "prompt": "Say", "echo": True}).json
     assert echoed["choices"][0]["text"].startswith("Say")
 

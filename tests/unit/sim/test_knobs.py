@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -54,6 +55,7 @@ def test_latency_delays_the_whole_answer(sim: Any) -> None:
     sim.clock.advance(0.499)
     assert not exchange.status
     assert sim.stats()["open"] == 1
+    assert sim.stats()["peak_open"] == 1
     sim.clock.advance(0.001)
     assert exchange.status == 200
     assert sim.stats()["open"] == 0
@@ -87,7 +89,7 @@ def test_a_status_is_an_error_in_openais_form(sim: Any, stream: bool) -> None:
     assert exchange.json["error"]["code"] == "rate_limit_exceeded"
     assert exchange.head_lines("retry-after") == ["2"]
     assert sim.chat(knobs="status=400,code=context_length_exceeded").json["error"]["code"] == "context_length_exceeded"
-    assert sim.chat(knobs="status=201").status == 201
+    assert sim.chat(knobs="status=201", stream=stream).status == 201
 
 
 def test_the_error_rate_is_a_repeatable_sequence(make_sim: Callable[..., Any]) -> None:
@@ -127,6 +129,27 @@ def test_nothing_is_sent_after_the_client_left(sim: Any, knobs: str) -> None:
     sim.clock.advance(100)
     assert len(exchange.writes) == sent
     assert sim.stats()["cancelled"] == 1
+
+
+def test_a_cut_behind_the_end_still_keeps_back_the_end(sim: Any) -> None:
+    exchange = sim.chat(knobs="cut=1000", stream=True)
+    sim.clock.advance(1)
+    assert exchange.aborted
+    assert b"[DONE]" not in exchange.sent
+
+
+def test_names_that_clients_make_up_do_not_pile_up() -> None:
+    names = ModelNames(Knobs())
+    tracemalloc.start()
+    try:
+        for number in range(5_000):
+            names.knobs(f"made-up-{number}")
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(5_000, 25_000):
+            names.knobs(f"made-up-{number}")
+        assert tracemalloc.get_traced_memory()[0] < before + 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("count", [0, 3])

@@ -1,0 +1,153 @@
+"""The command line as a script uses it: JSON on stdout and nothing else there, exit codes, secrets from stdin only."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.product import Installation
+from watchllm.domain.keys import digest, is_well_formed
+from watchllm.stores.lmdb.snapshot import LmdbSnapshotReader
+
+
+@pytest.fixture
+def reader(installation: Installation) -> Iterator[LmdbSnapshotReader]:
+    """Opened before anything was published, as a proxy may be."""
+    reader = LmdbSnapshotReader(installation.home / "snapshot")
+    yield reader
+    reader.close()
+
+
+def test_from_a_project_to_a_revoked_key(installation: Installation, reader: LmdbSnapshotReader) -> None:
+    project = installation.run_json("project", "create", "Mine")
+    assert project["name"] == "Mine"
+    installation.run("project", "set", project["id"], "cache=off", "allowed_models=gpt-*,sim/*")
+    shown = installation.run_json("project", "show", project["id"])
+    assert shown["settings"]["cache"] is False
+    assert shown["settings"]["allowed_models"] == ["gpt-*", "sim/*"]
+    made = installation.run_json("key", "create", "--project", project["id"], "--scope", "inference,cache:write")
+    assert is_well_formed(made["key"])
+    assert made["key"].startswith(made["prefix"].rstrip("…"))
+    assert made["scopes"] == ["inference", "cache:write"]
+    assert reader.key(digest(made["key"])) is not None
+    installation.run("key", "revoke", made["id"])
+    assert reader.key(digest(made["key"])) is None
+    [listed] = installation.run_json("key", "list")
+    assert (listed["id"], listed["revoked_at"] is not None) == (made["id"], True)
+    assert "key" not in listed
+    assert [entry["id"] for entry in installation.run_json("project", "list")] == [project["id"]]
+
+
+def test_a_test_key_and_an_expiry(installation: Installation, reader: LmdbSnapshotReader) -> None:
+    project = installation.run_json("project", "create", "Mine")["id"]
+    key = installation.run("key", "create", "--project", project, "--test", "--expires", "2100-01-01").stdout.strip()
+    assert key.startswith("lgw_test_")
+    record = reader.key(digest(key))
+    assert record is not None
+    assert record.expires_at == 4_102_444_800
+    assert record.test
+
+
+def test_a_provider_key_comes_from_stdin_or_a_variable_and_is_never_shown(installation: Installation) -> None:
+    project = installation.run_json("project", "create", "Mine")["id"]
+    first = installation.run_json("provider-key", "add", "openai", "--project", project, stdin="sk-piped-0123456789\n")
+    installation.environment["MY_SECRET"] = "sk-from-variable-4321"
+    url = "http://127.0.0.1:11434/v1"
+    installation.run(
+        "provider-key", "add", "ollama", "--project", project, "--base-url", url, "--from-env", "MY_SECRET",
+        "--priority", "3",
+    )  # fmt: skip
+    printed = (
+        installation.run("provider-key", "list").stdout + installation.run("provider-key", "list", "--json").stdout
+    )
+    assert "…6789" in printed
+    assert "…4321" in printed
+    assert "piped" not in printed
+    assert "variable" not in printed
+    assert first["provider"] == "openai"
+    installation.run("provider-key", "remove", first["id"])
+    [left] = installation.run_json("provider-key", "list", "--project", project)
+    assert (left["provider"], left["base_url"], left["priority"]) == ("ollama", url, 3)
+    everything = b"".join(file.read_bytes() for file in installation.home.rglob("*") if file.is_file())
+    assert b"sk-piped" not in everything
+    assert b"sk-from-variable" not in everything
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["key", "create", "--project", "prj_unknown"], 1, "no project has the id 'prj_unknown'"),
+        (["project", "show", "prj_unknown", "--json"], 1, "no project has the id"),
+        (["key", "revoke", "key_unknown"], 1, "no key has the id"),
+        (["provider-key", "remove", "pvk_unknown"], 1, "no provider key has the id"),
+        (["key", "create"], 2, "--project"),
+        (["key", "create", "--project", "p", "--expires", "soon"], 2, "--expires"),
+        (["project", "set", "prj_unknown", "cache"], 2, "KEY=VALUE"),
+        (["project", "set", "prj_unknown", "cache=maybe"], 2, "expected on or off"),
+        (["project", "set", "prj_unknown", "colour=red"], 2, "unknown setting"),
+        (["provider-key", "add", "openai", "--project", "p", "--from-env", "UNSET"], 2, "UNSET"),
+        (["provider-key", "add", "openai", "--project", "p"], 2, "stdin"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_what_fails_says_so_on_stderr_and_prints_nothing(
+    installation: Installation, arguments: list[str], code: int, said: str
+) -> None:
+    done = installation.run(*arguments, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+
+
+def test_config_show_names_origins_and_masks_secrets(installation: Installation) -> None:
+    installation.environment |= {"OPENAI_API_KEY": "sk-very-secret-indeed-1234", "WATCHLLM_PROXY_PORT": "8001"}
+    installation.home.mkdir(parents=True, exist_ok=True)
+    (installation.home / "watchllm.toml").write_text("console_port = 3001\n")
+    rows = {row["name"]: row for row in installation.run_json("config", "show")}
+    assert (rows["proxy_port"]["value"], rows["proxy_port"]["origin"]) == (8001, "environment")
+    assert (rows["console_port"]["value"], rows["console_port"]["origin"]) == (3001, "file")
+    assert (rows["sim_port"]["value"], rows["sim_port"]["origin"]) == (9090, "default")
+    assert rows["openai_api_key"]["value"] == "***1234"
+    assert "very-secret" not in installation.run("config", "show").stdout
+
+
+def test_a_bad_setting_is_wrong_usage_that_names_it(installation: Installation) -> None:
+    installation.environment["WATCHLLM_PROXY_PORT"] = "none"
+    done = installation.run("config", "show", check=False)
+    assert done.returncode == 2
+    assert "WATCHLLM_PROXY_PORT" in done.stderr
+
+
+def test_another_master_secret_is_an_error_and_changes_nothing(installation: Installation) -> None:
+    installation.run("project", "create", "Mine")
+    installation.environment["WATCHLLM_SECRET_KEY"] = "another-secret-0123456789abcdefghij"
+    done = installation.run("project", "list", check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "WATCHLLM_SECRET_KEY" in done.stderr
+    assert "another-secret" not in done.stderr
+
+
+def test_db_upgrade_and_doctor(installation: Installation) -> None:
+    assert installation.run_json("db", "upgrade")["upgraded"] is True
+    assert installation.run_json("db", "upgrade")["upgraded"] is False
+    installation.environment |= {"WATCHLLM_PROXY_PORT": "0", "WATCHLLM_CONSOLE_PORT": "0"}
+    installation.run("project", "create", "Mine")
+    assert installation.run_json("doctor")["ok"] is True
+    (installation.home / "secret.key").chmod(0o644)
+    done = installation.run("doctor", "--json", check=False)
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["ok"]) == (1, False)
+    assert [found["name"] for found in report["checks"] if found["status"] == "failed"] == ["secret"]
+
+
+def test_help_everywhere(installation: Installation) -> None:
+    for noun in ([], ["project"], ["key"], ["provider-key"], ["config"], ["db"], ["doctor"], ["key", "create"]):
+        assert "Usage" in installation.run(*noun, "--help").stdout
+
+
+def test_only_the_owner_can_read_the_home(installation: Installation) -> None:
+    installation.environment["WATCHLLM_HOME"] = str(home := installation.home.parent / "fresh")
+    installation.run("project", "create", "Mine")
+    readable = [path for path in (home, *Path(home).rglob("*")) if path.stat().st_mode & 0o077]
+    assert readable == []

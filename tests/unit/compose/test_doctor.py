@@ -1,0 +1,113 @@
+"""`doctor` finds what is wrong, says what to do, and changes nothing."""
+
+import socket
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete
+
+from watchllm.compose.control import bootstrap, open_control_plane
+from watchllm.compose.doctor import Check, examine
+from watchllm.configuration import Configuration, load
+from watchllm.control import keys, tables
+from watchllm.stores.sqlite.engine import open_engine
+
+
+@pytest.fixture
+def ready(tmp_path: Path) -> Configuration:
+    configuration = load({"home": str(tmp_path / "home"), "proxy_port": 0, "console_port": 0}, {})
+    bootstrap(configuration)
+    return configuration
+
+
+def check(configuration: Configuration, name: str) -> Check:
+    return next(found for found in examine(configuration) if found.name == name)
+
+
+def test_all_is_well_after_the_first_run(ready: Configuration) -> None:
+    assert {found.status for found in examine(ready)} == {"ok"}
+
+
+def test_a_home_that_does_not_exist_yet_is_not_made(tmp_path: Path) -> None:
+    checks = list(examine(load({"home": str(tmp_path / "home")}, {})))
+    assert [(found.name, found.status) for found in checks] == [("home", "warning")]
+    assert "watchllm up" in checks[0].advice
+    assert not (tmp_path / "home").exists()
+
+
+def test_an_empty_home_stays_empty(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    statuses = {found.name: found.status for found in examine(load({"home": str(tmp_path), "proxy_port": 0}, {}))}
+    assert (statuses["secret"], statuses["database"]) == ("warning", "warning")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_that_others_can_read_is_a_warning(ready: Configuration) -> None:
+    ready.home.chmod(0o755)
+    assert check(ready, "home").status == "warning"
+    assert "chmod 700" in check(ready, "home").advice
+
+
+def test_a_secret_that_others_can_read_has_failed(ready: Configuration) -> None:
+    (ready.home / "secret.key").chmod(0o644)
+    assert check(ready, "secret").status == "failed"
+
+
+def test_a_wrong_secret_is_found(ready: Configuration) -> None:
+    other = load({"home": str(ready.home), "secret_key": "x" * 32, "proxy_port": 0, "console_port": 0}, {})
+    found = check(other, "sealed secrets")
+    assert found.status == "failed"
+    assert "WATCHLLM_SECRET_KEY" in found.advice
+
+
+def test_a_damaged_provider_key_is_found(ready: Configuration) -> None:
+    with open_control_plane(ready) as plane:
+        project = plane.projects()[0]
+        key = plane.add_provider_key(project.id, "openai", "sk-secret")
+        with plane.database.unit_of_work("tester") as work:
+            work.connection.execute(tables.provider_keys.update().values(sealed=b"damaged"))
+    found = check(ready, "sealed secrets")
+    assert found.status == "failed"
+    assert key.id in found.detail
+
+
+def test_an_old_schema_is_found(ready: Configuration) -> None:
+    engine = open_engine(ready.database_url)
+    with engine.connect().execution_options(watchllm_writes=True) as connection, connection.begin():
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+    engine.dispose()
+    found = check(ready, "database")
+    assert found.status == "failed"
+    assert "watchllm db upgrade" in found.advice
+
+
+def test_a_damaged_database_is_found(ready: Configuration) -> None:
+    for file in ready.home.glob("watchllm.db*"):
+        file.unlink()
+    (ready.home / "watchllm.db").write_bytes(b"not a database" * 1000)
+    assert check(ready, "database").status == "failed"
+
+
+def test_a_snapshot_behind_the_database_is_found(ready: Configuration) -> None:
+    with open_control_plane(ready) as plane, plane.database.unit_of_work("died") as work:
+        keys.revoke(work, plane.keys()[0].id)
+        work.connection.execute(delete(tables.outbox))
+    found = check(ready, "snapshot")
+    assert found.status == "failed"
+    assert "watchllm up" in found.advice
+
+
+def test_a_port_that_another_program_holds_is_found(ready: Configuration) -> None:
+    with socket.socket() as holder:
+        # Bound and not listening: it answers nobody.
+        holder.bind(("127.0.0.1", 0))
+        port = holder.getsockname()[1]
+        found = check(load({"home": str(ready.home), "proxy_port": port, "console_port": 0}, {}), "proxy port")
+    assert found.status == "failed"
+    assert "WATCHLLM_PROXY_PORT" in found.advice
+
+
+def test_a_provider_that_is_not_supported_yet_is_said(ready: Configuration) -> None:
+    configured = load({"home": str(ready.home), "proxy_port": 0}, {"ANTHROPIC_API_KEY": "sk-ant"})
+    assert check(configured, "providers").status == "warning"
+    assert check(load({"home": str(ready.home)}, {"GROQ_API_KEY": "gsk"}), "providers").detail == "groq"

@@ -1,0 +1,178 @@
+"""Each change is one call: committed, audited without secrets, and in force for proxies when it returns."""
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import select
+
+from watchllm.control import audit, tables
+from watchllm.control.errors import Invalid, NotFound
+from watchllm.domain.keys import digest, is_well_formed
+from watchllm.domain.sealing import Sealer
+from watchllm.domain.settings import ProjectSettings, parse_settings
+
+if TYPE_CHECKING:
+    from tests.unit.control.conftest import World
+
+UNKNOWN = "prj_" + "0" * 32
+
+
+def test_a_project_reaches_the_proxies_with_its_settings(world: "World") -> None:
+    project = world.plane.create_project("Mine")
+    world.plane.set_project(project.id, parse_settings({"cache": "off", "cache_ttl": "5"}))
+    record = world.reader.project(project.id)
+    assert record is not None
+    assert (record.name, record.organization_id) == ("Mine", project.organization_id)
+    assert record.settings == ProjectSettings(cache=False, cache_ttl=5)
+    assert world.plane.project(project.id).settings == record.settings
+    assert [listed.id for listed in world.plane.projects()] == [project.id]
+
+
+def test_an_empty_value_sets_back_to_the_default(world: "World") -> None:
+    project = world.plane.create_project("Mine", ProjectSettings(cache_ttl=5, default_provider="groq"))
+    world.plane.set_project(project.id, parse_settings({"cache_ttl": "", "default_provider": ""}))
+    assert world.plane.project(project.id).settings == ProjectSettings()
+
+
+def test_the_first_change_brings_proxies_all_they_need(world: "World") -> None:
+    world.plane.create_project("Mine")
+    assert {vendor.name for vendor in world.reader.vendors()} == {"openai", "groq", "openrouter", "sim"}
+    assert world.reader.prices("openai")
+    assert len(world.reader.secret("cache_hash") or b"") == 32
+
+
+def test_a_key_is_known_to_proxies_by_its_digest_only(world: "World") -> None:
+    project = world.plane.create_project("Mine")
+    expires_at = int(time.time()) + 100
+    made = world.plane.create_key(project.id, name="ci", scopes=["cache:write", "inference"], expires_at=expires_at)
+    assert is_well_formed(made.secret)
+    record = world.reader.key(digest(made.secret))
+    assert record is not None
+    assert (record.id, record.project_id, record.expires_at) == (made.record.id, project.id, expires_at)
+    assert record.scopes == ("inference", "cache:write")
+    assert not record.test
+    with world.plane.database.reading() as connection:
+        stored = repr(connection.execute(select(tables.keys)).all())
+    assert made.secret not in stored
+    assert made.secret not in repr(made)
+
+
+def test_a_test_key_says_so(world: "World") -> None:
+    made = world.plane.create_key(world.plane.create_project("Mine").id, test=True)
+    record = world.reader.key(digest(made.secret))
+    assert made.secret.startswith("lgw_test_")
+    assert record is not None
+    assert record.test
+
+
+def test_a_revoked_key_is_gone_when_the_call_returns(world: "World") -> None:
+    project = world.plane.create_project("Mine")
+    made, other = world.plane.create_key(project.id), world.plane.create_key(project.id)
+    assert world.reader.key(digest(made.secret)) is not None
+    world.plane.revoke_key(made.record.id)
+    assert world.reader.key(digest(made.secret)) is None
+    assert world.reader.key(digest(other.secret)) is not None
+    assert [key.revoked_ms is not None for key in world.plane.keys(project.id)] == [True, False]
+
+
+def test_revoking_twice_keeps_the_first_time(world: "World") -> None:
+    made = world.plane.create_key(world.plane.create_project("Mine").id)
+    assert world.plane.revoke_key(made.record.id).revoked_ms == world.plane.revoke_key(made.record.id).revoked_ms
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"scopes": ["admin"]}, {"scopes": []}, {"name": "x" * 201}, {"name": "a\nb"}, {"expires_at": 1}]
+)
+def test_a_key_of_the_wrong_form_is_refused(world: "World", wrong: dict[str, object]) -> None:
+    project = world.plane.create_project("Mine")
+    with pytest.raises(Invalid):
+        world.plane.create_key(project.id, **wrong)
+    assert world.plane.keys() == []
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 201, "a\x00b"])
+def test_a_project_name_of_the_wrong_form_is_refused(world: "World", name: str) -> None:
+    with pytest.raises(Invalid):
+        world.plane.create_project(name)
+
+
+def test_what_does_not_exist_is_not_found(world: "World") -> None:
+    plane = world.plane
+    for call in (
+        lambda: plane.project(UNKNOWN),
+        lambda: plane.set_project(UNKNOWN, {}),
+        lambda: plane.create_key(UNKNOWN),
+        lambda: plane.keys(UNKNOWN),
+        lambda: plane.revoke_key(UNKNOWN),
+        lambda: plane.add_provider_key(UNKNOWN, "openai", "sk"),
+        lambda: plane.provider_keys(UNKNOWN),
+        lambda: plane.remove_provider_key(UNKNOWN),
+    ):
+        with pytest.raises(NotFound, match=r"list` shows them"):
+            call()
+
+
+def test_provider_keys_reach_proxies_sealed_and_in_order(world: "World") -> None:
+    project = world.plane.create_project("Mine")
+    second = world.plane.add_provider_key(project.id, "openai", "sk-second-0123456789", priority=1)
+    first = world.plane.add_provider_key(project.id, "mine", "sk-first", base_url="http://127.0.0.1:11434/v1/")
+    record = world.reader.project(project.id)
+    assert record is not None
+    assert [key.id for key in record.provider_keys] == [first.id, second.id]
+    assert record.provider_keys[0].base_url == "http://127.0.0.1:11434/v1"
+    sealer = Sealer((world.configuration.home / "secret.key").read_text())
+    assert [sealer.open(key.sealed, key.id) for key in record.provider_keys] == [b"sk-first", b"sk-second-0123456789"]
+    assert second.masked == "…6789"
+    assert "first" not in first.masked
+    world.plane.remove_provider_key(first.id)
+    record = world.reader.project(project.id)
+    assert record is not None
+    assert [key.id for key in record.provider_keys] == [second.id]
+
+
+@pytest.mark.parametrize(
+    ("provider", "secret", "base_url"),
+    [
+        ("unheard-of", "sk", None),
+        ("sim", "sk", None),
+        ("a b", "sk", "https://x.example"),
+        ("openai", "", None),
+        ("openai", "two\nlines", None),
+        ("openai", "ключ", None),
+        ("openai", "sk", "ftp://x.example"),
+        ("openai", "sk", "https://"),
+        ("openai", "sk", "https://user:pw@x.example/v1"),
+        ("openai", "sk", "https://x.example/v1?key=1"),
+        ("openai", "sk", "https://x.example:99999/v1"),
+        ("openai", "sk", "https://[::1/v1"),
+    ],
+)
+def test_a_provider_key_of_the_wrong_form_is_refused(
+    world: "World", provider: str, secret: str, base_url: str | None
+) -> None:
+    project = world.plane.create_project("Mine")
+    with pytest.raises(Invalid):
+        world.plane.add_provider_key(project.id, provider, secret, base_url=base_url)
+
+
+def test_every_change_is_audited_without_secrets(world: "World") -> None:
+    plane = world.plane
+    project = plane.create_project("Mine")
+    plane.set_project(project.id, parse_settings({"cache": "off"}))
+    key = plane.create_key(project.id, name="ci")
+    plane.revoke_key(key.record.id)
+    provider_key = plane.add_provider_key(project.id, "openai", "sk-very-secret")
+    plane.remove_provider_key(provider_key.id)
+    with plane.database.reading() as connection:
+        lines = audit.listed(connection)
+    assert [line.action for line in reversed(lines)] == [
+        "organization.create", "project.create", "project.set", "key.create", "key.revoke",
+        "provider_key.add", "provider_key.remove",
+    ]  # fmt: skip
+    assert {line.actor for line in lines} == {"tester"}
+    assert lines[-3].details == {"cache": False}
+    assert "sk-very-secret" not in repr(lines)
+    assert key.secret not in repr(lines)
+    with plane.database.reading() as connection:
+        assert [line.object_id for line in audit.listed(connection, key.record.id)] == [key.record.id] * 2

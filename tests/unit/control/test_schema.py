@@ -1,0 +1,114 @@
+"""Forward-only migrations: from every earlier schema, once even when several processes start, never backwards."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, inspect, text
+
+from watchllm.control import schema, tables
+from watchllm.control.errors import DatabaseUnusable
+from watchllm.stores.sqlite.engine import open_engine
+
+
+def scripts() -> ScriptDirectory:
+    config = Config()
+    config.set_main_option("script_location", "watchllm.control:migrations")
+    return ScriptDirectory.from_config(config)
+
+
+EARLIER = [revision.revision for revision in scripts().walk_revisions()][::-1]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_engine(f"sqlite:///{tmp_path}/watchllm.db")
+    yield engine
+    engine.dispose()
+
+
+def test_head_is_the_newest_migration() -> None:
+    assert scripts().get_current_head() == schema.HEAD
+
+
+def test_a_new_database_gets_exactly_the_tables_that_the_code_uses(engine: Engine) -> None:
+    assert schema.upgrade(engine)
+    assert not schema.upgrade(engine)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
+        assert schema.version(connection) == schema.HEAD
+
+
+@pytest.mark.parametrize("earlier", EARLIER)
+def test_every_earlier_schema_is_brought_up_to_date(engine: Engine, earlier: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", "watchllm.control:migrations")
+    with engine.connect().execution_options(watchllm_writes=True) as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.upgrade(config, earlier)
+        connection.execute(text("INSERT INTO organizations (id, name, created_ms) VALUES ('org_1', 'kept', 1)"))
+    schema.upgrade(engine)
+    with engine.connect() as connection:
+        assert schema.version(connection) == schema.HEAD
+        assert connection.scalar(text("SELECT name FROM organizations")) == "kept"
+        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
+
+
+def test_processes_that_start_at_once_upgrade_once(tmp_path: Path) -> None:
+    code = (
+        "import sys; from watchllm.stores.sqlite.engine import open_engine; from watchllm.control import schema\n"
+        "engine = open_engine(sys.argv[1]); print('ready', flush=True); sys.stdin.read(1)\n"
+        "print(schema.upgrade(engine))"
+    )
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, f"sqlite:///{tmp_path}/watchllm.db"], stdin=-1, stdout=-1, stderr=-1, text=True
+        )
+        for _ in range(3)
+    ]
+    for child in children:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("\n")
+        child.stdin.flush()
+    outputs = [child.communicate() for child in children]
+    assert [child.returncode for child in children] == [0, 0, 0], outputs
+    assert sorted(output.strip() for output, _ in outputs) == ["False", "False", "True"]
+
+
+def test_a_newer_schema_is_refused(engine: Engine) -> None:
+    schema.upgrade(engine)
+    with engine.connect().execution_options(watchllm_writes=True) as connection, connection.begin():
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(DatabaseUnusable, match="9999 is newer"):
+        schema.upgrade(engine)
+
+
+def test_a_failing_migration_leaves_nothing_behind(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = schema._run
+
+    def fails(connection: object) -> None:
+        run(connection)  # type: ignore[arg-type]
+        raise RuntimeError("half way")
+
+    monkeypatch.setattr(schema, "_run", fails)
+    with pytest.raises(RuntimeError):
+        schema.upgrade(engine)
+    assert inspect(engine).get_table_names() == []
+
+
+def test_what_is_no_database_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "watchllm.db").write_text("this is not a database, " * 100)
+    engine = open_engine(f"sqlite:///{tmp_path}/watchllm.db")
+    with pytest.raises(DatabaseUnusable, match=r"watchllm\.db"):
+        schema.upgrade(engine)
+    engine.dispose()

@@ -77,7 +77,7 @@ endef
 .PHONY: test
 test: $(TEST_STAMP) ## every test (ARGS='-k cache' passes options on)
 	$(call install_packages,$(TEST_PACKAGES))
-	@PATH="$$PATH:/usr/sbin:/sbin" $(BIN)/python -m pytest -n 2 --dist worksteal -q $(ARGS)
+	@PATH="$$PATH:/usr/sbin:/sbin" $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 .PHONY: check
 check: $(TEST_STAMP) ## lint, format, types, architecture, and what may not be in the tree
@@ -105,7 +105,7 @@ soak: $(TEST_STAMP) ## a million requests with distinct bodies, and what they le
 .PHONY: fuzz
 fuzz: $(TEST_STAMP) ## the property tests with many more examples (EXAMPLES=20000)
 	@HYPOTHESIS_PROFILE=fuzz WATCHLLM_FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) \
-		$(BIN)/python -m pytest -n 2 -q --timeout 3600 -m fuzz tests $(ARGS)
+		$(BIN)/python -m pytest -n 2 --timeout 3600 -m fuzz tests $(ARGS)
 
 # ---- dependencies ----------------------------------------------------------------------------------------------------
 LOCK_VENV := build/lock

@@ -7,8 +7,9 @@ sub-databases is described in cache_layout.py.
 
 import asyncio
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import msgspec
 
 from watchllm.cache.entry import CacheStats, Entry, InvalidationFilter
 from watchllm.stores.lmdb.audit import audit, repair
-from watchllm.stores.lmdb.cache_layout import ID_LENGTH, PROJECT_LENGTH, open_file
+from watchllm.stores.lmdb.cache_layout import ID_LENGTH, PROJECT_LENGTH, Invalidation, open_file
 from watchllm.stores.lmdb.cache_session import read_counts, read_invalidations, read_total
 from watchllm.stores.lmdb.invalidation import Purge
 from watchllm.stores.lmdb.pending import ENTRY_OVERHEAD, Write
@@ -33,6 +34,9 @@ _CLOCK_TOLERANCE_MS = 60_000
 _CLOCK_STEP_MS = 15 * 60_000
 _READ_ERROR_SECONDS = 60.0
 _STATS_SECONDS = 1.0
+
+# What is assumed where the records cannot be read: better a miss than an answer that was to be forgotten.
+_REFUSE_ALL = (Invalidation(0, sys.maxsize, InvalidationFilter()),)
 
 _decode = msgspec.msgpack.Decoder(Entry).decode
 
@@ -156,7 +160,11 @@ class LmdbExactStore:
                 and what.matches(entry.model, entry.kind, entry.created_ms)
             )
 
-        self._writer.submit(Purge(project, what, at_ms, self._pending.drop(matches), done))
+        dropped = self._pending.drop(matches)
+        # What an earlier invalidation had refused already was not there to be forgotten.
+        records = self._records(project) if dropped else []
+        forgotten = {entry_id for entry_id, write in dropped.items() if not _is_refused_by(records, write)}
+        self._writer.submit(Purge(project, what, at_ms, forgotten, done))
         return await future
 
     async def stats(self, project: bytes) -> CacheStats:
@@ -228,13 +236,16 @@ class LmdbExactStore:
     def _is_refused(self, project: bytes, model: str, kind: str, created_ms: int, begun_ms: int) -> bool:
         if any(purge.refuses(project, model, kind, created_ms, begun_ms) for purge in self._writer.purges):
             return True
+        records = self._records(project)
+        return any(record.refuses(model, kind, created_ms, begun_ms) for record in records)
+
+    def _records(self, project: bytes) -> Sequence[Invalidation]:
         try:
             with self._env.begin() as txn:
-                records = read_invalidations(txn, self._db, project)
+                return read_invalidations(txn, self._db, project)
         except (lmdb.Error, msgspec.DecodeError) as error:
             self._note_read_error(error)
-            return True
-        return any(record.refuses(model, kind, created_ms, begun_ms) for record in records)
+            return _REFUSE_ALL
 
     def _is_from_the_future(self, entry: Entry) -> bool:
         # Created by a clock that has been set back since: its expiry cannot be trusted, and could be years away.
@@ -251,6 +262,13 @@ class LmdbExactStore:
         self._read_error = time.monotonic(), f"{type(error).__name__}: {error}"
         if isinstance(error, lmdb.MapResizedError):
             self._pending.hurry()  # Another process enlarged the file; the writer adopts its size.
+
+
+def _is_refused_by(records: Sequence[Invalidation], write: Write) -> bool:
+    entry = write.entry
+    return entry is None or any(
+        record.refuses(entry.model, entry.kind, entry.created_ms, write.begun_ms) for record in records
+    )
 
 
 def _checked_id(project: bytes, key: bytes) -> bytes:

@@ -60,12 +60,13 @@ class PendingWrites:
     def find(self, entry_id: bytes) -> Write | None:
         return self.fresh.get(entry_id) or self.taken.get(entry_id)
 
-    def drop(self, matches: Callable[[bytes, Write], bool]) -> set[bytes]:
-        """Forget the writes that match and are not with the writer yet; their ids."""
+    def drop(self, matches: Callable[[bytes, Write], bool]) -> dict[bytes, Write]:
+        """Forget the writes that match and are not with the writer yet; what they were."""
         with self._changed:
-            gone = {entry_id for entry_id, write in self.fresh.items() if matches(entry_id, write)}
-            for entry_id in gone:
-                self._fresh_bytes -= self.fresh.pop(entry_id).size
+            gone = {entry_id: write for entry_id, write in self.fresh.items() if matches(entry_id, write)}
+            for entry_id, write in gone.items():
+                del self.fresh[entry_id]
+                self._fresh_bytes -= write.size
             return gone
 
     def hurry(self) -> None:

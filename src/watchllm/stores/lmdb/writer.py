@@ -78,7 +78,9 @@ class CacheWriter:
         self._foreign: dict[tuple[bytes, int], tuple[float, Purge]] = {}
         self._over = False
         self._retry_at = 0.0
-        self._next_tick = self._next_touches = self._next_housekeeping = 0.0
+        # Nothing is due at once: a starting process has better things to do with its processor.
+        self._next_tick = self._next_housekeeping = time.monotonic() + _TICK_SECONDS
+        self._next_touches = time.monotonic() + _TOUCH_SECONDS
         self._thread = threading.Thread(target=self._run, name="watchllm-cache-writer", daemon=True)
 
     def start(self) -> None:

@@ -130,7 +130,6 @@ class Delivery:
         if self._knobs.encoding:
             self._encoder = encoder(self._knobs.encoding)
         self._exchange.start(self._received.status, head)
-        self._limit = min(self._limit, len(answer.events))
         self._pump()
 
     def _whole(self, reply: Reply, head: bytes) -> None:

@@ -73,6 +73,18 @@ def test_of_processes_that_start_at_once_one_is_the_first(tmp_path: Path) -> Non
     assert sorted(output.strip() for output, _ in outputs) == ["False", "False", "True"], outputs
 
 
+def test_a_look_that_came_too_early_makes_nothing_twice(
+    configuration: Configuration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process was first between the look without a lock and the write."""
+    bootstrap(configuration)
+    monkeypatch.setattr("watchllm.control.database.Database.value", lambda _self, _name: None)
+    assert bootstrap(configuration) is None
+    other = load({"home": str(configuration.home), "secret_key": "another-secret-0123456789abcdefgh"}, {})
+    with pytest.raises(WrongSecret):
+        bootstrap(other)
+
+
 def test_another_secret_is_refused_at_start(configuration: Configuration) -> None:
     bootstrap(configuration)
     other = load({"home": str(configuration.home), "secret_key": "another-secret-0123456789abcdefgh"}, {})

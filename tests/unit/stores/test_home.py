@@ -39,6 +39,18 @@ def test_processes_that_start_at_once_get_one_secret(tmp_path: Path) -> None:
     assert len(secrets.pop()) == 64
 
 
+def test_a_secret_that_appears_meanwhile_is_taken_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = "f" * 64
+
+    def meanwhile(_size: int) -> str:
+        (tmp_path / "secret.key").write_text(other)
+        return "a" * 64
+
+    monkeypatch.setattr("watchllm.stores.home.secrets.token_hex", meanwhile)
+    assert master_secret(tmp_path, None) == other
+    assert [path.name for path in tmp_path.iterdir()] == ["secret.key"]
+
+
 def test_a_configured_secret_needs_no_file(tmp_path: Path) -> None:
     assert master_secret(tmp_path / "home", "x" * 32) == "x" * 32
     assert not (tmp_path / "home").exists()

@@ -82,12 +82,22 @@ def test_writers_of_several_processes_all_succeed(tmp_path: Path) -> None:
         "import sys; from sqlalchemy import insert; from watchllm.control import tables\n"
         "from watchllm.control.database import Database; from watchllm.stores.sqlite.engine import open_engine\n"
         "database = Database(open_engine(sys.argv[1]), lambda: 1)\n"
+        "print('ready', flush=True); sys.stdin.read(1)\n"
         "for number in range(50):\n"
         "    with database.unit_of_work('tester') as work:\n"
         "        work.connection.execute(tables.instance.select()).all()\n"
         "        work.connection.execute(insert(tables.instance).values(name=sys.argv[2] + str(number), value=b'x'))"
     )
-    children = [subprocess.Popen([sys.executable, "-c", code, url, name], stderr=-1) for name in "abc"]
+    children = [
+        subprocess.Popen([sys.executable, "-c", code, url, name], stdin=-1, stdout=-1, stderr=-1) for name in "abc"
+    ]
+    for child in children:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write(b"\n")
+        child.stdin.flush()
     assert [child.communicate()[1] for child in children] == [b""] * 3
     with engine.connect() as connection:
         assert len(connection.execute(tables.instance.select()).all()) == 150

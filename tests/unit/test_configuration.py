@@ -147,3 +147,11 @@ def test_loading_imports_nothing_heavy() -> None:
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/").stdout
     assert output.strip() == "[]"
+
+
+def test_every_setting_is_documented_with_its_variable() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "configuration.md").read_text()
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    assert [(row[0].strip("| `"), row[1].strip("`")) for row in rows] == [
+        (setting.name, setting.variable) for setting in SETTINGS
+    ]

@@ -1,6 +1,7 @@
 """Project keys: made once, shown once, kept as a digest; revoked, never deleted."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from watchllm.control.errors import Invalid, NotFound
 from watchllm.control.tables import keys
 from watchllm.domain import ids
 from watchllm.domain import keys as key_form
+from watchllm.domain.snapshot import KeyRecord
 
 SCOPES = ("inference", "cache:write")
 NEVER_EXPIRES = 0
@@ -96,12 +98,19 @@ def listed(connection: Connection, project_id: str | None = None) -> list[Key]:
     return [_key(row) for row in connection.execute(query)]
 
 
-def with_digests(connection: Connection, only: Sequence[str] | None = None) -> list[tuple[bytes, Key]]:
-    """Keys with the digests that they are looked up by: all, or those of the ids in `only`."""
-    query = select(keys)
+def published(connection: Connection, only: Sequence[str] | None = None) -> dict[bytes, KeyRecord | None]:
+    """What proxies know of keys, by digest, None for revoked ones: of all keys, or of those of the ids in `only`."""
+    columns = (keys.c.digest, keys.c.id, keys.c.project_id, keys.c.test, keys.c.scopes, keys.c.expires_at)
+    query = select(*columns, keys.c.revoked_ms)
     if only is not None:
         query = query.where(keys.c.id.in_(only))
-    return [(bytes(row.digest), _key(row)) for row in connection.execute(query)]
+    found: dict[bytes, KeyRecord | None] = {}
+    # All keys are read once a minute: plain tuples, and each combination of scopes split once.
+    split = cache(lambda text: tuple(text.split(",")))
+    for digest, key_id, project_id, test, scopes, expires_at, revoked_ms in connection.execute(query):
+        record = KeyRecord(key_id, project_id, test, split(scopes), expires_at) if revoked_ms is None else None
+        found[bytes(digest)] = record
+    return found
 
 
 def _key(row: Row[Any]) -> Key:

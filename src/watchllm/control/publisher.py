@@ -15,7 +15,7 @@ from watchllm.control import keys, outbox, projects, provider_keys, secrets
 from watchllm.control.database import KEY, PROJECT, Database
 from watchllm.control.publication import Publication, SnapshotWriter
 from watchllm.domain.sealing import Sealer
-from watchllm.domain.snapshot import KeyRecord, PriceRow, ProjectRecord, ProviderKeyRecord, Vendor
+from watchllm.domain.snapshot import PriceRow, ProjectRecord, ProviderKeyRecord, Vendor
 
 POLL_SECONDS = 0.5
 REDERIVE_SECONDS = 60.0
@@ -92,7 +92,7 @@ class Publisher:
         with self._database.reading() as connection:
             return Publication(
                 # Revoked keys are in it as removed, the others that are to go are those it does not name.
-                keys=_keys(connection, None),
+                keys=keys.published(connection),
                 projects=_projects(connection, None),
                 vendors=vendors,
                 prices=prices,
@@ -106,20 +106,11 @@ def _named(connection: Connection, pending: Iterable[outbox.Pending]) -> Publica
     wanted_keys = {row.object_id for row in pending if row.kind == KEY}
     wanted_projects = {row.object_id for row in pending if row.kind == PROJECT}
     for some in _batches(sorted(wanted_keys)):
-        publication.keys.update(_keys(connection, some))
+        publication.keys.update(keys.published(connection, some))
     for some in _batches(sorted(wanted_projects)):
         publication.projects.update(dict.fromkeys(some))
         publication.projects.update(_projects(connection, some))
     return publication
-
-
-def _keys(connection: Connection, only: Sequence[str] | None) -> dict[bytes, KeyRecord | None]:
-    return {
-        digest: None
-        if key.revoked_ms is not None
-        else KeyRecord(key.id, key.project_id, key.test, key.scopes, key.expires_at)
-        for digest, key in keys.with_digests(connection, only)
-    }
 
 
 def _projects(connection: Connection, only: Sequence[str] | None) -> dict[str, ProjectRecord | None]:

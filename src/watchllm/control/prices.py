@@ -134,7 +134,7 @@ def _overrides(path: Path) -> dict[str, tuple[PriceRow, ...]]:
         return {}
     except (OSError, ValueError) as error:
         raise PricesUnusable(
-            f"{path}: {error}; see docs/reference/configuration.md for its form, or remove the file to use the built-in prices"
+            f"{path}: {error}; its form is in docs/reference/configuration.md; without it the built-in prices hold"
         ) from None
     return {
         provider: tuple(_override_row(path, name, entry) for name, entry in _exact_names_first(models))

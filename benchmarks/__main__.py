@@ -25,6 +25,7 @@ FIGURES = {
     "streamed": "Streamed pass-through",
     "cold_start": "Cold start",
     "memory": "Memory at rest",
+    "canonical": "Canonical form and key",
 }
 ON_REQUEST = {"soak": "Soak: a million distinct requests (minutes)"}
 _PROGRAMS = ("nginx", "wrk")

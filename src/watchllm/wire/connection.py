@@ -136,13 +136,12 @@ class Connection(asyncio.Protocol):
             call.answering()
 
     def eof_received(self) -> None:
-        # A close without an end of the stream, a reset or TLS without its close_notify, goes to `connection_lost` only.
         self._keep = False
         if self.call is None:
             self.lane.drop(self)
         elif self._done:
             pass  # the decoder still hands on what came
-        elif self._got_any and self._head_done and not self._framed:
+        elif self._got_any and self._head_done and not self._framed and self._orderly_end():
             self._done = True
             self._conclude()
         else:
@@ -352,6 +351,17 @@ class Connection(asyncio.Protocol):
         self._deliver = self._unasked
         self._decoder = None
         self._backlog = False
+
+    def _orderly_end(self) -> bool:
+        """Whether the peer itself ended the stream. Anybody on the way can end a TCP connection, so TLS has a word of
+        its own for it (close_notify); asyncio announces both alike, only the TLS object tells them apart."""
+        tls = self.transport.get_extra_info("ssl_object")
+        if tls is None:
+            return True
+        try:
+            return not tls.read(1)
+        except OSError:  # ssl.SSLError: more was to come
+            return False
 
     def _lost(self, exc: Exception | None) -> None:
         """The connection ended before the answer did."""

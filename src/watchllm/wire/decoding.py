@@ -121,18 +121,20 @@ class _Brotli(_Coded):
         self._error = brotli.error
         self._stream = brotli.Decompressor()
         self._started = False
+        self._full = False  # the last piece reached the limit: there may be more without more input
 
     def read(self) -> bytes:
         stream = self._stream
         try:
             while True:
                 data = b""
-                if stream.can_accept_more_data():
+                if not self._full and stream.can_accept_more_data():
                     if not self._more():
                         return b""
                     data, self._input = self._input, b""
                     self._started = True
                 piece: bytes = stream.process(data, output_buffer_limit=PIECE)
+                self._full = len(piece) >= PIECE
                 if piece:
                     return piece
         except self._error as error:

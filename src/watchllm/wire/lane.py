@@ -198,6 +198,10 @@ class Lane:
             return
         self.opening.discard(call)
         call.opener = None
+        if connection.transport.is_closing():  # by the peer, before this task had its turn
+            call.fail(ConnectFailed(f"{self.origin.host} closed the connection at once"))
+            self._open_for_waiting()
+            return
         self.connections.add(connection)
         # Not ended: who ends a call that is being opened cancels this task.
         connection.start(call, self.loop.time())

@@ -18,7 +18,13 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def test_every_imported_package_is_a_declared_dependency() -> None:
-    assert _imported() - _declared() == set(), "imported by src, and not a dependency in pyproject.toml"
+    assert _imported("src") - _declared() == set(), "imported by src, and not a dependency in pyproject.toml"
+
+
+def test_every_package_imported_by_tests_and_benchmarks_is_declared() -> None:
+    declared = _declared() | _names(PROJECT["optional-dependencies"]["test"])
+    imported = _imported("tests") | _imported("benchmarks")
+    assert imported - declared == set(), "imported, and not in the extra `test` of pyproject.toml"
 
 
 @pytest.mark.parametrize("lock", ["runtime.txt", "test.txt"])
@@ -57,15 +63,15 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _imported() -> set[str]:
-    """The distributions that modules under src import, first-party and standard library left out."""
+def _imported(folder: str) -> set[str]:
+    """The distributions that modules in a folder import, first-party and standard library left out."""
     modules: set[str] = set()
-    for path in (ROOT / "src").rglob("*.py"):
+    for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_bytes())):
             if isinstance(node, ast.Import):
                 modules.update(alias.name.partition(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 modules.add(node.module.partition(".")[0])
     distributions = packages_distributions()
-    third_party = modules - set(sys.stdlib_module_names) - _NEWER_STANDARD_LIBRARY - {"watchllm"}
+    third_party = modules - set(sys.stdlib_module_names) - _NEWER_STANDARD_LIBRARY - {"watchllm", "tests", "benchmarks"}
     return {_normal(distributions.get(module, [_BACKPORTS.get(module, module)])[0]) for module in third_party}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,9 @@ def test_another_master_secret_is_an_error_and_changes_nothing(installation: Ins
 def test_db_upgrade_and_doctor(installation: Installation) -> None:
     assert installation.run_json("db", "upgrade")["upgraded"] is True
     assert installation.run_json("db", "upgrade")["upgraded"] is False
+    with closing(LmdbSnapshotReader(installation.home / "snapshot")) as snapshot:
+        assert snapshot.version() == 1
+        assert snapshot.secret("cache_hash") is not None
     installation.environment |= {"WATCHLLM_PROXY_PORT": "0", "WATCHLLM_CONSOLE_PORT": "0"}
     installation.run("project", "create", "Mine")
     assert installation.run_json("doctor")["ok"] is True

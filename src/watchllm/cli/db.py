@@ -15,7 +15,7 @@ def group() -> None:
 
 @app.command()
 def upgrade(as_json: bool = JSON) -> None:
-    """Bring the schema up to date; harmless when it is."""
+    """Bring the schema up to date and publish to this host's proxies; harmless when all is up to date."""
     from watchllm.compose.control import upgrade_schema
 
     upgraded, version = upgrade_schema(configuration())

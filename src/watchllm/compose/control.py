@@ -1,6 +1,7 @@
 """Builds the control plane: SQLite, the snapshot in LMDB, the master secret, prices and vendors."""
 
 import getpass
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -45,10 +46,27 @@ def open_control_plane(configuration: Configuration, *, actor: str | None = None
 
 
 def upgrade_schema(configuration: Configuration) -> tuple[bool, str]:
-    """Bring the schema up to date; whether there was anything to do, and its version. Raises ControlError."""
+    """Bring the schema up to date, and publish what this version knows beside it (vendors, prices), so that a proxy
+    that runs alone can start; whether the schema had to be changed, and its version.
+
+    Raises as `open_control_plane` does.
+    """
     home.prepare(configuration.home)
     with closing(open_database(configuration)) as database:
-        return schema.upgrade(database.engine), schema.HEAD
+        upgraded = schema.upgrade(database.engine)
+    with open_control_plane(configuration) as plane:
+        plane.publisher.publish_pending()
+        plane.publisher.publish_all()
+    return upgraded, schema.HEAD
+
+
+def run_publisher(configuration: Configuration, stop: threading.Event) -> None:
+    """Publish until `stop` is set, for a thread of the process that outlives the commands (the console's).
+
+    Raises as `open_control_plane` does, at its start only.
+    """
+    with open_control_plane(configuration, actor="publisher") as plane:
+        plane.publisher.run(stop)
 
 
 def publisher_for(

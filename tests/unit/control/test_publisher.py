@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import delete
 
-from watchllm.compose.control import bootstrap, open_control_plane, publisher_for
+from watchllm.compose.control import bootstrap, open_control_plane, publisher_for, run_publisher
 from watchllm.configuration import load
 from watchllm.control import keys, outbox, tables
 from watchllm.control.errors import PublicationFailed
@@ -195,6 +195,21 @@ def test_one_change_is_published_without_touching_the_others(world: "World") -> 
         world.plane.create_key(project.id)
     assert [len(publication.keys) + len(publication.projects) for publication in derived] == [1] * 5
     assert not any(publication.complete or publication.prices for publication in derived)
+
+
+def test_a_publisher_of_its_own_works_until_it_is_stopped(world: "World") -> None:
+    made = world.plane.create_key(world.plane.create_project("Mine").id)
+    with world.plane.database.unit_of_work("died") as work:
+        keys.revoke(work, made.record.id)
+    stop = threading.Event()
+    thread = threading.Thread(target=run_publisher, args=(world.configuration, stop))
+    thread.start()
+    try:
+        wait_until(lambda: world.reader.key(digest(made.secret)) is None, "the revocation reaches the snapshot")
+    finally:
+        stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_bootstrap_brings_back_a_deleted_snapshot(tmp_path: Path) -> None:

@@ -65,6 +65,23 @@ def test_one_process_may_hold_a_reader_and_a_writer(tmp_path: Path) -> None:
     release(tmp_path)
 
 
+def test_a_forked_child_opens_its_own_and_leaves_the_parents_alone(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from watchllm.control.publication import Publication\n"
+        "from watchllm.stores.lmdb.snapshot import LmdbSnapshotReader\n"
+        "from watchllm.stores.lmdb.snapshot_writer import LmdbSnapshotWriter\n"
+        "folder = Path(sys.argv[1]); writer = LmdbSnapshotWriter(folder)\n"
+        "writer.update(lambda: Publication(secrets={'a': b'1'}))\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    child = LmdbSnapshotWriter(folder); child.update(lambda: Publication(secrets={'a': b'2'}))\n"
+        "    os._exit(child.version())\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), LmdbSnapshotReader(folder).secret('a'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("2 b'2'\n", "")
+
+
 def test_an_older_proxy_reads_a_newer_record_and_the_other_way_round(tmp_path: Path) -> None:
     """Fields are appended with defaults: more of them are ignored, missing ones take theirs."""
 

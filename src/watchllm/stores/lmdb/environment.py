@@ -1,16 +1,17 @@
 """Open LMDB environments of this process, one per path: LMDB forbids opening one twice in a process.
 
-Open after a fork: an environment inherited from the parent must not be used, so the registry belongs to one process id.
+Open after a fork: an environment inherited from the parent must not be used, so a child begins with an empty registry.
 """
 
 import os
+import threading
 from pathlib import Path
 
 import lmdb
 
 _GIB = 1 << 30
 _open: dict[str, tuple[lmdb.Environment, int]] = {}
-_owner = 0
+_lock = threading.Lock()
 
 
 class StoreBroken(Exception):
@@ -22,29 +23,37 @@ def acquire(folder: Path, *, map_size: int = _GIB, max_readers: int = 1024) -> l
 
     `map_size` in bytes bounds the file, which is sparse and grows with its content. Raises StoreBroken.
     """
-    global _owner
-    if _owner != os.getpid():
-        _open.clear()
-        _owner = os.getpid()
     name = str(folder.resolve())
-    environment, users = _open.get(name, (None, 0))
-    if environment is None:
-        environment = _open_new(folder, map_size, max_readers)
-    _open[name] = (environment, users + 1)
+    with _lock:
+        environment, users = _open.get(name, (None, 0))
+        if environment is None:
+            environment = _open_new(folder, map_size, max_readers)
+        _open[name] = (environment, users + 1)
     return environment
 
 
 def release(folder: Path) -> None:
     """Close the environment when its last user in this process lets go."""
     name = str(folder.resolve())
-    if _owner != os.getpid() or name not in _open:
-        return
-    environment, users = _open[name]
-    if users > 1:
-        _open[name] = (environment, users - 1)
-        return
-    del _open[name]
-    environment.close()
+    with _lock:
+        environment, users = _open.get(name, (None, 0))
+        if environment is None:
+            return
+        if users > 1:
+            _open[name] = (environment, users - 1)
+            return
+        del _open[name]
+        environment.close()
+
+
+def _forget_inherited() -> None:
+    global _lock
+    # Another thread of the parent may have held the lock at the fork.
+    _lock = threading.Lock()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_forget_inherited)
 
 
 def _open_new(folder: Path, map_size: int, max_readers: int) -> lmdb.Environment:

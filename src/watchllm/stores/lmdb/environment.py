@@ -1,6 +1,7 @@
 """Open LMDB environments of this process, one per path: LMDB forbids opening one twice in a process.
 
-Open after a fork: an environment inherited from the parent must not be used, so a child begins with an empty registry.
+Open after a fork: a child can neither use an environment of its parent nor open the same files again while it holds the
+inherited one (LMDB's locks belong to the process), so a parent that forks must not have it open.
 """
 
 import os
@@ -11,6 +12,7 @@ import lmdb
 
 _GIB = 1 << 30
 _open: dict[str, tuple[lmdb.Environment, int]] = {}
+_inherited: dict[str, tuple[lmdb.Environment, int]] = {}
 _lock = threading.Lock()
 
 
@@ -26,6 +28,8 @@ def acquire(folder: Path, *, map_size: int = _GIB, max_readers: int = 1024) -> l
     name = str(folder.resolve())
     with _lock:
         environment, users = _open.get(name, (None, 0))
+        if name in _inherited:
+            raise StoreBroken(f"{folder} was open when this process was forked; open it after the fork")
         if environment is None:
             environment = _open_new(folder, map_size, max_readers)
         _open[name] = (environment, users + 1)
@@ -46,14 +50,15 @@ def release(folder: Path) -> None:
         environment.close()
 
 
-def _forget_inherited() -> None:
+def _disown() -> None:
     global _lock
     # Another thread of the parent may have held the lock at the fork.
     _lock = threading.Lock()
+    _inherited.update(_open)
     _open.clear()
 
 
-os.register_at_fork(after_in_child=_forget_inherited)
+os.register_at_fork(after_in_child=_disown)
 
 
 def _open_new(folder: Path, map_size: int, max_readers: int) -> lmdb.Environment:
@@ -71,8 +76,12 @@ def _open_new(folder: Path, map_size: int, max_readers: int) -> lmdb.Environment
             # A lost last commit is repaired by the publisher at its start; the file itself stays consistent.
             metasync=False,
         )
+    except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
+        raise StoreBroken(
+            f"{folder} is damaged or of another format: {error}. Remove this folder: "
+            "`watchllm up` derives it from the database again."
+        ) from None
     except (OSError, lmdb.Error) as error:
         raise StoreBroken(
-            f"{folder} cannot be opened: {error}. If the disk is fine, remove this folder: "
-            "`watchllm up` derives it from the database again."
+            f"{folder} cannot be opened: {error}. Is it yours, and the disk neither full nor read-only?"
         ) from None

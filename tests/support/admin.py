@@ -1,0 +1,32 @@
+"""A proxy's admin listener as an operator reads it: over the Unix socket in its home folder."""
+
+import socket
+from typing import Any
+
+from tests.support.product import Gateway
+from tests.support.raw_http import RawConnection, RawResponse, request_bytes
+from watchllm.stores.sockets import socket_folder
+
+
+class AdminConnection(RawConnection):
+    """A raw connection to the admin socket of one proxy process."""
+
+    def __init__(self, gateway: Gateway, *, timeout: float = 10.0) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(timeout)
+        self._socket.connect(str(socket_folder(gateway.installation.home) / f"proxy-{gateway.process.pid}.sock"))
+        self._received = b""
+
+
+def admin_get(gateway: Gateway, path: str) -> RawResponse:
+    """GET `path` from the admin listener of the process that `gateway` is."""
+    with AdminConnection(gateway) as connection:
+        connection.send(request_bytes(path))
+        return connection.response()
+
+
+def status_of(gateway: Gateway) -> dict[str, Any]:
+    """`/status`: connections, inflight_bytes, internal_errors and more."""
+    answer = admin_get(gateway, "/status")
+    assert answer.status == 200, answer
+    return dict(answer.json())

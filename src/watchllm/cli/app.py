@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from watchllm.cli import config, db, doctor, key, project, provider_key, sim
+from watchllm.cli import config, db, doctor, key, processes, project, provider_key, sim
 
 
 class Program(TyperGroup):
@@ -40,6 +40,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(db.app, name="db")
 doctor.register(app)
 sim.register(app)
+processes.register(app)
 
 
 def _exit_code(error: Exception) -> int | None:

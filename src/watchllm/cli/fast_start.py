@@ -28,11 +28,15 @@ def start(command: str, arguments: list[str]) -> int | None:
 
 
 def run(command: str, flags: dict[str, str | int | None], workers: int, *, console: bool) -> int:
-    """Run `proxy` or `up` with these settings; the exit code. Errors of the operator's are told on stderr."""
+    """Run `proxy`, `up` or `demo` with these settings; the exit code. Errors of the operator's are told on stderr."""
     try:
         configuration = load(flags, os.environ)
         if workers != 1:
             raise ConfigurationError(_WORKERS_NEED_REDIS)
+        if command == "demo":
+            from watchllm.compose.demo import run_demo
+
+            return run_demo(configuration, console=console)
         if command == "proxy":
             from watchllm.compose.proxy import run_proxy
 
@@ -45,6 +49,13 @@ def run(command: str, flags: dict[str, str | int | None], workers: int, *, conso
         return 2
     except OSError as error:
         print(f"watchllm {command}: cannot listen: {error.strerror or error}. Choose another port.", file=sys.stderr)
+        return 1
+    except Exception as error:
+        from watchllm.compose.errors import FAILURES
+
+        if not isinstance(error, FAILURES):
+            raise
+        print(f"watchllm {command}: {error}", file=sys.stderr)
         return 1
 
 

@@ -136,9 +136,9 @@ class ProxyProcess:
             await self._admin.close()
         if self._admin_socket is not None:
             self._admin_socket.unlink(missing_ok=True)
+        await self._pool.close()
         if self._simulator is not None:
             await self._simulator.close()
-        await self._pool.close()
         self._cache.flush()
         self._cache.close()
         self._snapshot.close()
@@ -166,11 +166,11 @@ class ProxyProcess:
 
     async def _start_simulator(self) -> Origin:
         """The built-in simulated provider: in this process, on a port of its own, from its first use on."""
-        from watchllm.sim.app import SimApp
+        from watchllm.sim.app import SimApp, SimOptions
         from watchllm.wire.server import serve
 
         if self._simulator is None:
-            self._simulator = await serve(SimApp(), host="127.0.0.1", port=0)
+            self._simulator = await serve(SimApp(SimOptions(record=0)), host="127.0.0.1", port=0)
         return Origin("http", "127.0.0.1", self._simulator.port, trusted=True)
 
     def _dependencies(self) -> dict[str, str]:

@@ -1,0 +1,302 @@
+"""`watchllm up`: bootstrap, then one forked child per role, watched and started again when it dies.
+
+The supervisor imports what its children need before it forks them, so that a child starts in milliseconds; it runs no
+event loop and opens no store itself, because neither survives a fork. The children hold the reading end of a pipe whose
+other end only the supervisor has: when it dies, however it dies, they see the end of the pipe and stop.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import msgspec
+
+from watchllm.compose import proxy as proxy_process
+from watchllm.configuration import Configuration
+
+_READY_SECONDS = 30.0
+_BOOTSTRAP_SECONDS = 300.0
+_RESTART_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0)
+_STEADY_SECONDS = 30.0
+_KILL_AFTER_DRAIN_SECONDS = 5.0
+_READ_SIZE = 65_536
+
+
+class Role(msgspec.Struct):
+    """A child to keep alive. `run` gets the pipe to watch and a function to call with the port, once it listens."""
+
+    name: str
+    run: Callable[[int, Callable[[int], None]], int]
+    pid: int = 0
+    port: int = 0
+    started: float = 0.0
+    failures: int = 0
+
+
+class StartFailed(Exception):
+    """A role did not come up; the message says why."""
+
+
+def run_up(configuration: Configuration, *, console: bool, extra: tuple[Role, ...] = ()) -> int:
+    """Bring everything up and keep it up until SIGTERM or SIGINT; the exit code. `extra` roles start last."""
+    import setproctitle
+
+    setproctitle.setproctitle("watchllm up")
+    roles = [Role("proxy", lambda parent, ready: proxy_process.run_proxy(configuration, parent=parent, on_ready=ready))]
+    if console:
+        roles.append(Role("console", lambda parent, ready: _run_console(configuration, parent, ready)))
+    supervisor = Supervisor([*roles, *extra], configuration.drain_seconds)
+    try:
+        first_run = in_child(lambda: _bootstrap(configuration))
+        supervisor.start_all()
+        _announce(configuration, supervisor, msgspec.json.decode(first_run) if first_run else None)
+        supervisor.watch()
+    except StartFailed as error:
+        print(f"watchllm up: {error}", file=sys.stderr)
+        return 1
+    finally:
+        supervisor.stop_all()
+    return 0
+
+
+class Supervisor:
+    """Forks, watches and stops the roles."""
+
+    def __init__(self, roles: list[Role], drain_seconds: float) -> None:
+        self.roles = roles
+        self._drain_seconds = drain_seconds
+        self._alive_reader, self._alive_writer = os.pipe()
+        self._stopping = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def start_all(self) -> None:
+        """Start each role and wait until it is ready; raises StartFailed."""
+        for role in self.roles:
+            self._fork(role, wait=True)
+
+    def watch(self) -> None:
+        """Start again what dies, with growing pauses, until a signal asks to stop."""
+        while not self._stopping:
+            try:
+                pid, status = os.wait()
+            except InterruptedError:
+                continue
+            except ChildProcessError:
+                return
+            role = next((role for role in self.roles if role.pid == pid), None)
+            if role is None or self._stopping:
+                if role is not None:
+                    role.pid = 0
+                continue
+            role.pid = 0
+            self._restart(role, os.waitstatus_to_exitcode(status))
+
+    def stop_all(self) -> None:
+        """Ask every role to drain and wait for it; what outlives the drain by far is killed."""
+        self._stopping = True
+        for role in self.roles:
+            _signal(role, signal.SIGTERM)
+        end = time.monotonic() + self._drain_seconds + _KILL_AFTER_DRAIN_SECONDS
+        for role in self.roles:
+            while role.pid and time.monotonic() < end:
+                if os.waitpid(role.pid, os.WNOHANG)[0]:
+                    role.pid = 0
+                else:
+                    time.sleep(0.02)
+            if role.pid:
+                _signal(role, signal.SIGKILL)
+                os.waitpid(role.pid, 0)
+                role.pid = 0
+        os.close(self._alive_writer)
+        os.close(self._alive_reader)
+
+    def _restart(self, role: Role, code: int) -> None:
+        lived = time.monotonic() - role.started
+        role.failures = 0 if lived > _STEADY_SECONDS else role.failures + 1
+        pause = _RESTART_SECONDS[min(role.failures, len(_RESTART_SECONDS) - 1)]
+        print(f"watchllm up: {role.name} ended with {code}; starting it again in {pause:g} s", file=sys.stderr)
+        end = time.monotonic() + pause
+        while time.monotonic() < end and not self._stopping:
+            time.sleep(0.05)
+        if not self._stopping:
+            self._fork(role, wait=False)
+
+    def _fork(self, role: Role, *, wait: bool) -> None:
+        reader, writer = os.pipe()
+        role.started = time.monotonic()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reader)
+            os.close(self._alive_writer)
+            _run_child(role, self._alive_reader, writer)
+        os.close(writer)
+        role.pid = pid
+        if wait:
+            self._await_ready(role, reader)
+        else:
+            os.close(reader)  # the port stays as it was: a child that cannot have it ends, and is started again
+
+    def _await_ready(self, role: Role, reader: int) -> None:
+        """The child writes its port once it listens, or why it cannot, and closes the pipe."""
+        message = _read_all(reader, _READY_SECONDS)
+        if message.isdigit():
+            role.port = int(message)
+            return
+        if self._stopping:
+            raise StartFailed("stopped before it was up")
+        raise StartFailed(f"{role.name} did not start: {message.decode() or 'see the messages above'}")
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+        # os.wait() would go on after this handler (PEP 475); a child that ends is what makes it return.
+        for role in self.roles:
+            _signal(role, signal.SIGTERM)
+
+
+def _run_child(role: Role, alive: int, writer: int) -> None:
+    """Never returns."""
+    import setproctitle
+
+    setproctitle.setproctitle(f"watchllm {role.name}")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    code = 1
+    ready = False
+
+    def on_ready(port: int) -> None:
+        nonlocal ready
+        ready = True
+        os.write(writer, str(port).encode())
+        os.close(writer)
+
+    try:
+        code = role.run(alive, on_ready)
+    except KeyboardInterrupt:
+        code = 0
+    except OSError as error:
+        if ready:
+            raise
+        os.write(writer, f"{error.strerror or error}; choose another port or stop what holds it".encode())
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def in_child(work: Callable[[], bytes]) -> bytes:
+    """What `work` returns, run in a child whose heavy imports end with it.
+
+    Raises StartFailed with the message of what `work` raised.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.close(reader)
+            _write_all(writer, work())
+            code = 0
+        except Exception as error:
+            from watchllm.compose.errors import FAILURES, WRONG_USAGE
+
+            if not isinstance(error, (*FAILURES, *WRONG_USAGE)):
+                import traceback
+
+                traceback.print_exc()
+            _write_all(writer, str(error).encode())
+        finally:
+            os._exit(code)
+    os.close(writer)
+    message = _read_all(reader, _BOOTSTRAP_SECONDS)
+    _, status = os.waitpid(pid, 0)
+    if os.waitstatus_to_exitcode(status) != 0:
+        raise StartFailed(message.decode())
+    return message
+
+
+def _bootstrap(configuration: Configuration) -> bytes:
+    """Migrate and publish; on the first run also make what is shown once (JSON of FirstRun, else empty)."""
+    from watchllm.compose.control import bootstrap
+
+    made = bootstrap(configuration)
+    return b"" if made is None else msgspec.json.encode(made)
+
+
+def _run_console(configuration: Configuration, parent: int, ready: Callable[[int], None]) -> int:
+    from watchllm.compose.console import run_console
+
+    return run_console(configuration, parent=parent, on_ready=ready)
+
+
+def _announce(configuration: Configuration, supervisor: Supervisor, first_run: dict[str, str] | None) -> None:
+    """Say where everything is; on the first run also what is shown once."""
+    ports = {role.name: role.port for role in supervisor.roles}
+    scheme = "https" if configuration.tls_cert else "http"
+    proxy = f"{scheme}://{_reachable(configuration.host)}:{ports['proxy']}"
+    lines = [f"proxy    {proxy}/v1"]
+    if "console" in ports:
+        lines.append(f"console  http://{_reachable(configuration.host)}:{ports['console']}")
+    if first_run is not None:
+        model = {"openai": "gpt-4o-mini", "groq": "groq/llama-3.1-8b-instant", "openrouter": "openrouter/openai/gpt-4o-mini"}
+        lines += [
+            "",
+            "Shown once; keep it:",
+            f"  console sign-in  {first_run['email']}  {first_run['password']}",
+            f"  project key      {first_run['key']}",
+            "",
+            "Try it, twice; the second answer comes from the cache (X-WatchLLM-Cache: HIT):",
+            "",
+            f"curl -i {proxy}/v1/chat/completions -H 'Authorization: Bearer {first_run['key']}' "
+            "-H 'Content-Type: application/json' "
+            f"-d '{{\"model\": \"{model.get(first_run['provider'], 'sim/echo')}\", "
+            '"messages": [{"role": "user", "content": "Hello, WatchLLM"}]}\'',
+            "",
+        ]
+    print("\n".join(lines), flush=True)
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+
+
+def _read_all(reader: int, seconds: float) -> bytes:
+    """What a child writes into its pipe until it closes it, or until the time is over."""
+    import select
+
+    message = b""
+    end = time.monotonic() + seconds
+    try:
+        while (left := end - time.monotonic()) > 0:
+            if select.select([reader], [], [], left)[0]:
+                piece = os.read(reader, _READ_SIZE)
+                if not piece:
+                    break
+                message += piece
+    finally:
+        os.close(reader)
+    return message
+
+
+def _write_all(writer: int, message: bytes) -> None:
+    while message:
+        message = message[os.write(writer, message) :]
+
+
+def _signal(role: Role, number: signal.Signals) -> None:
+    if role.pid:
+        try:
+            os.kill(role.pid, number)
+        except ProcessLookupError:
+            role.pid = 0

@@ -163,6 +163,17 @@ def test_invalidate_of_thousands_counts_each_once(store: ExactStore, clock: Cloc
     assert not any(store.get(project(1), key(number)) for number in range(1, 2500, 2))
 
 
+def test_forgetting_a_replacement_does_not_bring_back_what_it_replaced(store: ExactStore, clock: Clock) -> None:
+    store.put(project(1), key(1), entry(clock(), body=b"old"), clock())
+    store.flush()
+    replaced_at = clock.advance(10)
+    store.put(project(1), key(1), entry(replaced_at, body=b"new"), replaced_at)
+    assert invalidate(store, project(1), InvalidationFilter(after_ms=replaced_at - 1)) == 1
+    for _ in ("at once", "when committed"):
+        assert store.get(project(1), key(1)) is None
+        store.flush()
+
+
 def test_a_call_begun_before_an_invalidation_is_not_stored(store: ExactStore, clock: Clock) -> None:
     begun = clock()
     clock.advance(10)

@@ -160,10 +160,9 @@ class LmdbExactStore:
                 and what.matches(entry.model, entry.kind, entry.created_ms)
             )
 
-        dropped = self._pending.drop(matches)
         # What an earlier invalidation had refused already was not there to be forgotten.
-        records = self._records(project) if dropped else []
-        forgotten = {entry_id for entry_id, write in dropped.items() if not _is_refused_by(records, write)}
+        records = self._records(project)
+        forgotten = self._pending.drop(matches, lambda write: _is_refused_by(records, write))
         self._writer.submit(Purge(project, what, at_ms, forgotten, done))
         return await future
 

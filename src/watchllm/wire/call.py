@@ -55,7 +55,6 @@ class PooledCall:
         "opener",
         "paused",
         "phase",
-        "retried",
         "sink",
         "target",
         "timeouts",
@@ -92,7 +91,6 @@ class PooledCall:
         self.phase = OPENING
         self.connection: Connection | None = None
         self.opener: asyncio.Task[None] | None = None
-        self.retried = False
         if upload is not None:
             self.written = False
             self._remaining = upload.content_length
@@ -203,7 +201,7 @@ class PooledCall:
 
     def replayable(self) -> bool:
         """Whether the request can be sent once more, from its first byte."""
-        return not self.retried and (self.upload is None or not self.written)
+        return self.upload is None or not self.written
 
     def fail(self, error: WireError) -> None:
         if self.phase != ENDED:

@@ -102,8 +102,8 @@ class Lane:
             self._emptied.set_result(None)
 
     def retry(self, call: PooledCall) -> None:
-        """A pooled connection had gone stale under `call`: open a new one, the others may be as stale."""
-        call.retried = True
+        """A pooled connection had gone stale under `call`: open a new one, the others may be as stale. There is no
+        second retry, for a connection that serves its first call is not stale."""
         call.connection = None
         call.phase = OPENING
         call.due = min(self.loop.time() + call.timeouts.connect, call.total_due)

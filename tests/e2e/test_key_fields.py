@@ -220,9 +220,7 @@ SAME: dict[str, bytes] = {
     "composition": _FIRST.replace("é".encode(), "e\u0301".encode()),
     "escapes": _FIRST.replace("é".encode(), b"\\u00e9"),
     "line ends": _FIRST.replace(b"\\n", b"\\r\\n"),
-    "one text part": _FIRST.replace(
-        '"café\\nau lait"'.encode(), '[{"type":"text","text":"café\\nau lait"}]'.encode()
-    ),
+    "one text part": _FIRST.replace('"café\\nau lait"'.encode(), '[{"type":"text","text":"café\\nau lait"}]'.encode()),
     "provider prefix": _FIRST.replace(b"gpt-4o-mini", b"openai/gpt-4o-mini"),
     "stream": _FIRST[:-1] + b',"stream":true}',
     "stream false": _FIRST[:-1] + b',"stream":false}',

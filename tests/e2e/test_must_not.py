@@ -238,7 +238,7 @@ def test_errors_of_the_provider_bring_no_cookie_either(gateway: Gateway, sim: Si
     assert answer.header("openai-organization") is None
 
 
-# --- content that gateways have choked on ------------------------------------------------------------------------------
+# --- content that gateways have choked on -------------------------------------------------------------------------
 
 _PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 

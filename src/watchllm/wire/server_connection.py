@@ -132,10 +132,14 @@ class ServerConnection(asyncio.Protocol):
             return
         except httptools.HttpParserError as error:
             if not self._closing:
-                self._refuse_in_turn(_refusal_of(error))
+                self._refuse_in_turn(_refusal_of(error), self._receiving)
             return
         if self._refusal is not None:
             return
+        if self._receiving is not None:
+            self._move_body_deadline()
+        elif self._head_bytes and self._active is None and self.deadline == _NO_DEADLINE:
+            self.deadline = self._server.now() + self._server.limits.header_timeout
         if self._head_bytes > self._server.limits.max_head_bytes:  # of a head, of trailers or between chunks
             self._refuse_in_turn(_head_too_large(), self._receiving)
         elif self._waiting and self._waiting_bytes > _READ_AHEAD_BYTES:

@@ -13,9 +13,11 @@ _JSON_TYPES = (b"application/json", b"text/json")
 def json_bytes(exchange: Exchange, max_bytes: int) -> bytes:
     """The body of a request that must be JSON, content coding removed.
 
-    Raises WireRefusal 415 for another content type or an unknown coding and 413 past `max_bytes`, BadRequest for a
-    broken coding, Unavailable when the bound on all request bytes in flight is reached.
+    Raises WireRefusal 411 for a request without a body, 415 for another content type or an unknown coding and 413 past
+    `max_bytes`, BadRequest for a broken coding, Unavailable when the bound on all request bytes in flight is reached.
     """
+    if not exchange.body and not (b"content-length" in exchange.headers or b"transfer-encoding" in exchange.headers):
+        raise WireRefusal("Send a body, with its Content-Length.", status=411, code="length_required")
     content_type = exchange.headers.get(b"content-type")
     if content_type is not None and content_type != b"application/json":
         media_type = content_type.partition(b";")[0].strip().lower()

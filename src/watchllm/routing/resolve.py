@@ -1,4 +1,4 @@
-"""From a model's name to the target of a call: `provider/` first, then the model's family, then the default provider."""
+"""From a model's name to the target of a call: `provider/` first, then the model's family, then the default."""
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -45,7 +45,8 @@ class Router:
     def resolve(self, model: str, project: ProjectRecord, *, test_key: bool) -> Target:
         """The target for `model`, or BadRequest, Forbidden (`model_not_allowed`, `provider_key_missing`) or NotFound
         (`model_not_found`). A test key reaches only the simulated provider, whatever model it names."""
-        if not model or len(model) > MAX_MODEL_LENGTH or not model.isprintable():
+        # A model's name ends up in header lines and in paths.
+        if not model or len(model) > MAX_MODEL_LENGTH or not model.isascii() or not model.isprintable():
             raise BadRequest("Name a model in the field 'model', for example gpt-4o-mini.", param="model")
         prefix, slash, rest = model.partition("/")
         named = self._vendors.get(prefix) if slash and rest else None
@@ -79,7 +80,9 @@ class Router:
         """A target without a model for every provider that this project could call now."""
         names = [SIMULATOR] if test_key else list(self._vendors)
         allowed = project.settings.allowed_providers
-        targets = (self._target(self._vendors[name], "", project) for name in names if allowed is None or name in allowed)
+        targets = (
+            self._target(self._vendors[name], "", project) for name in names if allowed is None or name in allowed
+        )
         return [target for target in targets if target is not None]
 
     def is_family_name(self, model: str, provider: str) -> bool:
@@ -112,7 +115,9 @@ class Router:
     def _target(self, vendor: Vendor, model: str, project: ProjectRecord) -> Target | None:
         """The vendor's target with the best credential there is; None = no credential."""
         own = min(
-            (key for key in project.provider_keys if key.provider == vendor.name), key=lambda k: k.priority, default=None
+            (key for key in project.provider_keys if key.provider == vendor.name),
+            key=lambda k: k.priority,
+            default=None,
         )
         if own is not None:
             base_url = own.base_url or vendor.base_url
@@ -147,7 +152,7 @@ def _refusal(model: str, target: Target, project: ProjectRecord) -> GatewayError
 
 def _key_missing(provider: str) -> Forbidden:
     return Forbidden(
-        f"There is no provider key for {provider}. Add one with `watchllm provider-key add`, set the provider's API key "
-        "in the proxy's environment, or ask for a sim/ model.",
+        f"There is no provider key for {provider}. Add one with `watchllm provider-key add`, set the provider's API "
+        "key in the proxy's environment, or ask for a sim/ model.",
         code="provider_key_missing",
     )

@@ -36,6 +36,13 @@ class Endpoint:
             members["stream_options"] = (options if type(options) is dict else {}) | {"include_usage": True}
         return _encode(members)
 
+    def takes_usage(self, document: dict[str, Any]) -> bool:
+        """Whether usage can be asked for without mending a mistake that is the provider's to refuse."""
+        options = document.get("stream_options")
+        if type(options) is dict:
+            options = options.get("include_usage")
+        return options is None or options is False
+
     def judge(self, body: bytes, document: dict[str, Any]) -> Verdict:
         """What a whole answer with status 200 to the request `document` is."""
         return judge(self.family, body, expected=self._expected(document))

@@ -29,12 +29,19 @@ class KeyHash:
     Raises ValueError for a secret of another length.
     """
 
-    __slots__ = ("_keyed",)
+    __slots__ = ("_bodies", "_keyed")
 
     def __init__(self, secret: bytes) -> None:
         if not 16 <= len(secret) <= 64:
             raise ValueError("the secret of the cache's hash must have 16 to 64 bytes")
         self._keyed = hashlib.blake2b(key=secret, digest_size=KEY_LENGTH, person=b"watchllm-exact-1")
+        self._bodies = hashlib.blake2b(key=secret, digest_size=KEY_LENGTH, person=b"watchllm-body-1")
+
+    def digest(self, partition: bytes, name: str, body: bytes) -> bytes:
+        """32 bytes that stand for a request's exact bytes to the endpoint `name`; `partition` has a fixed length."""
+        keyed = self._bodies.copy()
+        keyed.update(b"%b%b\0%b" % (partition, name.encode(), body))
+        return keyed.digest()
 
     def key(
         self,

@@ -11,11 +11,15 @@ from watchllm.cli.fast_start import run
 
 Home = Annotated[str | None, typer.Option("--home", help="Folder of all embedded state (WATCHLLM_HOME).")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on (WATCHLLM_HOST).")]
-ProxyPort = Annotated[int | None, typer.Option("--proxy-port", min=0, max=65535, help="Default 8787; 0 = any free one.")]
+ProxyPort = Annotated[
+    int | None, typer.Option("--proxy-port", min=0, max=65535, help="Default 8787; 0 = any free one.")
+]
 ConsolePort = Annotated[
     int | None, typer.Option("--console-port", min=0, max=65535, help="Default 3000; 0 = any free one.")
 ]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Proxy processes; more than one needs WATCHLLM_REDIS_URL.")]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Proxy processes; more than one needs WATCHLLM_REDIS_URL.")
+]
 NoConsole = Annotated[bool, typer.Option("--no-console", help="Leave the console out.")]
 
 

@@ -21,7 +21,7 @@ _REQUESTS_A_SECOND = 12.0
 
 
 def run_demo(configuration: Configuration, *, console: bool) -> int:
-    """Run until SIGTERM or SIGINT; the exit code. Everything it asks is answered by the simulated provider, priced 0."""
+    """Run until SIGTERM or SIGINT; the exit code. All it asks is answered by the simulated provider, at price 0."""
     key = in_child(lambda: _demo_key(configuration))
     simulator = InstanceProvider(None, f"http://127.0.0.1:{configuration.sim_port}/v1")
     providers = configuration.instance_providers | {"sim": simulator}

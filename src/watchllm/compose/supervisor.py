@@ -57,7 +57,7 @@ def run_up(configuration: Configuration, *, console: bool, extra: tuple[Role, ..
         _announce(configuration, supervisor, msgspec.json.decode(first_run) if first_run else None)
         supervisor.watch()
     except StartFailed as error:
-        print(f"watchllm up: {error}", file=sys.stderr)
+        _tell(f"{error}")
         return 1
     finally:
         supervisor.stop_all()
@@ -120,7 +120,7 @@ class Supervisor:
         lived = time.monotonic() - role.started
         role.failures = 0 if lived > _STEADY_SECONDS else role.failures + 1
         pause = _RESTART_SECONDS[min(role.failures, len(_RESTART_SECONDS) - 1)]
-        print(f"watchllm up: {role.name} ended with {code}; starting it again in {pause:g} s", file=sys.stderr)
+        _tell(f"{role.name} ended with {code}; starting it again in {pause:g} s")
         end = time.monotonic() + pause
         while time.monotonic() < end and not self._stopping:
             time.sleep(0.05)
@@ -185,7 +185,7 @@ def _run_child(role: Role, alive: int, writer: int) -> None:
         if ready:
             raise
         os.write(writer, f"{error.strerror or error}; choose another port or stop what holds it".encode())
-    except BaseException:
+    except BaseException:  # noqa: BLE001  (this frame is the child's last: it tells, and ends the process)
         import traceback
 
         traceback.print_exc()
@@ -208,7 +208,7 @@ def in_child(work: Callable[[], bytes]) -> bytes:
             os.close(reader)
             _write_all(writer, work())
             code = 0
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (told to the parent, which raises)
             from watchllm.compose.errors import FAILURES, WRONG_USAGE
 
             if not isinstance(error, (*FAILURES, *WRONG_USAGE)):
@@ -249,7 +249,11 @@ def _announce(configuration: Configuration, supervisor: Supervisor, first_run: d
     if "console" in ports:
         lines.append(f"console  http://{_reachable(configuration.host)}:{ports['console']}")
     if first_run is not None:
-        model = {"openai": "gpt-4o-mini", "groq": "groq/llama-3.1-8b-instant", "openrouter": "openrouter/openai/gpt-4o-mini"}
+        model = {
+            "openai": "gpt-4o-mini",
+            "groq": "groq/llama-3.1-8b-instant",
+            "openrouter": "openrouter/openai/gpt-4o-mini",
+        }
         lines += [
             "",
             "Shown once; keep it:",
@@ -258,17 +262,21 @@ def _announce(configuration: Configuration, supervisor: Supervisor, first_run: d
             "",
             "Try it, twice; the second answer comes from the cache (X-WatchLLM-Cache: HIT):",
             "",
-            f"curl -i {proxy}/v1/chat/completions -H 'Authorization: Bearer {first_run['key']}' "
-            "-H 'Content-Type: application/json' "
-            f"-d '{{\"model\": \"{model.get(first_run['provider'], 'sim/echo')}\", "
-            '"messages": [{"role": "user", "content": "Hello, WatchLLM"}]}\'',
+            _curl_line(proxy, first_run["key"], model.get(first_run["provider"], "sim/echo")),
             "",
         ]
-    print("\n".join(lines), flush=True)
+    sys.stdout.write("\n".join([*lines, ""]))
+    sys.stdout.flush()
+
+
+def _curl_line(proxy: str, key: str, model: str) -> str:
+    body = msgspec.json.encode({"model": model, "messages": [{"role": "user", "content": "Hello, WatchLLM"}]}).decode()
+    headers = f"-H 'Authorization: Bearer {key}' -H 'Content-Type: application/json'"
+    return f"curl -i {proxy}/v1/chat/completions {headers} -d '{body}'"
 
 
 def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
 
 
 def _read_all(reader: int, seconds: float) -> bytes:
@@ -287,6 +295,11 @@ def _read_all(reader: int, seconds: float) -> bytes:
     finally:
         os.close(reader)
     return message
+
+
+def _tell(message: str) -> None:
+    sys.stderr.write(f"watchllm up: {message}\n")
+    sys.stderr.flush()
 
 
 def _write_all(writer: int, message: bytes) -> None:

@@ -26,9 +26,11 @@ def new_id(prefix: str) -> str:
     return prefix + _uuid7_hex(time.time_ns() // 1_000_000, _random_bits(74))
 
 
-def new_request_id() -> str:
-    """A new request id; 0.6 µs."""
-    return REQUEST + _uuid7_hex(time.time_ns() // 1_000_000, _fast_bits(74))
+def new_request_id(unix_ms: int | None = None) -> str:
+    """A new request id, of the given or the present time; 0.6 µs."""
+    random74 = _fast_bits(74)
+    high = (unix_ms or time.time_ns() // 1_000_000) << 16 | 0x7000 | random74 >> 62
+    return f"req_{high:016x}{0x8000000000000000 | random74 & 0x3FFFFFFFFFFFFFFF:016x}"
 
 
 def _uuid7_hex(unix_ms: int, random74: int) -> str:

@@ -1,15 +1,15 @@
-"""The data plane as a handler of the wire's server: finds the stage for a path and turns what it raises into answers."""
+"""The data plane as a handler of the wire's server: finds the stage for a path, turns what it raises into answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from watchllm.domain.errors import GatewayError, InternalError, NotFound, WireRefusal
 from watchllm.domain.ids import new_request_id
 from watchllm.providers.openai.endpoints import ENDPOINTS
-from watchllm.proxy import cache_api, egress, health, models
-from watchllm.proxy.eager import EagerRun
+from watchllm.proxy import cache_api, eager, egress, health, models
 from watchllm.proxy.generation import generate
 from watchllm.proxy.passthrough import pass_through
 from watchllm.proxy.request import Request
@@ -73,20 +73,17 @@ class ProxyApp:
         return not (path in self._generation and exchange.method == b"POST")
 
     def _run(self, request: Request, stage: Coroutine[Any, Any, None]) -> None:
-        def failed(error: BaseException) -> None:
-            self._failed(request, error)
-
-        run = EagerRun(stage, self._services.loop, failed)
-        if not run.done and not request.exchange.finished:
-            request.exchange.on_disconnect = lambda: self._client_left(request, run)
+        going_on = eager.run(stage, self._services.loop, partial(self._failed, request))
+        if going_on is not None:
+            request.exchange.on_disconnect = partial(self._client_left, request, going_on)
 
     def _failed(self, request: Request, error: BaseException) -> None:
         if not isinstance(error, GatewayError):
             self._services.counters.internal_errors += 1
-            self._services.loop.call_exception_handler(
-                {"message": f"{request.id} failed", "exception": error}
+            self._services.loop.call_exception_handler({"message": f"{request.id} failed", "exception": error})
+            error = InternalError(
+                f"Something went wrong inside the gateway; report it with the request id {request.id}."
             )
-            error = InternalError(f"Something went wrong inside the gateway; report it with the request id {request.id}.")
         self._refuse(request, error)
 
     def _refuse(self, request: Request, error: GatewayError) -> None:
@@ -102,7 +99,7 @@ class ProxyApp:
         self._services.settlement.settle(request, error.status, "error")
         exchange.respond(error.status, head, egress.error_body(error))
 
-    def _client_left(self, request: Request, run: EagerRun) -> None:
+    def _client_left(self, request: Request, run: eager.EagerRun) -> None:
         if request.cancel_upstream is not None:
             request.cancel_upstream()
         request.error = "client_left"
@@ -125,5 +122,3 @@ def _wrong_method(method: bytes, path: bytes, allowed: bytes) -> GatewayError:
         status=405,
         code="method_not_allowed",
     )
-
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
 
@@ -15,7 +15,7 @@ from watchllm.proxy import egress
 from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
-from watchllm.proxy.tenants import Principal
+from watchllm.proxy.tenant import Principal
 
 KINDS = ("generate", "completions", "embeddings")
 _FIELDS = ("model", "kind", "before", "after", "all")
@@ -74,7 +74,7 @@ def _time(document: dict[str, Any], field: str) -> int | None:
             pass
         else:
             if moment.tzinfo is None:
-                moment = moment.replace(tzinfo=timezone.utc)
+                moment = moment.replace(tzinfo=UTC)
             return int(moment.timestamp() * 1000)
     raise BadRequest(f"The field {field!r} is epoch seconds or an ISO 8601 time.", param=field)
 

@@ -8,6 +8,15 @@ from watchllm.domain.errors import BadRequest
 from watchllm.domain.settings import NEVER_EXPIRES, NEVER_STORE, ProjectSettings
 
 _MAX_USER_LENGTH = 512
+_HEADERS = frozenset(
+    (
+        b"cache-control",
+        b"x-watchllm-cache",
+        b"x-watchllm-cache-scope",
+        b"x-watchllm-cache-ttl",
+        b"x-watchllm-timeout",
+    )
+)
 _MODES = ("off", "exact", "semantic", "refresh")
 
 
@@ -38,6 +47,8 @@ def directives(headers: dict[bytes, bytes], settings: ProjectSettings, *, embedd
     Raises BadRequest, naming the header and the accepted form.
     """
     ttl = settings.cache_ttl_embeddings if embeddings else settings.cache_ttl
+    if _HEADERS.isdisjoint(headers) and settings.cache_scope == "project":
+        return Directives(settings.cache, settings.cache and ttl != NEVER_STORE, ttl)
     read = store = settings.cache
     user = None
     timeout = None

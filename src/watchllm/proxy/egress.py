@@ -8,7 +8,7 @@ import msgspec
 
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.money import format_usd
-from watchllm.domain.usage_event import BYPASS, HIT_STALE, MISS, REFUSED
+from watchllm.domain.usage_event import BYPASS, MISS, REFUSED
 from watchllm.proxy.request import Request
 from watchllm.wire.types import Headers
 
@@ -35,10 +35,9 @@ def hit_head(request: Request, content_type: str = JSON) -> bytes:
     """Header lines of an answer from the cache; sets the request's `head_sent`."""
     request.head_sent = now = perf_counter()
     began = request.began
-    total = (now - began) * 1000
-    auth = (request.authenticated - began) * 1000
-    cache = (request.looked_up - request.authenticated) * 1000
-    upstream = request.spent_upstream() * 1000 if request.cache == HIT_STALE else 0.0
+    authenticated = request.authenticated
+    total = f"{(now - began) * 1000:.3f}"
+    overhead = f"{(now - began - request.spent_upstream()) * 1000:.3f}" if request.upstream_began else total
     target = request.target
     saved = "" if request.saved is None else f"X-WatchLLM-Saved-USD: {format_usd(request.saved)}\r\n"
     tokens = "" if request.usage is None else f"X-WatchLLM-Tokens-Saved: {request.usage.total}\r\n"
@@ -46,8 +45,9 @@ def hit_head(request: Request, content_type: str = JSON) -> bytes:
         f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\nX-WatchLLM-Cache: {request.cache}\r\n"
         f"X-WatchLLM-Cache-Age: {request.entry_age}\r\nX-WatchLLM-Cost-USD: 0.000000\r\n{saved}{tokens}"
         f"X-WatchLLM-Provider: {target.provider if target else ''}\r\nX-WatchLLM-Model: {request.model}\r\n"
-        f"X-WatchLLM-Latency-Ms: {total:.3f}\r\nX-WatchLLM-Overhead-Ms: {total - upstream:.3f}\r\n"
-        f"Server-Timing: auth;dur={auth:.3f}, cache;dur={cache:.3f}, total;dur={total:.3f}\r\n"
+        f"X-WatchLLM-Latency-Ms: {total}\r\nX-WatchLLM-Overhead-Ms: {overhead}\r\n"
+        f"Server-Timing: auth;dur={(authenticated - began) * 1000:.3f}, "
+        f"cache;dur={(request.looked_up - authenticated) * 1000:.3f}, total;dur={total}\r\n"
     ).encode("latin-1")
 
 

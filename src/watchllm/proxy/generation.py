@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import asyncio
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
-from watchllm.cache.bypass import bypass_reason
 from watchllm.cache.entry import NEVER, Entry
 from watchllm.domain import json_body
-from watchllm.domain.errors import BadRequest, GatewayError, ProviderFailed, TimedOut
+from watchllm.domain.errors import GatewayError, ProviderFailed, TimedOut
 from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import BYPASS, HIT, HIT_STALE, MISS
 from watchllm.providers.openai.endpoints import Endpoint
 from watchllm.proxy import egress
+from watchllm.proxy.asked import Asked
 from watchllm.proxy.directives import Directives, directives
 from watchllm.proxy.intake import json_bytes
-from watchllm.proxy.lookup import Lookup, request_key
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.stream import StreamedAnswer
@@ -31,126 +30,121 @@ from watchllm.routing.resolve import Target
 from watchllm.wire.client import Upload
 from watchllm.wire.types import Call, ResponseSink, WireError
 
+
 async def generate(services: Services, request: Request, endpoint: Endpoint) -> None:
     """Answer one request to a cached endpoint. Raises GatewayError for what is refused or failed."""
     exchange = request.exchange
     headers = exchange.headers
-    request.principal = principal = services.tenants.authenticate(headers, request.wall_ns / 1e9)
+    tenants = services.tenants
+    request.principal = principal = tenants.authenticate(headers, request.wall_ns / 1e9)
     request.authenticated = perf_counter()
     principal.require("inference")
+    tenant = principal.tenant
 
     body = json_bytes(exchange, services.limits.max_body_bytes)
-    document = json_body.parse(body)
-    streamed = request.streamed = _wants_stream(document, endpoint)
-    target = request.target = principal.tenant.target(_model(document))
-    request.model = target.model
+    wishes = request.directives = directives(headers, tenant.settings, embeddings=endpoint.family == "embeddings")
+    asked, document = tenants.reader.read(tenant, endpoint, body, headers, exchange.query, wishes.user)
+    request.target = asked.target
+    request.model = asked.target.model
+    request.streamed = asked.streamed
 
-    wishes = request.directives = directives(
-        headers, principal.tenant.settings, embeddings=endpoint.family == "embeddings"
-    )
-    lookup = None
-    if wishes.bypass or bypass_reason(document) is not None:
-        request.cache = BYPASS
-    else:
-        request.cache = MISS
-        lookup = request_key(services, request, endpoint, document, body)
-    entry = services.cache.get(lookup.partition, lookup.key) if lookup is not None and wishes.read else None
+    key = None if wishes.bypass else asked.key
+    request.cache = BYPASS if key is None else MISS
+    entry = services.cache.get(tenant.partition, key) if key is not None and wishes.read else None
     request.looked_up = perf_counter()
     if entry is not None and _answers(entry, wishes, request.wall_ms):
-        serve_entry(services, request, endpoint, entry, document, HIT)
+        serve_entry(services, request, endpoint, entry, HIT, include_usage=asked.include_usage)
         return
     if wishes.only_if_cached:
-        raise TimedOut("The answer is not in the cache, and only-if-cached forbids to ask upstream.", code="not_in_cache")
-    if not wishes.store:
-        lookup = None
+        raise TimedOut(
+            "The answer is not in the cache, and only-if-cached forbids to ask upstream.", code="not_in_cache"
+        )
 
+    stale = entry if entry is not None and _may_be_stale(entry, wishes, request.wall_ms) else None
+    document = document or json_body.parse(body)
+    call = UpstreamCall(endpoint, asked, body, document, key if wishes.store else None, stale is not None)
     try:
-        if streamed:
-            await _stream(services, request, endpoint, target, document, body, lookup)
+        if asked.streamed:
+            await _stream(services, request, call)
         else:
-            await _answer_whole(services, request, endpoint, target, document, body, lookup)
+            await _answer_whole(services, request, call)
     except GatewayError as error:
-        if entry is None or error.status < 500 or not _may_be_stale(entry, wishes, request.wall_ms):
+        if stale is None or error.status < 500 or exchange.started:
             raise
-        serve_entry(services, request, endpoint, entry, document, HIT_STALE)
+        serve_entry(services, request, endpoint, stale, HIT_STALE, include_usage=asked.include_usage)
+
+
+class UpstreamCall(NamedTuple):
+    """What a call upstream needs to know of its request; `key` is where to store the answer, None = nowhere.
+
+    `has_stale`: an expired entry answers instead when upstream fails.
+    """
+
+    endpoint: Endpoint
+    asked: Asked
+    body: bytes
+    document: dict[str, Any]
+    key: bytes | None
+    has_stale: bool
 
 
 def serve_entry(
-    services: Services, request: Request, endpoint: Endpoint, entry: Entry, document: dict[str, Any], kind: str
+    services: Services, request: Request, endpoint: Endpoint, entry: Entry, kind: str, *, include_usage: bool
 ) -> None:
     """Answer from a stored entry, as a stream where one was asked for."""
+    exchange = request.exchange
     request.cache = kind
     request.entry_age = max(0, (request.wall_ms - entry.created_ms) // 1000)
     request.usage = entry.usage
     request.cost = 0
     request.saved = entry.cost
-    if request.streamed:
-        head = egress.hit_head(request, egress.EVENT_STREAM)
-        body = endpoint.replay(entry.body, include_usage=_asked_for_usage(document))
+    if not request.streamed:
+        head = egress.hit_head(request)
         services.settlement.settle(request, 200, "complete")
-        if request.exchange.http_1_0:
-            request.exchange.respond(200, head, body)
-            return
-        request.exchange.start(200, head)
-        request.exchange.write(body)
-        request.exchange.finish()
+        exchange.respond(200, head, entry.body)
         return
-    head = egress.hit_head(request)
+    head = egress.hit_head(request, egress.EVENT_STREAM)
+    body = endpoint.replay(entry.body, include_usage=include_usage)
     services.settlement.settle(request, 200, "complete")
-    request.exchange.respond(200, head, entry.body)
+    exchange.start(200, head)
+    exchange.write(body)
+    exchange.finish()
 
 
-async def _answer_whole(
-    services: Services,
-    request: Request,
-    endpoint: Endpoint,
-    target: Target,
-    document: dict[str, Any],
-    body: bytes,
-    lookup: Lookup | None,
-) -> None:
-    upstream_body = endpoint.upstream_body(document, body, target.model, include_usage=False)
+async def _answer_whole(services: Services, request: Request, call: UpstreamCall) -> None:
+    endpoint, target = call.endpoint, call.asked.target
+    upstream_body = endpoint.upstream_body(call.document, call.body, target.model, include_usage=False)
     answer = await call_whole(services, request, target, endpoint.path, upstream_body)
     if answer.status != 200:
-        refuse_upstream_status(request, answer)
-        services.settlement.settle(request, answer.status, "error")
-        request.exchange.respond(answer.status, _head_of(request, answer), answer.body)
+        _pass_status_on(services, request, answer, call)
         return
-    verdict = endpoint.judge(answer.body, document)
+    verdict = endpoint.judge(answer.body, call.document)
     if not verdict.readable:
         raise ProviderFailed("The provider's answer is not JSON of the expected form; check its base URL.")
     account(services, request, target, verdict.usage)
     head = _head_of(request, answer)
     services.settlement.settle(request, 200, "complete")
     request.exchange.respond(200, head, answer.body)
-    if lookup is not None and verdict.storable:
-        store(services, request, endpoint, target, lookup, answer.body)
+    if call.key is not None and verdict.storable:
+        store(services, request, call.endpoint, target, call.key, answer.body)
 
 
-async def _stream(
-    services: Services,
-    request: Request,
-    endpoint: Endpoint,
-    target: Target,
-    document: dict[str, Any],
-    body: bytes,
-    lookup: Lookup | None,
-) -> None:
-    add_usage = not _asked_for_usage(document) and target.vendor.stream_usage
-    upstream_body = endpoint.upstream_body(document, body, target.model, include_usage=add_usage)
+async def _stream(services: Services, request: Request, call: UpstreamCall) -> None:
+    endpoint, target = call.endpoint, call.asked.target
+    add_usage = not call.asked.include_usage and target.vendor.stream_usage and endpoint.takes_usage(call.document)
+    upstream_body = endpoint.upstream_body(call.document, call.body, target.model, include_usage=add_usage)
     done: asyncio.Future[Answer | None] = services.loop.create_future()
-    relay = StreamedAnswer(services, request, endpoint.assembler(document), done, strip_usage=add_usage)
+    relay = StreamedAnswer(services, request, endpoint.assembler(call.document), done, strip_usage=add_usage)
     relay.call = await send(services, request, target, endpoint.path, upstream_body, relay)
     answer = await done
     if answer is not None:  # upstream answered with something else than a stream
-        refuse_upstream_status(request, answer)
         if answer.status == 200:
             raise ProviderFailed("The provider did not answer with an event stream, though one was asked for.")
-        services.settlement.settle(request, answer.status, "error")
-        request.exchange.respond(answer.status, _head_of(request, answer), answer.body)
+        _pass_status_on(services, request, answer, call)
         return
-    if lookup is not None and relay.completion is not None and endpoint.judge(relay.completion, document).storable:
-        store(services, request, endpoint, target, lookup, relay.completion)
+    completion = relay.completion
+    if call.key is not None and completion is not None and endpoint.judge(completion, call.document).storable:
+        store(services, request, endpoint, target, call.key, completion)
 
 
 async def call_whole(
@@ -206,11 +200,10 @@ def account(services: Services, request: Request, target: Target, usage: TokenUs
         request.cost = price.cost(usage)
 
 
-def store(
-    services: Services, request: Request, endpoint: Endpoint, target: Target, lookup: Lookup, body: bytes
-) -> None:
+def store(services: Services, request: Request, endpoint: Endpoint, target: Target, key: bytes, body: bytes) -> None:
     """Keep a complete answer, unless an invalidation came since its call began."""
-    assert request.directives is not None and request.principal is not None
+    assert request.directives is not None
+    assert request.principal is not None
     ttl = request.directives.ttl
     now = services.now_ms()
     entry = Entry(
@@ -224,7 +217,7 @@ def store(
         request.principal.key.id,
         body,
     )
-    services.cache.put(lookup.partition, lookup.key, entry, request.wall_ms)
+    services.cache.put(request.principal.tenant.partition, key, entry, request.wall_ms)
 
 
 def status_refusal(status: int) -> GatewayError | None:
@@ -240,41 +233,23 @@ def status_refusal(status: int) -> GatewayError | None:
     return None
 
 
-def refuse_upstream_status(request: Request, answer: Answer) -> None:
-    """Raise for statuses that must not reach the client as they are; note the error code of the others."""
+def _pass_status_on(services: Services, request: Request, answer: Answer, call: UpstreamCall) -> None:
+    """Answer with the provider's own status and body, or raise where they must not reach the client."""
     refusal = status_refusal(answer.status)
     if refusal is not None:
         raise refusal
+    if answer.status >= 500 and call.has_stale:
+        raise ProviderFailed(f"The provider answered with status {answer.status}.")
     if answer.status >= 400:
         request.error = "provider_error" if answer.status >= 500 else "upstream_refused"
+    head = _head_of(request, answer)
+    services.settlement.settle(request, answer.status, "error" if answer.status >= 400 else "complete")
+    request.exchange.respond(answer.status, head, answer.body)
 
 
 def _head_of(request: Request, answer: Answer) -> bytes:
     content_type = answer.header(b"content-type").decode("latin-1") or egress.JSON
     return egress.answer_head(request, content_type, answer.headers)
-
-
-def _model(document: dict[str, Any]) -> str:
-    model = document.get("model")
-    if type(model) is not str:
-        raise BadRequest("Name a model in the field 'model', for example gpt-4o-mini.", param="model")
-    return model
-
-
-def _wants_stream(document: dict[str, Any], endpoint: Endpoint) -> bool:
-    stream = document.get("stream")
-    if stream is None or stream is False:
-        return False
-    if stream is not True:
-        raise BadRequest("The field 'stream' is true or false.", param="stream")
-    if not endpoint.streams:
-        raise BadRequest("This endpoint does not stream; leave the field 'stream' out.", param="stream")
-    return True
-
-
-def _asked_for_usage(document: dict[str, Any]) -> bool:
-    options = document.get("stream_options")
-    return type(options) is dict and options.get("include_usage") is True
 
 
 def _answers(entry: Entry, wishes: Directives, now_ms: int) -> bool:

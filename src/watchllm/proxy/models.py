@@ -12,7 +12,7 @@ from watchllm.proxy import egress
 from watchllm.proxy.generation import call_whole
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
-from watchllm.proxy.tenants import Tenant
+from watchllm.proxy.tenant import Tenant
 from watchllm.routing.resolve import SIMULATOR
 
 SIMULATED_MODELS = ("echo",)
@@ -24,7 +24,9 @@ async def listing(services: Services, request: Request) -> None:
     found = []
     for target in tenant.router.usable(tenant.project, test_key=tenant.test):
         provider = target.provider
-        known = SIMULATED_MODELS if provider == SIMULATOR else [row.model for row in services.tenants.price_rows(provider)]
+        known = (
+            SIMULATED_MODELS if provider == SIMULATOR else [row.model for row in services.tenants.price_rows(provider)]
+        )
         for model in known:
             name = model if tenant.router.is_family_name(model, provider) else f"{provider}/{model}"
             if model and _allowed(tenant, name):

@@ -32,7 +32,17 @@ _STATELESS = frozenset(
 )
 # These administer the provider's account: users, keys, bills. They never pass.
 _ADMINISTRATION = frozenset(
-    (b"admin", b"api_keys", b"billing", b"dashboard", b"organization", b"organizations", b"projects", b"usage", b"users")
+    (
+        b"admin",
+        b"api_keys",
+        b"billing",
+        b"dashboard",
+        b"organization",
+        b"organizations",
+        b"projects",
+        b"usage",
+        b"users",
+    )
 )
 _METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE"))
 
@@ -51,7 +61,7 @@ async def pass_through(services: Services, request: Request) -> None:
     target = request.target = tenant.router.default(tenant.project, test_key=tenant.test)
     if path not in _STATELESS and target.own_key is None and not tenant.test:
         raise Forbidden(
-            "This path keeps objects at the provider, which projects that share a provider key would see of each other. "
+            "This path keeps objects at the provider, and projects that share a provider key would see each other's. "
             "Add the project's own key with `watchllm provider-key add`.",
             code="own_provider_key_required",
         )

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from watchllm.cache.entry import ExactStore
-from watchllm.cache.key import KeyHash
 from watchllm.proxy.settle import Counters, Settlement
 from watchllm.proxy.tenants import Tenants
 from watchllm.proxy.upstream import Destinations
@@ -38,17 +37,6 @@ class Services:
     timeouts: Timeouts
     dependencies: Callable[[], dict[str, str]]
     """The state of each dependency by name: `ok`, or what is wrong with it."""
-    _key_hash: KeyHash | None = None
-    _key_hash_secret: bytes = b""
-
-    @property
-    def key_hash(self) -> KeyHash:
-        """The cache's keyed hash; its secret comes with the snapshot."""
-        secret = self.tenants.hash_key
-        if self._key_hash is None or secret is not self._key_hash_secret:
-            self._key_hash = KeyHash(secret)
-            self._key_hash_secret = secret
-        return self._key_hash
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 from time import perf_counter
@@ -30,12 +31,7 @@ class Counters:
     def add(self, event: UsageEvent) -> None:
         self.requests[event.endpoint, event.cache, event.status] += 1
         latency = event.latency_us
-        for bucket, bound in enumerate(LATENCY_BOUNDS_US):
-            if latency <= bound:
-                self.latency[bucket] += 1
-                break
-        else:
-            self.latency[-1] += 1
+        self.latency[bisect_left(LATENCY_BOUNDS_US, latency)] += 1
         self.latency_sum_us += latency
         self.overhead_sum_us += event.overhead_us
         self.cost_nanos += event.cost or 0

@@ -6,73 +6,20 @@ revoked key is refused by the very next request.
 
 from __future__ import annotations
 
-from hashlib import blake2b
-
-from watchllm.cache.canonical import Defaults
+from watchllm.cache.key import KeyHash
 from watchllm.domain import keys
-from watchllm.domain.errors import Forbidden, GatewayError, Unauthorized
-from watchllm.domain.snapshot import KeyRecord, PriceRow, ProjectRecord, SnapshotReader, Vendor
+from watchllm.domain.errors import GatewayError, Unauthorized
+from watchllm.domain.snapshot import PriceRow, SnapshotReader
 from watchllm.domain.usage import ModelPrice
-from watchllm.routing.resolve import InstanceCredential, Router, Target
+from watchllm.providers.prices import find
+from watchllm.proxy.asked import Reader
+from watchllm.proxy.tenant import Principal, Tenant
+from watchllm.routing.resolve import InstanceCredential, Router
 
 _MAX_REMEMBERED = 10_000
-_MAX_TARGETS = 256
 _BEARER = b"bearer "
-
-
-class Tenant:
-    """A project as one version of the snapshot shows it, for live or for test keys.
-
-    `partition` (16 bytes) is the project's part of every cache key; test keys have one of their own.
-    """
-
-    __slots__ = ("_defaults", "partition", "project", "router", "settings", "targets", "test")
-
-    def __init__(self, project: ProjectRecord, *, test: bool, router: Router) -> None:
-        self.project = project
-        self.settings = project.settings
-        self.test = test
-        self.router = router
-        self.partition = partition_of(project.id, test=test)
-        self.targets: dict[str, Target] = {}
-        self._defaults: dict[tuple[str, str], Defaults] = {}
-
-    def defaults(self, vendor: Vendor, family: str) -> Defaults:
-        """What a vendor's row declares to mean the same when left out."""
-        known = self._defaults.get((vendor.name, family))
-        if known is None:
-            known = Defaults(vendor.defaults.get(family), vendor.nullable.get(family, ()))
-            self._defaults[vendor.name, family] = known
-        return known
-
-    def target(self, model: str) -> Target:
-        """Where `model` leads; raises what Router.resolve raises. Only successes are remembered."""
-        target = self.targets.get(model)
-        if target is None:
-            target = self.router.resolve(model, self.project, test_key=self.test)
-            if len(self.targets) >= _MAX_TARGETS:
-                self.targets.clear()
-            self.targets[model] = target
-        return target
-
-
-class Principal:
-    """An authenticated key and its tenant."""
-
-    __slots__ = ("key", "scopes", "tenant")
-
-    def __init__(self, key: KeyRecord, tenant: Tenant) -> None:
-        self.key = key
-        self.scopes = frozenset(key.scopes)
-        self.tenant = tenant
-
-    def require(self, scope: str) -> None:
-        """Raise Forbidden unless the key has `scope`."""
-        if scope not in self.scopes:
-            raise Forbidden(
-                f"This key lacks the scope {scope}; make one with `watchllm key create --scope {scope}`.",
-                code="scope_missing",
-            )
+# Before the first publication no key is known, so nothing is ever hashed under this.
+_UNPUBLISHED = bytes(32)
 
 
 class Tenants:
@@ -87,7 +34,8 @@ class Tenants:
         self._prices: dict[str, tuple[PriceRow, ...]] = {}
         self._model_prices: dict[tuple[str, str], ModelPrice | None] = {}
         self._router = Router((), instance)
-        self.hash_key = b""
+        self.key_hash = KeyHash(_UNPUBLISHED)
+        self.reader = Reader(self.key_hash)
 
     @property
     def version(self) -> int:
@@ -116,8 +64,6 @@ class Tenants:
         try:
             return self._model_prices[key]
         except KeyError:
-            from watchllm.providers.prices import find
-
             price = find(self.price_rows(provider), model)
             if len(self._model_prices) >= _MAX_REMEMBERED:
                 self._model_prices.clear()
@@ -140,7 +86,8 @@ class Tenants:
         self._prices.clear()
         self._model_prices.clear()
         self._router = Router(self._reader.vendors(), self._instance)
-        self.hash_key = self._reader.secret("cache_hash") or b""
+        self.key_hash = KeyHash(self._reader.secret("cache_hash") or _UNPUBLISHED)
+        self.reader = Reader(self.key_hash)
         self._version = version
 
     def _look_up(self, credential: bytes) -> Principal:
@@ -160,11 +107,6 @@ class Tenants:
             self._tenants.clear()
         self._principals[credential] = principal
         return principal
-
-
-def partition_of(project_id: str, *, test: bool) -> bytes:
-    """The 16 bytes that set a project's cache entries apart from all others."""
-    return blake2b(project_id.encode(), digest_size=16, person=b"test" if test else b"live").digest()
 
 
 def _one_credential(authorization: bytes | None, api_key: bytes | None) -> bytes:

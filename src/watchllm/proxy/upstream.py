@@ -181,7 +181,7 @@ def _credential_line(vendor: Vendor, secret: str) -> bytes:
 
 def _cannot_open(target: Target) -> GatewayError:
     return Forbidden(
-        f"The stored key of {target.provider} cannot be opened with this proxy's WATCHLLM_SECRET_KEY; add the key again "
-        "or restore the secret.",
+        f"The stored key of {target.provider} cannot be opened with this proxy's WATCHLLM_SECRET_KEY; add the key "
+        "again or restore the secret.",
         code="provider_key_missing",
     )

@@ -33,7 +33,8 @@ class Handler(Protocol):
     def on_request(self, exchange: Exchange) -> None:
         """The request is complete (BUFFER) or its head is (STREAM: set `on_data` and `on_end` before returning).
 
-        A short STREAM request that was sent ahead of an earlier answer comes whole: see `body_complete`. May answer at once, synchronously, or keep the exchange and answer later.
+        A short STREAM request that was sent ahead of an earlier answer comes whole: see `body_complete`. May answer at
+        once, synchronously, or keep the exchange and answer later.
         """
         ...
 

@@ -87,7 +87,7 @@ class Server:
         for connection in self._connections:
             connection.drain()
         end = self.now() + seconds
-        while any(connection.busy for connection in self._connections) and self.now() < end:
+        while any(connection.busy for connection in self._connections) and self.now() < end:  # noqa: ASYNC110
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
         await self.close()
 
@@ -99,7 +99,7 @@ class Server:
         for connection in list(self._connections):
             connection.close_idle()
         end = self.now() + 1.0
-        while self._connections and self.now() < end:
+        while self._connections and self.now() < end:  # noqa: ASYNC110  (as in `drain`: rare, and bounded)
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
         for connection in list(self._connections):
             connection.abort()
@@ -130,7 +130,9 @@ class Server:
 
     def report(self, error: BaseException) -> None:
         """A handler raised: that is a bug, and the loop's exception handler is told."""
-        self.loop.call_exception_handler({"message": "a request handler raised", "exception": error.__context__ or error})
+        self.loop.call_exception_handler(
+            {"message": "a request handler raised", "exception": error.__context__ or error}
+        )
 
     # --- details -----------------------------------------------------------------------------------------------------
 

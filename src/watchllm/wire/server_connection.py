@@ -36,8 +36,8 @@ class ServerConnection(asyncio.Protocol):
     __slots__ = (
         "_active",
         "_body",
-        "_body_bytes",
         "_body_began",
+        "_body_bytes",
         "_closing",
         "_continue_due",
         "_discarding",
@@ -136,10 +136,8 @@ class ServerConnection(asyncio.Protocol):
             return
         if self._refusal is not None:
             return
-        if self._receiving is not None:
+        if self._receiving is not None and self._reading:
             self._move_body_deadline()
-        elif self._head_bytes and self._active is None and self.deadline == _NO_DEADLINE:
-            self.deadline = self._server.now() + self._server.limits.header_timeout
         if self._head_bytes > self._server.limits.max_head_bytes:  # of a head, of trailers or between chunks
             self._refuse_in_turn(_head_too_large(), self._receiving)
         elif self._waiting and self._waiting_bytes > _READ_AHEAD_BYTES:
@@ -207,14 +205,12 @@ class ServerConnection(asyncio.Protocol):
         if self._body_bytes > self._server.limits.max_body(exchange.streaming_body):
             self._refuse_in_turn(_body_too_large(self._server.limits.max_body(exchange.streaming_body)), exchange)
         elif exchange.streaming_body:
-            self._move_body_deadline()
             if exchange.on_data is not None and not exchange.finished:
                 exchange.on_data(data)
         elif not self.hold(exchange, len(data)):
             self._refuse_in_turn(_memory_full(), exchange)
         else:
             self._body.append(data)
-            self._move_body_deadline()
 
     def on_message_complete(self) -> None:
         exchange = self._receiving
@@ -342,7 +338,6 @@ class ServerConnection(asyncio.Protocol):
     def _begin_body(self, exchange: Exchange) -> None:
         self._body_bytes = 0
         self._body_began = self._server.now()
-        self._move_body_deadline()
         mode = self._server.handler.body_mode(exchange)
         streaming = mode is BodyMode.STREAM
         length = exchange.headers.get(b"content-length")
@@ -440,7 +435,7 @@ class ServerConnection(asyncio.Protocol):
         return self._active is None and self._receiving is None and self._head_bytes == 0 and not self._waiting
 
     def _move_body_deadline(self) -> None:
-        """A body has to keep coming and to reach a lowest average rate, so that dripping bytes hold nothing for long."""
+        """A body has to keep coming and to reach a lowest average rate, so that dripping holds nothing for long."""
         if self.writable and (self._active is None or self._active is self._receiving):
             grace = self._server.limits.body_grace
             latest = self._body_began + grace + self._body_bytes / _LOWEST_BODY_RATE

@@ -1,0 +1,77 @@
+"""The exact cache of this host as its operators use it, from a process that is no proxy: sizes, and purges that are in
+force on every running proxy when they return."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lmdb
+
+from watchllm.cache.entry import CacheStats, InvalidationFilter
+from watchllm.configuration import Configuration
+from watchllm.control import vendors
+from watchllm.proxy import cache_api
+from watchllm.proxy.tenant import partition_of
+from watchllm.routing.resolve import Router
+from watchllm.stores import home
+from watchllm.stores.lmdb.cache import LmdbExactStore
+
+CACHE_FOLDER = "cache"
+
+
+class CacheAdmin:
+    """A project's entries are those of its live keys and, apart from them, those of its test keys."""
+
+    def __init__(self, store: LmdbExactStore) -> None:
+        self._store = store
+
+    def totals(self) -> CacheStats | str:
+        """All projects together (`by_kind` is empty), or why they cannot be told just now."""
+        try:
+            counters = self._store.counters()
+        except lmdb.Error as error:
+            # A proxy may have enlarged the file: a look-up that fails makes this store adopt the new size.
+            asyncio.run(self._store.stats(partition_of("", test=False)))
+            return f"the cache cannot be read: {error}"
+        return CacheStats(counters["entries"], counters["bytes"], {}, self._store.max_bytes)
+
+    def stats(self, project_id: str, *, test: bool) -> CacheStats:
+        return asyncio.run(self._store.stats(partition_of(project_id, test=test)))
+
+    def purge(self, project_id: str, what: InvalidationFilter) -> int:
+        """Forget what matches, of live and of test keys; the number forgotten.
+
+        The file's own records see to the proxies: each reads them with its next look-up. Raises Unavailable.
+        """
+
+        async def both() -> int:
+            return sum(
+                [await self._store.invalidate(partition_of(project_id, test=test), what) for test in (False, True)]
+            )
+
+        return asyncio.run(both())
+
+
+def invalidation_filter(document: dict[str, Any]) -> InvalidationFilter:
+    """`{model?, kind?, before?}` as `/v1/cache/invalidate` reads it; nothing given: everything. Raises BadRequest."""
+    known = Router(vendors.vendors(), {})
+    return cache_api.invalidation_filter(document or {"all": True}, known.without_provider)
+
+
+@contextmanager
+def open_cache(configuration: Configuration) -> Iterator[CacheAdmin]:
+    """The cache, made if it is missing. Raises HomeUnusable or StoreBroken."""
+    home.prepare(configuration.home)
+    store = LmdbExactStore.open(
+        configuration.home / CACHE_FOLDER, max_bytes=configuration.cache_max_bytes, now_ms=_now_ms
+    )
+    try:
+        yield CacheAdmin(store)
+    finally:
+        store.close()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

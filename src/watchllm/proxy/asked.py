@@ -1,0 +1,117 @@
+"""What a request asks for, read from its body once: where it leads and which entry of the cache answers it.
+
+Reading costs a parse, a canonical form and a keyed hash. What was read of a body is remembered under the body's own
+keyed hash, so that a request which comes again word for word pays for that alone. Nothing of its content is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from watchllm.cache.bypass import bypass_reason
+from watchllm.cache.canonical import canonical_form, is_plain
+from watchllm.cache.key import KeyHash, answer_headers
+from watchllm.cache.key import Target as KeyTarget
+from watchllm.domain import json_body
+from watchllm.domain.errors import BadRequest
+from watchllm.providers.openai.endpoints import Endpoint
+from watchllm.proxy.tenant import Tenant
+from watchllm.routing.resolve import Target
+
+_MOST_REMEMBERED = 16_384
+# A request with one of these, with a query string or with a user of its own is read anew: they are part of the key.
+_ANSWER_HEADERS = frozenset((b"anthropic-version", b"anthropic-beta", b"openai-beta"))
+
+
+class Asked(NamedTuple):
+    """`key` is the 32-byte key of the answer in the tenant's partition of the cache, None = BYPASS."""
+
+    target: Target
+    streamed: bool
+    include_usage: bool
+    key: bytes | None
+
+
+class Reader:
+    """Reads requests under one version of the snapshot; what it remembers is bounded in number."""
+
+    __slots__ = ("_key_hash", "_remembered")
+
+    def __init__(self, key_hash: KeyHash) -> None:
+        self._key_hash = key_hash
+        self._remembered: dict[bytes, Asked] = {}
+
+    def read(
+        self,
+        tenant: Tenant,
+        endpoint: Endpoint,
+        body: bytes,
+        headers: dict[bytes, bytes],
+        query: bytes,
+        user: str | None,
+    ) -> tuple[Asked, dict[str, Any] | None]:
+        """What `body` asks for, and the parsed body where it had to be parsed for that.
+
+        `user` is part of the key where the cache's scope is the user. Raises BadRequest, Forbidden or NotFound.
+        """
+        if query or user is not None or not _ANSWER_HEADERS.isdisjoint(headers):
+            return self._read(tenant, endpoint, body, headers, query, user)
+        digest = self._key_hash.digest(tenant.partition, endpoint.name, body)
+        asked = self._remembered.get(digest)
+        if asked is not None:
+            return asked, None
+        asked, document = self._read(tenant, endpoint, body, headers, query, user)
+        if len(self._remembered) >= _MOST_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[digest] = asked
+        return asked, document
+
+    def _read(
+        self,
+        tenant: Tenant,
+        endpoint: Endpoint,
+        body: bytes,
+        headers: dict[bytes, bytes],
+        query: bytes,
+        user: str | None,
+    ) -> tuple[Asked, dict[str, Any]]:
+        document = json_body.parse(body)
+        streamed = _wants_stream(document, endpoint)
+        target = tenant.target(_model(document))
+        key = None
+        if bypass_reason(document) is None:
+            key = self._key_hash.key(
+                tenant.project.id,
+                user,
+                endpoint.family,
+                KeyTarget(target.provider, target.base_url, target.model),
+                () if _ANSWER_HEADERS.isdisjoint(headers) else answer_headers(list(headers.items())),
+                query,
+                canonical_form(
+                    document, plain=is_plain(body), defaults=tenant.defaults(target.vendor, endpoint.family)
+                ),
+            )
+        return Asked(target, streamed, _wants_usage(document), key), document
+
+
+def _model(document: dict[str, Any]) -> str:
+    model = document.get("model")
+    if type(model) is not str:
+        raise BadRequest("Name a model in the field 'model', for example gpt-4o-mini.", param="model")
+    return model
+
+
+def _wants_stream(document: dict[str, Any], endpoint: Endpoint) -> bool:
+    stream = document.get("stream")
+    if stream is None or stream is False:
+        return False
+    if stream is not True:
+        raise BadRequest("The field 'stream' is true or false.", param="stream")
+    if not endpoint.streams:
+        raise BadRequest("This endpoint does not stream; leave the field 'stream' out.", param="stream")
+    return True
+
+
+def _wants_usage(document: dict[str, Any]) -> bool:
+    options = document.get("stream_options")
+    return type(options) is dict and options.get("include_usage") is True

@@ -1,0 +1,72 @@
+"""An authenticated key and its project, as one version of the snapshot shows them."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from watchllm.cache.canonical import Defaults
+from watchllm.domain.errors import Forbidden
+from watchllm.domain.snapshot import KeyRecord, ProjectRecord, Vendor
+from watchllm.routing.resolve import Router, Target
+
+_MAX_TARGETS = 256
+
+
+class Tenant:
+    """A project as one version of the snapshot shows it, for live or for test keys.
+
+    `partition` (16 bytes) is the project's part of every cache key; test keys have one of their own.
+    """
+
+    __slots__ = ("_defaults", "partition", "project", "router", "settings", "targets", "test")
+
+    def __init__(self, project: ProjectRecord, *, test: bool, router: Router) -> None:
+        self.project = project
+        self.settings = project.settings
+        self.test = test
+        self.router = router
+        self.partition = partition_of(project.id, test=test)
+        self.targets: dict[str, Target] = {}
+        self._defaults: dict[tuple[str, str], Defaults] = {}
+
+    def defaults(self, vendor: Vendor, family: str) -> Defaults:
+        """What a vendor's row declares to mean the same when left out."""
+        known = self._defaults.get((vendor.name, family))
+        if known is None:
+            known = Defaults(vendor.defaults.get(family), vendor.nullable.get(family, ()))
+            self._defaults[vendor.name, family] = known
+        return known
+
+    def target(self, model: str) -> Target:
+        """Where `model` leads; raises what Router.resolve raises. Only successes are remembered."""
+        target = self.targets.get(model)
+        if target is None:
+            target = self.router.resolve(model, self.project, test_key=self.test)
+            if len(self.targets) >= _MAX_TARGETS:
+                self.targets.clear()
+            self.targets[model] = target
+        return target
+
+
+class Principal:
+    """An authenticated key and its tenant."""
+
+    __slots__ = ("key", "scopes", "tenant")
+
+    def __init__(self, key: KeyRecord, tenant: Tenant) -> None:
+        self.key = key
+        self.scopes = frozenset(key.scopes)
+        self.tenant = tenant
+
+    def require(self, scope: str) -> None:
+        """Raise Forbidden unless the key has `scope`."""
+        if scope not in self.scopes:
+            raise Forbidden(
+                f"This key lacks the scope {scope}; make one with `watchllm key create --scope {scope}`.",
+                code="scope_missing",
+            )
+
+
+def partition_of(project_id: str, *, test: bool) -> bytes:
+    """The 16 bytes that set a project's cache entries apart from all others."""
+    return blake2b(project_id.encode(), digest_size=16, person=b"test" if test else b"live").digest()

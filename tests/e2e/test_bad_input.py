@@ -1,4 +1,4 @@
-"""Bad HTTP: each gets the right 4xx in OpenAI's form, or a closed connection where no answer is safe; and on it goes."""
+"""Bad HTTP gets the right 4xx in OpenAI's form, or a closed connection where no answer is safe; and on it goes."""
 
 from collections.abc import Iterator
 

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from watchllm.cli import config, db, doctor, key, processes, project, provider_key, sim
+from watchllm.cli import cache, config, console, db, doctor, key, processes, project, provider_key, sim
 
 
 class Program(TyperGroup):
@@ -36,10 +36,12 @@ app = typer.Typer(
 app.add_typer(project.app, name="project")
 app.add_typer(key.app, name="key")
 app.add_typer(provider_key.app, name="provider-key")
+app.add_typer(cache.app, name="cache")
 app.add_typer(config.app, name="config")
 app.add_typer(db.app, name="db")
 doctor.register(app)
 sim.register(app)
+console.register(app)
 processes.register(app)
 
 

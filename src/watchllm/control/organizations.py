@@ -22,6 +22,11 @@ def first(connection: Connection) -> Organization | None:
     return None if row is None else Organization(row.id, row.name, row.created_ms)
 
 
+def get(connection: Connection, organization_id: str) -> Organization | None:
+    row = connection.execute(select(organizations).where(organizations.c.id == organization_id)).first()
+    return None if row is None else Organization(row.id, row.name, row.created_ms)
+
+
 def create(work: UnitOfWork, name: str) -> Organization:
     organization = Organization(new_id(ORGANIZATION), name, work.now_ms)
     work.connection.execute(insert(organizations).values(msgspec.structs.asdict(organization)))

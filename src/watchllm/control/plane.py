@@ -6,7 +6,7 @@ A call that changes something returns when the change is committed and in force 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from watchllm.control import keys, organizations, projects, provider_keys, users
+from watchllm.control import keys, organizations, outbox, projects, provider_keys, users
 from watchllm.control.database import Database, UnitOfWork
 from watchllm.control.errors import PublicationFailed
 from watchllm.control.publisher import Publisher
@@ -97,6 +97,19 @@ class ControlPlane:
     def authenticate(self, email: str, password: str) -> users.User | None:
         with self.database.reading() as connection:
             return users.authenticate(connection, email, password)
+
+    def user(self, user_id: str) -> users.User | None:
+        with self.database.reading() as connection:
+            return users.get(connection, user_id)
+
+    def organization(self, organization_id: str) -> organizations.Organization | None:
+        with self.database.reading() as connection:
+            return organizations.get(connection, organization_id)
+
+    def has_unpublished(self) -> bool:
+        """Whether a committed change still waits to be published."""
+        with self.database.reading() as connection:
+            return not outbox.is_empty(connection)
 
     def close(self) -> None:
         self.database.close()

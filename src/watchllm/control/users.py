@@ -37,6 +37,11 @@ def create(work: UnitOfWork, organization_id: str, email: str, password: str, ro
     return user
 
 
+def get(connection: Connection, user_id: str) -> User | None:
+    row = connection.execute(select(users).where(users.c.id == user_id)).first()
+    return None if row is None else User(row.id, row.organization_id, row.email, row.role, row.created_ms)
+
+
 def authenticate(connection: Connection, email: str, password: str) -> User | None:
     """The user with this address and password, or None; takes as long for an unknown address as for a known one."""
     from argon2 import PasswordHasher

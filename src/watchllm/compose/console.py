@@ -1,0 +1,171 @@
+"""Builds and runs a console process: the control plane, the publisher's loop and the web application."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import uvicorn
+import uvloop
+
+from watchllm.cache.entry import CacheStats
+from watchllm.compose.cache_admin import open_cache
+from watchllm.compose.control import SNAPSHOT_FOLDER, open_control_plane
+from watchllm.configuration import Configuration
+from watchllm.console.app import create_app
+from watchllm.console.proxies import ProxyStates
+from watchllm.console.services import Console
+from watchllm.console.sessions import Sessions
+from watchllm.console.throttle import SignInThrottle
+from watchllm.domain import ids
+from watchllm.domain.sealing import Sealer
+from watchllm.stores import home
+from watchllm.stores.lmdb.environment import StoreBroken
+from watchllm.stores.lmdb.snapshot import LmdbSnapshotReader
+from watchllm.stores.sockets import socket_folder
+
+_DRAIN_SECONDS = 5
+_ORPHAN_SECONDS = 0.8
+_MOST_CONNECTIONS = 500
+_IDLE_SECONDS = 30
+
+
+def run_console(
+    configuration: Configuration, *, parent: int | None = None, on_ready: Callable[[int], None] | None = None
+) -> int:
+    """Run until SIGTERM or SIGINT, then finish the answers under way; the exit code.
+
+    `parent` is the reading end of a pipe that the supervisor holds open: within a second of its end this process ends
+    too. `on_ready` is called with the port once requests are taken. Raises OSError where the address cannot be had,
+    else what `open_control_plane` raises.
+    """
+    ids.reseed()
+    listener = _listen(configuration.host, configuration.console_port)
+    with listener, _console(configuration) as console:
+        server = _Server(configuration, console, listener, on_ready)
+        if parent is not None:
+            threading.Thread(target=server.end_with, args=(parent,), name="parent", daemon=True).start()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(server.run())
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn with signal handling of our own: its own would end the process by the signal instead of with 0."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        console: Console,
+        listener: socket.socket,
+        on_ready: Callable[[int], None] | None,
+    ) -> None:
+        super().__init__(_uvicorn_configuration(configuration, console))
+        self._listener = listener
+        self._on_ready = on_ready
+        self._ended = threading.Event()
+
+    async def run(self) -> None:  # type: ignore[override]  # uvicorn's own starts a loop; this runs in one.
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        try:
+            await self._serve([self._listener])
+        finally:
+            self._ended.set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._on_ready is not None:
+            self._on_ready(self._listener.getsockname()[1])
+
+    def end_with(self, parent: int) -> None:
+        """Wait, in a thread of its own, for the end of the pipe; end the process whatever it is busy with."""
+        while os.read(parent, 1):
+            pass
+        self.force_exit = True
+        self._stop()
+        if not self._ended.wait(_ORPHAN_SECONDS):
+            os._exit(1)
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+
+def _uvicorn_configuration(configuration: Configuration, console: Console) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(console),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level=logging.WARNING,
+        access_log=False,
+        server_header=False,
+        # `X-Forwarded-For` and `-Proto` count from the proxies named by the operator only.
+        proxy_headers=bool(configuration.trusted_proxies),
+        forwarded_allow_ips=list(configuration.trusted_proxies),
+        ssl_certfile=str(configuration.tls_cert) if configuration.tls_cert else None,
+        ssl_keyfile=str(configuration.tls_key) if configuration.tls_key else None,
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_keep_alive=_IDLE_SECONDS,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+    )
+
+
+@contextmanager
+def _console(configuration: Configuration) -> Iterator[Console]:
+    """The services of the pages, with the publisher at work beside them."""
+    with ExitStack() as stack:
+        plane = stack.enter_context(open_control_plane(configuration, actor="console"))
+        snapshot = LmdbSnapshotReader(configuration.home / SNAPSHOT_FOLDER)
+        stack.callback(snapshot.close)
+        stop = threading.Event()
+        publisher = threading.Thread(target=plane.publisher.run, args=(stop,), name="publisher", daemon=True)
+        publisher.start()
+        stack.callback(publisher.join)
+        stack.callback(stop.set)
+        sealer = Sealer(home.master_secret(configuration.home, configuration.secret_key))
+        secure = bool(configuration.tls_cert) or (configuration.public_url or "").startswith("https:")
+        yield Console(
+            plane=plane,
+            configuration=configuration,
+            sessions=Sessions(sealer.derive("console-session"), time.time),
+            throttle=SignInThrottle(time.monotonic),
+            proxies=ProxyStates(
+                lambda: socket_folder(configuration.home),
+                configuration.admin_addr,
+                sealer.derive("admin-token").hex(),
+            ),
+            cache_totals=_cache_totals(configuration, stack),
+            published_version=snapshot.version,
+            now=time.time,
+            secure=secure,
+        )
+
+
+def _cache_totals(configuration: Configuration, stack: ExitStack) -> Callable[[], CacheStats | str]:
+    try:
+        return stack.enter_context(open_cache(configuration)).totals
+    except StoreBroken as error:
+        # Keys, projects and proxies are there to be seen all the same.
+        reason = str(error)
+        return lambda: reason
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"{host}:{port}: {error.strerror}") from None
+    listener.setblocking(False)
+    return listener

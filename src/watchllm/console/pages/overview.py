@@ -1,0 +1,228 @@
+"""The overview: what is there. Every number comes from the database, the cache file or a proxy's own counters; what
+could not be learnt is said to be unknown."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from watchllm.cache.entry import CacheStats
+from watchllm.configuration import Configuration, mask, mask_url
+from watchllm.console.cookies import console_of
+from watchllm.console.page import render, signed_in, to_sign_in
+from watchllm.console.proxies import ProxyState
+from watchllm.console.services import Console
+from watchllm.control import vendors
+from watchllm.control.keys import Key
+from watchllm.control.projects import Project
+from watchllm.control.provider_keys import SIMULATED, ProviderKey
+from watchllm.control.users import User
+from watchllm.domain.usage_event import BYPASS, HIT, HIT_COALESCED, HIT_PARTIAL, HIT_SEMANTIC, HIT_STALE, MISS
+
+MOST_PROJECTS = 50
+MOST_KEYS = 20
+"""Rows that one page shows; how many there are besides is said, and which command lists them."""
+
+_MEANING = {
+    HIT: "answered from the cache",
+    HIT_SEMANTIC: "answered from the cache, by meaning",
+    HIT_COALESCED: "joined a call already under way",
+    HIT_PARTIAL: "embeddings of which some were known",
+    HIT_STALE: "an expired entry, because upstream failed",
+    MISS: "asked upstream",
+    BYPASS: "not cacheable, or the cache was off",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CacheState:
+    """Requests in one cache state; `share` of all, 0 to 1."""
+
+    name: str
+    meaning: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What changes by itself. `saved_usd` and the rest of the counters since the proxies that run now were started.
+
+    `hit_share`: of the requests that looked into the cache, None when there was none. `pending`: a change is saved but
+    not published.
+    """
+
+    proxies: Sequence[ProxyState]
+    answering: int
+    states: Sequence[CacheState]
+    requests: int
+    hits: int
+    hit_share: float | None
+    unauthenticated: int
+    saved_usd: float
+    cost_usd: float
+    cache: CacheStats | None
+    cache_problem: str
+    version: int
+    pending: bool
+    behind: int
+    read_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectCard:
+    """A project with the newest of its `keys` first; `more_keys` are there besides."""
+
+    project: Project
+    keys: Sequence[Key]
+    more_keys: int
+    provider_keys: Sequence[ProviderKey]
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceProvider:
+    """A provider that every project may use. `masked` empty: no key is set."""
+
+    name: str
+    base_url: str
+    masked: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """`base_url` is what an OpenAI client takes, None when the port is not known; `now_ms` tells expired keys."""
+
+    organization: str
+    base_url: str | None
+    model: str
+    projects: Sequence[ProjectCard]
+    more_projects: int
+    providers: Sequence[InstanceProvider]
+    live: Live
+    now_ms: int
+
+
+async def show(request: Request) -> Response:
+    user = await signed_in(request)
+    if user is None:
+        return to_sign_in()
+    console = console_of(request)
+    live, kept = await asyncio.gather(_live(console), run_in_threadpool(_kept, console, user))
+    organization, cards, more = kept
+    page = Overview(
+        organization=organization,
+        base_url=base_url(console.configuration, request.url.hostname),
+        model="sim/echo",
+        projects=cards,
+        more_projects=more,
+        providers=instance_providers(console.configuration),
+        live=live,
+        now_ms=int(console.now() * 1000),
+    )
+    return render(request, "overview.html", "Overview", page, user=user)
+
+
+async def numbers(request: Request) -> Response:
+    """The part that changes by itself, for the page to renew; 401 when the session has ended."""
+    user = await signed_in(request)
+    if user is None:
+        return Response(status_code=401)
+    return render(request, "live.html", "Overview", await _live(console_of(request)), user=user)
+
+
+def base_url(configuration: Configuration, host_in_use: str | None) -> str | None:
+    """Where clients reach the proxy. A proxy that listens on all addresses is named as the browser names this host."""
+    if configuration.public_url:
+        return f"{configuration.public_url}/v1"
+    if configuration.proxy_port == 0:
+        return None
+    host = configuration.host
+    if host in ("0.0.0.0", "::"):
+        host = host_in_use or "127.0.0.1"
+    scheme = "https" if configuration.tls_cert else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{configuration.proxy_port}/v1"
+
+
+def instance_providers(configuration: Configuration) -> list[InstanceProvider]:
+    """The simulated provider, and those that the operator's environment or file names."""
+    known = {vendor.name: vendor for vendor in vendors.vendors()}
+    rows = []
+    for name, provider in configuration.instance_providers.items():
+        vendor = known.get(name)
+        url = provider.base_url or (vendor.base_url if vendor else "")
+        note = "ready" if provider.api_key else f"no key: set {name.upper()}_API_KEY, or give a project one"
+        if vendor is None:
+            note = "set, but this version cannot call it yet"
+        rows.append(
+            InstanceProvider(name, mask_url(url), mask(provider.api_key or "") if provider.api_key else "", note)
+        )
+    if SIMULATED not in configuration.instance_providers:
+        rows.append(InstanceProvider(SIMULATED, "in the proxy", "", "built in, needs no key, costs nothing"))
+    return rows
+
+
+def summed(states: Sequence[ProxyState]) -> list[CacheState]:
+    """Requests by cache state over all proxies, those with a meaning for the cache only."""
+    counts = {name: sum(state.requests.get(name, 0) for state in states) for name in _MEANING}
+    total = sum(counts.values())
+    return [CacheState(name, _MEANING[name], count, count / total) for name, count in counts.items() if count]
+
+
+async def _live(console: Console) -> Live:
+    states, version, pending, cache = await asyncio.gather(
+        console.proxies.read(),
+        run_in_threadpool(console.published_version),
+        run_in_threadpool(console.plane.has_unpublished),
+        run_in_threadpool(console.cache_totals),
+    )
+    by_state = summed(states)
+    hits = sum(state.count for state in by_state if state.name.startswith(HIT))
+    looked = hits + sum(state.count for state in by_state if state.name == MISS)
+    answering = [state for state in states if state.answers]
+    return Live(
+        proxies=states,
+        answering=len(answering),
+        states=by_state,
+        requests=sum(sum(state.requests.values()) for state in states),
+        hits=hits,
+        hit_share=hits / looked if looked else None,
+        unauthenticated=sum(state.unauthenticated for state in states),
+        saved_usd=sum(state.saved_usd for state in states),
+        cost_usd=sum(state.cost_usd for state in states),
+        cache=cache if isinstance(cache, CacheStats) else None,
+        cache_problem=cache if isinstance(cache, str) else "",
+        version=version,
+        pending=pending,
+        behind=sum(1 for state in answering if (state.snapshot_version or 0) < version),
+        read_at_ms=int(console.now() * 1000),
+    )
+
+
+def _kept(console: Console, user: User) -> tuple[str, list[ProjectCard], int]:
+    """What the user's organization has: its name, its projects, and how many more there are."""
+    organization = console.plane.organization(user.organization_id)
+    projects = [project for project in console.plane.projects() if project.organization_id == user.organization_id]
+    shown = projects[:MOST_PROJECTS]
+    cards = []
+    for project in shown:
+        keys = sorted(console.plane.keys(project.id), key=lambda key: (key.revoked_ms is not None, -key.created_ms))
+        cards.append(
+            ProjectCard(
+                project,
+                keys[:MOST_KEYS],
+                max(0, len(keys) - MOST_KEYS),
+                console.plane.provider_keys(project.id),
+            )
+        )
+    return (organization.name if organization else "unknown"), cards, len(projects) - len(shown)
+
+
+ROUTES = [
+    Route("/", show, methods=["GET"]),
+    Route("/live", numbers, methods=["GET"]),
+]

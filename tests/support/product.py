@@ -158,6 +158,13 @@ class Installation:
         process.wait_until(lambda: _answers(port, "/health/ready"), "being ready", within=60)
         return Gateway(process, port, self)
 
+    def start_console(self, *, environment: Mapping[str, str] | None = None) -> tuple[BackgroundProcess, int]:
+        """Start `watchllm console` on a free port and wait until it answers; the process and the port."""
+        port = free_port()
+        process = self._start("console", environment=environment, WATCHLLM_CONSOLE_PORT=str(port))
+        process.wait_until(lambda: _answers(port, "/health"), "being ready")
+        return process, port
+
     def start_sim(self, *options: str) -> Sim:
         """Start `watchllm sim` on a free port and wait until it answers."""
         port = free_port()

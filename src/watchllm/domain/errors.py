@@ -21,7 +21,7 @@ class GatewayError(Exception):
     """Base of all answers that are not results.
 
     `status` is the HTTP status, `code` the stable name from the contract, `type` OpenAI's error class, `param` the
-    field at fault, `retry_after` seconds for a `Retry-After` header.
+    field at fault, `retry_after` seconds for a `Retry-After` header, `allow` the methods for an `Allow` header.
     """
 
     status = 500
@@ -36,12 +36,14 @@ class GatewayError(Exception):
         param: str | None = None,
         status: int | None = None,
         retry_after: float | None = None,
+        allow: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code or self.default_code
         self.param = param
         self.retry_after = retry_after
+        self.allow = allow
         if status is not None:
             self.status = status
 

@@ -121,4 +121,5 @@ def _wrong_method(method: bytes, path: bytes, allowed: bytes) -> GatewayError:
         f"{path.decode()} takes {allowed.decode()}, not {method.decode('latin-1')[:20]}.",
         status=405,
         code="method_not_allowed",
+        allow="GET, HEAD" if allowed == b"GET" else allowed.decode(),
     )

@@ -76,6 +76,8 @@ def error_head(request: Request, error: GatewayError) -> bytes:
     head = answer_head(request, JSON)
     if error.retry_after is not None:
         head += b"Retry-After: %d\r\n" % max(1, round(error.retry_after))
+    if error.allow is not None:
+        head += f"Allow: {error.allow}\r\n".encode("ascii")
     if error.code == "insufficient_quota":
         head += b"x-should-retry: false\r\n"
     return head

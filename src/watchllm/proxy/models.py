@@ -9,7 +9,7 @@ import msgspec
 
 from watchllm.domain.errors import GatewayError, NotFound
 from watchllm.proxy import egress
-from watchllm.proxy.generation import call_whole
+from watchllm.proxy.generation import call_whole, status_refusal
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.tenant import Tenant
@@ -38,16 +38,22 @@ async def retrieve(services: Services, request: Request) -> None:
     """`GET /v1/models/{id}`: a known model from the price book, any other as its provider describes it."""
     tenant = _authenticate(services, request, "models.retrieve")
     name = _unquoted(request.exchange.path[len(b"/v1/models/") :])
+    if not {"", ".", ".."}.isdisjoint(name.split("/")) or "\\" in name:
+        # Behind /models/ such a name would lead the provider to another of its paths, with the instance's key.
+        raise NotFound(f"There is no model {name[:200]!r}.", code="model_not_found", param="model")
     target = request.target = tenant.target(name)
     rows = services.tenants.price_rows(target.provider)
     if target.provider == SIMULATOR or any(row.model == target.model for row in rows):
         _respond(services, request, 200, _model_object(name, target.provider))
         return
     answer = await call_whole(services, request, target, f"/models/{_quoted(target.model)}", None, b"GET")
-    if answer.status != 200:
+    refusal = status_refusal(answer.status)
+    if refusal is not None:
+        raise refusal
+    if answer.status == 404:
         raise NotFound(f"{target.provider} knows no model {target.model!r}.", code="model_not_found", param="model")
-    services.settlement.settle(request, 200, "complete")
-    request.exchange.respond(200, egress.answer_head(request, egress.JSON, answer.headers), answer.body)
+    services.settlement.settle(request, answer.status, "complete" if answer.status == 200 else "error")
+    request.exchange.respond(answer.status, egress.answer_head(request, egress.JSON, answer.headers), answer.body)
 
 
 def _allowed(tenant: Tenant, name: str) -> bool:
@@ -62,6 +68,7 @@ def _authenticate(services: Services, request: Request, endpoint: str) -> Tenant
     request.endpoint = endpoint
     request.principal = services.tenants.authenticate(request.exchange.headers, request.wall_ns / 1e9)
     request.authenticated = perf_counter()
+    request.principal.require("inference")
     return request.principal.tenant
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from time import perf_counter
 
-from watchllm.domain.errors import BadRequest, Forbidden, GatewayError, NotFound
+from watchllm.domain.errors import BadRequest, Forbidden, GatewayError, NotFound, WireRefusal
 from watchllm.domain.usage_event import BYPASS
 from watchllm.proxy import egress
 from watchllm.proxy.directives import directives
@@ -160,7 +160,12 @@ class _Relay:
 def _checked_path(path: bytes, method: bytes) -> str:
     """The endpoint's name for the log; raises for paths that must not pass or could be read in two ways."""
     if method not in _METHODS:
-        raise BadRequest(f"The method {method.decode('latin-1')[:20]} is not passed through.")
+        raise WireRefusal(
+            f"The method {method.decode('latin-1')[:20]} is not passed through.",
+            status=405,
+            code="method_not_allowed",
+            allow="GET, HEAD, POST, PUT, PATCH, DELETE",
+        )
     lowered = path.lower()
     if b".." in path or b"//" in path or b"\\" in path or b"%2e" in lowered or b"%2f" in lowered or b"%5c" in lowered:
         raise BadRequest("The path holds '..', '//', or an escaped slash or dot.")

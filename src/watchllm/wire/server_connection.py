@@ -332,7 +332,9 @@ class ServerConnection(asyncio.Protocol):
         if length is not None and int(length) > limits.max_upload_bytes:
             return _body_too_large(limits.max_upload_bytes)
         if self.draining:
-            return Unavailable("This proxy is shutting down; send the request again.", code="shutting_down")
+            return Unavailable(
+                "This proxy is shutting down; send the request again.", code="shutting_down", retry_after=1
+            )
         return None
 
     def _begin_body(self, exchange: Exchange) -> None:

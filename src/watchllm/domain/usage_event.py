@@ -1,4 +1,8 @@
-"""The usage event: what the data plane tells the control plane about one request, once, when it is settled."""
+"""The usage event: what the data plane tells the control plane about one request, once, when it is settled.
+
+Written into journals as MessagePack arrays: new fields are appended with a default, and the version of its journal
+record grows with them (see journal.records).
+"""
 
 import msgspec
 
@@ -16,11 +20,56 @@ REFUSED = ""
 """The request was refused before the cache was asked."""
 
 
+COMPLETE, ERROR, CANCELLED, CUT, ABORTED = "complete", "error", "cancelled", "cut", "aborted"
+"""How an answer ended; `aborted` is written by the recorder for calls of a process that died."""
+
+FREE_HITS = frozenset((HIT, HIT_SEMANTIC, HIT_COALESCED, HIT_STALE))
+"""Their usage was bought by an earlier request; that of HIT-PARTIAL is what was bought for this one."""
+
+
+class Attempt(msgspec.Struct, frozen=True, array_like=True):
+    """One call upstream on behalf of a request. `began_us` counts from the request's begin; `status` 0 = no answer."""
+
+    provider: str
+    model: str
+    status: int
+    began_us: int
+    took_us: int
+    usage: TokenUsage | None = None
+    cost: Nanos | None = None
+    price: ModelPrice | None = None
+    error: str | None = None
+
+
+class OpenedCall(msgspec.Struct, frozen=True, array_like=True):
+    """A call upstream that is about to begin: what is known of it should the process die before the request settles.
+
+    `attempt` counts the calls of one request from 0; `input_bytes` is the size of the body sent, 0 = not known.
+    """
+
+    request_id: str
+    at_ns: int
+    attempt: int
+    project_id: str
+    key_id: str
+    endpoint: str
+    provider: str
+    model: str
+    cache: str
+    streamed: bool
+    input_bytes: int = 0
+    price: ModelPrice | None = None
+    user: str | None = None
+    session: str | None = None
+    tags: str | None = None
+
+
 class UsageEvent(msgspec.Struct, frozen=True, array_like=True):
     """One authenticated request. Times in epoch nanoseconds, durations in microseconds; None = not known.
 
     `cost` is what this request cost, `saved` what its hit would have cost; `error` is the contract's error code;
-    `ended` is how the answer ended: `complete`, `error`, `cancelled` (the client left) or `cut` (upstream broke off).
+    `ended` is how the answer ended: `complete`, `error`, `cancelled` (the client left), `cut` (upstream broke off) or
+    `aborted` (this process died; `status` is then 0).
     """
 
     request_id: str
@@ -47,3 +96,4 @@ class UsageEvent(msgspec.Struct, frozen=True, array_like=True):
     session: str | None = None
     tags: str | None = None
     upstream_request_id: str | None = None
+    attempts: tuple[Attempt, ...] = ()

@@ -13,6 +13,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
+from watchllm.analytics import tables as usage
 from watchllm.control import schema, tables
 from watchllm.control.errors import DatabaseUnusable
 from watchllm.stores.sqlite.engine import open_engine
@@ -24,6 +25,7 @@ def scripts() -> ScriptDirectory:
     return ScriptDirectory.from_config(config)
 
 
+METADATA = [tables.metadata, usage.metadata]
 EARLIER = [revision.revision for revision in scripts().walk_revisions()][::-1]
 
 
@@ -42,7 +44,7 @@ def test_a_new_database_gets_exactly_the_tables_that_the_code_uses(engine: Engin
     assert schema.upgrade(engine)
     assert not schema.upgrade(engine)
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
         assert schema.version(connection) == schema.HEAD
 
 
@@ -58,7 +60,7 @@ def test_every_earlier_schema_is_brought_up_to_date(engine: Engine, earlier: str
     with engine.connect() as connection:
         assert schema.version(connection) == schema.HEAD
         assert connection.scalar(text("SELECT name FROM organizations")) == "kept"
-        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
 
 
 def test_processes_that_start_at_once_upgrade_once(tmp_path: Path) -> None:

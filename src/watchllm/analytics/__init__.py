@@ -1,0 +1,1 @@
+"""What usage adds up to: tables, rollups, queries and export."""

@@ -1,0 +1,421 @@
+"""The writing side of the journal: one series of segments per process, appended to from the event loop.
+
+`append` copies a record into the current segment's memory map and makes no system call. A thread prepares the next
+segment, syncs to disk at least each second, and notices when the folder was removed, cannot be written, or is full.
+Only when a whole segment was filled before the thread had the next one ready, the caller makes it.
+
+When there is no room, admission ends first (`refusal`), while the current segment still has room for what is under
+way. What comes even then is kept in memory, within bounds, until there is room again.
+"""
+
+import fcntl
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from zlib import crc32
+
+import msgspec
+
+from watchllm.domain import ids
+from watchllm.domain.usage_event import OpenedCall, UsageEvent
+from watchllm.journal.records import ALIGNMENT, FRAME, MAX_PAYLOAD, OPENED, SETTLED, SegmentHeader, tag_of
+from watchllm.journal.segment import Segment, lock_path
+
+REFUSE, SERVE_UNMETERED = "refuse", "serve-unmetered"
+
+SEGMENT_BYTES = 8 << 20
+_SMALLEST_SEGMENT = 128 << 10
+_RESERVED_PARTS = 8
+_TEND_SECONDS = 0.25
+_SYNC_SECONDS = 0.75
+_PATIENCE_SECONDS = 0.05
+_GRACE_SECONDS = 3.0
+_BACKLOG_BYTES = 4 << 20
+_SERIES = "jnl_"
+
+_OPENED_TAG, _SETTLED_TAG = tag_of(OPENED), tag_of(SETTLED)
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class RecordTooLong(ValueError):
+    """A record longer than MAX_PAYLOAD, which the bounds on an event's fields exclude."""
+
+
+class Journal:
+    """One process's journal. `opened` and `settled` are for one thread; the others may be called from any.
+
+    `unrecorded` counts the records that found no room, neither on disk nor in memory.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_bytes: int,
+        policy: str = REFUSE,
+        role: str = "proxy",
+        region: str = "local",
+        segment_bytes: int = 0,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.folder = folder
+        self.series = ids.new_id(_SERIES)
+        self.unrecorded = 0
+        self._max_bytes = max_bytes
+        self._policy = policy
+        self._role, self._region, self._now_ns = role, region, now_ns
+        self._segment_bytes = segment_bytes or max(_SMALLEST_SEGMENT, min(SEGMENT_BYTES, max_bytes // 8))
+        self._lock = threading.Lock()
+        self._making = threading.Lock()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._lock_file = -1
+        self._sequence = 0
+        self._current: Segment | None = None
+        self._next: Segment | None = None
+        self._done: list[Segment] = []
+        self._limit = 0
+        self._backlog: deque[tuple[int, bytes]] = deque()
+        self._backlog_bytes = 0
+        self._problem: str | None = None
+        self._sync_problem: str | None = None
+        self._misplaced = False
+        self._last_sync = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self.refusal: str | None = None
+        """Why no request may be admitted now; None = they may. Read on every request."""
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        max_bytes: int,
+        policy: str = REFUSE,
+        role: str = "proxy",
+        region: str = "local",
+        segment_bytes: int = 0,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> "Journal":
+        """Begin a new series in `folder`. Never raises for what is wrong with the disk: see `state`, it is retried.
+
+        `max_bytes` bounds all journals in the folder together; `policy` is REFUSE or SERVE_UNMETERED.
+        """
+        journal = cls(
+            folder,
+            max_bytes=max_bytes,
+            policy=policy,
+            role=role,
+            region=region,
+            segment_bytes=segment_bytes,
+            now_ns=now_ns,
+        )
+        journal._advance()
+        journal._thread.start()
+        return journal
+
+    def opened(self, call: OpenedCall) -> None:
+        """Record a call before it goes upstream."""
+        self.append(_OPENED_TAG, _encode(call))
+
+    def settled(self, event: UsageEvent) -> None:
+        """Record a request's end, before its last byte is handed to the transport."""
+        self.append(_SETTLED_TAG, _encode(event))
+
+    def append(self, tag: int, payload: bytes) -> None:
+        """Put one record into the page cache. Raises RecordTooLong."""
+        length = len(payload)
+        word = length | tag << 24
+        with self._lock:
+            segment = self._current
+            if segment is not None:
+                position = segment.position
+                start = position + ALIGNMENT
+                end = start + length
+                if end <= self._limit:
+                    memory = segment.map
+                    memory[start:end] = payload
+                    FRAME.pack_into(memory, position, word, crc32(payload, word))
+                    segment.position = (end + 7) & -8
+                    return
+        if length > MAX_PAYLOAD:
+            raise RecordTooLong(f"a journal record of {length} bytes; at most {MAX_PAYLOAD}")
+        self._append_beyond(tag, payload)
+
+    def state(self) -> str | None:
+        """What is wrong, in words for the operator; None = nothing."""
+        problem = self._problem or self._sync_problem
+        if self.unrecorded:
+            counted = f"{self.unrecorded} usage records found no room since this process started"
+            return f"{problem}; {counted}" if problem else counted
+        return problem
+
+    def sync(self) -> None:
+        """Bring everything written so far to the disk; waits for it. Raises OSError."""
+        for segment in self._segments():
+            segment.sync()
+
+    def close(self) -> None:
+        """Seal and sync; the recorder then takes the series as complete."""
+        if self._backlog:
+            self._advance()
+            self._drain_backlog()
+        self._stop.set()
+        self._wake.set()
+        self._thread.join()
+        with self._lock:
+            self._limit = 0
+            self.unrecorded += len(self._backlog)
+            self._backlog.clear()
+            current, self._current = self._current, None
+            following, self._next = self._next, None
+        if following is not None:
+            following.close(keep=False)
+        if current is not None:
+            current.seal()
+            try:
+                current.sync()
+            finally:
+                current.close()
+        for segment in self._done:
+            os.close(segment.descriptor)
+        if self._lock_file >= 0:
+            os.close(self._lock_file)
+
+    def _append_beyond(self, tag: int, payload: bytes) -> None:
+        """The current segment has no room: go on in the next one, made here only if the thread was too slow."""
+        self._advance()
+        with self._lock:
+            if self._current is not None and not self._backlog and self._put(tag, payload):
+                return
+            if self._backlog_bytes + len(payload) > _BACKLOG_BYTES:
+                self.unrecorded += 1
+                return
+            self._backlog.append((tag, payload))
+            self._backlog_bytes += len(payload)
+
+    def _put(self, tag: int, payload: bytes) -> bool:
+        """Write into the current segment; whether there was room. The lock is held."""
+        segment = self._current
+        assert segment is not None
+        end = segment.position + ALIGNMENT + len(payload)
+        if end > self._limit:
+            return False
+        word = len(payload) | tag << 24
+        segment.map[segment.position + ALIGNMENT : end] = payload
+        FRAME.pack_into(segment.map, segment.position, word, crc32(payload, word))
+        segment.position = (end + 7) & -8
+        return True
+
+    def _advance(self) -> None:
+        """Go on in the next segment, if there is one or one can be made; else the limit closes this one."""
+        # With a problem known, the thread tries again; each request trying would only be slow.
+        if self._next is None and self._problem is None:
+            self._prepare(_PATIENCE_SECONDS)
+        with self._lock:
+            following = self._next
+            if following is None:
+                # Later, shorter records must not overtake those in the backlog.
+                self._limit = 0
+                self._judge()
+                return
+            if self._current is not None:
+                self._current.seal()
+                self._done.append(self._current)
+            self._current, self._next = following, None
+            self._limit = following.limit
+            self._judge()
+        self._wake.set()
+
+    def _drain_backlog(self) -> None:
+        with self._lock:
+            while self._backlog and self._current is not None and self._put(*self._backlog[0]):
+                _, payload = self._backlog.popleft()
+                self._backlog_bytes -= len(payload)
+
+    def _judge(self) -> None:
+        """Decide whether requests may be admitted. The lock is held."""
+        problem = self._problem
+        current = self._current
+        room = self._limit - current.position if current is not None else 0
+        has_room = self._next is not None or room > self._segment_bytes // _RESERVED_PARTS
+        if problem is None or self._policy != REFUSE or (has_room and not self._misplaced):
+            self.refusal = None
+        else:
+            self.refusal = f"The gateway cannot record usage and refuses requests until it can: {problem}."
+
+    # ---- the thread ----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._wake.wait(_TEND_SECONDS)
+            self._wake.clear()
+            if self._stop.is_set():
+                return
+            try:
+                self._tend()
+            except OSError as error:
+                self._problem = f"the journal {self.folder} cannot be written: {error.strerror or error}"
+                with self._lock:
+                    self._judge()
+
+    def _tend(self) -> None:
+        if self._lock_file >= 0 and not self._is_in_place():
+            self._misplaced = True
+            with self._making:
+                self._rescue()
+            self._misplaced, self._problem = False, None
+        if self._next is None:
+            self._prepare()
+        if self._next is not None and (self._backlog or self._current is None):
+            self._advance()
+        self._drain_backlog()
+        with self._lock:
+            self._judge()
+        now = time.monotonic()
+        if now - self._last_sync >= _SYNC_SECONDS:
+            self._last_sync = now
+            try:
+                self.sync()
+                self._sync_problem = None
+            except OSError as error:
+                self._sync_problem = f"the journal {self.folder} cannot be synced: {error.strerror or error}"
+        self._release()
+
+    def _prepare(self, patience: float = -1) -> None:
+        """Have a next segment ready, or say in `_problem` why there is none.
+
+        One thread at a time; `patience` is how many seconds to wait for the other one (-1 = as long as it takes).
+        """
+        if not self._making.acquire(timeout=patience):
+            return
+        try:
+            if self._next is None:
+                self._make_next()
+        finally:
+            self._making.release()
+
+    def _make_next(self) -> None:
+        try:
+            if self._lock_file < 0:
+                self._lock_series()
+            # Counted each time: other processes write here too, and the recorder removes.
+            used = folder_bytes(self.folder)
+            if used + self._segment_bytes > self._max_bytes:
+                self._problem = (
+                    f"the journals in {self.folder} hold {used} bytes and may hold {self._max_bytes}; "
+                    "is `watchllm recorder` running?"
+                )
+                return
+            header = SegmentHeader(
+                self.series, self._sequence + 1, os.getpid(), self._role, self._region, self._now_ns()
+            )
+            made = Segment(self.folder, header, self._segment_bytes)
+        except OSError as error:
+            self._problem = f"the journal {self.folder} cannot be written: {error.strerror or error}"
+            return
+        with self._lock:
+            self._next = made
+            self._sequence += 1
+            self._problem = None
+
+    def _lock_series(self) -> None:
+        """Make the lock file; it appears under its name only when it is locked, so that nobody takes us for dead."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = lock_path(self.folder, self.series)
+        draft = path.with_suffix(".new-lock")
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            draft.rename(path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if self._lock_file >= 0:
+            os.close(self._lock_file)
+        self._lock_file = descriptor
+
+    def _is_in_place(self) -> bool:
+        """Whether lock and segments are still where we made them (the recorder removes none of these)."""
+        current, following = self._current, self._next
+        if (current is not None and not current.is_linked) or (following is not None and not following.is_linked):
+            return False
+        try:
+            found = lock_path(self.folder, self.series).stat()
+        except FileNotFoundError:
+            return False
+        ours = os.fstat(self._lock_file)
+        return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
+
+    def _rescue(self) -> None:
+        """The folder was removed or replaced: write what we still hold open anew, under the same names.
+
+        The recorder knows by series, sequence and offset what of it it has applied already.
+        """
+        self._lock_series()
+        for segment in list(self._done):
+            if not segment.is_linked:
+                _write_whole(segment.path, segment.content())
+                os.close(segment.descriptor)
+                self._done.remove(segment)
+        with self._lock:
+            old, self._next = self._next, None
+            current = self._current
+            if current is not None and not current.is_linked:
+                header = SegmentHeader(
+                    self.series, current.sequence, os.getpid(), self._role, self._region, self._now_ns()
+                )
+                copy = Segment(self.folder, header, self._segment_bytes)
+                copy.map[: current.position] = current.content()
+                copy.position = current.position
+                self._current = copy
+                self._limit = copy.limit if self._limit else 0
+                current.unmap()
+                os.close(current.descriptor)
+        if old is not None:
+            self._sequence -= 1
+            old.close(keep=False)
+
+    def _release(self) -> None:
+        """Unmap what is sealed and synced; let go of what the recorder has removed."""
+        for segment in list(self._done):
+            if segment.synced == segment.position:
+                segment.unmap()
+            if segment.is_linked:
+                continue
+            # By the recorder, or by somebody who is removing the whole folder right now: that shows in a moment.
+            segment.gone_since = segment.gone_since or time.monotonic()
+            if time.monotonic() - segment.gone_since > _GRACE_SECONDS:
+                segment.unmap()
+                os.close(segment.descriptor)
+                self._done.remove(segment)
+
+    def _segments(self) -> list[Segment]:
+        with self._lock:
+            current = self._current
+            return [*self._done, current] if current is not None else list(self._done)
+
+
+def folder_bytes(folder: Path) -> int:
+    """The bytes of all segments in a folder. Raises OSError."""
+    total = 0
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(".seg"):
+                try:
+                    total += entry.stat().st_size
+                except FileNotFoundError:
+                    pass  # The recorder has just removed it.
+    return total
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    draft = path.with_suffix(".new")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.rename(path)

@@ -1,0 +1,105 @@
+"""A segment being written: a file of fixed size, allocated beforehand and mapped into memory.
+
+A record is in the page cache as soon as it is copied into the map: it survives the death of the process without a
+system call. The blocks are allocated first, because a full disk would otherwise show itself as SIGBUS.
+"""
+
+import mmap
+import os
+from pathlib import Path
+
+from watchllm.journal.records import ALIGNMENT, FIRST_RECORD, SEAL, SegmentHeader, head_of
+
+_ZEROS = bytes(1 << 18)
+
+
+class Segment:
+    """One file of a series. `position` is where the next record goes; what is before `synced` survives a power loss;
+    `gone_since` (`time.monotonic`) is when its name was first missed."""
+
+    __slots__ = ("descriptor", "gone_since", "map", "path", "position", "sequence", "size", "synced")
+
+    def __init__(self, folder: Path, header: SegmentHeader, size: int) -> None:
+        """Make, allocate and map the file. Raises OSError, and leaves no file then."""
+        self.path = segment_path(folder, header.series, header.sequence)
+        self.sequence = header.sequence
+        self.size = size
+        self.position = FIRST_RECORD
+        self.synced = 0
+        self.gone_since = 0.0
+        # Under a name of its own until the header is in it: the recorder never meets a segment without one.
+        draft = self.path.with_suffix(".new")
+        self.descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            _allocate(self.descriptor, size)
+            self.map = mmap.mmap(self.descriptor, size)
+            self.map[:FIRST_RECORD] = head_of(header)
+            draft.rename(self.path)
+        except BaseException:
+            os.close(self.descriptor)
+            draft.unlink(missing_ok=True)
+            raise
+
+    @property
+    def limit(self) -> int:
+        """Records end here: behind them is room for the seal."""
+        return self.size - ALIGNMENT
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether the file still has a name."""
+        return os.fstat(self.descriptor).st_nlink > 0
+
+    def seal(self) -> None:
+        """Say that nothing more comes here."""
+        self.map[self.position : self.position + ALIGNMENT] = SEAL
+        self.position += ALIGNMENT
+
+    def sync(self) -> None:
+        """Bring what was written so far to the disk; for a thread that may wait. Raises OSError."""
+        position = self.position
+        if position > self.synced:
+            # Not mmap.flush, which would hold the interpreter while the disk works.
+            _sync(self.descriptor)
+            self.synced = position
+
+    def content(self) -> bytes:
+        """All that was written, header and seal included; also when the file has lost its name."""
+        if not self.map.closed:
+            return self.map[: self.position]
+        return os.pread(self.descriptor, self.position, 0)
+
+    def unmap(self) -> None:
+        """Give the address space back; the file stays open, to be rescued from. Harmless when done already."""
+        self.map.close()
+
+    def close(self, *, keep: bool = True) -> None:
+        """Close the file and give back what was allocated and not used; without `keep` it is removed."""
+        self.unmap()
+        try:
+            if keep:
+                os.ftruncate(self.descriptor, self.position)
+            elif self.is_linked:
+                self.path.unlink(missing_ok=True)
+        finally:
+            os.close(self.descriptor)
+
+
+def segment_path(folder: Path, series: str, sequence: int) -> Path:
+    return folder / f"{series}-{sequence:08d}.seg"
+
+
+def lock_path(folder: Path, series: str) -> Path:
+    """The file that a live series' writer holds locked."""
+    return folder / f"{series}.lock"
+
+
+_sync = getattr(os, "fdatasync", os.fsync)
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):  # macOS has none
+        os.posix_fallocate(descriptor, 0, size)
+    # Pages that are in the cache already cost the event loop a fifth of those that it has to fault in.
+    for start in range(0, size, len(_ZEROS)):
+        os.pwrite(descriptor, _ZEROS[: min(len(_ZEROS), size - start)], start)

@@ -1,0 +1,79 @@
+"""The journal's folder as a reader sees it: which series there are, which of them live, and what may be removed."""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from watchllm.journal.segment import lock_path, segment_path
+
+_DRAFT_SECONDS = 60.0
+_DIGITS = 8
+
+
+def scan(folder: Path) -> dict[str, list[int]]:
+    """The sequence numbers of each series' segments, ascending; a series without any, an empty list. Raises OSError."""
+    found: dict[str, list[int]] = {}
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return found
+    for name in names:
+        stem, dot, suffix = name.rpartition(".")
+        if not dot:
+            continue
+        if suffix == "lock":
+            found.setdefault(stem, [])
+        elif suffix == "seg":
+            series, _, number = stem.rpartition("-")
+            if series and len(number) >= _DIGITS and number.isdecimal():
+                found.setdefault(series, []).append(int(number))
+    for numbers in found.values():
+        numbers.sort()
+    return found
+
+
+def is_live(folder: Path, series: str) -> bool:
+    """Whether the process that writes this series still runs: it holds the series' lock file. Raises OSError."""
+    return is_locked(lock_path(folder, series))
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds a lock on this file. Raises OSError."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared, so that two who ask at once do not take each other for the holder.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def remove_segments(folder: Path, series: str, sequences: list[int]) -> None:
+    """Remove these segments. Raises OSError."""
+    for sequence in sequences:
+        segment_path(folder, series, sequence).unlink(missing_ok=True)
+
+
+def remove_series(folder: Path, series: str, sequences: list[int]) -> None:
+    """Remove a series whose process has ended; the lock last, so that half a removal is taken up again."""
+    remove_segments(folder, series, sequences)
+    lock_path(folder, series).unlink(missing_ok=True)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what processes that were killed while they made a file have left. Raises OSError."""
+    now = time.time()
+    for pattern in ("*.new", "*.new-lock"):
+        for path in folder.glob(pattern):
+            try:
+                # A clock that jumped backwards makes them look young, and they stay until it has caught up.
+                if now - path.stat().st_mtime > _DRAFT_SECONDS:
+                    path.unlink()
+            except FileNotFoundError:
+                pass  # It has got its name meanwhile.

@@ -1,0 +1,182 @@
+"""Usage in SQLite: the recorder's store. One transaction a batch, many rows a statement."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from typing import cast
+
+import msgspec
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from watchllm.analytics import rollups
+from watchllm.control.database import Clock
+from watchllm.domain.usage_event import OpenedCall, UsageEvent
+from watchllm.domain.usage_log import COLUMNS, row_of
+from watchllm.journal.recorder import DAMAGE_TAG, Batch, Position, SetAside, StoreUnavailable
+from watchllm.journal.recovery import aborted
+
+_KEEP_FINISHED_MS = 86_400_000
+_BUSY_MS = 1000
+_IN_CHUNK = 500
+
+
+def _insert(table: str, columns: Iterable[str]) -> str:
+    names = list(columns)
+    quoted = ", ".join(f'"{name}"' for name in names)
+    return f"INSERT INTO {table} ({quoted}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608 (names of our own)
+
+
+_SUMS = ", ".join(f"{name} = {name} + excluded.{name}" for name in rollups.MEASURES)
+_ADD_ROLLUP = (
+    _insert("usage_hourly", (*rollups.KEY, *rollups.MEASURES))
+    + f" ON CONFLICT (project_id, hour_ms, provider, model) DO UPDATE SET {_SUMS}"
+)
+_ADD_ROW = _insert("usage_logs", COLUMNS)
+_ADD_OPENED = _insert("journal_opened", ("request_id", "attempt", "series", "region", "call")) + (
+    " ON CONFLICT (request_id, attempt) DO NOTHING"
+)
+_ADD_SET_ASIDE = _insert("journal_set_aside", ("series", "sequence", "offset", "tag", "region", "payload", "at_ms")) + (
+    " ON CONFLICT DO NOTHING"
+)
+_SET_POSITION = _insert("journal_positions", ("series", "sequence", "offset", "finished", "torn", "updated_ms")) + (
+    ' ON CONFLICT (series) DO UPDATE SET sequence = excluded.sequence, "offset" = excluded."offset", '
+    "finished = excluded.finished, torn = torn + excluded.torn, updated_ms = excluded.updated_ms"
+)
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_call = msgspec.msgpack.Decoder(OpenedCall).decode
+
+
+class SqliteUsageStore:
+    """Implements `journal.recorder.UsageStore` on an engine of `stores.sqlite.engine`, its schema being up to date."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def positions(self) -> dict[str, Position]:
+        with self._transaction("BEGIN") as connection:
+            rows = connection.execute('SELECT series, sequence, "offset", finished FROM journal_positions').fetchall()
+        return {series: Position(sequence, offset, bool(finished)) for series, sequence, offset, finished in rows}
+
+    def set_aside(self) -> list[SetAside]:
+        with self._transaction("BEGIN") as connection:
+            rows = connection.execute(
+                'SELECT series, sequence, "offset", tag, region, payload FROM journal_set_aside WHERE tag <> ? '
+                'ORDER BY series, sequence, "offset"',
+                (DAMAGE_TAG,),
+            ).fetchall()
+        return [SetAside(*row) for row in rows]
+
+    def apply(self, batch: Batch) -> int:
+        try:
+            return self._apply(batch, careful=False)
+        except sqlite3.IntegrityError:
+            # Some request has a row already (a folder that was rescued, a record that was read before a crash of the
+            # disk): look each one up, which is slow and rare.
+            return self._apply(batch, careful=True)
+
+    def _apply(self, batch: Batch, *, careful: bool) -> int:
+        now = self._clock()
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            ended = {event.request_id for event, _ in batch.settled}
+            ended.update(batch.unreadable)
+            events = batch.settled
+            self._keep_open(connection, batch, ended)
+            if batch.finished:
+                events = events + self._close(connection, batch.finished)
+            if careful:
+                events = self._without_known(connection, events)
+            self._write(connection, events)
+            connection.executemany(_ADD_SET_ASIDE, [(*item, now) for item in batch.set_aside])
+            connection.executemany(
+                'DELETE FROM journal_set_aside WHERE series = ? AND sequence = ? AND "offset" = ?',
+                [(item.series, item.sequence, item.offset) for item in batch.readable_now],
+            )
+            connection.executemany(
+                _SET_POSITION,
+                [
+                    (series, at.sequence, at.offset, at.finished, batch.torn.get(series, 0), now)
+                    for series, at in batch.positions.items()
+                ],
+            )
+            if batch.finished:
+                connection.execute(
+                    "DELETE FROM journal_positions WHERE finished AND torn = 0 AND updated_ms < ?",
+                    (now - _KEEP_FINISHED_MS,),
+                )
+        return len(events)
+
+    def _write(self, connection: sqlite3.Connection, events: list[tuple[UsageEvent, str]]) -> None:
+        connection.executemany(_ADD_ROW, [row_of(event, region) for event, region in events])
+        rollup: rollups.Rollup = {}
+        for event, _ in events:
+            rollups.add(rollup, event)
+        connection.executemany(_ADD_ROLLUP, [(*key, *sums) for key, sums in rollup.items()])
+
+    def _keep_open(self, connection: sqlite3.Connection, batch: Batch, ended: set[str]) -> None:
+        """Most calls open and settle within a batch and are never written."""
+        still_open = [
+            (call.request_id, call.attempt, series, region, _encode(call))
+            for series, region, call in batch.opened
+            if call.request_id not in ended
+        ]
+        connection.executemany(_ADD_OPENED, still_open)
+        if connection.execute("SELECT 1 FROM journal_opened LIMIT 1").fetchone():
+            connection.executemany("DELETE FROM journal_opened WHERE request_id = ?", [(name,) for name in ended])
+
+    def _close(self, connection: sqlite3.Connection, finished: list[str]) -> list[tuple[UsageEvent, str]]:
+        """The events that close what is still open of these series, which is forgotten."""
+        closed: list[tuple[UsageEvent, str]] = []
+        for series in finished:
+            rows = connection.execute(
+                "SELECT request_id, region, call FROM journal_opened WHERE series = ? ORDER BY request_id, attempt",
+                (series,),
+            ).fetchall()
+            for _, group in groupby(rows, key=lambda row: row[0]):
+                calls = list(group)
+                closed.append((aborted([_decode_call(call) for _, _, call in calls]), calls[0][1]))
+            connection.execute("DELETE FROM journal_opened WHERE series = ?", (series,))
+        return closed
+
+    def _without_known(
+        self, connection: sqlite3.Connection, events: list[tuple[UsageEvent, str]]
+    ) -> list[tuple[UsageEvent, str]]:
+        ids = [event.request_id for event, _ in events]
+        known: set[str] = set()
+        for start in range(0, len(ids), _IN_CHUNK):
+            chunk = ids[start : start + _IN_CHUNK]
+            marks = ", ".join("?" * len(chunk))
+            query = f"SELECT request_id FROM usage_logs WHERE request_id IN ({marks})"  # noqa: S608 (marks only)
+            known.update(name for (name,) in connection.execute(query, chunk))
+        fresh = []
+        for event, region in events:
+            if event.request_id not in known:
+                known.add(event.request_id)
+                fresh.append((event, region))
+        return fresh
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        """The driver's own connection: for rows by the ten thousand, SQLAlchemy's part would be the larger one."""
+        try:
+            pooled = self._engine.raw_connection()
+            try:
+                connection = cast(sqlite3.Connection, pooled.driver_connection)
+                # Not the engine's long time-out: the recorder has to heed its signals, and tries again anyway.
+                connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+                connection.execute(begin)
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    connection.rollback()
+                    raise
+            finally:
+                pooled.close()
+        except sqlite3.IntegrityError:
+            raise
+        except (sqlite3.Error, DBAPIError) as error:
+            raise StoreUnavailable(f"the database {self._engine.url.database}: {error}") from error

@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -13,10 +15,12 @@ from tests.support.product import Installation
 from tests.support.waiting import wait_for
 
 _UNDER_A_SUPERVISOR = """
-import os, sys
+import asyncio, os, sys, time
 from watchllm.compose.console import run_console
 from watchllm.configuration import load
 def ready(port):
+    if "stuck" in sys.argv:
+        asyncio.get_running_loop().call_later(0.05, time.sleep, 60)
     print(port, flush=True)
 sys.exit(run_console(load({"home": sys.argv[1], "console_port": 0}, {}), parent=int(sys.argv[2]), on_ready=ready))
 """
@@ -30,18 +34,43 @@ def test_sigterm_ends_it_in_good_order(installation: Installation) -> None:
 
 
 def test_it_ends_with_its_supervisor_even_while_a_client_hangs(installation: Installation) -> None:
-    reading, writing = os.pipe()
-    arguments = [sys.executable, "-c", _UNDER_A_SUPERVISOR, str(installation.home), str(reading)]
-    with subprocess.Popen(arguments, pass_fds=[reading], stdout=subprocess.PIPE, text=True) as process:
-        os.close(reading)
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
+    with supervised(installation) as (process, port, end_of_supervisor):
         assert httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(b"POST /sign-in HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
             assert process.poll() is None
-            os.close(writing)
-            wait_for(lambda: process.poll() is not None, "its end", within=1.5)
+            end_of_supervisor()
+            assert wait_for_end(process) == 0
+
+
+def test_it_ends_with_its_supervisor_even_when_it_is_stuck(installation: Installation) -> None:
+    with supervised(installation, "stuck") as (process, port, end_of_supervisor):
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False, timeout=0.3)
+        end_of_supervisor()
+        assert wait_for_end(process) == 1
+
+
+@contextmanager
+def supervised(
+    installation: Installation, *options: str
+) -> Iterator[tuple["subprocess.Popen[str]", int, Callable[[], None]]]:
+    """A console at the other end of a pipe: its process, its port, and what closes the pipe."""
+    reading, writing = os.pipe()
+    arguments = [sys.executable, "-c", _UNDER_A_SUPERVISOR, str(installation.home), str(reading), *options]
+    with subprocess.Popen(arguments, pass_fds=[reading], stdout=subprocess.PIPE, text=True) as process:
+        os.close(reading)
+        try:
+            assert process.stdout is not None
+            yield process, int(process.stdout.readline()), lambda: os.close(writing)
+        finally:
+            process.kill()
+
+
+def wait_for_end(process: "subprocess.Popen[str]") -> int | None:
+    """Promised is a second; the rest is for the test's own machine."""
+    wait_for(lambda: process.poll() is not None, "the end of the console", within=1.5)
+    return process.returncode
 
 
 @pytest.mark.parametrize("how", ["flag", "environment"])

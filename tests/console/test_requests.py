@@ -119,6 +119,8 @@ def test_every_answer_carries_the_security_headers(console: RunningConsole, path
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"
     assert "server" not in headers
+    # Pages hold amounts and prefixes of keys; style sheets are asked for again, so that an upgrade shows at once.
+    assert headers.get_list("cache-control") == ["no-cache" if path == "/static/console.css" else "no-store"]
 
 
 def test_failures_are_bounded_for_an_account_and_an_address(console: RunningConsole) -> None:

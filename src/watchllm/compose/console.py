@@ -45,14 +45,42 @@ def run_console(
     else what `open_control_plane` raises.
     """
     ids.reseed()
-    listener = _listen(configuration.host, configuration.console_port)
-    with listener, _console(configuration) as console:
+    orphan = _OrphanWatch(parent)
+    with (
+        orphan,
+        _listen(configuration.host, configuration.console_port) as listener,
+        _console(configuration) as console,
+    ):
         server = _Server(configuration, console, listener, on_ready)
-        if parent is not None:
-            threading.Thread(target=server.end_with, args=(parent,), name="parent", daemon=True).start()
+        orphan.on_end = server.stop_at_once
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(server.run())
     return 0
+
+
+class _OrphanWatch:
+    """Ends the process soon after the supervisor, from a thread: even while it starts, stops or is stuck."""
+
+    def __init__(self, parent: int | None) -> None:
+        self._parent = parent
+        self._finished = threading.Event()
+        self.on_end: Callable[[], None] | None = None
+
+    def __enter__(self) -> None:
+        if self._parent is not None:
+            threading.Thread(target=self._watch, args=(self._parent,), name="parent", daemon=True).start()
+
+    def __exit__(self, *_: object) -> None:
+        self._finished.set()
+
+    def _watch(self, parent: int) -> None:
+        while os.read(parent, 1):
+            pass
+        if self.on_end is not None:
+            self.on_end()
+        if not self._finished.wait(_ORPHAN_SECONDS):
+            # Both stores survive a kill; a console without its supervisor must not hold the port.
+            os._exit(1)
 
 
 class _Server(uvicorn.Server):
@@ -68,30 +96,22 @@ class _Server(uvicorn.Server):
         super().__init__(_uvicorn_configuration(configuration, console))
         self._listener = listener
         self._on_ready = on_ready
-        self._ended = threading.Event()
 
     async def run(self) -> None:  # type: ignore[override]  # uvicorn's own starts a loop; this runs in one.
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        try:
-            await self._serve([self._listener])
-        finally:
-            self._ended.set()
+        await self._serve([self._listener])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self._on_ready is not None:
             self._on_ready(self._listener.getsockname()[1])
 
-    def end_with(self, parent: int) -> None:
-        """Wait, in a thread of its own, for the end of the pipe; end the process whatever it is busy with."""
-        while os.read(parent, 1):
-            pass
+    def stop_at_once(self) -> None:
+        """Stop without waiting for the answers under way; from any thread."""
         self.force_exit = True
-        self._stop()
-        if not self._ended.wait(_ORPHAN_SECONDS):
-            os._exit(1)
+        self.should_exit = True
 
     def _stop(self) -> None:
         self.should_exit = True

@@ -115,6 +115,7 @@ class ProxyProcess:
                 configuration.upstream_idle_timeout,
                 configuration.upstream_total_timeout,
             ),
+            flights={},
             dependencies=self._dependencies,
         )
         self._server = Server(ProxyApp(self._services), self._services.limits, loop)

@@ -90,12 +90,9 @@ class Supervisor:
             except ChildProcessError:
                 return
             role = next((role for role in self.roles if role.pid == pid), None)
-            if role is None or self._stopping:
-                if role is not None:
-                    role.pid = 0
-                continue
-            role.pid = 0
-            self._restart(role, os.waitstatus_to_exitcode(status))
+            if role is not None:
+                role.pid = 0
+                self._restart(role, os.waitstatus_to_exitcode(status))
 
     def stop_all(self) -> None:
         """Ask every role to drain and wait for it; what outlives the drain by far is killed."""
@@ -117,6 +114,8 @@ class Supervisor:
         os.close(self._alive_reader)
 
     def _restart(self, role: Role, code: int) -> None:
+        if self._stopping:
+            return
         lived = time.monotonic() - role.started
         role.failures = 0 if lived > _STEADY_SECONDS else role.failures + 1
         pause = _RESTART_SECONDS[min(role.failures, len(_RESTART_SECONDS) - 1)]

@@ -27,7 +27,9 @@ async def invalidate(services: Services, request: Request) -> None:
     principal.require("cache:write")
     body = json_bytes(request.exchange, services.limits.max_body_bytes)
     tenant = principal.tenant
-    what = invalidation_filter(json_body.parse(body), tenant.router.without_provider)
+    what = invalidation_filter(
+        json_body.parse(body), lambda model: tenant.router.without_provider(model, tenant.project)
+    )
     count = await services.cache.invalidate(tenant.partition, what)
     _respond(services, request, {"object": "cache.invalidation", "invalidated": count})
 

@@ -10,25 +10,26 @@ from __future__ import annotations
 
 import asyncio
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 from watchllm.cache.entry import NEVER, Entry
 from watchllm.domain import json_body
 from watchllm.domain.errors import GatewayError, ProviderFailed, TimedOut
 from watchllm.domain.usage import TokenUsage
-from watchllm.domain.usage_event import BYPASS, HIT, HIT_STALE, MISS
+from watchllm.domain.usage_event import BYPASS, HIT, HIT_COALESCED, HIT_STALE, MISS
 from watchllm.providers.openai.endpoints import Endpoint
 from watchllm.proxy import egress
 from watchllm.proxy.asked import Asked
 from watchllm.proxy.directives import Directives, directives
+from watchllm.proxy.flight import Flight, FlightPlan, Landed, Waiter
 from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
-from watchllm.proxy.stream import StreamedAnswer
-from watchllm.proxy.upstream import Answer, WholeAnswer, upstream_error, with_timeout
+from watchllm.proxy.shared_stream import SharedStream
+from watchllm.proxy.upstream import Answer, Destination, WholeAnswer, upstream_error, with_timeout
 from watchllm.routing.resolve import Target
 from watchllm.wire.client import Upload
-from watchllm.wire.types import Call, ResponseSink, WireError
+from watchllm.wire.types import Call, ResponseSink, Timeouts, WireError
 
 
 async def generate(services: Services, request: Request, endpoint: Endpoint) -> None:
@@ -61,31 +62,125 @@ async def generate(services: Services, request: Request, endpoint: Endpoint) -> 
         )
 
     stale = entry if entry is not None and _may_be_stale(entry, wishes, request.wall_ms) else None
-    document = document or json_body.parse(body)
-    call = UpstreamCall(endpoint, asked, body, document, key if wishes.store else None, stale is not None)
     try:
-        if asked.streamed:
-            await _stream(services, request, call)
-        else:
-            await _answer_whole(services, request, call)
+        landed = await _fly(services, request, endpoint, asked, body, document, key)
+        if landed is not None:
+            _give(services, request, endpoint, asked, landed, has_stale=stale is not None)
     except GatewayError as error:
         if stale is None or error.status < 500 or exchange.started:
             raise
         serve_entry(services, request, endpoint, stale, HIT_STALE, include_usage=asked.include_usage)
 
 
-class UpstreamCall(NamedTuple):
-    """What a call upstream needs to know of its request; `key` is where to store the answer, None = nowhere.
+async def _fly(
+    services: Services,
+    request: Request,
+    endpoint: Endpoint,
+    asked: Asked,
+    body: bytes,
+    document: dict[str, Any] | None,
+    key: bytes | None,
+) -> Landed | None:
+    """Join the call that is under way for the same question, or make one; None = the answer was relayed as a stream.
 
-    `has_stale`: an expired entry answers instead when upstream fails.
+    A request that must not read or must not store neither leads nor joins.
     """
+    wishes = request.directives
+    assert wishes is not None
+    assert request.principal is not None
+    partition = request.principal.tenant.partition
+    place = partition + key if key is not None and wishes.read and wishes.store else None
+    waiter = Waiter(request, services.loop.create_future(), include_usage=asked.include_usage)
+    flight = services.flights.get(place) if place is not None else None
+    if (
+        flight is not None
+        and flight.can_be_joined(streamed=asked.streamed, include_usage=asked.include_usage)
+        and not services.cache.invalidated_since(partition, asked.target.model, endpoint.family, flight.began_ms)
+    ):
+        request.cache = HIT_COALESCED
+        request.upstream_began = perf_counter()
+        flight.add(waiter, services.loop)
+        landed = await waiter.done
+        if landed is not None or waiter.relayed:
+            return landed
+        # The answer cannot be given in this request's form: it asks for itself.
+        request.cache = MISS
+        waiter = Waiter(request, services.loop.create_future(), include_usage=asked.include_usage)
+        place = None
+    document = document or json_body.parse(body)
+    destination = await services.destinations.of(asked.target)
+    flight = _flight(services, request, endpoint, asked, document, key if wishes.store else None, place)
+    if place is not None:
+        services.flights[place] = flight
+    flight.add(waiter, services.loop)
+    add_usage = asked.streamed and not asked.include_usage and _adds_usage(endpoint, asked, document)
+    upstream_body = endpoint.upstream_body(document, body, asked.target.model, include_usage=add_usage)
+    flight.begin(lambda sink: send(services, request, destination, endpoint.path, upstream_body, sink))
+    return await waiter.done
 
-    endpoint: Endpoint
-    asked: Asked
-    body: bytes
-    document: dict[str, Any]
-    key: bytes | None
-    has_stale: bool
+
+def _flight(
+    services: Services,
+    request: Request,
+    endpoint: Endpoint,
+    asked: Asked,
+    document: dict[str, Any],
+    key: bytes | None,
+    place: bytes | None,
+) -> Flight:
+    """A flight led by `request`, whose answer is stored under `key` and which can be joined at `place`."""
+
+    def keep(body: bytes) -> None:
+        if key is not None:
+            store(services, request, endpoint, asked.target, key, body)
+
+    def ended() -> None:
+        if place is not None and services.flights.get(place) is flight:
+            del services.flights[place]
+
+    plan = FlightPlan(
+        judge=lambda body: endpoint.judge(body, document),
+        settle=services.settlement.settle,
+        account=lambda leader, usage: account(services, leader, asked.target, usage),
+        store=keep,
+        ended=ended,
+    )
+    stream = None
+    if asked.streamed:
+        has_usage = asked.include_usage or _adds_usage(endpoint, asked, document)
+        stream = SharedStream(endpoint.assembler(document), has_usage=has_usage)
+    flight = Flight(request, plan, stream)
+    return flight
+
+
+def _give(
+    services: Services, request: Request, endpoint: Endpoint, asked: Asked, landed: Landed, *, has_stale: bool
+) -> None:
+    """Answer a waiter from a whole answer."""
+    answer, verdict = landed.answer, landed.verdict
+    leads = request.cache != HIT_COALESCED
+    if answer.status != 200 or verdict is None:
+        _pass_status_on(services, request, answer, has_stale=has_stale)
+        return
+    if not leads:
+        request.usage, request.saved, request.cost = landed.usage, landed.cost, 0
+    if request.streamed:
+        # The leader asked for a whole answer, this request for a stream.
+        head = egress.hit_head(request, egress.EVENT_STREAM)
+        body = endpoint.replay(answer.body, include_usage=asked.include_usage)
+        services.settlement.settle(request, 200, "complete")
+        request.exchange.start(200, head)
+        request.exchange.write(body)
+        request.exchange.finish()
+        return
+    head = _head_of(request, answer) if leads else egress.hit_head(request)
+    services.settlement.settle(request, 200, "complete")
+    request.exchange.respond(200, head, answer.body)
+
+
+def _adds_usage(endpoint: Endpoint, asked: Asked, document: dict[str, Any]) -> bool:
+    """Whether the gateway asks for usage where the client did not."""
+    return not asked.include_usage and asked.target.vendor.stream_usage and endpoint.takes_usage(document)
 
 
 def serve_entry(
@@ -111,42 +206,6 @@ def serve_entry(
     exchange.finish()
 
 
-async def _answer_whole(services: Services, request: Request, call: UpstreamCall) -> None:
-    endpoint, target = call.endpoint, call.asked.target
-    upstream_body = endpoint.upstream_body(call.document, call.body, target.model, include_usage=False)
-    answer = await call_whole(services, request, target, endpoint.path, upstream_body)
-    if answer.status != 200:
-        _pass_status_on(services, request, answer, call)
-        return
-    verdict = endpoint.judge(answer.body, call.document)
-    if not verdict.readable:
-        raise ProviderFailed("The provider's answer is not JSON of the expected form; check its base URL.")
-    account(services, request, target, verdict.usage)
-    head = _head_of(request, answer)
-    services.settlement.settle(request, 200, "complete")
-    request.exchange.respond(200, head, answer.body)
-    if call.key is not None and verdict.storable:
-        store(services, request, call.endpoint, target, call.key, answer.body)
-
-
-async def _stream(services: Services, request: Request, call: UpstreamCall) -> None:
-    endpoint, target = call.endpoint, call.asked.target
-    add_usage = not call.asked.include_usage and target.vendor.stream_usage and endpoint.takes_usage(call.document)
-    upstream_body = endpoint.upstream_body(call.document, call.body, target.model, include_usage=add_usage)
-    done: asyncio.Future[Answer | None] = services.loop.create_future()
-    relay = StreamedAnswer(services, request, endpoint.assembler(call.document), done, strip_usage=add_usage)
-    relay.call = await send(services, request, target, endpoint.path, upstream_body, relay)
-    answer = await done
-    if answer is not None:  # upstream answered with something else than a stream
-        if answer.status == 200:
-            raise ProviderFailed("The provider did not answer with an event stream, though one was asked for.")
-        _pass_status_on(services, request, answer, call)
-        return
-    completion = relay.completion
-    if call.key is not None and completion is not None and endpoint.judge(completion, call.document).storable:
-        store(services, request, endpoint, target, call.key, completion)
-
-
 async def call_whole(
     services: Services, request: Request, target: Target, path: str, body: bytes | None, method: bytes = b"POST"
 ) -> Answer:
@@ -157,38 +216,46 @@ async def call_whole(
         request.first_byte = perf_counter()
 
     sink = WholeAnswer(done, head_arrived)
-    sink.call = await send(services, request, target, path, body, sink, method)
+    destination = await services.destinations.of(target)
+    wishes = request.directives
+    timeouts = with_timeout(services.timeouts, wishes.timeout if wishes is not None else None)
+    sink.call = send(services, request, destination, path, body, sink, method, timeouts=timeouts)
     answer = await done
     request.upstream_ended = perf_counter()
     egress.remember_upstream_id(request, answer.headers)
     return answer
 
 
-async def send(
+def send(
     services: Services,
     request: Request,
-    target: Target,
+    destination: Destination,
     path: str,
     body: bytes | None,
     sink: ResponseSink,
     method: bytes = b"POST",
+    *,
     upload: Upload | None = None,
+    timeouts: Timeouts | None = None,
 ) -> Call:
-    """Begin a call upstream; `path` is below the base URL, the client's query string goes along."""
-    destination = await services.destinations.of(target)
+    """Begin a call upstream; `path` is below the base URL, the client's query string goes along.
+
+    Raises GatewayError when it cannot even be queued.
+    """
     exchange = request.exchange
     url = destination.prefix + path.encode("ascii")
     if exchange.query:
         url += b"?" + exchange.query
-    head = destination.credential + services.forwarded(exchange.headers, own_key=target.own_key is not None)
-    wishes = request.directives
-    timeouts = with_timeout(services.timeouts, wishes.timeout if wishes is not None else None)
+    head = destination.credential + services.forwarded(exchange.headers, own_key=destination.own_key)
     request.upstream_began = perf_counter()
     try:
-        call = services.pool.send(destination.origin, method, url, head, body, sink, timeouts, upload=upload)
+        call = services.pool.send(
+            destination.origin, method, url, head, body, sink, timeouts or services.timeouts, upload=upload
+        )
     except WireError as error:
         raise upstream_error(error) from None
-    request.cancel_upstream = call.cancel
+    if request.cancel_upstream is None:
+        request.cancel_upstream = call.cancel
     return call
 
 
@@ -233,12 +300,12 @@ def status_refusal(status: int) -> GatewayError | None:
     return None
 
 
-def _pass_status_on(services: Services, request: Request, answer: Answer, call: UpstreamCall) -> None:
+def _pass_status_on(services: Services, request: Request, answer: Answer, *, has_stale: bool) -> None:
     """Answer with the provider's own status and body, or raise where they must not reach the client."""
     refusal = status_refusal(answer.status)
     if refusal is not None:
         raise refusal
-    if answer.status >= 500 and call.has_stale:
+    if answer.status >= 500 and has_stale:
         raise ProviderFailed(f"The provider answered with status {answer.status}.")
     if answer.status >= 400:
         request.error = "provider_error" if answer.status >= 500 else "upstream_refused"

@@ -12,7 +12,7 @@ from watchllm.proxy.directives import directives
 from watchllm.proxy.generation import send, status_refusal
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
-from watchllm.proxy.upstream import upstream_error
+from watchllm.proxy.upstream import upstream_error, with_timeout
 from watchllm.wire import types as wire
 from watchllm.wire.exchange import Exchange
 from watchllm.wire.types import Headers
@@ -68,8 +68,11 @@ async def pass_through(services: Services, request: Request) -> None:
     request.directives = directives(exchange.headers, tenant.settings)
     relay = _Relay(services, request)
     body = exchange.body or None if upload is None else None
-    relay.call = call = await send(
-        services, request, target, path[len(b"/v1") :].decode("ascii"), body, relay, exchange.method, upload
+    destination = await services.destinations.of(target)
+    timeouts = with_timeout(services.timeouts, request.directives.timeout)
+    path_below = path[len(b"/v1") :].decode("ascii")
+    relay.call = call = send(
+        services, request, destination, path_below, body, relay, exchange.method, upload=upload, timeouts=timeouts
     )
     if upload is not None:
         upload.go_to(call)

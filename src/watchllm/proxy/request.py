@@ -37,6 +37,9 @@ class Request:
     cancel_upstream: Callable[[], None] | None = None
     entry_age = 0
     settled = False
+    deferred = False
+    """Settling waits for the end of a call that goes on for others; `deferred_end` keeps status and ending."""
+    deferred_end: tuple[int, str] | None = None
     authenticated = 0.0
     looked_up = 0.0
     upstream_began = 0.0

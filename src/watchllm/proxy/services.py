@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from watchllm.cache.entry import ExactStore
+from watchllm.proxy.flight import Flight
 from watchllm.proxy.settle import Counters, Settlement
 from watchllm.proxy.tenants import Tenants
 from watchllm.proxy.upstream import Destinations
@@ -35,6 +36,8 @@ class Services:
     counters: Counters
     limits: ServerLimits
     timeouts: Timeouts
+    flights: dict[bytes, Flight]
+    """Calls under way that may be joined, by partition and key."""
     dependencies: Callable[[], dict[str, str]]
     """The state of each dependency by name: `ok`, or what is wrong with it."""
 

@@ -52,6 +52,9 @@ class Settlement:
         """Close the books on `request`; call it before the last byte is written. Later calls change nothing."""
         if request.settled:
             return
+        if request.deferred:
+            request.deferred_end = (status, ended)
+            return
         request.settled = True
         principal = request.principal
         if principal is None:

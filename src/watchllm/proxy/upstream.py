@@ -19,11 +19,13 @@ BUILTIN_SIMULATOR = "sim://"
 
 
 class Destination(NamedTuple):
-    """A target in the wire's terms: `prefix` is the base URL's path, `credential` the header line that opens it."""
+    """A target in the wire's terms: `prefix` is the base URL's path, `credential` the header line that opens it, and
+    `own_key` says whether that is the project's own."""
 
     origin: Origin
     prefix: bytes
     credential: bytes
+    own_key: bool = False
 
 
 class Answer(NamedTuple):
@@ -63,7 +65,7 @@ class Destinations:
                 self._simulator = await self._builtin_simulator()
             return Destination(self._simulator, b"/v1", b"")
         origin, prefix = self._base(target.base_url, target.trusted or self._allow_private)
-        return Destination(origin, prefix, self._credential(target))
+        return Destination(origin, prefix, self._credential(target), target.own_key is not None)
 
     def _base(self, base_url: str, trusted: bool) -> tuple[Origin, bytes]:
         known = self._bases.get((base_url, trusted))

@@ -1,0 +1,415 @@
+"""One call upstream and everybody who waits for its answer (coalescing, also known as single flight).
+
+The request that makes the call is its first waiter and pays for it. Others that ask the same while it is under way join
+it: they see a stream from its first byte, each at its own pace. A waiter that leaves takes nobody with it; the last one
+that leaves ends the call. What the provider does wrong is told to all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import perf_counter
+from typing import NamedTuple
+
+from watchllm.domain.errors import GatewayError, ProviderFailed, TimedOut
+from watchllm.domain.money import Nanos
+from watchllm.domain.usage import TokenUsage
+from watchllm.providers.openai.storable import Verdict
+from watchllm.proxy import egress
+from watchllm.proxy.request import Request
+from watchllm.proxy.shared_stream import Piece, SharedStream
+from watchllm.proxy.upstream import MAX_ANSWER_BYTES, Answer, upstream_error
+from watchllm.wire import types as wire
+from watchllm.wire.types import BadMessage, Headers
+
+
+class Landed(NamedTuple):
+    """A whole answer. `verdict` is None unless its status is 200; usage and cost are what the call consumed."""
+
+    answer: Answer
+    verdict: Verdict | None
+    usage: TokenUsage | None
+    cost: Nanos | None
+
+
+class Waiter:
+    """A request that waits for a flight.
+
+    `done` resolves to the whole answer, or to None: the answer was relayed as a stream (`relayed`), or this waiter
+    cannot be given it in its form and has to call for itself. `position` is the number of the next piece to send.
+    """
+
+    __slots__ = ("done", "include_usage", "leads", "position", "relayed", "request", "timer")
+
+    def __init__(self, request: Request, done: asyncio.Future[Landed | None], *, include_usage: bool) -> None:
+        self.request = request
+        self.done = done
+        self.include_usage = include_usage
+        self.leads = False
+        self.relayed = False
+        self.position = 0
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class FlightPlan(NamedTuple):
+    """What the flight needs beside its waiters.
+
+    `judge(body)` of a whole answer, `settle(request, status, ended)`, `account(request, usage)` which prices what was
+    used, `store(body)`, and `ended()`, which takes the flight off the list of those that may be joined.
+    """
+
+    judge: Callable[[bytes], Verdict]
+    settle: Callable[[Request, int, str], None]
+    account: Callable[[Request, TokenUsage | None], None]
+    store: Callable[[bytes], None]
+    ended: Callable[[], None]
+
+
+class Flight:
+    """Implements `wire.types.ResponseSink`. `stream` is None when a whole answer was asked for."""
+
+    __slots__ = (
+        "_body",
+        "_call",
+        "_headers",
+        "_over",
+        "_paused",
+        "_plan",
+        "_relaying",
+        "_size",
+        "_status",
+        "_stream",
+        "_waiters",
+        "began_ms",
+        "leader",
+    )
+
+    def __init__(self, leader: Request, plan: FlightPlan, stream: SharedStream | None) -> None:
+        self.leader = leader
+        self.began_ms = leader.wall_ms
+        self._plan = plan
+        self._stream = stream
+        self._waiters: dict[Waiter, None] = {}
+        self._call: wire.Call | None = None
+        self._status = 0
+        self._headers: Headers = []
+        self._body: list[bytes] = []
+        self._size = 0
+        self._relaying = False
+        self._paused = False
+        self._over = False
+
+    def begin(self, send: Callable[[Flight], wire.Call]) -> None:
+        """Make the call; what cannot be sent at all fails for everybody."""
+        try:
+            self._call = send(self)
+        except GatewayError as error:
+            self._fail(error)
+
+    def can_be_joined(self, *, streamed: bool, include_usage: bool) -> bool:
+        """Whether a request of this form can still be given the whole answer."""
+        if self._over:
+            return False
+        if self._stream is None:
+            return True
+        return self._stream.whole and (not streamed or not include_usage or self._stream.has_usage)
+
+    def add(self, waiter: Waiter, loop: asyncio.AbstractEventLoop) -> None:
+        """Let `waiter` wait; a stream that has begun is given to it from its first byte."""
+        request = waiter.request
+        waiter.leads = request is self.leader
+        self._waiters[waiter] = None
+        request.cancel_upstream = lambda: self.leave(waiter)
+        timeout = request.directives.timeout if request.directives is not None else None
+        if timeout is not None:
+            waiter.timer = loop.call_later(timeout, self._expire, waiter, timeout)
+        if self._relaying and request.streamed:
+            self._start(waiter)
+            self._pump(waiter)
+
+    def leave(self, waiter: Waiter) -> None:
+        """The waiter's client left, or its own time is over. Idempotent.
+
+        While others wait the call goes on; the leader's books are then closed when it ends, because it pays.
+        """
+        if waiter not in self._waiters:
+            return
+        self._remove(waiter)
+        if self._waiters:
+            waiter.request.deferred = waiter.leads
+            self._relieve()
+            return
+        self._over = True
+        if self._call is not None:
+            self._call.cancel()
+        self._plan.ended()
+        if not self.leader.settled and self._stream is not None:
+            self._plan.account(self.leader, self._stream.usage_so_far())
+        self._close_books_of_absent_leader()
+
+    # --- sink --------------------------------------------------------------------------------------------------------
+
+    def on_response(self, status: int, headers: Headers) -> None:
+        now = perf_counter()
+        self._status = status
+        self._headers = headers
+        content_type = next((value for name, value in headers if name == b"content-type"), b"")
+        self._relaying = (
+            self._stream is not None and status == 200 and content_type.lower().startswith(b"text/event-stream")
+        )
+        egress.remember_upstream_id(self.leader, headers)
+        for waiter in list(self._waiters):
+            waiter.request.first_byte = now
+            if self._relaying and waiter.request.streamed:
+                self._start(waiter)
+
+    def on_data(self, data: bytes) -> None:
+        stream = self._stream
+        if not self._relaying or stream is None:
+            self._collect(data)
+            return
+        try:
+            piece = stream.feed(data)
+        except BadMessage as error:
+            self._break_off(ProviderFailed(f"The provider's stream cannot be read: {error}."))
+            return
+        if piece is not None:
+            self._distribute(piece)
+
+    def on_complete(self) -> None:
+        stream = self._stream
+        if not self._relaying or stream is None:
+            self._land(Answer(self._status, self._headers, b"".join(self._body)))
+            return
+        rest = stream.finish()
+        if rest is not None:
+            self._distribute(rest)
+        if stream.ends_well:
+            self._end_stream("complete" if stream.error is None else "error")
+        else:
+            self._break_off(ProviderFailed("The provider's stream ended before its answer was complete."))
+
+    def on_failure(self, error: wire.WireError) -> None:
+        failure = upstream_error(error)
+        if self._relaying:
+            self._break_off(failure)
+        else:
+            self._fail(failure)
+
+    # --- whole answers -----------------------------------------------------------------------------------------------
+
+    def _collect(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size <= MAX_ANSWER_BYTES:
+            self._body.append(data)
+            return
+        self._cancel_call()
+        self._fail(ProviderFailed(f"The provider's answer is longer than {MAX_ANSWER_BYTES} bytes."))
+
+    def _land(self, answer: Answer) -> None:
+        verdict = None
+        leader = self.leader
+        if answer.status == 200 and self._stream is None:
+            verdict = self._plan.judge(answer.body)
+            if not verdict.readable:
+                self._fail(
+                    ProviderFailed("The provider's answer is not JSON of the expected form; check its base URL.")
+                )
+                return
+            self._plan.account(leader, verdict.usage)
+            if verdict.storable:
+                self._plan.store(answer.body)
+        elif answer.status == 200:
+            self._fail(ProviderFailed("The provider did not answer with an event stream, though one was asked for."))
+            return
+        self._resolve(Landed(answer, verdict, leader.usage, leader.cost))
+
+    def _resolve(self, landed: Landed) -> None:
+        now = perf_counter()
+        # An answer that may not be stored cannot be told as a stream: who wants one asks for itself.
+        can_be_streamed = landed.verdict is None or landed.verdict.storable
+        self._finish()
+        for waiter in list(self._waiters):
+            self._remove(waiter)
+            waiter.request.upstream_ended = now
+            if not waiter.done.done():
+                waiter.done.set_result(landed if can_be_streamed or not waiter.request.streamed else None)
+        self._close_books_of_absent_leader()
+
+    def _fail(self, error: GatewayError) -> None:
+        """Nothing was sent to anybody yet: the error is everybody's answer."""
+        self._finish()
+        for waiter in list(self._waiters):
+            self._remove(waiter)
+            if not waiter.done.done():
+                waiter.done.set_exception(error)
+        self._close_books_of_absent_leader()
+
+    # --- streams -----------------------------------------------------------------------------------------------------
+
+    def _start(self, waiter: Waiter) -> None:
+        request = waiter.request
+        request.upstream_ended = request.first_byte = perf_counter()
+        waiter.relayed = True
+        exchange = request.exchange
+        exchange.on_writable = lambda: self._writable_again(waiter)
+        if waiter.leads:
+            content_type = next((value for name, value in self._headers if name == b"content-type"), b"")
+            head = egress.answer_head(request, content_type.decode("latin-1"), self._headers)
+        else:
+            request.cost = 0
+            head = egress.hit_head(request, egress.EVENT_STREAM)
+        exchange.start(200, head)
+
+    def _distribute(self, piece: Piece) -> None:
+        stream = self._stream
+        assert stream is not None
+        stream.append(piece)
+        for waiter in list(self._waiters):
+            if waiter.relayed:
+                self._pump(waiter)
+        self._relieve()
+
+    def _pump(self, waiter: Waiter) -> None:
+        """Send what this waiter has not got yet, as far as its client takes it; at the end of the stream, finish."""
+        stream = self._stream
+        assert stream is not None
+        exchange = waiter.request.exchange
+        while waiter.position < stream.end and exchange.writable:
+            data, waiter.position = stream.read(waiter.position, include_usage=waiter.include_usage)
+            if data:
+                exchange.write(data)
+        if self._over and waiter.position >= stream.end and waiter in self._waiters:
+            self._finish_stream(waiter)
+
+    def _relieve(self) -> None:
+        """Give up what nobody needs, cut off who lags too far behind, pause upstream when nobody can follow."""
+        stream = self._stream
+        if stream is None or not self._relaying:
+            return
+        followers = [waiter for waiter in self._waiters if waiter.relayed]
+        stream.trim(min((waiter.position for waiter in followers), default=stream.end))
+        if stream.overfull and len(followers) > 1:
+            for waiter in followers:
+                if waiter.position <= stream.first:
+                    self._cut_off(waiter)
+        pause = bool(followers) and len(followers) == len(self._waiters)
+        pause = pause and not any(waiter.request.exchange.writable for waiter in followers)
+        if pause != self._paused and self._call is not None and not self._over:
+            self._paused = pause
+            if pause:
+                self._call.pause()
+            else:
+                self._call.resume()
+
+    def _writable_again(self, waiter: Waiter) -> None:
+        if waiter in self._waiters:
+            self._pump(waiter)
+            self._relieve()
+
+    def _break_off(self, error: GatewayError) -> None:
+        """Something went wrong after the first byte: say so inside the stream, in the dialect's form, and end it."""
+        stream = self._stream
+        assert stream is not None
+        self._cancel_call()
+        for waiter in self._waiters:
+            waiter.request.error = error.code
+        event = egress.error_event(error)
+        stream.append(Piece(event, event))
+        self._end_stream("cut", error)
+
+    def _end_stream(self, ended: str, error: GatewayError | None = None) -> None:
+        stream = self._stream
+        assert stream is not None
+        leader = self.leader
+        stream.ended = ended
+        self._plan.account(leader, stream.usage if ended == "complete" else stream.usage_so_far())
+        completion = stream.completion() if ended == "complete" else None
+        verdict = self._plan.judge(completion) if completion is not None else None
+        if completion is not None and verdict is not None and verdict.storable:
+            self._plan.store(completion)
+        self._finish()
+        for waiter in list(self._waiters):
+            if waiter.relayed:
+                self._pump(waiter)
+                continue
+            self._remove(waiter)
+            if waiter.done.done():
+                continue
+            if completion is not None:
+                waiter.done.set_result(
+                    Landed(Answer(200, self._headers, completion), verdict, leader.usage, leader.cost)
+                )
+            elif ended == "complete":
+                waiter.done.set_result(None)
+            else:
+                waiter.done.set_exception(error or ProviderFailed("The provider sent an error inside its stream."))
+        self._close_books_of_absent_leader()
+
+    def _finish_stream(self, waiter: Waiter) -> None:
+        stream = self._stream
+        assert stream is not None
+        assert stream.ended is not None
+        request = waiter.request
+        self._remove(waiter)
+        if not waiter.leads:
+            request.usage, request.saved, request.cost = self.leader.usage, self.leader.cost, 0
+        if stream.ended == "error":
+            request.error = "provider_error"
+        self._plan.settle(request, 200, stream.ended)
+        request.exchange.finish()
+        if not waiter.done.done():
+            waiter.done.set_result(None)
+
+    def _cut_off(self, waiter: Waiter) -> None:
+        """A reader so slow that it would make the shared buffer grow without end loses its connection."""
+        self._remove(waiter)
+        waiter.request.error = "client_too_slow"
+        if waiter.leads:
+            waiter.request.deferred = True
+        self._plan.settle(waiter.request, 200, "cut")
+        waiter.request.exchange.abort()
+        if not waiter.done.done():
+            waiter.done.set_result(None)
+
+    # --- ends --------------------------------------------------------------------------------------------------------
+
+    def _expire(self, waiter: Waiter, seconds: float) -> None:
+        """The waiter's own time is over; the call goes on for the others."""
+        if waiter not in self._waiters:
+            return
+        error = TimedOut(f"The provider did not answer within the {seconds:g} s that X-WatchLLM-Timeout allows.")
+        self.leave(waiter)
+        if not waiter.relayed:
+            if not waiter.done.done():
+                waiter.done.set_exception(error)
+            return
+        request = waiter.request
+        request.error = error.code
+        request.exchange.write(egress.error_event(error))
+        self._plan.settle(request, 200, "cut")
+        request.exchange.finish()
+        if not waiter.done.done():
+            waiter.done.set_result(None)
+
+    def _remove(self, waiter: Waiter) -> None:
+        self._waiters.pop(waiter, None)
+        if waiter.timer is not None:
+            waiter.timer.cancel()
+
+    def _finish(self) -> None:
+        self._over = True
+        self._plan.ended()
+
+    def _cancel_call(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+
+    def _close_books_of_absent_leader(self) -> None:
+        """A leader that left while others waited is settled now that the cost is known."""
+        leader = self.leader
+        if leader.deferred:
+            leader.deferred = False
+            if leader.deferred_end is not None:
+                self._plan.settle(leader, *leader.deferred_end)

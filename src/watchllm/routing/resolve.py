@@ -49,7 +49,7 @@ class Router:
         if not model or len(model) > MAX_MODEL_LENGTH or not model.isascii() or not model.isprintable():
             raise BadRequest("Name a model in the field 'model', for example gpt-4o-mini.", param="model")
         prefix, slash, rest = model.partition("/")
-        named = self._vendors.get(prefix) if slash and rest else None
+        named = self._vendor(prefix, project) if slash and rest else None
         provider_model = rest if named is not None else model
         if test_key:
             target = self._target(self._vendors[SIMULATOR], provider_model, project)
@@ -67,7 +67,7 @@ class Router:
     def default(self, project: ProjectRecord, *, test_key: bool) -> Target:
         """The target of a path that names no model: the project's default provider, else OpenAI."""
         name = SIMULATOR if test_key else project.settings.default_provider or "openai"
-        vendor = self._vendors.get(name)
+        vendor = self._vendor(name, project)
         target = self._target(vendor, "", project) if vendor is not None else None
         if target is None:
             raise _key_missing(name)
@@ -78,21 +78,33 @@ class Router:
 
     def usable(self, project: ProjectRecord, *, test_key: bool) -> list[Target]:
         """A target without a model for every provider that this project could call now."""
-        names = [SIMULATOR] if test_key else list(self._vendors)
+        vendors = [self._vendors[SIMULATOR]]
+        if not test_key:
+            own = {key.provider for key in project.provider_keys} - self._vendors.keys()
+            vendors = [*self._vendors.values(), *filter(None, (self._vendor(name, project) for name in sorted(own)))]
         allowed = project.settings.allowed_providers
-        targets = (
-            self._target(self._vendors[name], "", project) for name in names if allowed is None or name in allowed
-        )
+        targets = (self._target(vendor, "", project) for vendor in vendors if allowed is None or vendor.name in allowed)
         return [target for target in targets if target is not None]
 
     def is_family_name(self, model: str, provider: str) -> bool:
         """Whether `model` alone, without `provider/`, leads to `provider`."""
         return any(model.startswith(prefix) and vendor.name == provider for prefix, vendor in self._families)
 
-    def without_provider(self, model: str) -> str:
-        """`model` without a known provider's prefix: the name under which its answers are stored."""
+    def without_provider(self, model: str, project: ProjectRecord | None = None) -> str:
+        """`model` without the prefix of a provider that is known, to `project` too: the name its answers have."""
         prefix, slash, rest = model.partition("/")
-        return rest if slash and rest and prefix in self._vendors else model
+        known = prefix in self._vendors or (project is not None and self._vendor(prefix, project) is not None)
+        return rest if slash and rest and known else model
+
+    def _vendor(self, name: str, project: ProjectRecord) -> Vendor | None:
+        """A known vendor, or an OpenAI-compatible provider of the project's own: nothing is assumed of its models."""
+        vendor = self._vendors.get(name)
+        if vendor is None:
+            keys = (key for key in project.provider_keys if key.provider == name and key.base_url)
+            own = min(keys, key=lambda key: key.priority, default=None)
+            if own is not None:
+                return Vendor(name, own.base_url or "")
+        return vendor
 
     def _by_name(self, model: str, project: ProjectRecord) -> Target | None:
         family = next((vendor for prefix, vendor in self._families if model.startswith(prefix)), None)
@@ -101,8 +113,9 @@ class Router:
             if target is not None:
                 return target
         default = project.settings.default_provider
-        if default is not None and default in self._vendors:
-            return self._target(self._vendors[default], model, project)
+        vendor = self._vendor(default, project) if default is not None else None
+        if vendor is not None:
+            return self._target(vendor, model, project)
         if family is not None:
             raise _key_missing(family.name)
         raise NotFound(

@@ -125,6 +125,7 @@ def test_it_works_without_scripts(browser: Browser, console: RunningConsole) -> 
 
 
 def _background(page: Page) -> str:
+    page.wait_for_load_state("load")  # Style sheets included.
     return str(page.evaluate("getComputedStyle(document.documentElement).backgroundColor"))
 
 

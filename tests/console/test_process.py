@@ -20,7 +20,7 @@ from watchllm.compose.console import run_console
 from watchllm.configuration import load
 def ready(port):
     if "stuck" in sys.argv:
-        asyncio.get_running_loop().call_later(0.05, time.sleep, 60)
+        asyncio.get_running_loop().call_soon(time.sleep, 60)
     print(port, flush=True)
 sys.exit(run_console(load({"home": sys.argv[1], "console_port": 0}, {}), parent=int(sys.argv[2]), on_ready=ready))
 """
@@ -57,6 +57,7 @@ def supervised(
 ) -> Iterator[tuple["subprocess.Popen[str]", int, Callable[[], None]]]:
     """A console at the other end of a pipe: its process, its port, and what closes the pipe."""
     reading, writing = os.pipe()
+    os.set_blocking(reading, False)  # As the proxy beside it, whose event loop watches the same pipe, leaves it.
     arguments = [sys.executable, "-c", _UNDER_A_SUPERVISOR, str(installation.home), str(reading), *options]
     with subprocess.Popen(arguments, pass_fds=[reading], stdout=subprocess.PIPE, text=True) as process:
         os.close(reading)

@@ -4,7 +4,9 @@ import httpx
 import pytest
 
 from tests.console.conftest import RunningConsole, form_token, sign_in
+from tests.support.product import Installation
 from tests.support.waiting import wait_for
+from watchllm.compose.control import bootstrap
 from watchllm.console.throttle import MAX_FAILURES
 from watchllm.control import keys, organizations, users
 from watchllm.control.tables import users as users_table
@@ -183,3 +185,15 @@ def test_the_console_publishes_what_was_saved_but_not_published(console: Running
         with plane.database.unit_of_work("tests") as work:
             keys.revoke(work, key.id)
     wait_for(lambda: console.proxy.get("/v1/models", project.key).status == 401, "the refusal of the revoked key")
+
+
+def test_without_a_proxy_its_numbers_are_unknown_and_not_zero(installation: Installation) -> None:
+    first = bootstrap(installation.configuration())
+    assert first is not None
+    _, port = installation.start_console()
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20) as client:
+        sign_in(client, first.email, first.password)
+        page = client.get("/live").text
+    assert page.count('<p class="figure">unknown</p>') == 3
+    assert "No proxy runs on this host" in page
+    assert "in step" not in page

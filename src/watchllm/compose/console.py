@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import select
 import signal
 import socket
 import threading
@@ -74,13 +75,21 @@ class _OrphanWatch:
         self._finished.set()
 
     def _watch(self, parent: int) -> None:
-        while os.read(parent, 1):
-            pass
+        while not _has_ended(parent):
+            select.select([parent], [], [])
         if self.on_end is not None:
             self.on_end()
         if not self._finished.wait(_ORPHAN_SECONDS):
             # Both stores survive a kill; a console without its supervisor must not hold the port.
             os._exit(1)
+
+
+def _has_ended(pipe: int) -> bool:
+    try:
+        return not os.read(pipe, 1)
+    except BlockingIOError:
+        # The other children read the same pipe, and an event loop among them has made it non-blocking for all.
+        return False
 
 
 class _Server(uvicorn.Server):

@@ -28,7 +28,11 @@ _READ_SIZE = 65_536
 
 
 class Role(msgspec.Struct):
-    """A child to keep alive. `run` gets the pipe to watch and a function to call with the port, once it listens."""
+    """A child to keep alive. `run` gets the pipe to watch and a function to call with the port, once it listens.
+
+    `alive` is the supervisor's end of that pipe; each child has one of its own, because whether a pipe blocks is shared
+    by all who hold it.
+    """
 
     name: str
     run: Callable[[int, Callable[[int], None]], int]
@@ -36,6 +40,7 @@ class Role(msgspec.Struct):
     port: int = 0
     started: float = 0.0
     failures: int = 0
+    alive: int = -1
 
 
 class StartFailed(Exception):
@@ -50,6 +55,7 @@ def run_up(configuration: Configuration, *, console: bool, extra: tuple[Role, ..
     roles = [Role("proxy", lambda parent, ready: proxy_process.run_proxy(configuration, parent=parent, on_ready=ready))]
     if console:
         roles.append(Role("console", lambda parent, ready: _run_console(configuration, parent, ready)))
+    roles.append(Role("recorder", lambda parent, ready: _run_recorder(configuration, parent, ready)))
     supervisor = Supervisor([*roles, *extra], configuration.drain_seconds)
     try:
         first_run = in_child(lambda: _bootstrap(configuration))
@@ -70,7 +76,6 @@ class Supervisor:
     def __init__(self, roles: list[Role], drain_seconds: float) -> None:
         self.roles = roles
         self._drain_seconds = drain_seconds
-        self._alive_reader, self._alive_writer = os.pipe()
         self._stopping = False
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
@@ -110,8 +115,7 @@ class Supervisor:
                 _signal(role, signal.SIGKILL)
                 os.waitpid(role.pid, 0)
                 role.pid = 0
-        os.close(self._alive_writer)
-        os.close(self._alive_reader)
+            _close(role)
 
     def _restart(self, role: Role, code: int) -> None:
         if self._stopping:
@@ -128,15 +132,19 @@ class Supervisor:
 
     def _fork(self, role: Role, *, wait: bool) -> None:
         reader, writer = os.pipe()
+        _close(role)
+        parent, role.alive = os.pipe()
         role.started = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
             os.close(reader)
-            os.close(self._alive_writer)
-            _run_child(role, self._alive_reader, writer)
+            for other in self.roles:
+                _close(other)
+            _run_child(role, parent, writer)
         os.close(writer)
+        os.close(parent)
         role.pid = pid
         if wait:
             self._await_ready(role, reader)
@@ -239,6 +247,12 @@ def _run_console(configuration: Configuration, parent: int, ready: Callable[[int
     return run_console(configuration, parent=parent, on_ready=ready)
 
 
+def _run_recorder(configuration: Configuration, parent: int, ready: Callable[[int], None]) -> int:
+    from watchllm.compose.recorder import run_recorder
+
+    return run_recorder(configuration, parent=parent, on_ready=ready)
+
+
 def _announce(configuration: Configuration, supervisor: Supervisor, first_run: dict[str, str] | None) -> None:
     """Say where everything is; on the first run also what is shown once."""
     ports = {role.name: role.port for role in supervisor.roles}
@@ -304,6 +318,12 @@ def _tell(message: str) -> None:
 def _write_all(writer: int, message: bytes) -> None:
     while message:
         message = message[os.write(writer, message) :]
+
+
+def _close(role: Role) -> None:
+    if role.alive >= 0:
+        os.close(role.alive)
+        role.alive = -1
 
 
 def _signal(role: Role, number: signal.Signals) -> None:

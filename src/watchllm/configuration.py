@@ -65,6 +65,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     max_header_bytes: int = 64 * 1024
     max_connections: int = 10_000
     cache_max_bytes: int = 1024 * _MIB
+    journal_max_bytes: int = 1024 * _MIB
+    journal_full: str = "refuse"
     header_timeout: float = 10.0
     idle_timeout: float = 75.0
     upstream_connect_timeout: float = 10.0
@@ -217,6 +219,15 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(" or ".join(words))
+        return text
+
+    return parse
+
+
 def _url(*schemes: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         scheme, separator, rest = text.partition("://")
@@ -283,6 +294,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_header_bytes", "WATCHLLM_MAX_HEADER_BYTES", _bytes),
     Setting("max_connections", "WATCHLLM_MAX_CONNECTIONS", _count),
     Setting("cache_max_bytes", "WATCHLLM_CACHE_MAX_BYTES", _bytes),
+    Setting("journal_max_bytes", "WATCHLLM_JOURNAL_MAX_BYTES", _bytes),
+    Setting("journal_full", "WATCHLLM_JOURNAL_FULL", _one_of("refuse", "serve-unmetered")),
     Setting("header_timeout", "WATCHLLM_HEADER_TIMEOUT", _seconds),
     Setting("idle_timeout", "WATCHLLM_IDLE_TIMEOUT", _seconds),
     Setting("upstream_connect_timeout", "WATCHLLM_UPSTREAM_CONNECT_TIMEOUT", _seconds),

@@ -8,7 +8,21 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from watchllm.cli import cache, config, console, db, doctor, key, processes, project, provider_key, sim
+from watchllm.cli import (
+    cache,
+    config,
+    console,
+    db,
+    doctor,
+    key,
+    logs,
+    processes,
+    project,
+    provider_key,
+    recorder,
+    sim,
+    usage,
+)
 
 
 class Program(TyperGroup):
@@ -39,6 +53,9 @@ app.add_typer(provider_key.app, name="provider-key")
 app.add_typer(cache.app, name="cache")
 app.add_typer(config.app, name="config")
 app.add_typer(db.app, name="db")
+app.add_typer(usage.app, name="usage")
+app.add_typer(logs.app, name="logs")
+recorder.register(app)
 doctor.register(app)
 sim.register(app)
 console.register(app)

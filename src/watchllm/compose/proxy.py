@@ -15,6 +15,8 @@ import uvloop
 from watchllm.configuration import Configuration
 from watchllm.domain import ids
 from watchllm.domain.sealing import Sealer
+from watchllm.journal.journal import Journal
+from watchllm.journal.status import journal_state, recorder_lag, recorder_state
 from watchllm.proxy.app import ProxyApp
 from watchllm.proxy.services import Services
 from watchllm.proxy.settle import Counters, Settlement
@@ -97,16 +99,23 @@ class ProxyProcess:
         )
         self._pool = ClientPool(allow_private=configuration.allow_private_urls, proxy_env=configuration.proxy_env)
         self._sealer = Sealer(home.master_secret(configuration.home, configuration.secret_key))
+        self._journal = Journal.open(
+            configuration.home / "journal",
+            max_bytes=configuration.journal_max_bytes,
+            policy=configuration.journal_full,
+            region=configuration.region,
+        )
         counters = Counters()
+        tenants = Tenants(self._snapshot, _instance_credentials(configuration))
         self._services = Services(
             loop=loop,
-            tenants=Tenants(self._snapshot, _instance_credentials(configuration)),
+            tenants=tenants,
             cache=self._cache,
             pool=self._pool,
             destinations=Destinations(
                 self._sealer, self._start_simulator, allow_private=configuration.allow_private_urls
             ),
-            settlement=Settlement(counters),
+            settlement=Settlement(counters, self._journal, tenants.price),
             counters=counters,
             limits=server_limits(configuration),
             timeouts=Timeouts(
@@ -117,6 +126,7 @@ class ProxyProcess:
             ),
             flights={},
             dependencies=self._dependencies,
+            recorder_lag=lambda: recorder_lag(configuration.home / "journal"),
         )
         self._server = Server(ProxyApp(self._services), self._services.limits, loop)
 
@@ -143,6 +153,7 @@ class ProxyProcess:
         self._cache.flush()
         self._cache.close()
         self._snapshot.close()
+        self._journal.close()
 
     def _start_admin(self) -> None:
         self._admin_task = self._loop.create_task(self._listen_admin())
@@ -181,6 +192,8 @@ class ProxyProcess:
         return {
             "snapshot": "ok" if version else "nothing was published yet; run `watchllm up` or `watchllm db upgrade`",
             "cache": self._cache.health() or "ok",
+            "journal": journal_state(self._journal),
+            "recorder": recorder_state(self._configuration.home / "journal"),
         }
 
 

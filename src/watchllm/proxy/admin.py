@@ -1,4 +1,5 @@
-"""The operators' listener of one proxy process: metrics and state; a Unix socket, or an address with a token."""
+"""The operators' listener of one proxy process: metrics, state, live requests; a Unix socket, or an address with a
+token."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import msgspec
 
 from watchllm.domain.errors import GatewayError, NotFound, Unauthorized
 from watchllm.proxy import egress
+from watchllm.proxy.events import EventFeed
 from watchllm.proxy.services import Services
 from watchllm.proxy.settle import LATENCY_BOUNDS_US, Counters
 from watchllm.wire.exchange import BodyMode, Exchange
@@ -24,6 +26,7 @@ class AdminApp:
     def __init__(self, services: Services, public: Server, token: str | None) -> None:
         self._services = services
         self._public = public
+        self._events = EventFeed(services.settlement)
         self._credential = None if token is None else f"Bearer {token}".encode()
 
     def body_mode(self, exchange: Exchange) -> BodyMode:
@@ -34,10 +37,12 @@ class AdminApp:
             self._authorize(exchange)
             if exchange.path == b"/metrics":
                 exchange.respond(200, _TEXT, metrics(self._services, self._public).encode())
+            elif exchange.path == b"/events":
+                self._events.listen(exchange)
             elif exchange.path == b"/status":
                 exchange.respond(200, _JSON, msgspec.json.encode(self._status()))
             else:
-                raise NotFound("The admin listener has /metrics and /status.")
+                raise NotFound("The admin listener has /metrics, /status and /events.")
         except GatewayError as error:
             exchange.respond(error.status, _JSON, egress.error_body(error))
 
@@ -84,6 +89,7 @@ def metrics(services: Services, public: Server) -> str:
             ("watchllm_connections", "gauge", public.connections),
             ("watchllm_inflight_request_bytes", "gauge", public.inflight_bytes),
             ("watchllm_snapshot_version", "gauge", services.tenants.version),
+            ("watchllm_unrecorded_total", "counter", services.settlement.journal.unrecorded),
         )
     ]
     return "\n".join(lines) + "\n"

@@ -152,7 +152,7 @@ class Flight:
 
     def on_response(self, status: int, headers: Headers) -> None:
         now = perf_counter()
-        self._status = status
+        self._status = self.leader.upstream_status = status
         self._headers = headers
         content_type = next((value for name, value in headers if name == b"content-type"), b"")
         self._relaying = (

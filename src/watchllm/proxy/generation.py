@@ -14,7 +14,7 @@ from typing import Any
 
 from watchllm.cache.entry import NEVER, Entry
 from watchllm.domain import json_body
-from watchllm.domain.errors import GatewayError, ProviderFailed, TimedOut
+from watchllm.domain.errors import GatewayError, ProviderFailed, TimedOut, Unavailable
 from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import BYPASS, HIT, HIT_COALESCED, HIT_STALE, MISS
 from watchllm.providers.openai.endpoints import Endpoint
@@ -40,6 +40,8 @@ async def generate(services: Services, request: Request, endpoint: Endpoint) -> 
     request.principal = principal = tenants.authenticate(headers, request.wall_ns / 1e9)
     request.authenticated = perf_counter()
     principal.require("inference")
+    if services.settlement.journal.refusal is not None:
+        raise Unavailable(services.settlement.journal.refusal, retry_after=1)
     tenant = principal.tenant
 
     body = json_bytes(exchange, services.limits.max_body_bytes)
@@ -222,6 +224,7 @@ async def call_whole(
     sink.call = send(services, request, destination, path, body, sink, method, timeouts=timeouts)
     answer = await done
     request.upstream_ended = perf_counter()
+    request.upstream_status = answer.status
     egress.remember_upstream_id(request, answer.headers)
     return answer
 
@@ -248,6 +251,7 @@ def send(
         url += b"?" + exchange.query
     head = destination.credential + services.forwarded(exchange.headers, own_key=destination.own_key)
     request.upstream_began = perf_counter()
+    services.settlement.open_call(request, 0 if body is None else len(body))
     try:
         call = services.pool.send(
             destination.origin, method, url, head, body, sink, timeouts or services.timeouts, upload=upload

@@ -40,6 +40,10 @@ class Request:
     deferred = False
     """Settling waits for the end of a call that goes on for others; `deferred_end` keeps status and ending."""
     deferred_end: tuple[int, str] | None = None
+    calls = 0
+    """How many calls upstream were begun on behalf of this request."""
+    upstream_status = 0
+    """The status that the last of them was answered with, 0 = none."""
     authenticated = 0.0
     looked_up = 0.0
     upstream_began = 0.0

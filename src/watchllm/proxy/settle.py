@@ -5,10 +5,15 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
-from time import perf_counter
+from time import perf_counter, time_ns
+from typing import Protocol
 
-from watchllm.domain.usage_event import UsageEvent
+from watchllm.domain.usage import ModelPrice
+from watchllm.domain.usage_event import HIT_STALE, Attempt, OpenedCall, UsageEvent
 from watchllm.proxy.request import Request
+
+_MAX_TEXT = 512
+_MAX_MODEL = 256
 
 # Upper bounds of the latency histogram, in microseconds; the last bucket is open.
 LATENCY_BOUNDS_US = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000)
@@ -38,15 +43,79 @@ class Counters:
         self.saved_nanos += event.saved or 0
 
 
+class UsageJournal(Protocol):
+    """Where calls and events are recorded so that they survive this process. No method blocks."""
+
+    refusal: str | None
+    """Why no request may be admitted now, in words for the client; None = they may."""
+    unrecorded: int
+    """Records that found no room and are lost."""
+
+    def opened(self, call: OpenedCall) -> None: ...
+
+    def settled(self, event: UsageEvent) -> None: ...
+
+
+class NoJournal:
+    """Records nothing: for tests of other parts."""
+
+    refusal: str | None = None
+    unrecorded = 0
+
+    def opened(self, call: OpenedCall) -> None:
+        pass
+
+    def settled(self, event: UsageEvent) -> None:
+        pass
+
+
 class Settlement:
-    """Settles requests: each that was authenticated becomes one event, handed to every observer.
+    """Settles requests: each that was authenticated becomes one event, in the journal and then with every observer.
 
     An observer must not block and must not raise.
     """
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(
+        self,
+        counters: Counters,
+        journal: UsageJournal | None = None,
+        price_of: Callable[[str, str], ModelPrice | None] = lambda _provider, _model: None,
+    ) -> None:
         self.counters = counters
+        self.journal: UsageJournal = journal or NoJournal()
+        self._price_of = price_of
         self.observers: list[Callable[[UsageEvent], None]] = [counters.add]
+
+    def open_call(self, request: Request, input_bytes: int) -> None:
+        """Record a call upstream; call it before the first byte is sent. `input_bytes`: of the body, 0 = not known."""
+        principal, target = request.principal, request.target
+        if principal is None or target is None:
+            return
+        headers = request.exchange.headers
+        if not input_bytes:
+            length = headers.get(b"content-length", b"")
+            input_bytes = int(length) if length.isdigit() else 0
+        request.price = self._price_of(target.provider, target.model)
+        self.journal.opened(
+            OpenedCall(
+                request.id,
+                time_ns(),
+                request.calls,
+                principal.tenant.project.id,
+                principal.key.id,
+                request.endpoint,
+                target.provider,
+                request.model[:_MAX_MODEL],
+                request.cache,
+                request.streamed,
+                input_bytes,
+                request.price,
+                _text(headers.get(b"x-watchllm-user")),
+                _text(headers.get(b"x-watchllm-session")),
+                _text(headers.get(b"x-watchllm-tags")),
+            )
+        )
+        request.calls += 1
 
     def settle(self, request: Request, status: int, ended: str) -> None:
         """Close the books on `request`; call it before the last byte is written. Later calls change nothing."""
@@ -71,7 +140,7 @@ class Settlement:
             principal.key.id,
             request.endpoint,
             request.target.provider if request.target is not None else "",
-            request.model,
+            request.model[:_MAX_MODEL],
             status,
             request.cache,
             request.streamed,
@@ -89,10 +158,30 @@ class Settlement:
             _text(headers.get(b"x-watchllm-session")),
             _text(headers.get(b"x-watchllm-tags")),
             request.upstream_request_id,
+            (_attempt(request, now),) if request.calls else (),
         )
+        self.journal.settled(event)
         for observe in self.observers:
             observe(event)
 
 
 def _text(value: bytes | None) -> str | None:
-    return value.decode("latin-1")[:512] if value else None
+    return value.decode("latin-1")[:_MAX_TEXT] if value else None
+
+
+def _attempt(request: Request, now: float) -> Attempt:
+    """The call upstream, as far as it has come."""
+    target = request.target
+    assert target is not None
+    is_hit = request.cache == HIT_STALE
+    return Attempt(
+        target.provider,
+        request.model[:_MAX_MODEL],
+        request.upstream_status,
+        int((request.upstream_began - request.began) * 1e6),
+        int(((now if request.streamed else request.upstream_ended or now) - request.upstream_began) * 1e6),
+        None if is_hit else request.usage,
+        None if is_hit else request.cost,
+        request.price,
+        request.error,
+    )

@@ -18,7 +18,7 @@ from watchllm.journal.recorder import DAMAGE_TAG, Batch, Position, SetAside, Sto
 from watchllm.journal.recovery import aborted
 
 _KEEP_FINISHED_MS = 86_400_000
-_BUSY_MS = 1000
+_BUSY_MS = 500
 _IN_CHUNK = 500
 
 

@@ -1,0 +1,96 @@
+"""What is known of journal and recorder from outside: their states for `/health/ready`, and the recorder's own file."""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+import msgspec
+
+from watchllm.journal.journal import Journal
+from watchllm.journal.series import is_locked
+
+RECORDER_LOCK = "recorder.pid"
+RECORDER_STATUS = "recorder.json"
+
+_DEGRADED = "degraded: "
+_TOLERATED_LAG_SECONDS = 5.0
+
+
+class RecorderStatus(msgspec.Struct):
+    """What the recorder says of itself, about each half second. `at_ms` by its clock; `lag_seconds` since it last had
+    applied everything; `problem` is what keeps it from its work now."""
+
+    pid: int = 0
+    at_ms: int = 0
+    lag_seconds: float = 0.0
+    pending_bytes: int = 0
+    applied: int = 0
+    torn: int = 0
+    set_aside: int = 0
+    problem: str | None = None
+
+
+def journal_state(journal: Journal) -> str:
+    """`ok`, `degraded: …` while requests are served, or what makes them be refused."""
+    if journal.refusal is not None:
+        return journal.refusal
+    state = journal.state()
+    return "ok" if state is None else _DEGRADED + state
+
+
+def recorder_status(folder: Path) -> RecorderStatus | None:
+    """The status of the recorder of this host's journals; None when none runs, or none has said anything yet."""
+    try:
+        if not is_locked(folder / RECORDER_LOCK):
+            return None
+        return msgspec.json.decode((folder / RECORDER_STATUS).read_bytes(), type=RecorderStatus)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def recorder_lag(folder: Path) -> float | None:
+    """Seconds since the recorder last had applied everything; None when none runs."""
+    status = recorder_status(folder)
+    return None if status is None else status.lag_seconds
+
+
+def recorder_state(folder: Path) -> str:
+    """`ok`, or `degraded: …`: usage is then late in the database, and nothing is lost."""
+    status = recorder_status(folder)
+    if status is None:
+        return _DEGRADED + "not running; usage waits in the journal"
+    behind = max(status.lag_seconds, time.time() - status.at_ms / 1000 if status.problem is None else 0.0)
+    if status.problem is None and behind <= _TOLERATED_LAG_SECONDS:
+        return "ok"
+    reason = "" if status.problem is None else f": {status.problem}"
+    return f"{_DEGRADED}{behind:.1f} s behind{reason}"
+
+
+def write_status(folder: Path, status: RecorderStatus) -> None:
+    """Replace the recorder's file. Raises OSError."""
+    draft = folder / (RECORDER_STATUS + ".new")
+    draft.write_bytes(msgspec.json.encode(status))
+    draft.rename(folder / RECORDER_STATUS)
+
+
+def lock_recorder(folder: Path) -> int | None:
+    """Become this folder's only recorder: a descriptor to keep open, None while another one is. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(folder / RECORDER_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def holds_lock(folder: Path, descriptor: int) -> bool:
+    """Whether the lock is still where others look for it: the folder may have been removed. Raises OSError."""
+    try:
+        found = (folder / RECORDER_LOCK).stat()
+    except FileNotFoundError:
+        return False
+    ours = os.fstat(descriptor)
+    return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)

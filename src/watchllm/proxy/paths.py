@@ -1,0 +1,89 @@
+"""Which of a provider's other paths pass, and under what name they are logged.
+
+A path must mean the same to us, to every server between us and the provider, and to the provider: what some of them
+would decode or shorten before they look at it could lead from a harmless path to another tenant's objects or to the
+administration of the account.
+"""
+
+from __future__ import annotations
+
+from watchllm.domain.errors import BadRequest, NotFound, WireRefusal
+
+_METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE"))
+# What keeps no objects at the provider. Every other path may show one tenant what another one left there, so it needs
+# the project's own provider key.
+_STATELESS = frozenset(
+    (
+        b"/v1/audio/speech",
+        b"/v1/audio/transcriptions",
+        b"/v1/audio/translations",
+        b"/v1/images/edits",
+        b"/v1/images/generations",
+        b"/v1/images/variations",
+        b"/v1/moderations",
+    )
+)
+# These administer the provider's account: users, keys, bills. They never pass.
+_ADMINISTRATION = frozenset(
+    (
+        b"admin",
+        b"api_keys",
+        b"billing",
+        b"dashboard",
+        b"organization",
+        b"organizations",
+        b"projects",
+        b"usage",
+        b"users",
+    )
+)
+_NAME = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+_PLAIN = _NAME | frozenset(b".~:@!$&'()*+,=")
+
+
+def is_stateless(path: bytes) -> bool:
+    """Whether the provider keeps nothing of what is sent there."""
+    return path in _STATELESS
+
+
+def checked(path: bytes, method: bytes) -> str:
+    """The endpoint's name for the log: the first segment behind `/v1/`.
+
+    Raises WireRefusal 405 for a method that no provider has, NotFound for administration, BadRequest for a path that
+    can be read in two ways.
+    """
+    if method not in _METHODS:
+        raise WireRefusal(
+            f"The method {method.decode('latin-1')[:20]} is not passed through.",
+            status=405,
+            code="method_not_allowed",
+            allow="GET, HEAD, POST, PUT, PATCH, DELETE",
+        )
+    first, *others = path.split(b"/")[2:]
+    if not first or not _NAME.issuperset(first) or not all(_is_unambiguous(segment) for segment in others):
+        raise BadRequest(
+            "The path can be read in two ways: leave out '.', '..', '//', ';', backslashes and needless escapes."
+        )
+    name = first.lower()
+    if name in _ADMINISTRATION:
+        raise NotFound("Administration of a provider's account does not pass through this gateway.")
+    return name.decode("ascii")[:40]
+
+
+def _is_unambiguous(segment: bytes) -> bool:
+    """Neither empty nor dots, and nothing escaped but what has to be."""
+    if segment in (b"", b".", b".."):
+        return False
+    plain, *escapes = segment.split(b"%")
+    if not _PLAIN.issuperset(plain):
+        return False
+    for escape in escapes:
+        try:
+            escaped = bytes.fromhex(escape[:2].decode("ascii"))
+        except ValueError:
+            return False
+        if len(escaped) != 1 or escaped[0] < 0x20 or escaped[0] in _NAME or escaped in b"./\\%;~\x7f":
+            return False
+        if not _PLAIN.issuperset(escape[2:]):
+            return False
+    return True

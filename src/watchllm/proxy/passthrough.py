@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from time import perf_counter
 
-from watchllm.domain.errors import BadRequest, Forbidden, GatewayError, NotFound, WireRefusal
+from watchllm.domain.errors import Forbidden, GatewayError, Unavailable
 from watchllm.domain.usage_event import BYPASS
-from watchllm.proxy import egress
+from watchllm.proxy import egress, paths
 from watchllm.proxy.directives import directives
 from watchllm.proxy.generation import send, status_refusal
 from watchllm.proxy.request import Request
@@ -17,35 +17,6 @@ from watchllm.wire import types as wire
 from watchllm.wire.exchange import Exchange
 from watchllm.wire.types import Headers
 
-# What keeps no objects at the provider. Every other path may show one tenant what another one left there, so it needs
-# the project's own provider key.
-_STATELESS = frozenset(
-    (
-        b"/v1/audio/speech",
-        b"/v1/audio/transcriptions",
-        b"/v1/audio/translations",
-        b"/v1/images/edits",
-        b"/v1/images/generations",
-        b"/v1/images/variations",
-        b"/v1/moderations",
-    )
-)
-# These administer the provider's account: users, keys, bills. They never pass.
-_ADMINISTRATION = frozenset(
-    (
-        b"admin",
-        b"api_keys",
-        b"billing",
-        b"dashboard",
-        b"organization",
-        b"organizations",
-        b"projects",
-        b"usage",
-        b"users",
-    )
-)
-_METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE"))
-
 
 async def pass_through(services: Services, request: Request) -> None:
     """Relay a request to the provider that the project uses by default; raises GatewayError."""
@@ -54,12 +25,14 @@ async def pass_through(services: Services, request: Request) -> None:
     request.principal = principal = services.tenants.authenticate(exchange.headers, request.wall_ns / 1e9)
     request.authenticated = perf_counter()
     principal.require("inference")
+    if services.settlement.journal.refusal is not None:
+        raise Unavailable(services.settlement.journal.refusal, retry_after=1)
     path = exchange.path
-    request.endpoint = _checked_path(path, exchange.method)
+    request.endpoint = paths.checked(path, exchange.method)
     request.cache = BYPASS
     tenant = principal.tenant
     target = request.target = tenant.router.default(tenant.project, test_key=tenant.test)
-    if path not in _STATELESS and target.own_key is None and not tenant.test:
+    if not paths.is_stateless(path) and target.own_key is None and not tenant.test:
         raise Forbidden(
             "This path keeps objects at the provider, and projects that share a provider key would see each other's. "
             "Add the project's own key with `watchllm provider-key add`.",
@@ -99,7 +72,7 @@ class _Upload:
         exchange = self._exchange
         exchange.on_data = call.write
         exchange.on_end = call.end
-        exchange.resume_body()
+        # Reading goes on when the connection is there (`on_resume`): what came before that would have to be kept.
         for piece in self._early:
             call.write(piece)
         if self._ended:
@@ -123,6 +96,7 @@ class _Relay:
     def on_response(self, status: int, headers: Headers) -> None:
         request = self._request
         request.upstream_ended = request.first_byte = perf_counter()
+        request.upstream_status = status
         egress.remember_upstream_id(request, headers)
         refusal = status_refusal(status)
         if refusal is not None:
@@ -158,21 +132,3 @@ class _Relay:
     def _resume(self) -> None:
         if self.call is not None:
             self.call.resume()
-
-
-def _checked_path(path: bytes, method: bytes) -> str:
-    """The endpoint's name for the log; raises for paths that must not pass or could be read in two ways."""
-    if method not in _METHODS:
-        raise WireRefusal(
-            f"The method {method.decode('latin-1')[:20]} is not passed through.",
-            status=405,
-            code="method_not_allowed",
-            allow="GET, HEAD, POST, PUT, PATCH, DELETE",
-        )
-    lowered = path.lower()
-    if b".." in path or b"//" in path or b"\\" in path or b"%2e" in lowered or b"%2f" in lowered or b"%5c" in lowered:
-        raise BadRequest("The path holds '..', '//', or an escaped slash or dot.")
-    first = lowered.split(b"/")[2]
-    if first in _ADMINISTRATION:
-        raise NotFound("Administration of a provider's account does not pass through this gateway.")
-    return first.decode("ascii", "replace")[:40]

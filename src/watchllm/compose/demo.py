@@ -27,8 +27,8 @@ def run_demo(configuration: Configuration, *, console: bool) -> int:
     providers = configuration.instance_providers | {"sim": simulator}
     demo = msgspec.structs.replace(configuration, instance_providers=providers)
     roles = (
-        Role("sim", lambda parent, ready: _run(_simulate(configuration.sim_port, parent, ready))),
-        Role("traffic", lambda parent, ready: _run(_traffic(configuration, key.decode(), parent, ready))),
+        Role("sim", lambda demo, parent, ready: _run(_simulate(demo.sim_port, parent, ready))),
+        Role("traffic", lambda demo, parent, ready: _run(_traffic(demo, key.decode(), parent, ready))),
     )
     return run_up(demo, console=console, extra=roles)
 

@@ -27,15 +27,21 @@ _KILL_AFTER_DRAIN_SECONDS = 5.0
 _READ_SIZE = 65_536
 
 
+Run = Callable[[Configuration, int, Callable[[int], None]], int]
+
+
 class Role(msgspec.Struct):
-    """A child to keep alive. `run` gets the pipe to watch and a function to call with the port, once it listens.
+    """A child to keep alive.
+
+    `run` gets the configuration with the ports that are in use, the pipe to watch, and a function to call with its own
+    port once it listens.
 
     `alive` is the supervisor's end of that pipe; each child has one of its own, because whether a pipe blocks is shared
     by all who hold it.
     """
 
     name: str
-    run: Callable[[int, Callable[[int], None]], int]
+    run: Run
     pid: int = 0
     port: int = 0
     started: float = 0.0
@@ -52,11 +58,11 @@ def run_up(configuration: Configuration, *, console: bool, extra: tuple[Role, ..
     import setproctitle
 
     setproctitle.setproctitle("watchllm up")
-    roles = [Role("proxy", lambda parent, ready: proxy_process.run_proxy(configuration, parent=parent, on_ready=ready))]
+    roles = [Role("proxy", _run_proxy)]
     if console:
-        roles.append(Role("console", lambda parent, ready: _run_console(configuration, parent, ready)))
-    roles.append(Role("recorder", lambda parent, ready: _run_recorder(configuration, parent, ready)))
-    supervisor = Supervisor([*roles, *extra], configuration.drain_seconds)
+        roles.append(Role("console", _run_console))
+    roles.append(Role("recorder", _run_recorder))
+    supervisor = Supervisor([*roles, *extra], configuration)
     try:
         first_run = in_child(lambda: _bootstrap(configuration))
         supervisor.start_all()
@@ -73,9 +79,9 @@ def run_up(configuration: Configuration, *, console: bool, extra: tuple[Role, ..
 class Supervisor:
     """Forks, watches and stops the roles."""
 
-    def __init__(self, roles: list[Role], drain_seconds: float) -> None:
+    def __init__(self, roles: list[Role], configuration: Configuration) -> None:
         self.roles = roles
-        self._drain_seconds = drain_seconds
+        self._configuration = configuration
         self._stopping = False
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
@@ -104,7 +110,7 @@ class Supervisor:
         self._stopping = True
         for role in self.roles:
             _signal(role, signal.SIGTERM)
-        end = time.monotonic() + self._drain_seconds + _KILL_AFTER_DRAIN_SECONDS
+        end = time.monotonic() + self._configuration.drain_seconds + _KILL_AFTER_DRAIN_SECONDS
         for role in self.roles:
             while role.pid and time.monotonic() < end:
                 if os.waitpid(role.pid, os.WNOHANG)[0]:
@@ -142,7 +148,7 @@ class Supervisor:
             os.close(reader)
             for other in self.roles:
                 _close(other)
-            _run_child(role, parent, writer)
+            _run_child(role, self._with_ports_in_use(), parent, writer)
         os.close(writer)
         os.close(parent)
         role.pid = pid
@@ -150,6 +156,15 @@ class Supervisor:
             self._await_ready(role, reader)
         else:
             os.close(reader)  # the port stays as it was: a child that cannot have it ends, and is started again
+
+    def _with_ports_in_use(self) -> Configuration:
+        """Where any free port was asked for, the one that was found: for the others to know and to have it again."""
+        ports = {role.name: role.port for role in self.roles if role.port}
+        return msgspec.structs.replace(
+            self._configuration,
+            proxy_port=ports.get("proxy", self._configuration.proxy_port),
+            console_port=ports.get("console", self._configuration.console_port),
+        )
 
     def _await_ready(self, role: Role, reader: int) -> None:
         """The child writes its port once it listens, or why it cannot, and closes the pipe."""
@@ -168,7 +183,7 @@ class Supervisor:
             _signal(role, signal.SIGTERM)
 
 
-def _run_child(role: Role, alive: int, writer: int) -> None:
+def _run_child(role: Role, configuration: Configuration, alive: int, writer: int) -> None:
     """Never returns."""
     import setproctitle
 
@@ -185,7 +200,7 @@ def _run_child(role: Role, alive: int, writer: int) -> None:
         os.close(writer)
 
     try:
-        code = role.run(alive, on_ready)
+        code = role.run(configuration, alive, on_ready)
     except KeyboardInterrupt:
         code = 0
     except OSError as error:
@@ -241,6 +256,10 @@ def _bootstrap(configuration: Configuration) -> bytes:
     return b"" if made is None else msgspec.json.encode(made)
 
 
+def _run_proxy(configuration: Configuration, parent: int, ready: Callable[[int], None]) -> int:
+    return proxy_process.run_proxy(configuration, parent=parent, on_ready=ready)
+
+
 def _run_console(configuration: Configuration, parent: int, ready: Callable[[int], None]) -> int:
     from watchllm.compose.console import run_console
 
@@ -260,7 +279,7 @@ def _announce(configuration: Configuration, supervisor: Supervisor, first_run: d
     proxy = f"{scheme}://{_reachable(configuration.host)}:{ports['proxy']}"
     lines = [f"proxy    {proxy}/v1"]
     if "console" in ports:
-        lines.append(f"console  http://{_reachable(configuration.host)}:{ports['console']}")
+        lines.append(f"console  {scheme}://{_reachable(configuration.host)}:{ports['console']}")
     if first_run is not None:
         model = {
             "openai": "gpt-4o-mini",

@@ -5,7 +5,6 @@ digest and a display prefix are ever stored.
 """
 
 import hashlib
-import secrets
 import zlib
 
 LIVE_PREFIX = "lgw_proj_"
@@ -21,6 +20,8 @@ _DISPLAY_LENGTH = _PREFIX_LENGTH + 6
 
 def generate(*, test: bool = False) -> str:
     """A new key, to be shown once."""
+    import secrets  # proxies check keys, and never make one
+
     body = (TEST_PREFIX if test else LIVE_PREFIX) + "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_LENGTH))
     return body + _checksum(body)
 

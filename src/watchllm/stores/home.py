@@ -5,7 +5,6 @@ choice (`watchllm doctor` warns of one that others can read).
 """
 
 import os
-import secrets
 import stat
 from pathlib import Path
 
@@ -54,6 +53,8 @@ def master_secret(home: Path, configured: str | None) -> str:
 
 
 def _create(path: Path) -> None:
+    import secrets
+
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

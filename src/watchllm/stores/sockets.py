@@ -3,7 +3,6 @@ long for a socket's address (107 bytes on Linux)."""
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 from watchllm.stores.home import HomeUnusable
@@ -16,6 +15,8 @@ def socket_folder(home: Path) -> Path:
     """The folder, made with mode 0700 if it is missing. Raises HomeUnusable when somebody else could write to it."""
     folder = home / "run"
     if len(os.fsencode(folder)) + _NAME_ROOM > _LONGEST_ADDRESS:
+        import tempfile  # rare, and four milliseconds of a start
+
         name = hashlib.blake2b(os.fsencode(home), digest_size=8).hexdigest()
         folder = Path(tempfile.gettempdir(), f"watchllm-{os.geteuid()}-{name}")
     folder.mkdir(mode=0o700, exist_ok=True)

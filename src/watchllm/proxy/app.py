@@ -10,6 +10,7 @@ from watchllm.domain.errors import GatewayError, InternalError, NotFound, WireRe
 from watchllm.domain.ids import new_request_id
 from watchllm.providers.openai.endpoints import ENDPOINTS
 from watchllm.proxy import cache_api, eager, egress, health, models
+from watchllm.proxy.embeddings import Embeddings
 from watchllm.proxy.generation import generate
 from watchllm.proxy.passthrough import pass_through
 from watchllm.proxy.request import Request
@@ -27,6 +28,7 @@ class ProxyApp:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._embeddings = Embeddings(services)
         self._generation = {b"/v1" + endpoint.path.encode(): endpoint for endpoint in ENDPOINTS}
 
     def body_mode(self, exchange: Exchange) -> BodyMode:
@@ -36,7 +38,10 @@ class ProxyApp:
         endpoint = self._generation.get(exchange.path)
         if endpoint is not None and exchange.method == b"POST":
             request = Request(exchange, endpoint.name)
-            self._run(request, generate(self._services, request, endpoint))
+            if endpoint.family == "embeddings":
+                self._run(request, self._embeddings.answer(request, endpoint))
+            else:
+                self._run(request, generate(self._services, request, endpoint))
             return
         request = Request(exchange, "other")
         try:

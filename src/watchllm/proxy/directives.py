@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from watchllm.cache.entry import Entry
 from watchllm.domain.errors import BadRequest
 from watchllm.domain.settings import NEVER_EXPIRES, NEVER_STORE, ProjectSettings
 
@@ -39,6 +40,18 @@ class Directives(msgspec.Struct, frozen=True):
     def bypass(self) -> bool:
         """Neither read nor store."""
         return not (self.read or self.store)
+
+    def accept(self, entry: Entry, now_ms: int) -> bool:
+        """Whether `entry` may answer, by its expiry and the age that was asked for."""
+        if not entry.is_fresh(now_ms):
+            return False
+        return self.max_age is None or now_ms - entry.created_ms <= self.max_age * 1000
+
+    def accept_stale(self, entry: Entry, now_ms: int) -> bool:
+        """Whether `entry` may answer when upstream fails."""
+        if self.stale_if_error is None:
+            return False
+        return entry.is_fresh(now_ms) or now_ms - entry.expires_ms <= self.stale_if_error * 1000
 
 
 def directives(headers: dict[bytes, bytes], settings: ProjectSettings, *, embeddings: bool = False) -> Directives:

@@ -8,7 +8,7 @@ import msgspec
 
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.money import format_usd
-from watchllm.domain.usage_event import BYPASS, MISS, REFUSED
+from watchllm.domain.usage_event import BYPASS, HIT_PARTIAL, MISS, REFUSED
 from watchllm.proxy.request import Request
 from watchllm.wire.types import Headers
 
@@ -28,6 +28,7 @@ _PASSED_DOWN = frozenset(
         b"x-should-retry",
     )
 )
+_CALLED = (MISS, BYPASS, HIT_PARTIAL)
 _UPSTREAM_REQUEST_IDS = (b"x-request-id", b"request-id")
 
 
@@ -61,7 +62,7 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
         lines.append(f"X-WatchLLM-Cache: {request.cache}\r\n")
     if request.cost is not None:
         lines.append(f"X-WatchLLM-Cost-USD: {format_usd(request.cost)}\r\n")
-    if request.target is not None and request.cache in (MISS, BYPASS):
+    if request.target is not None and request.cache in _CALLED:
         lines.append(f"X-WatchLLM-Provider: {request.target.provider}\r\n")
         if request.model:
             lines.append(f"X-WatchLLM-Model: {request.model}\r\n")

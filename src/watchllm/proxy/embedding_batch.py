@@ -1,0 +1,82 @@
+"""An embeddings request, read: what its inputs are and where each one's vector is in the cache."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from watchllm.cache.bypass import bypass_reason
+from watchllm.cache.canonical import canonical_form, embedding_base, embedding_items, is_plain
+from watchllm.cache.key import Target as KeyTarget
+from watchllm.cache.key import answer_headers
+from watchllm.domain import json_body
+from watchllm.providers.openai.embeddings import DOCUMENTED
+from watchllm.providers.openai.endpoints import Endpoint
+from watchllm.proxy.directives import Directives
+from watchllm.proxy.request import Request
+from watchllm.proxy.services import Services
+from watchllm.proxy.tenant import Tenant
+from watchllm.routing.resolve import Target
+
+PARTITION_LENGTH = 16
+
+
+class Batch(NamedTuple):
+    """A request's inputs. `places` has one place in the cache (partition and key) per input, `first` the position of
+    the first input at each place, in order; `base64` is how vectors are to be written."""
+
+    tenant: Tenant
+    target: Target
+    wishes: Directives
+    family: str
+    body: bytes
+    document: dict[str, Any]
+    places: list[bytes]
+    first: dict[bytes, int]
+    base64: bool
+
+    @property
+    def inputs(self) -> list[Any]:
+        """What is to be embedded: texts and lists of tokens."""
+        given = self.document["input"]
+        return given if type(given) is list and type(given[0]) is not int else [given]
+
+
+def read_batch(
+    services: Services, request: Request, endpoint: Endpoint, tenant: Tenant, wishes: Directives, body: bytes
+) -> Batch | None:
+    """None for what cannot be looked at item by item: what is no documented form, or must bypass the cache.
+
+    Raises BadRequest for a body that is not strict JSON, and what routing raises.
+    """
+    document = json_body.parse(body)
+    encoding = document.get("encoding_format")
+    if type(document.get("model")) is not str or document.get("stream") or bypass_reason(document) is not None:
+        return None
+    plain = is_plain(body)
+    items = embedding_items(document, plain=plain)
+    if items is None or encoding not in (None, "float", "base64"):
+        return None
+    target = tenant.target(document["model"])
+    defaults = tenant.defaults(target.vendor, endpoint.family)
+    if document.keys() <= DOCUMENTED:
+        base = embedding_base(document, plain=plain, defaults=defaults)
+    else:
+        # A field that OpenAI does not know may decide what the bytes in base64 are: nothing is converted then.
+        shared = {field: value for field, value in document.items() if field != "input"}
+        base = canonical_form(shared, plain=plain, defaults=defaults)
+    exchange = request.exchange
+    common = (
+        tenant.project.id,
+        wishes.user,
+        endpoint.family,
+        KeyTarget(target.provider, target.base_url, target.model),
+        answer_headers(list(exchange.headers.items())),
+        exchange.query,
+        base,
+    )
+    key, partition = services.tenants.key_hash.key, tenant.partition
+    places = [partition + key(*common, item) for item in items]
+    first: dict[bytes, int] = {}
+    for position, place in enumerate(places):
+        first.setdefault(place, position)
+    return Batch(tenant, target, wishes, endpoint.family, body, document, places, first, encoding == "base64")

@@ -1,0 +1,228 @@
+"""Buys embeddings: joins the calls that bring an item already, makes one for the others, and stores what comes."""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+
+from watchllm.cache.entry import NEVER, Entry
+from watchllm.domain.errors import GatewayError, InternalError, ProviderFailed, TimedOut
+from watchllm.domain.money import Nanos
+from watchllm.domain.usage import TokenUsage
+from watchllm.providers import tokens
+from watchllm.providers.openai import embeddings as wire_form
+from watchllm.providers.openai.endpoints import Endpoint
+from watchllm.proxy import eager, egress
+from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch
+from watchllm.proxy.generation import send
+from watchllm.proxy.purchase import Bought, Item, Purchase, Waiter
+from watchllm.proxy.request import Request
+from watchllm.proxy.services import Services
+from watchllm.proxy.turns import Turns
+from watchllm.proxy.upstream import Answer, WholeAnswer
+
+
+class EmbeddingCalls:
+    """The purchases of one process."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._under_way: dict[bytes, Purchase] = {}
+
+    async def buy(
+        self, request: Request, endpoint: Endpoint, batch: Batch, places: list[bytes], *, may_join: bool
+    ) -> list[Waiter]:
+        """Wait until all purchases that bring the items at `places` have ended, or the request's own time is over.
+
+        Their outcomes are in the waiters. A request that must not read or must not store may neither lead nor join.
+        """
+        services = self._services
+        joined: dict[Purchase, None] = {}
+        own = []
+        for place in places:
+            purchase = self._under_way.get(place) if may_join else None
+            if purchase is not None and (purchase in joined or self._can_join(batch, purchase)):
+                joined[purchase] = None
+            else:
+                own.append(place)
+        request.upstream_began = request.upstream_began or perf_counter()
+        waits = [(purchase, purchase.join(request, services.loop, buys=False)) for purchase in joined]
+        # Set before the call is made: leaving must not end it while others wait.
+        request.cancel_upstream = lambda: self._leave(request, batch, waits)
+        if own:
+            purchase = Purchase(request.wall_ms, lambda ended: self._forget(ended, own))
+            waits.append((purchase, purchase.join(request, services.loop, buys=True)))
+            if may_join:
+                self._under_way.update(dict.fromkeys(own, purchase))
+            self._begin(purchase, request, endpoint, batch, own)
+        await self._wait(request, batch, waits)
+        request.upstream_ended = perf_counter()
+        return [waiter for _, waiter in waits]
+
+    def _can_join(self, batch: Batch, purchase: Purchase) -> bool:
+        return not self._services.cache.invalidated_since(
+            batch.tenant.partition, batch.target.model, batch.family, purchase.began_ms
+        )
+
+    def _forget(self, purchase: Purchase, places: list[bytes]) -> None:
+        for place in places:
+            if self._under_way.get(place) is purchase:
+                del self._under_way[place]
+
+    async def _wait(self, request: Request, batch: Batch, waits: list[tuple[Purchase, Waiter]]) -> None:
+        seconds = batch.wishes.timeout
+        timer = None
+        if seconds is not None:
+            timer = self._services.loop.call_later(seconds, self._expire, request, batch, waits, seconds)
+        try:
+            for _, waiter in waits:
+                await waiter.outcome
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _expire(self, request: Request, batch: Batch, waits: list[tuple[Purchase, Waiter]], seconds: float) -> None:
+        self._leave(request, batch, waits)
+        for _, waiter in waits:
+            if not waiter.outcome.done():
+                waiter.outcome.set_result(
+                    TimedOut(f"The provider did not answer within {seconds:g} s; try again or allow more time.")
+                )
+
+    def _leave(self, request: Request, batch: Batch, waits: list[tuple[Purchase, Waiter]]) -> None:
+        """This request waits no longer. The call that nobody else waits for ends, and is charged: it was sent."""
+        for purchase, waiter in waits:
+            if purchase.leave(waiter) and request.usage is None:
+                usage = TokenUsage(input=tokens.estimate_request(batch.document), estimated=True)
+                request.usage = usage
+                request.price = price = self._services.tenants.price(batch.target.provider, batch.target.model)
+                request.cost = price.cost(usage) if price is not None else None
+
+    def _begin(
+        self, purchase: Purchase, request: Request, endpoint: Endpoint, batch: Batch, places: list[bytes]
+    ) -> None:
+        def failed(error: BaseException) -> None:
+            services = self._services
+            services.counters.internal_errors += 1
+            services.loop.call_exception_handler({"message": f"the call of {request.id} failed", "exception": error})
+            purchase.end(
+                InternalError(f"Something went wrong inside the gateway; report it with the request id {request.id}.")
+            )
+
+        # A run of its own: it goes on when the request that began it has ended.
+        run = eager.run(self._carry_out(purchase, request, endpoint, batch, places), self._services.loop, failed)
+        if run is not None:
+            purchase.on_abandoned(run.cancel)
+
+    async def _carry_out(
+        self, purchase: Purchase, request: Request, endpoint: Endpoint, batch: Batch, places: list[bytes]
+    ) -> None:
+        try:
+            answer = await self._call(request, endpoint, batch, places)
+            if answer.status != 200:
+                purchase.end(Bought(answer, None, {}, None, None))
+                return
+            bought = await self._bought(batch, places, answer)
+        except GatewayError as error:
+            purchase.end(error)
+            return
+        purchase.end(bought)
+        if batch.wishes.store:
+            await self._store(request, batch, bought.items)
+
+    async def _call(self, request: Request, endpoint: Endpoint, batch: Batch, places: list[bytes]) -> Answer:
+        services = self._services
+        if len(places) == len(batch.places):
+            body = endpoint.upstream_body(batch.document, batch.body, batch.target.model, include_usage=False)
+        else:
+            wanted = [batch.first[place] for place in places]
+            body = wire_form.upstream_body(batch.body, wanted, batch.target.model)
+        done: asyncio.Future[Answer] = services.loop.create_future()
+
+        def head_arrived() -> None:
+            request.first_byte = perf_counter()
+
+        sink = WholeAnswer(done, head_arrived)
+        destination = await services.destinations.of(batch.target)
+        sink.call = call = send(services, request, destination, endpoint.path, body, sink)
+        try:
+            answer = await done
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+        egress.remember_upstream_id(request, answer.headers)
+        return answer
+
+    async def _bought(self, batch: Batch, places: list[bytes], answer: Answer) -> Bought:
+        """Read what came. Raises ProviderFailed where it is not a JSON object."""
+        turns = Turns()
+        members = wire_form.members(answer.body)
+        if members is None:
+            raise ProviderFailed("The provider's answer is not JSON of the expected form; check its base URL.")
+        inputs = batch.inputs
+        asked = [inputs[batch.first[place]] for place in places]
+        usage = wire_form.usage(members)
+        if usage is None:
+            usage = TokenUsage(input=tokens.estimate_request({"input": asked}), estimated=True)
+        price = self._services.tenants.price(batch.target.provider, batch.target.model)
+        cost = price.cost(usage) if price is not None else None
+        await turns.take()
+        vectors = await _vectors(batch, members, len(places), turns)
+        if not vectors:
+            return Bought(answer, members, {}, usage, cost)
+        weights = []
+        for item in asked:
+            weights.append(tokens.estimate(item) if type(item) is str else len(item))
+            if turns.due():
+                await turns.take()
+        shares = wire_form.apportioned(usage.input, weights)
+        costs: list[Nanos | None] = [None] * len(places)
+        if cost is not None:
+            costs = [*wire_form.apportioned(cost, shares)]
+        now = self._services.now_ms()
+        items = {
+            place: Item(vector, TokenUsage(input=share, estimated=usage.estimated), item_cost, now)
+            for place, vector, share, item_cost in zip(places, vectors, shares, costs, strict=True)
+        }
+        return Bought(answer, members, items, usage, cost)
+
+    async def _store(self, request: Request, batch: Batch, items: dict[bytes, Item]) -> None:
+        turns = Turns()
+        await turns.take()  # First the answers.
+        assert request.principal is not None
+        ttl = batch.wishes.ttl
+        for place, item in items.items():
+            entry = Entry(
+                item.created_ms,
+                NEVER if ttl < 0 else item.created_ms + ttl * 1000,
+                batch.family,
+                batch.target.provider,
+                batch.target.model,
+                item.usage,
+                item.cost,
+                request.principal.key.id,
+                wire_form.pack(item.vector),
+            )
+            self._services.cache.put(batch.tenant.partition, place[PARTITION_LENGTH:], entry, request.wall_ms)
+            if turns.due():
+                await turns.take()
+
+
+async def _vectors(batch: Batch, members: wire_form.Members, expected: int, turns: Turns) -> list[wire_form.Vector]:
+    """The vector for each input, all of the length that was asked for; none at all when one is not."""
+    items = wire_form.items(members, expected)
+    if items is None:
+        return []
+    model = bytes(members.get("model", b'""'))
+    wanted = batch.document.get("dimensions")
+    lengths = {wanted} if type(wanted) is int else set()
+    vectors = []
+    for item in items:
+        vector = wire_form.vector(item, model)
+        if vector is None:
+            return []
+        vectors.append(vector)
+        lengths.add(vector.dimensions)
+        if turns.due():
+            await turns.take()
+    return vectors if len(lengths) == 1 else []

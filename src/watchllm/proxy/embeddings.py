@@ -1,0 +1,281 @@
+"""Embeddings, answered item by item: what is known comes from the cache, only the rest is bought, in one call.
+
+    read ▸ look each item up ▸ (all known) answer
+                             ▸ (some not) join the calls that buy them already, buy the others ▸ merge ▸ answer ▸ store
+
+A request for nothing known and without repeats passes through, both ways, byte for byte. Work on large batches is done
+in slices of a few milliseconds.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from watchllm.domain.errors import GatewayError, ProviderFailed, TimedOut
+from watchllm.domain.money import Nanos, format_usd
+from watchllm.domain.usage import TokenUsage
+from watchllm.domain.usage_event import HIT, HIT_COALESCED, HIT_PARTIAL, HIT_STALE, MISS
+from watchllm.providers.openai import embeddings as wire_form
+from watchllm.providers.openai.endpoints import Endpoint
+from watchllm.proxy import egress
+from watchllm.proxy.directives import directives
+from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch, read_batch
+from watchllm.proxy.embedding_calls import EmbeddingCalls
+from watchllm.proxy.generation import generate, status_refusal
+from watchllm.proxy.intake import json_bytes
+from watchllm.proxy.purchase import Bought, Item, Waiter
+from watchllm.proxy.request import Request
+from watchllm.proxy.services import Services
+from watchllm.proxy.turns import Turns
+from watchllm.proxy.upstream import Answer
+
+Items = dict[bytes, Item]
+
+# A provider's complaint with one of these may be about another request's inputs: who only joined asks for itself.
+_ABOUT_INPUTS = (400, 413, 422)
+
+
+class Embeddings:
+    """The stage for `POST /v1/embeddings`."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._calls = EmbeddingCalls(services)
+
+    async def answer(self, request: Request, endpoint: Endpoint) -> None:
+        """Answer one request. Raises GatewayError for what is refused or failed."""
+        batch = self._read(request, endpoint)
+        if batch is None:
+            await generate(self._services, request, endpoint)
+            return
+        request.cache = MISS
+        turns = Turns()
+        known, stale = await self._look_up(request, batch, turns)
+        request.looked_up = perf_counter()
+        missing = [place for place in batch.first if place not in known]
+        if not missing:
+            await self._serve(request, batch, known, HIT, turns)
+            return
+        if batch.wishes.only_if_cached:
+            raise TimedOut(
+                "Not all of these are in the cache, and only-if-cached forbids to ask upstream.", code="not_in_cache"
+            )
+        has_stale = all(place in stale for place in missing)
+        try:
+            await self._buy(request, endpoint, batch, known, missing, turns, has_stale=has_stale)
+        except GatewayError as error:
+            if not has_stale or error.status < 500:
+                raise
+            await self._serve(request, batch, stale | known, HIT_STALE, turns)
+
+    def _read(self, request: Request, endpoint: Endpoint) -> Batch | None:
+        """Authenticate and read; None for what has to be answered as a whole."""
+        services, exchange = self._services, request.exchange
+        request.principal = principal = services.tenants.authenticate(exchange.headers, request.wall_ns / 1e9)
+        request.authenticated = perf_counter()
+        principal.require("inference")
+        tenant = principal.tenant
+        request.directives = wishes = directives(exchange.headers, tenant.settings, embeddings=True)
+        if wishes.bypass:
+            return None
+        body = json_bytes(exchange, services.limits.max_body_bytes)
+        batch = read_batch(services, request, endpoint, tenant, wishes, body)
+        if batch is not None:
+            request.target = batch.target
+            request.model = batch.target.model
+        return batch
+
+    async def _look_up(self, request: Request, batch: Batch, turns: Turns) -> tuple[Items, Items]:
+        """The items that may be given, and those that may be given if upstream fails."""
+        known: Items = {}
+        stale: Items = {}
+        wishes = batch.wishes
+        if not wishes.read:
+            return known, stale
+        cache, now = self._services.cache, request.wall_ms
+        for place in batch.first:
+            entry = cache.get(batch.tenant.partition, place[PARTITION_LENGTH:])
+            if entry is not None:
+                accepted = wishes.accept(entry, now)
+                vector = wire_form.unpack(entry.body) if accepted or wishes.accept_stale(entry, now) else None
+                if vector is not None:
+                    found = known if accepted else stale
+                    found[place] = Item(vector, entry.usage, entry.cost, entry.created_ms)
+            if turns.due():
+                await turns.take()
+        return known, stale
+
+    async def _serve(self, request: Request, batch: Batch, items: Items, kind: str, turns: Turns) -> None:
+        """Answer a request that has bought nothing."""
+        data = await _data(batch, items, turns)
+        body = wire_form.answer_body(data, items[batch.places[0]].vector.model, None)
+        request.cache = kind
+        request.cost = 0
+        request.usage = _saved_tokens(items)
+        request.saved = _saved_cost(items)
+        request.entry_age = _age(request, items)
+        head = egress.hit_head(request)
+        self._services.settlement.settle(request, 200, "complete")
+        request.exchange.respond(200, head, body)
+
+    async def _buy(
+        self,
+        request: Request,
+        endpoint: Endpoint,
+        batch: Batch,
+        known: Items,
+        missing: list[bytes],
+        turns: Turns,
+        *,
+        has_stale: bool,
+    ) -> None:
+        """Get what is missing, and answer."""
+        items = dict(known)
+        paid: list[Bought] = []
+        lacking = missing
+        may_join = batch.wishes.read and batch.wishes.store
+        untouched = False
+        while lacking:
+            waiters = await self._calls.buy(request, endpoint, batch, lacking, may_join=may_join)
+            may_join = False
+            for waiter in waiters:
+                bought = self._outcome(batch, waiter, paid)
+                if bought is None:
+                    continue
+                if bought.members is None:
+                    self._account(request, batch, paid)
+                    self._pass_status_on(request, bought.answer, has_stale=has_stale)
+                    return
+                untouched = waiter.buys and len(waiters) == 1 and len(lacking) == len(batch.places)
+                if not bought.items and not untouched:
+                    self._account(request, batch, paid)
+                    raise ProviderFailed(
+                        "The provider did not answer with one embedding of the right length for each input; try again."
+                    )
+                items |= {place: item for place, item in bought.items.items() if place in batch.first}
+                if not bought.items:
+                    break
+            lacking = [] if untouched else [place for place in lacking if place not in items]
+        if not paid:
+            await self._serve(request, batch, items, HIT_COALESCED, turns)
+            return
+        await self._give(request, batch, known, items, paid, turns, untouched=untouched)
+
+    def _outcome(self, batch: Batch, waiter: Waiter, paid: list[Bought]) -> Bought | None:
+        """What came, None where it is of no use to this request, which then asks for itself. Notes what it pays for.
+
+        Raises the gateway's error when the call failed.
+        """
+        outcome = waiter.outcome.result()
+        if isinstance(outcome, GatewayError):
+            raise outcome
+        if waiter.pays and outcome.members is not None:
+            paid.append(outcome)
+        if not waiter.buys and (
+            outcome.answer.status in _ABOUT_INPUTS or not (outcome.items or outcome.members is None)
+        ):
+            return None
+        return outcome
+
+    async def _give(
+        self,
+        request: Request,
+        batch: Batch,
+        known: Items,
+        items: Items,
+        paid: list[Bought],
+        turns: Turns,
+        *,
+        untouched: bool,
+    ) -> None:
+        """Answer from what was known, joined and bought."""
+        self._account(request, batch, paid)
+        first = paid[0]
+        bought = {place for purchase in paid for place in purchase.items}
+        hits = {place: item for place, item in items.items() if place not in bought}
+        body = first.answer.body
+        if not untouched:
+            self._check_lengths(batch, known, items)
+            data = await _data(batch, items, turns)
+            body = wire_form.answer_body(data, b"", first.members)
+        if not hits:
+            head = _head_of(request, first.answer)
+        else:
+            request.cache = HIT_PARTIAL
+            request.saved = _saved_cost(hits)
+            head = _head_of(request, first.answer) + _partial_lines(request, hits)
+        self._services.settlement.settle(request, 200, "complete")
+        request.exchange.respond(200, head, body)
+
+    def _check_lengths(self, batch: Batch, known: Items, items: Items) -> None:
+        """Vectors of different lengths cannot stand in one answer: the older ones go, so that the next try buys all."""
+        if len({item.vector.dimensions for item in items.values()}) == 1:
+            return
+        for place in known:
+            self._services.cache.remove(batch.tenant.partition, place[PARTITION_LENGTH:])
+        raise ProviderFailed(
+            "The provider's vectors have another length than those in the cache, which were forgotten; try again."
+        )
+
+    def _account(self, request: Request, batch: Batch, paid: list[Bought]) -> None:
+        """Put usage, price and cost on the request: of all that it pays for."""
+        if not paid:
+            return
+        usages = [purchase.usage for purchase in paid if purchase.usage is not None]
+        costs = [purchase.cost for purchase in paid if purchase.cost is not None]
+        request.usage = _sum(usages)
+        request.price = self._services.tenants.price(batch.target.provider, batch.target.model)
+        request.cost = sum(costs) if costs else None
+
+    def _pass_status_on(self, request: Request, answer: Answer, *, has_stale: bool) -> None:
+        """Answer with the provider's own status and body, or raise where they must not reach the client."""
+        refusal = status_refusal(answer.status)
+        if refusal is not None:
+            raise refusal
+        if answer.status >= 500 and has_stale:
+            raise ProviderFailed(f"The provider answered with status {answer.status}.")
+        if answer.status >= 400:
+            request.error = "provider_error" if answer.status >= 500 else "upstream_refused"
+        head = _head_of(request, answer)
+        self._services.settlement.settle(request, answer.status, "error" if answer.status >= 400 else "complete")
+        request.exchange.respond(answer.status, head, answer.body)
+
+
+async def _data(batch: Batch, items: Items, turns: Turns) -> list[bytes]:
+    """The items of an answer, in the order of the inputs."""
+    data = []
+    for index, place in enumerate(batch.places):
+        data.append(items[place].vector.item(index, base64=batch.base64))
+        if turns.due():
+            await turns.take()
+    return data
+
+
+def _sum(usages: list[TokenUsage]) -> TokenUsage:
+    return TokenUsage(input=sum(usage.input for usage in usages), estimated=any(usage.estimated for usage in usages))
+
+
+def _saved_tokens(items: Items) -> TokenUsage:
+    return _sum([item.usage for item in items.values() if item.usage is not None])
+
+
+def _saved_cost(items: Items) -> Nanos | None:
+    costs = [item.cost for item in items.values() if item.cost is not None]
+    return sum(costs) if len(costs) == len(items) else None
+
+
+def _age(request: Request, items: Items) -> int:
+    """Of the oldest item, in seconds."""
+    return max(0, (request.wall_ms - min(item.created_ms for item in items.values())) // 1000)
+
+
+def _partial_lines(request: Request, hits: Items) -> bytes:
+    saved = "" if request.saved is None else f"X-WatchLLM-Saved-USD: {format_usd(request.saved)}\r\n"
+    count = _saved_tokens(hits).total
+    age = _age(request, hits)
+    return f"X-WatchLLM-Cache-Age: {age}\r\n{saved}X-WatchLLM-Tokens-Saved: {count}\r\n".encode("latin-1")
+
+
+def _head_of(request: Request, answer: Answer) -> bytes:
+    content_type = answer.header(b"content-type").decode("latin-1") or egress.JSON
+    return egress.answer_head(request, content_type, answer.headers)

@@ -46,7 +46,7 @@ def test_a_secret_that_appears_meanwhile_is_taken_not_replaced(tmp_path: Path, m
         (tmp_path / "secret.key").write_text(other)
         return "a" * 64
 
-    monkeypatch.setattr("watchllm.stores.home.secrets.token_hex", meanwhile)
+    monkeypatch.setattr("secrets.token_hex", meanwhile)
     assert master_secret(tmp_path, None) == other
     assert [path.name for path in tmp_path.iterdir()] == ["secret.key"]
 

@@ -9,6 +9,8 @@ in slices of a few milliseconds.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from time import perf_counter
 
 from watchllm.domain.errors import GatewayError, ProviderFailed, TimedOut
@@ -30,6 +32,8 @@ from watchllm.proxy.turns import Turns
 from watchllm.proxy.upstream import Answer
 
 Items = dict[bytes, Item]
+
+_PIECE = 256 * 1024
 
 # A provider's complaint with one of these may be about another request's inputs: who only joined asks for itself.
 _ABOUT_INPUTS = (400, 413, 422)
@@ -107,16 +111,13 @@ class Embeddings:
 
     async def _serve(self, request: Request, batch: Batch, items: Items, kind: str, turns: Turns) -> None:
         """Answer a request that has bought nothing."""
-        data = await _data(batch, items, turns)
-        body = wire_form.answer_body(data, items[batch.places[0]].vector.model, None)
         request.cache = kind
         request.cost = 0
         request.usage = _saved_tokens(items)
         request.saved = _saved_cost(items)
         request.entry_age = _age(request, items)
-        head = egress.hit_head(request)
-        self._services.settlement.settle(request, 200, "complete")
-        request.exchange.respond(200, head, body)
+        frame = wire_form.frame(items[batch.places[0]].vector.model, None)
+        await self._send(request, batch, items, frame, lambda: egress.hit_head(request), turns)
 
     async def _buy(
         self,
@@ -193,19 +194,67 @@ class Embeddings:
         first = paid[0]
         bought = {place for purchase in paid for place in purchase.items}
         hits = {place: item for place, item in items.items() if place not in bought}
-        body = first.answer.body
-        if not untouched:
-            self._check_lengths(batch, known, items)
-            data = await _data(batch, items, turns)
-            body = wire_form.answer_body(data, b"", first.members)
-        if not hits:
+        if untouched:
             head = _head_of(request, first.answer)
-        else:
+            self._services.settlement.settle(request, 200, "complete")
+            request.exchange.respond(200, head, first.answer.body)
+            return
+        self._check_lengths(batch, known, items)
+        if hits:
             request.cache = HIT_PARTIAL
             request.saved = _saved_cost(hits)
-            head = _head_of(request, first.answer) + _partial_lines(request, hits)
+
+        def head_of_merged() -> bytes:
+            return _head_of(request, first.answer) + (_partial_lines(request, hits) if hits else b"")
+
+        await self._send(request, batch, items, wire_form.frame(b"", first.members), head_of_merged, turns)
+
+    async def _send(
+        self,
+        request: Request,
+        batch: Batch,
+        items: Items,
+        frame: tuple[bytes, bytes],
+        make_head: Callable[[], bytes],
+        turns: Turns,
+    ) -> None:
+        """Write an answer of `items`; a large one in pieces, as fast as the client reads."""
+        exchange = request.exchange
+        pieces = [frame[0]]
+        size = 0
+        for index, place in enumerate(batch.places):
+            piece = items[place].vector.item(index, base64=batch.base64)
+            size += len(piece)
+            pieces.append(b"," + piece if index else piece)
+            if size > _PIECE:
+                if not exchange.started:
+                    exchange.start(200, make_head())
+                exchange.write(b"".join(pieces))
+                pieces, size = [], 0
+                if not exchange.writable:
+                    await self._writable(request)
+            if turns.due():
+                await turns.take()
+        pieces.append(frame[1])
+        if exchange.started:
+            self._services.settlement.settle(request, 200, "complete")
+            exchange.write(b"".join(pieces))
+            exchange.finish()
+            return
+        head = make_head()
         self._services.settlement.settle(request, 200, "complete")
-        request.exchange.respond(200, head, body)
+        exchange.respond(200, head, b"".join(pieces))
+
+    async def _writable(self, request: Request) -> None:
+        """Until the client has read enough of what was written."""
+        ready: asyncio.Future[None] = self._services.loop.create_future()
+
+        def on_writable() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        request.exchange.on_writable = on_writable
+        await ready
 
     def _check_lengths(self, batch: Batch, known: Items, items: Items) -> None:
         """Vectors of different lengths cannot stand in one answer: the older ones go, so that the next try buys all."""
@@ -239,16 +288,6 @@ class Embeddings:
         head = _head_of(request, answer)
         self._services.settlement.settle(request, answer.status, "error" if answer.status >= 400 else "complete")
         request.exchange.respond(answer.status, head, answer.body)
-
-
-async def _data(batch: Batch, items: Items, turns: Turns) -> list[bytes]:
-    """The items of an answer, in the order of the inputs."""
-    data = []
-    for index, place in enumerate(batch.places):
-        data.append(items[place].vector.item(index, base64=batch.base64))
-        if turns.due():
-            await turns.take()
-    return data
 
 
 def _sum(usages: list[TokenUsage]) -> TokenUsage:

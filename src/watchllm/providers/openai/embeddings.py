@@ -136,13 +136,16 @@ def upstream_body(body: bytes, wanted: Iterable[int], model: str) -> bytes:
     return _encode(parts)
 
 
-def answer_body(data: list[bytes], model: bytes, bought: Members | None) -> bytes:
-    """An answer of the given items: what else `bought` says, in its order, or no usage when nothing was bought."""
-    listing = b"[" + b",".join(data) + b"]"
+def frame(model: bytes, bought: Members | None) -> tuple[bytes, bytes]:
+    """What stands before and after the items of an answer: all else that `bought` says, in its order; when nothing was
+    bought, `model` (as JSON) and a usage of nothing."""
     if bought is None:
-        return b'{"object":"list","data":%b,"model":%b,"usage":{"prompt_tokens":0,"total_tokens":0}}' % (listing, model)
-    parts = [b"%b:%b" % (_encode(name), listing if name == "data" else bytes(value)) for name, value in bought.items()]
-    return b"{" + b",".join(parts) + b"}"
+        return _OPENING, b'],"model":%b,"usage":{"prompt_tokens":0,"total_tokens":0}}' % model
+    names = list(bought)
+    at = names.index("data")
+    before = b"".join(b"%b:%b," % (_encode(name), bytes(bought[name])) for name in names[:at])
+    after = b"".join(b",%b:%b" % (_encode(name), bytes(bought[name])) for name in names[at + 1 :])
+    return b'{%b"data":[' % before, b"]%b}" % after
 
 
 def apportioned(total: int, weights: list[int]) -> list[int]:
@@ -156,6 +159,8 @@ def apportioned(total: int, weights: list[int]) -> list[int]:
         shares[place] += 1
     return shares
 
+
+_OPENING = b'{"object":"list","data":['
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode

@@ -13,43 +13,15 @@ from time import perf_counter
 from typing import NamedTuple
 
 from watchllm.domain.errors import GatewayError, ProviderFailed, TimedOut
-from watchllm.domain.money import Nanos
 from watchllm.domain.usage import TokenUsage
 from watchllm.providers.openai.storable import Verdict
 from watchllm.proxy import egress
 from watchllm.proxy.request import Request
 from watchllm.proxy.shared_stream import Piece, SharedStream
 from watchllm.proxy.upstream import MAX_ANSWER_BYTES, Answer, upstream_error
+from watchllm.proxy.waiter import Landed, Waiter
 from watchllm.wire import types as wire
 from watchllm.wire.types import BadMessage, Headers
-
-
-class Landed(NamedTuple):
-    """A whole answer. `verdict` is None unless its status is 200; usage and cost are what the call consumed."""
-
-    answer: Answer
-    verdict: Verdict | None
-    usage: TokenUsage | None
-    cost: Nanos | None
-
-
-class Waiter:
-    """A request that waits for a flight.
-
-    `done` resolves to the whole answer, or to None: the answer was relayed as a stream (`relayed`), or this waiter
-    cannot be given it in its form and has to call for itself. `position` is the number of the next piece to send.
-    """
-
-    __slots__ = ("done", "include_usage", "leads", "position", "relayed", "request", "timer")
-
-    def __init__(self, request: Request, done: asyncio.Future[Landed | None], *, include_usage: bool) -> None:
-        self.request = request
-        self.done = done
-        self.include_usage = include_usage
-        self.leads = False
-        self.relayed = False
-        self.position = 0
-        self.timer: asyncio.TimerHandle | None = None
 
 
 class FlightPlan(NamedTuple):
@@ -107,13 +79,17 @@ class Flight:
         except GatewayError as error:
             self._fail(error)
 
-    def can_be_joined(self, *, streamed: bool, include_usage: bool) -> bool:
-        """Whether a request of this form can still be given the whole answer."""
-        if self._over:
+    def can_be_joined(self, *, streamed: bool, include_usage: bool, same_form: bool = False) -> bool:
+        """Whether a request of this form can still be given the whole answer.
+
+        `same_form`: only by a call that asked for this very form (the answer of another could not be turned into it).
+        """
+        stream = self._stream
+        if self._over or (same_form and streamed != (stream is not None)):
             return False
-        if self._stream is None:
+        if stream is None or not streamed:
             return True
-        return self._stream.whole and (not streamed or not include_usage or self._stream.has_usage)
+        return stream.whole and (not include_usage or stream.has_usage)
 
     def add(self, waiter: Waiter, loop: asyncio.AbstractEventLoop) -> None:
         """Let `waiter` wait; a stream that has begun is given to it from its first byte."""
@@ -123,10 +99,14 @@ class Flight:
         request.cancel_upstream = lambda: self.leave(waiter)
         timeout = request.directives.timeout if request.directives is not None else None
         if timeout is not None:
-            waiter.timer = loop.call_later(timeout, self._expire, waiter, timeout)
+            # Counted from when it first had to wait: it may have waited for another call already.
+            left = timeout - (perf_counter() - request.looked_up)
+            waiter.timer = loop.call_later(left, self._expire, waiter, timeout)
         if self._relaying and request.streamed:
             self._start(waiter)
             self._pump(waiter)
+        # Whoever comes anew does not wait for the slow readers that upstream was paused for.
+        self._resume()
 
     def leave(self, waiter: Waiter) -> None:
         """The waiter's client left, or its own time is over. Idempotent.
@@ -136,13 +116,13 @@ class Flight:
         if waiter not in self._waiters:
             return
         self._remove(waiter)
+        if self._over:
+            return  # It was still reading what had come: the books on the call are closed already.
         if self._waiters:
-            waiter.request.deferred = waiter.leads
-            self._relieve()
+            self._defer(waiter)
             return
         self._over = True
-        if self._call is not None:
-            self._call.cancel()
+        self._cancel_call()
         self._plan.ended()
         if not self.leader.settled and self._stream is not None:
             self._plan.account(self.leader, self._stream.usage_so_far())
@@ -227,14 +207,13 @@ class Flight:
 
     def _resolve(self, landed: Landed) -> None:
         now = perf_counter()
-        # An answer that may not be stored cannot be told as a stream: who wants one asks for itself.
+        # An answer that may not be stored cannot be told as a stream: those who want one ask again, for a stream.
         can_be_streamed = landed.verdict is None or landed.verdict.storable
         self._finish()
         for waiter in list(self._waiters):
             self._remove(waiter)
             waiter.request.upstream_ended = now
-            if not waiter.done.done():
-                waiter.done.set_result(landed if can_be_streamed or not waiter.request.streamed else None)
+            waiter.resolve(landed if can_be_streamed or not waiter.request.streamed else None)
         self._close_books_of_absent_leader()
 
     def _fail(self, error: GatewayError) -> None:
@@ -242,8 +221,7 @@ class Flight:
         self._finish()
         for waiter in list(self._waiters):
             self._remove(waiter)
-            if not waiter.done.done():
-                waiter.done.set_exception(error)
+            waiter.fail(error)
         self._close_books_of_absent_leader()
 
     # --- streams -----------------------------------------------------------------------------------------------------
@@ -269,7 +247,7 @@ class Flight:
         for waiter in list(self._waiters):
             if waiter.relayed:
                 self._pump(waiter)
-        self._relieve()
+        self._regulate(stream)
 
     def _pump(self, waiter: Waiter) -> None:
         """Send what this waiter has not got yet, as far as its client takes it; at the end of the stream, finish."""
@@ -283,30 +261,37 @@ class Flight:
         if self._over and waiter.position >= stream.end and waiter in self._waiters:
             self._finish_stream(waiter)
 
-    def _relieve(self) -> None:
-        """Give up what nobody needs, cut off who lags too far behind, pause upstream when nobody can follow."""
-        stream = self._stream
-        if stream is None or not self._relaying:
+    def _regulate(self, stream: SharedStream) -> None:
+        """Give up what nobody needs; pause upstream when nobody can follow, else cut off who lags too far behind."""
+        readers = [waiter for waiter in self._waiters if waiter.relayed]
+        slowest = min((waiter.position for waiter in readers), default=stream.end)
+        stream.trim(slowest)
+        if len(readers) == len(self._waiters) and not any(waiter.request.exchange.writable for waiter in readers):
+            self._pause()
             return
-        followers = [waiter for waiter in self._waiters if waiter.relayed]
-        stream.trim(min((waiter.position for waiter in followers), default=stream.end))
-        if stream.overfull and len(followers) > 1:
-            for waiter in followers:
-                if waiter.position <= stream.first:
+        while stream.overfull and slowest < stream.end:
+            for waiter in readers:
+                if waiter.position == slowest:
                     self._cut_off(waiter)
-        pause = bool(followers) and len(followers) == len(self._waiters)
-        pause = pause and not any(waiter.request.exchange.writable for waiter in followers)
-        if pause != self._paused and self._call is not None and not self._over:
-            self._paused = pause
-            if pause:
-                self._call.pause()
-            else:
-                self._call.resume()
+            readers = [waiter for waiter in readers if waiter.position > slowest]
+            slowest = min((waiter.position for waiter in readers), default=stream.end)
+            stream.trim(slowest)
+
+    def _pause(self) -> None:
+        if not self._paused and not self._over and self._call is not None:
+            self._paused = True
+            self._call.pause()
+
+    def _resume(self) -> None:
+        if self._paused and not self._over and self._call is not None:
+            self._paused = False
+            self._call.resume()
 
     def _writable_again(self, waiter: Waiter) -> None:
         if waiter in self._waiters:
             self._pump(waiter)
-            self._relieve()
+            if waiter.request.exchange.writable:
+                self._resume()
 
     def _break_off(self, error: GatewayError) -> None:
         """Something went wrong after the first byte: say so inside the stream, in the dialect's form, and end it."""
@@ -335,16 +320,12 @@ class Flight:
                 self._pump(waiter)
                 continue
             self._remove(waiter)
-            if waiter.done.done():
-                continue
             if completion is not None:
-                waiter.done.set_result(
-                    Landed(Answer(200, self._headers, completion), verdict, leader.usage, leader.cost)
-                )
+                waiter.resolve(Landed(Answer(200, self._headers, completion), verdict, leader.usage, leader.cost))
             elif ended == "complete":
-                waiter.done.set_result(None)
+                waiter.resolve(None)
             else:
-                waiter.done.set_exception(error or ProviderFailed("The provider sent an error inside its stream."))
+                waiter.fail(error or ProviderFailed("The provider sent an error inside its stream."))
         self._close_books_of_absent_leader()
 
     def _finish_stream(self, waiter: Waiter) -> None:
@@ -359,39 +340,34 @@ class Flight:
             request.error = "provider_error"
         self._plan.settle(request, 200, stream.ended)
         request.exchange.finish()
-        if not waiter.done.done():
-            waiter.done.set_result(None)
+        waiter.resolve(None)
 
     def _cut_off(self, waiter: Waiter) -> None:
         """A reader so slow that it would make the shared buffer grow without end loses its connection."""
         self._remove(waiter)
         waiter.request.error = "client_too_slow"
-        if waiter.leads:
-            waiter.request.deferred = True
+        self._defer(waiter)
         self._plan.settle(waiter.request, 200, "cut")
         waiter.request.exchange.abort()
-        if not waiter.done.done():
-            waiter.done.set_result(None)
+        waiter.resolve(None)
 
     # --- ends --------------------------------------------------------------------------------------------------------
 
     def _expire(self, waiter: Waiter, seconds: float) -> None:
         """The waiter's own time is over; the call goes on for the others."""
-        if waiter not in self._waiters:
-            return
+        if waiter not in self._waiters or self._over:
+            return  # Only the time upstream is bounded, not the client's own reading.
         error = TimedOut(f"The provider did not answer within the {seconds:g} s that X-WatchLLM-Timeout allows.")
         self.leave(waiter)
         if not waiter.relayed:
-            if not waiter.done.done():
-                waiter.done.set_exception(error)
+            waiter.fail(error)
             return
         request = waiter.request
         request.error = error.code
         request.exchange.write(egress.error_event(error))
         self._plan.settle(request, 200, "cut")
         request.exchange.finish()
-        if not waiter.done.done():
-            waiter.done.set_result(None)
+        waiter.resolve(None)
 
     def _remove(self, waiter: Waiter) -> None:
         self._waiters.pop(waiter, None)
@@ -405,6 +381,14 @@ class Flight:
     def _cancel_call(self) -> None:
         if self._call is not None:
             self._call.cancel()
+
+    def _defer(self, waiter: Waiter) -> None:
+        """The waiter goes while the call goes on: if it pays, its books are closed when the cost is known."""
+        if waiter.leads:
+            request = waiter.request
+            request.deferred = True
+            # Its latency is what it saw itself, not the length of the call.
+            request.head_sent = request.head_sent or perf_counter()
 
     def _close_books_of_absent_leader(self) -> None:
         """A leader that left while others waited is settled now that the cost is known."""

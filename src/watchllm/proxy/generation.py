@@ -21,12 +21,13 @@ from watchllm.providers.openai.endpoints import Endpoint
 from watchllm.proxy import egress
 from watchllm.proxy.asked import Asked
 from watchllm.proxy.directives import Directives, directives
-from watchllm.proxy.flight import Flight, FlightPlan, Landed, Waiter
+from watchllm.proxy.flight import Flight, FlightPlan
 from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.shared_stream import SharedStream
 from watchllm.proxy.upstream import Answer, Destination, WholeAnswer, upstream_error, with_timeout
+from watchllm.proxy.waiter import Landed, Waiter
 from watchllm.routing.resolve import Target
 from watchllm.wire.client import Upload
 from watchllm.wire.types import Call, ResponseSink, Timeouts, WireError
@@ -92,25 +93,23 @@ async def _fly(
     assert request.principal is not None
     partition = request.principal.tenant.partition
     place = partition + key if key is not None and wishes.read and wishes.store else None
-    waiter = Waiter(request, services.loop.create_future(), include_usage=asked.include_usage)
-    flight = services.flights.get(place) if place is not None else None
-    if (
-        flight is not None
-        and flight.can_be_joined(streamed=asked.streamed, include_usage=asked.include_usage)
-        and not services.cache.invalidated_since(partition, asked.target.model, endpoint.family, flight.began_ms)
-    ):
+    # Between looking for a call under way and making one nothing may wait, or two would be made.
+    destination = await services.destinations.of(asked.target)
+    called_as = request.cache
+    same_form = False
+    while (flight := _to_join(services, request, endpoint, asked, place, same_form=same_form)) is not None:
         request.cache = HIT_COALESCED
         request.upstream_began = perf_counter()
+        waiter = Waiter(request, services.loop.create_future(), include_usage=asked.include_usage)
         flight.add(waiter, services.loop)
         landed = await waiter.done
         if landed is not None or waiter.relayed:
             return landed
-        # The answer cannot be given in this request's form: it asks for itself.
-        request.cache = MISS
-        waiter = Waiter(request, services.loop.create_future(), include_usage=asked.include_usage)
-        place = None
+        # The answer cannot be given in this request's form: of those who ask again, one calls and the others join it.
+        request.cache = called_as
+        same_form = True
     document = document or json_body.parse(body)
-    destination = await services.destinations.of(asked.target)
+    waiter = Waiter(request, services.loop.create_future(), include_usage=asked.include_usage)
     flight = _flight(services, request, endpoint, asked, document, key if wishes.store else None, place)
     if place is not None:
         services.flights[place] = flight
@@ -119,6 +118,22 @@ async def _fly(
     upstream_body = endpoint.upstream_body(document, body, asked.target.model, include_usage=add_usage)
     flight.begin(lambda sink: send(services, request, destination, endpoint.path, upstream_body, sink))
     return await waiter.done
+
+
+def _to_join(
+    services: Services, request: Request, endpoint: Endpoint, asked: Asked, place: bytes | None, *, same_form: bool
+) -> Flight | None:
+    """The call under way at `place` whose answer this request may be given, if there is one."""
+    flight = services.flights.get(place) if place is not None else None
+    if flight is None or not flight.can_be_joined(
+        streamed=asked.streamed, include_usage=asked.include_usage, same_form=same_form
+    ):
+        return None
+    assert request.principal is not None
+    partition = request.principal.tenant.partition
+    if services.cache.invalidated_since(partition, asked.target.model, endpoint.family, flight.began_ms):
+        return None
+    return flight
 
 
 def _flight(

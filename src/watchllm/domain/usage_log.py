@@ -111,7 +111,10 @@ def _price_json(price: ModelPrice) -> str:
 
 
 def _rates(price: ModelPrice) -> dict[str, Any]:
-    rates: dict[str, Any] = {name: value for name, value in msgspec.structs.asdict(price).items() if value}
+    rates: dict[str, Any] = {name: rate for name, rate in msgspec.structs.asdict(price).items() if rate is not None}
+    del rates["tiers"]
+    if not price.per_request:
+        del rates["per_request"]
     if price.tiers:
         rates["tiers"] = [{"above": tier.above, **_rates(tier.price)} for tier in price.tiers]
     return rates

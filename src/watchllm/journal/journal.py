@@ -2,13 +2,11 @@
 
 `append` copies a record into the current segment's memory map and makes no system call. A thread prepares the next
 segment, syncs to disk at least each second, and notices when the folder was removed, cannot be written, or is full.
-Only when a whole segment was filled before the thread had the next one ready, the caller makes it.
 
 When there is no room, admission ends first (`refusal`), while the current segment still has room for what is under
 way. What comes even then is kept in memory, within bounds, until there is room again.
 """
 
-import fcntl
 import os
 import threading
 import time
@@ -21,8 +19,9 @@ import msgspec
 
 from watchllm.domain import ids
 from watchllm.domain.usage_event import OpenedCall, UsageEvent
+from watchllm.journal import series as files
 from watchllm.journal.records import ALIGNMENT, FRAME, MAX_PAYLOAD, OPENED, SETTLED, SegmentHeader, tag_of
-from watchllm.journal.segment import Segment, lock_path
+from watchllm.journal.segment import Segment, write_whole
 
 REFUSE, SERVE_UNMETERED = "refuse", "serve-unmetered"
 
@@ -69,7 +68,7 @@ class Journal:
         self._role, self._region, self._now_ns = role, region, now_ns
         self._segment_bytes = segment_bytes or max(_SMALLEST_SEGMENT, min(SEGMENT_BYTES, max_bytes // 8))
         self._lock = threading.Lock()
-        self._making = threading.Lock()
+        self._attempted = threading.Event()
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._lock_file = -1
@@ -113,7 +112,8 @@ class Journal:
             segment_bytes=segment_bytes,
             now_ns=now_ns,
         )
-        journal._advance()
+        journal._prepare()
+        journal._resume()
         journal._thread.start()
         return journal
 
@@ -135,7 +135,7 @@ class Journal:
                 position = segment.position
                 start = position + ALIGNMENT
                 end = start + length
-                if end <= self._limit:
+                if end <= self._limit and length <= MAX_PAYLOAD:
                     memory = segment.map
                     memory[start:end] = payload
                     FRAME.pack_into(memory, position, word, crc32(payload, word))
@@ -160,12 +160,12 @@ class Journal:
 
     def close(self) -> None:
         """Seal and sync; the recorder then takes the series as complete."""
-        if self._backlog:
-            self._advance()
-            self._drain_backlog()
         self._stop.set()
         self._wake.set()
         self._thread.join()
+        if self._backlog:
+            self._prepare()
+            self._resume()
         with self._lock:
             self._limit = 0
             self.unrecorded += len(self._backlog)
@@ -187,10 +187,12 @@ class Journal:
 
     def _append_beyond(self, tag: int, payload: bytes) -> None:
         """The current segment has no room: go on in the next one, made here only if the thread was too slow."""
-        self._advance()
+        for _ in range(2):
+            self._go_on()
+            with self._lock:
+                if self._current is not None and not self._backlog and self._put(tag, payload):
+                    return
         with self._lock:
-            if self._current is not None and not self._backlog and self._put(tag, payload):
-                return
             if self._backlog_bytes + len(payload) > _BACKLOG_BYTES:
                 self.unrecorded += 1
                 return
@@ -210,38 +212,60 @@ class Journal:
         segment.position = (end + 7) & -8
         return True
 
-    def _advance(self) -> None:
-        """Go on in the next segment, if there is one or one can be made; else the limit closes this one."""
-        # With a problem known, the thread tries again; each request trying would only be slow.
+    def _go_on(self) -> None:
+        """The current segment is full up to its reserve, or wholly.
+
+        Then go on in the reserve, which is what is kept for requests that were admitted; or in the next segment; or
+        else write no more.
+        """
+        full = self._current
         if self._next is None and self._problem is None:
-            self._prepare(_PATIENCE_SECONDS)
+            # A segment was filled before the thread came to making the next: wait for it a moment, and only once.
+            self._attempted.clear()
+            self._wake.set()
+            if not self._attempted.wait(_PATIENCE_SECONDS) and self._next is None:
+                self._problem = f"the disk under {self.folder} is too slow for the traffic"
         with self._lock:
-            following = self._next
-            if following is None:
+            if self._current is not full:
+                return  # The thread has gone on meanwhile.
+            if full is not None and 0 < self._limit < full.limit:
+                self._limit = full.limit
+                self._judge()
+            elif self._next is not None:
+                self._swap(self._next)
+            else:
                 # Later, shorter records must not overtake those in the backlog.
                 self._limit = 0
                 self._judge()
-                return
-            if self._current is not None:
-                self._current.seal()
-                self._done.append(self._current)
-            self._current, self._next = following, None
-            self._limit = following.limit
-            self._judge()
         self._wake.set()
 
-    def _drain_backlog(self) -> None:
+    def _swap(self, following: Segment) -> None:
+        """Make `following`, which is the next segment, the current one. The lock is held."""
+        if self._current is not None:
+            self._current.seal()
+            self._done.append(self._current)
+        self._current, self._next = following, None
+        self._limit = following.limit - self._segment_bytes // _RESERVED_PARTS
+        self._judge()
+
+    def _resume(self) -> None:
+        """Where nothing could be written, go on now that there is a segment; first with what has waited in memory."""
         with self._lock:
+            if self._limit == 0 and self._next is not None:
+                self._swap(self._next)
             while self._backlog and self._current is not None and self._put(*self._backlog[0]):
                 _, payload = self._backlog.popleft()
                 self._backlog_bytes -= len(payload)
+            if self._backlog and self._current is not None:
+                self._limit = 0
+            self._judge()
 
     def _judge(self) -> None:
         """Decide whether requests may be admitted. The lock is held."""
         problem = self._problem
         current = self._current
-        room = self._limit - current.position if current is not None else 0
-        has_room = self._next is not None or room > self._segment_bytes // _RESERVED_PARTS
+        in_reserve = current is None or self._limit == 0 or self._limit == current.limit
+        has_room = self._next is not None or not in_reserve
         if problem is None or self._policy != REFUSE or (has_room and not self._misplaced):
             self.refusal = None
         else:
@@ -265,16 +289,11 @@ class Journal:
     def _tend(self) -> None:
         if self._lock_file >= 0 and not self._is_in_place():
             self._misplaced = True
-            with self._making:
-                self._rescue()
+            self._rescue()
             self._misplaced, self._problem = False, None
         if self._next is None:
             self._prepare()
-        if self._next is not None and (self._backlog or self._current is None):
-            self._advance()
-        self._drain_backlog()
-        with self._lock:
-            self._judge()
+        self._resume()
         now = time.monotonic()
         if now - self._last_sync >= _SYNC_SECONDS:
             self._last_sync = now
@@ -285,25 +304,20 @@ class Journal:
                 self._sync_problem = f"the journal {self.folder} cannot be synced: {error.strerror or error}"
         self._release()
 
-    def _prepare(self, patience: float = -1) -> None:
-        """Have a next segment ready, or say in `_problem` why there is none.
-
-        One thread at a time; `patience` is how many seconds to wait for the other one (-1 = as long as it takes).
-        """
-        if not self._making.acquire(timeout=patience):
-            return
+    def _prepare(self) -> None:
+        """Have a next segment ready, or say in `_problem` why there is none."""
         try:
             if self._next is None:
                 self._make_next()
         finally:
-            self._making.release()
+            self._attempted.set()
 
     def _make_next(self) -> None:
         try:
             if self._lock_file < 0:
                 self._lock_series()
             # Counted each time: other processes write here too, and the recorder removes.
-            used = folder_bytes(self.folder)
+            used = files.folder_bytes(self.folder)
             if used + self._segment_bytes > self._max_bytes:
                 self._problem = (
                     f"the journals in {self.folder} hold {used} bytes and may hold {self._max_bytes}; "
@@ -323,17 +337,7 @@ class Journal:
             self._problem = None
 
     def _lock_series(self) -> None:
-        """Make the lock file; it appears under its name only when it is locked, so that nobody takes us for dead."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = lock_path(self.folder, self.series)
-        draft = path.with_suffix(".new-lock")
-        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            draft.rename(path)
-        except BaseException:
-            os.close(descriptor)
-            raise
+        descriptor = files.make_lock(self.folder, self.series)
         if self._lock_file >= 0:
             os.close(self._lock_file)
         self._lock_file = descriptor
@@ -343,12 +347,7 @@ class Journal:
         current, following = self._current, self._next
         if (current is not None and not current.is_linked) or (following is not None and not following.is_linked):
             return False
-        try:
-            found = lock_path(self.folder, self.series).stat()
-        except FileNotFoundError:
-            return False
-        ours = os.fstat(self._lock_file)
-        return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
+        return files.is_same(files.lock_path(self.folder, self.series), self._lock_file)
 
     def _rescue(self) -> None:
         """The folder was removed or replaced: write what we still hold open anew, under the same names.
@@ -358,7 +357,7 @@ class Journal:
         self._lock_series()
         for segment in list(self._done):
             if not segment.is_linked:
-                _write_whole(segment.path, segment.content())
+                write_whole(segment.path, segment.content())
                 os.close(segment.descriptor)
                 self._done.remove(segment)
         with self._lock:
@@ -372,7 +371,7 @@ class Journal:
                 copy.map[: current.position] = current.content()
                 copy.position = current.position
                 self._current = copy
-                self._limit = copy.limit if self._limit else 0
+                # The limit is as it was: both have one size.
                 current.unmap()
                 os.close(current.descriptor)
         if old is not None:
@@ -397,25 +396,3 @@ class Journal:
         with self._lock:
             current = self._current
             return [*self._done, current] if current is not None else list(self._done)
-
-
-def folder_bytes(folder: Path) -> int:
-    """The bytes of all segments in a folder. Raises OSError."""
-    total = 0
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(".seg"):
-                try:
-                    total += entry.stat().st_size
-                except FileNotFoundError:
-                    pass  # The recorder has just removed it.
-    return total
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    draft = path.with_suffix(".new")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)

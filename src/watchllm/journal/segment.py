@@ -89,9 +89,14 @@ def segment_path(folder: Path, series: str, sequence: int) -> Path:
     return folder / f"{series}-{sequence:08d}.seg"
 
 
-def lock_path(folder: Path, series: str) -> Path:
-    """The file that a live series' writer holds locked."""
-    return folder / f"{series}.lock"
+def write_whole(path: Path, content: bytes) -> None:
+    """Put a segment's content under its name, whole or not at all. Raises OSError."""
+    draft = path.with_suffix(".new")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.rename(path)
 
 
 _sync = getattr(os, "fdatasync", os.fsync)

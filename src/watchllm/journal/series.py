@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from watchllm.journal.segment import lock_path, segment_path
+from watchllm.journal.segment import segment_path
 
 _DRAFT_SECONDS = 60.0
 _DIGITS = 8
@@ -33,9 +33,55 @@ def scan(folder: Path) -> dict[str, list[int]]:
     return found
 
 
+def make_lock(folder: Path, series: str) -> int:
+    """Make the folder and the series' lock, held until the descriptor is closed. Raises OSError.
+
+    The file appears under its name only when it is locked, so that nobody takes the series for dead.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = lock_path(folder, series)
+    draft = path.with_suffix(".new-lock")
+    descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        draft.rename(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def is_same(path: Path, descriptor: int) -> bool:
+    """Whether the open file is still the one under this name: its folder may have been removed. Raises OSError."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    ours = os.fstat(descriptor)
+    return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def folder_bytes(folder: Path) -> int:
+    """The bytes of all segments in a folder. Raises OSError."""
+    total = 0
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(".seg"):
+                try:
+                    total += entry.stat().st_size
+                except FileNotFoundError:
+                    pass  # The recorder has just removed it.
+    return total
+
+
 def is_live(folder: Path, series: str) -> bool:
     """Whether the process that writes this series still runs: it holds the series' lock file. Raises OSError."""
     return is_locked(lock_path(folder, series))
+
+
+def lock_path(folder: Path, series: str) -> Path:
+    """The file that a live series' writer holds locked."""
+    return folder / f"{series}.lock"
 
 
 def is_locked(path: Path) -> bool:

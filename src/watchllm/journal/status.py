@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from watchllm.journal.journal import Journal
-from watchllm.journal.series import is_locked
+from watchllm.journal.series import is_locked, is_same
 
 RECORDER_LOCK = "recorder.pid"
 RECORDER_STATUS = "recorder.json"
@@ -88,9 +88,4 @@ def lock_recorder(folder: Path) -> int | None:
 
 def holds_lock(folder: Path, descriptor: int) -> bool:
     """Whether the lock is still where others look for it: the folder may have been removed. Raises OSError."""
-    try:
-        found = (folder / RECORDER_LOCK).stat()
-    except FileNotFoundError:
-        return False
-    ours = os.fstat(descriptor)
-    return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
+    return is_same(folder / RECORDER_LOCK, descriptor)

@@ -1,0 +1,161 @@
+"""Journals and usage databases for tests: events, a recorder over SQLite, and rollups computed from scratch."""
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from watchllm.analytics.rollups import HOUR_MS, KEY, MEASURES
+from watchllm.control import schema
+from watchllm.domain.ids import new_request_id
+from watchllm.domain.usage import ModelPrice, TokenUsage
+from watchllm.domain.usage_event import Attempt, OpenedCall, UsageEvent
+from watchllm.journal.journal import Journal
+from watchllm.journal.recorder import Recorder
+from watchllm.stores.sqlite.engine import open_engine
+from watchllm.stores.sqlite.usage import SqliteUsageStore
+
+PRICE = ModelPrice(input=150_000_000, output=600_000_000)
+SMALL_SEGMENT = 128 << 10
+_TOKENS = ("input", "output", "cached_input", "cache_write", "reasoning", "audio_input", "audio_output")
+
+
+def call(
+    request_id: str, *, attempt: int = 0, at_ns: int | None = None, price: ModelPrice | None = PRICE
+) -> OpenedCall:
+    """A call upstream of 400 bytes: 100 tokens, estimated."""
+    at = time.time_ns() if at_ns is None else at_ns
+    return OpenedCall(
+        request_id, at, attempt, "prj_1", "key_1", "chat.completions", "openai", "gpt", "MISS", False, 400, price
+    )
+
+
+def event(request_id: str | None = None, **changes: Any) -> UsageEvent:
+    """A settled miss, unless `changes` say otherwise."""
+    fields: dict[str, Any] = {
+        "request_id": request_id or new_request_id(),
+        "at_ns": time.time_ns(),
+        "project_id": "prj_1",
+        "key_id": "key_1",
+        "endpoint": "chat.completions",
+        "provider": "openai",
+        "model": "gpt",
+        "status": 200,
+        "cache": "MISS",
+        "streamed": False,
+        "ended": "complete",
+        "usage": TokenUsage(100, 50, 10, 5, 3, 2, 1),
+        "cost": 45_000,
+        "price": PRICE,
+        "latency_us": 900,
+        "overhead_us": 80,
+        "total_us": 1000,
+    }
+    return UsageEvent(**{**fields, **changes})
+
+
+def any_event(choose: random.Random, request_id: str | None = None) -> UsageEvent:
+    """Any kind of event there is."""
+    cache = choose.choice(["HIT", "HIT-SEMANTIC", "HIT-COALESCED", "HIT-PARTIAL", "HIT-STALE", "MISS", "BYPASS", ""])
+    usage = None
+    if choose.random() < 0.8:
+        usage = TokenUsage(**{name: choose.randrange(1000) for name in _TOKENS}, estimated=choose.random() < 0.2)
+    cost = None if choose.random() < 0.2 else choose.randrange(10**6)
+    attempt = Attempt("openai", "gpt", 200, 5, 900, usage, cost, PRICE)
+    return event(
+        request_id,
+        at_ns=choose.choice([-5, 0, 1_700_000_000 * 10**9, 1_700_004_000 * 10**9, time.time_ns()]),
+        project_id=f"prj_{choose.randrange(3)}",
+        provider=choose.choice(["openai", "groq", ""]),
+        model=choose.choice(["gpt", "llama"]),
+        cache=cache,
+        status=choose.choice([200, 400, 499, 502]),
+        ended=choose.choice(["complete", "error", "cancelled", "cut", "aborted"]),
+        usage=usage,
+        cost=cost,
+        saved=choose.choice([None, 0, 777]),
+        tags=choose.choice([None, "team=a,stage=b", "x", ""]),
+        attempts=(attempt,) if cache == "MISS" else (),
+    )
+
+
+class Usage:
+    """A usage database, and the recorder that fills it from `journal`."""
+
+    def __init__(self, home: Path) -> None:
+        self.folder = home / "journal"
+        self.database = home / "watchllm.db"
+        self.reports: list[str] = []
+        self.engine = open_engine(f"sqlite:///{self.database}")
+        schema.upgrade(self.engine)
+        self.recorder = self.new_recorder()
+
+    def new_recorder(self) -> Recorder:
+        """A recorder that has just started."""
+        store = SqliteUsageStore(self.engine, lambda: time.time_ns() // 1_000_000)
+        return Recorder(self.folder, store, self.reports.append)
+
+    def record(self) -> None:
+        """Apply all that there is."""
+        while self.recorder.run_once():
+            pass
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with self.engine.connect() as connection, connection.begin():
+            return [tuple(row) for row in connection.execute(text(sql))]
+
+    def ids(self) -> list[str]:
+        """The request ids of all rows, in the order of their recording."""
+        return [name for (name,) in self.query("SELECT request_id FROM usage_logs ORDER BY id")]
+
+    def rollups(self) -> list[tuple[Any, ...]]:
+        return sorted(self.query(f"SELECT {', '.join((*KEY, *MEASURES))} FROM usage_hourly"))
+
+    def rollups_from_rows(self) -> list[tuple[Any, ...]]:
+        """What the rollups must be: computed from usage_logs by SQL alone."""
+        bought = "cache NOT IN ('HIT', 'HIT-SEMANTIC', 'HIT-COALESCED', 'HIT-STALE')"
+
+        def count(condition: str) -> str:
+            return f"SUM(CASE WHEN {condition} THEN 1 ELSE 0 END)"
+
+        def of_bought(column: str) -> str:
+            return f"SUM(CASE WHEN {bought} THEN COALESCE({column}, 0) ELSE 0 END)"
+
+        measures = [
+            "COUNT(*)",
+            count("ended IN ('error', 'cut', 'aborted')"),
+            count("ended = 'cancelled'"),
+            *(count(f"cache = '{cache}'") for cache in ("HIT", "HIT-SEMANTIC", "HIT-COALESCED", "HIT-PARTIAL")),
+            *(count(f"cache = '{cache}'") for cache in ("HIT-STALE", "MISS", "BYPASS")),
+            *(of_bought(f"{kind}_tokens") for kind in ("input", "output", "cached_input", "cache_write", "reasoning")),
+            *(of_bought(f"audio_{kind}_tokens") for kind in ("input", "output")),
+            f"SUM(CASE WHEN {bought} THEN 0 ELSE COALESCE(input_tokens + output_tokens, 0) END)",
+            count(f"{bought} AND input_tokens IS NOT NULL AND cost_nanos IS NULL"),
+            count("estimated"),
+            *(f"SUM(COALESCE({column}, 0))" for column in ("cost_nanos", "saved_nanos")),
+            *(f"SUM({column})" for column in ("latency_us", "overhead_us")),
+        ]
+        key = f"at_ms - at_ms % {HOUR_MS}, project_id, provider, model"
+        return sorted(self.query(f"SELECT {key}, {', '.join(measures)} FROM usage_logs GROUP BY {key}"))
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+@contextmanager
+def usage_in(home: Path) -> Iterator[Usage]:
+    usage = Usage(home)
+    try:
+        yield usage
+    finally:
+        usage.close()
+
+
+def journal_in(home: Path, **options: Any) -> Journal:
+    """A journal of small segments."""
+    settings: dict[str, Any] = {"max_bytes": 64 << 20, "segment_bytes": SMALL_SEGMENT, **options}
+    return Journal.open(home / "journal", **settings)

@@ -124,8 +124,9 @@ class Flight:
         self._over = True
         self._cancel_call()
         self._plan.ended()
-        if not self.leader.settled and self._stream is not None:
-            self._plan.account(self.leader, self._stream.usage_so_far())
+        if not self.leader.settled and self._call is not None:
+            # It was sent: what was read and said so far is charged.
+            self._plan.account(self.leader, self._stream.usage_so_far() if self._stream is not None else None)
         self._close_books_of_absent_leader()
 
     # --- sink --------------------------------------------------------------------------------------------------------

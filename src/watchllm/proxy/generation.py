@@ -155,17 +155,22 @@ def _flight(
         if place is not None and services.flights.get(place) is flight:
             del services.flights[place]
 
+    assembler = endpoint.assembler(document) if asked.streamed else None
+
+    def pay(leader: Request, usage: TokenUsage | None) -> None:
+        account(services, leader, asked.target, usage or endpoint.usage_so_far(document, assembler))
+
     plan = FlightPlan(
         judge=lambda body: endpoint.judge(body, document),
         settle=services.settlement.settle,
-        account=lambda leader, usage: account(services, leader, asked.target, usage),
+        account=pay,
         store=keep,
         ended=ended,
     )
     stream = None
-    if asked.streamed:
+    if assembler is not None:
         has_usage = asked.include_usage or _adds_usage(endpoint, asked, document)
-        stream = SharedStream(endpoint.assembler(document), has_usage=has_usage)
+        stream = SharedStream(assembler, has_usage=has_usage)
     flight = Flight(request, plan, stream)
     return flight
 

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from watchllm.domain.usage import TokenUsage
-from watchllm.providers.openai.usage import token_usage
+from watchllm.providers.openai.usage import text_of, token_usage
 
 MAX_BYTES = 4 * 1024 * 1024
 """Default bound of what one assembly keeps, in characters of text (structure is charged by its size on the wire)."""
@@ -72,6 +72,11 @@ class StreamAssembler:
     def usage(self) -> TokenUsage | None:
         """The last usage that the stream reported."""
         return token_usage(self._usage)
+
+    @property
+    def text(self) -> str:
+        """All text so far of all choices; empty once it was forgotten."""
+        return text_of([[choice.text.getvalue(), _finished(choice.delta)] for choice in self._choices.values()])
 
     @property
     def finish_reasons(self) -> tuple[str, ...]:

@@ -4,12 +4,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
+from watchllm.domain.usage import TokenUsage
+from watchllm.providers import tokens
 from watchllm.providers.openai.assemble import StreamAssembler
 from watchllm.providers.openai.replay import replay
 from watchllm.providers.openai.storable import Verdict, judge
+from watchllm.providers.openai.usage import estimated_usage, text_of
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -44,8 +49,22 @@ class Endpoint:
         return options is None or options is False
 
     def judge(self, body: bytes, document: dict[str, Any]) -> Verdict:
-        """What a whole answer with status 200 to the request `document` is."""
-        return judge(self.family, body, expected=self._expected(document))
+        """What a whole answer with status 200 to the request `document` is; usage that it lacks is estimated."""
+        verdict = judge(self.family, body, expected=self._expected(document))
+        if verdict.usage is not None or not verdict.readable:
+            return verdict
+        output = ""
+        if self.family != "embeddings":
+            output = text_of(_decode(body).get("choices"))
+        return verdict._replace(usage=estimated_usage(document, output))
+
+    def usage_so_far(self, document: dict[str, Any], stream: StreamAssembler | None) -> TokenUsage:
+        """What a call has used that ends without saying so, or is broken off: the prompt and the text of its stream."""
+        used = estimated_usage(document, stream.text if stream is not None else "")
+        if stream is None or stream.failure is None:
+            return used
+        # Of a stream too long to be kept only the length is known.
+        return structs.replace(used, output=tokens.rough(stream.text_length))
 
     def assembler(self, document: dict[str, Any]) -> StreamAssembler:
         """What puts the stream that answers `document` together."""

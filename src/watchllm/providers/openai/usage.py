@@ -1,8 +1,10 @@
-"""Token usage as OpenAI and its compatible vendors report it."""
+"""Token usage as OpenAI and its compatible vendors report it, or an estimate where they report none."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from watchllm.domain.usage import TokenUsage
+from watchllm.providers import tokens
 
 
 def token_usage(reported: Any) -> TokenUsage | None:
@@ -30,6 +32,30 @@ def token_usage(reported: Any) -> TokenUsage | None:
         audio_output=_part(of_output, "audio_tokens", outputs),
     )
 
+
+def estimated_usage(request: dict[str, Any], output: str) -> TokenUsage:
+    """About what `request` and its answer so far consumed; 2 ms at most. Hidden reasoning is not seen."""
+    return TokenUsage(input=tokens.estimate_request(request), output=tokens.estimate(output), estimated=True)
+
+
+def text_of(written: Any) -> str:
+    """All that a model wrote in a message, a delta or a list of choices: text, reasoning, arguments of calls."""
+    return " ".join(_texts(written))
+
+
+def _texts(written: Any) -> Iterator[str]:
+    if type(written) is str:
+        yield written
+    elif type(written) is dict:
+        for field, value in written.items():
+            if field not in _NOT_WRITTEN:
+                yield from _texts(value)
+    elif type(written) is list:
+        for value in written:
+            yield from _texts(value)
+
+
+_NOT_WRITTEN = frozenset(("role", "id", "type", "finish_reason", "logprobs", "audio", "image_url", "annotations"))
 
 # More tokens than any model can take in; a larger count is not one, and would overflow what stores it.
 _MAX_COUNT = 1 << 40

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -18,16 +19,14 @@ from watchllm.domain.sealing import Sealer
 from watchllm.journal.journal import Journal
 from watchllm.journal.status import journal_state, recorder_lag, recorder_state
 from watchllm.proxy.app import ProxyApp
-from watchllm.proxy.services import Services
+from watchllm.proxy.services import Outbound, Services
 from watchllm.proxy.settle import Counters, Settlement
 from watchllm.proxy.tenants import Tenants
-from watchllm.proxy.upstream import Destinations
 from watchllm.routing.resolve import InstanceCredential
 from watchllm.stores import home
 from watchllm.stores.lmdb.cache import LmdbExactStore
 from watchllm.stores.lmdb.snapshot import LmdbSnapshotReader
 from watchllm.stores.sockets import socket_folder
-from watchllm.wire.client import ClientPool
 from watchllm.wire.server import Server, ServerLimits
 from watchllm.wire.types import Origin, Timeouts
 
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     import ssl
 
 _ORPHAN_DRAIN_SECONDS = 0.3
+# What the first cached answer does not need is loaded this long after requests are taken.
+_WARM_UP_SECONDS = 0.1
 
 
 def run_proxy(
@@ -72,6 +73,9 @@ async def _serve(
     proxy = ProxyProcess(configuration, loop)
     try:
         port = await proxy.listen(reuse_port)
+        # What is loaded now stays: the collector need not look at it again and again.
+        gc.freeze()
+        gc.enable()
         if on_ready is not None:
             on_ready(port)
         seconds = await stop
@@ -92,13 +96,15 @@ class ProxyProcess:
         self._simulator: Server | None = None
         self._admin: Server | None = None
         self._admin_socket: Path | None = None
+        self._outbound: Outbound | None = None
+        self._starting: asyncio.Task[Server] | None = None
         home.prepare(configuration.home)
         self._snapshot = LmdbSnapshotReader(configuration.home / "snapshot")
         self._cache = LmdbExactStore.open(
             configuration.home / "cache", max_bytes=configuration.cache_max_bytes, now_ms=_now_ms
         )
-        self._pool = ClientPool(allow_private=configuration.allow_private_urls, proxy_env=configuration.proxy_env)
         self._sealer = Sealer(home.master_secret(configuration.home, configuration.secret_key))
+        self._sealer.check(self._snapshot.secret("canary"), "the snapshot")
         self._journal = Journal.open(
             configuration.home / "journal",
             max_bytes=configuration.journal_max_bytes,
@@ -111,10 +117,6 @@ class ProxyProcess:
             loop=loop,
             tenants=tenants,
             cache=self._cache,
-            pool=self._pool,
-            destinations=Destinations(
-                self._sealer, self._start_simulator, allow_private=configuration.allow_private_urls
-            ),
             settlement=Settlement(counters, self._journal, tenants.price),
             counters=counters,
             limits=server_limits(configuration),
@@ -125,17 +127,19 @@ class ProxyProcess:
                 configuration.upstream_total_timeout,
             ),
             flights={},
+            make_outbound=self._make_outbound,
             dependencies=self._dependencies,
             recorder_lag=lambda: recorder_lag(configuration.home / "journal"),
         )
-        self._server = Server(ProxyApp(self._services), self._services.limits, loop)
+        self._app = ProxyApp(self._services)
+        self._server = Server(self._app, self._services.limits, loop)
 
     async def listen(self, reuse_port: bool) -> int:
         """Take requests; the port. Raises OSError where the address cannot be had."""
         configuration = self._configuration
         tls = _tls_context(configuration)
         await self._server.listen_tcp(configuration.host, configuration.proxy_port, reuse_port=reuse_port, tls=tls)
-        self._loop.call_soon(self._start_admin)
+        self._loop.call_later(_WARM_UP_SECONDS, self._warm_up)
         return self._server.port
 
     async def drain(self, seconds: float) -> None:
@@ -147,7 +151,8 @@ class ProxyProcess:
             await self._admin.close()
         if self._admin_socket is not None:
             self._admin_socket.unlink(missing_ok=True)
-        await self._pool.close()
+        if self._outbound is not None:
+            await self._outbound.pool.close()
         if self._simulator is not None:
             await self._simulator.close()
         self._cache.flush()
@@ -155,11 +160,23 @@ class ProxyProcess:
         self._snapshot.close()
         self._journal.close()
 
-    def _start_admin(self) -> None:
+    def _warm_up(self) -> None:
+        """Start the operators' listener and load what calls upstream need."""
         self._admin_task = self._loop.create_task(self._listen_admin())
+        self._app.warm_up()
+
+    def _make_outbound(self) -> Outbound:
+        from watchllm.proxy.upstream import Destinations
+        from watchllm.wire.client import ClientPool
+
+        configuration = self._configuration
+        private = configuration.allow_private_urls
+        pool = ClientPool(allow_private=private, proxy_env=configuration.proxy_env)
+        destinations = Destinations(self._sealer, self._start_simulator, allow_private=private)
+        self._outbound = Outbound(pool, destinations)
+        return self._outbound
 
     async def _listen_admin(self) -> None:
-        """The operators' listener starts after the public one: it is not on the way to the first answer."""
         from watchllm.proxy.admin import AdminApp
 
         address = self._configuration.admin_addr
@@ -183,8 +200,9 @@ class ProxyProcess:
         from watchllm.sim.app import SimApp, SimOptions
         from watchllm.wire.server import serve
 
-        if self._simulator is None:
-            self._simulator = await serve(SimApp(SimOptions(record=0)), host="127.0.0.1", port=0)
+        if self._starting is None:
+            self._starting = self._loop.create_task(serve(SimApp(SimOptions(record=0)), host="127.0.0.1", port=0))
+        self._simulator = await asyncio.shield(self._starting)
         return Origin("http", "127.0.0.1", self._simulator.port, trusted=True)
 
     def _dependencies(self) -> dict[str, str]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from watchllm.domain.errors import GatewayError, InternalError, NotFound, WireRefusal
 from watchllm.domain.ids import new_request_id
 from watchllm.providers.openai.endpoints import ENDPOINTS
-from watchllm.proxy import cache_api, eager, egress, health, models
-from watchllm.proxy.embeddings import Embeddings
+from watchllm.proxy import eager, egress
 from watchllm.proxy.generation import generate
-from watchllm.proxy.passthrough import pass_through
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.wire.exchange import BodyMode, Exchange
+
+if TYPE_CHECKING:
+    from watchllm.proxy.embeddings import Embeddings
 
 CLIENT_LEFT = 499
 """The status in the usage event of a request whose client left before the answer was complete."""
@@ -28,7 +29,7 @@ class ProxyApp:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._embeddings = Embeddings(services)
+        self._embeddings: Embeddings | None = None
         self._generation = {b"/v1" + endpoint.path.encode(): endpoint for endpoint in ENDPOINTS}
 
     def body_mode(self, exchange: Exchange) -> BodyMode:
@@ -39,7 +40,7 @@ class ProxyApp:
         if endpoint is not None and exchange.method == b"POST":
             request = Request(exchange, endpoint.name)
             if endpoint.family == "embeddings":
-                self._run(request, self._embeddings.answer(request, endpoint))
+                self._run(request, self.embeddings.answer(request, endpoint))
             else:
                 self._run(request, generate(self._services, request, endpoint))
             return
@@ -57,25 +58,40 @@ class ProxyApp:
         head = f"Content-Type: {egress.JSON}\r\nX-Request-Id: {new_request_id()}\r\n".encode()
         return head + retry, egress.error_body(error)
 
+    def warm_up(self) -> None:
+        """Load what the first request of each kind would have to wait for."""
+        load_stages()
+        _ = self.embeddings, self._services.outbound
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """Made, and its code loaded, when first needed."""
+        if self._embeddings is None:
+            from watchllm.proxy.embeddings import Embeddings
+
+            self._embeddings = Embeddings(self._services)
+        return self._embeddings
+
     def _stage(self, exchange: Exchange) -> Stage:
         path = exchange.path
-        known = _OWN_PATHS.get(path)
+        stages = load_stages()
+        known = stages.own.get(path)
         if known is not None:
             method, stage = known
             if exchange.method != method and not (method == b"GET" and exchange.method == b"HEAD"):
                 raise _wrong_method(exchange.method, path, method)
             return stage
         if path.startswith(b"/v1/models/") and exchange.method in (b"GET", b"HEAD"):
-            return models.retrieve
+            return stages.model
         if self._is_passed_through(exchange):
-            return pass_through
+            return stages.other
         raise NotFound(f"There is nothing at {path.decode('latin-1')[:200]}; the API is under /v1/.")
 
     def _is_passed_through(self, exchange: Exchange) -> bool:
         path = exchange.path
-        if not path.startswith(b"/v1/") or path in _OWN_PATHS:
+        if path in self._generation and exchange.method == b"POST":
             return False
-        return not (path in self._generation and exchange.method == b"POST")
+        return path.startswith(b"/v1/") and path not in load_stages().own
 
     def _run(self, request: Request, stage: Coroutine[Any, Any, None]) -> None:
         going_on = eager.run(stage, self._services.loop, partial(self._failed, request))
@@ -112,13 +128,28 @@ class ProxyApp:
         run.cancel()
 
 
-_OWN_PATHS: dict[bytes, tuple[bytes, Stage]] = {
-    b"/health": (b"GET", health.alive),
-    b"/health/ready": (b"GET", health.ready),
-    b"/v1/models": (b"GET", models.listing),
-    b"/v1/cache/invalidate": (b"POST", cache_api.invalidate),
-    b"/v1/cache/stats": (b"GET", cache_api.stats),
-}
+class Stages(NamedTuple):
+    """What answers the paths that are not answered from the cache: method and stage by path, one model, all others."""
+
+    own: dict[bytes, tuple[bytes, Stage]]
+    model: Stage
+    other: Stage
+
+
+@cache
+def load_stages() -> Stages:
+    """Their code is loaded when first needed: it is not on the way to the first cached answer."""
+    from watchllm.proxy import cache_api, health, models
+    from watchllm.proxy.passthrough import pass_through
+
+    own: dict[bytes, tuple[bytes, Stage]] = {
+        b"/health": (b"GET", health.alive),
+        b"/health/ready": (b"GET", health.ready),
+        b"/v1/models": (b"GET", models.listing),
+        b"/v1/cache/invalidate": (b"POST", cache_api.invalidate),
+        b"/v1/cache/stats": (b"GET", cache_api.stats),
+    }
+    return Stages(own, models.retrieve, pass_through)
 
 
 def _wrong_method(method: bytes, path: bytes, allowed: bytes) -> GatewayError:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-from watchllm.cache.entry import ExactStore
-from watchllm.proxy.flight import Flight
-from watchllm.proxy.settle import Counters, Settlement
-from watchllm.proxy.tenants import Tenants
-from watchllm.proxy.upstream import Destinations
-from watchllm.wire.client import ClientPool
-from watchllm.wire.server import ServerLimits
-from watchllm.wire.types import Timeouts
+import msgspec
+
+if TYPE_CHECKING:
+    from watchllm.cache.entry import ExactStore
+    from watchllm.proxy.flight import Flight
+    from watchllm.proxy.settle import Counters, Settlement
+    from watchllm.proxy.tenants import Tenants
+    from watchllm.proxy.upstream import Destinations
+    from watchllm.wire.client import ClientPool
+    from watchllm.wire.server import ServerLimits
+    from watchllm.wire.types import Timeouts
 
 # Of a client's request only these lines go upstream: its credentials, cookies and addresses never do.
 _PASSED_UP = (b"accept", b"content-type", b"idempotency-key", b"openai-beta")
@@ -25,25 +28,47 @@ _UNUSUAL = frozenset((*_PASSED_UP, *_PASSED_UP_WITH_OWN_KEY)) - {b"accept", b"co
 _USUAL_LINES = b"accept: application/json\r\ncontent-type: application/json\r\n" + _COMMON_LINES
 
 
-@dataclass(slots=True)
-class Services:
+class Outbound(NamedTuple):
+    """Connections to providers, and how targets become places to connect to."""
+
+    pool: ClientPool
+    destinations: Destinations
+
+
+class Services(msgspec.Struct):
     """Stores, pools, clocks and bounds of one proxy process."""
 
     loop: asyncio.AbstractEventLoop
     tenants: Tenants
     cache: ExactStore
-    pool: ClientPool
-    destinations: Destinations
     settlement: Settlement
     counters: Counters
     limits: ServerLimits
     timeouts: Timeouts
     flights: dict[bytes, Flight]
     """Calls under way that may be joined, by partition and key."""
+    make_outbound: Callable[[], Outbound]
+    """Builds what calls upstream need, at the first of them: an answer from the cache waits for none of it."""
     dependencies: Callable[[], dict[str, str]]
     """The state of each dependency by name: `ok`, or what is wrong with it."""
     recorder_lag: Callable[[], float | None] = lambda: None
     """Seconds by which usage is late in the database; None = nobody brings it there."""
+
+    _outbound: Outbound | None = None
+
+    @property
+    def outbound(self) -> Outbound:
+        if self._outbound is None:
+            self._outbound = self.make_outbound()
+        return self._outbound
+
+    @property
+    def pool(self) -> ClientPool:
+        return self.outbound.pool
+
+    @property
+    def destinations(self) -> Destinations:
+        return self.outbound.destinations
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000

@@ -93,6 +93,19 @@ def test_a_large_upload_is_streamed_and_not_held(open_gateway: Gateway, sim: Sim
     assert peak_memory(open_gateway) - before < 25 * MIB
 
 
+def test_the_connection_goes_on_after_an_upload_that_was_there_first(open_gateway: Gateway, sim: Sim) -> None:
+    # A provider that was never called: the whole upload is there before the connection to it.
+    with scripted_upstream(lambda call: call.reply(200, b"{}")) as upstream:
+        project = open_gateway.installation.project("uploads")
+        with open_gateway.installation.control_plane() as plane:
+            plane.add_provider_key(project.id, "openai", SECRET, base_url=upstream.base_url)
+        with RawConnection(open_gateway.port) as connection:
+            connection.send(request_bytes("/v1/audio/translations", key=project.key, body=b"short"))
+            assert connection.response(b"POST").status == 200
+            connection.send(request_bytes("/health"))
+            assert connection.response().status == 200
+
+
 def peak_memory(gateway: Gateway) -> int:
     """The proxy's highest resident memory so far, in bytes (Linux; elsewhere only the answer is tested)."""
     status = Path(f"/proc/{gateway.process.pid}/status")

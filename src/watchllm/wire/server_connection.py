@@ -221,6 +221,7 @@ class ServerConnection(asyncio.Protocol):
         exchange.body_complete = True
         if exchange.streaming_body:
             self.deadline = _NO_DEADLINE
+            self._resume_reading()  # whoever paused it did so for this body's sake
             if exchange.finished:
                 self._turn_to_next()
             elif exchange.on_end is not None:
@@ -267,6 +268,8 @@ class ServerConnection(asyncio.Protocol):
         return True
 
     def pause_body(self) -> None:
+        if self._receiving is None or self._receiving is not self._active:
+            return  # all of it is here
         self.deadline = _NO_DEADLINE
         self._pause_reading()
 

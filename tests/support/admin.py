@@ -5,6 +5,7 @@ from typing import Any
 
 from tests.support.product import Gateway
 from tests.support.raw_http import RawConnection, RawResponse, request_bytes
+from tests.support.waiting import wait_for
 from watchllm.stores.sockets import socket_folder
 
 
@@ -12,10 +13,23 @@ class AdminConnection(RawConnection):
     """A raw connection to the admin socket of one proxy process."""
 
     def __init__(self, gateway: Gateway, *, timeout: float = 10.0) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
+        address = socket_folder(gateway.installation.home) / f"proxy-{gateway.process.pid}.sock"
+        connection = wait_for(lambda: _connected(str(address)), f"the admin listener at {address}")
+        assert connection is not None
+        self._socket = connection
         self._socket.settimeout(timeout)
-        self._socket.connect(str(socket_folder(gateway.installation.home) / f"proxy-{gateway.process.pid}.sock"))
         self._received = b""
+
+
+def _connected(address: str) -> socket.socket | None:
+    """None as long as nobody listens: a proxy opens its admin listener a moment after the public one."""
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(address)
+    except (FileNotFoundError, ConnectionRefusedError):
+        connection.close()
+        return None
+    return connection
 
 
 def admin_get(gateway: Gateway, path: str) -> RawResponse:

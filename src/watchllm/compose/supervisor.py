@@ -196,7 +196,10 @@ def _run_child(role: Role, configuration: Configuration, alive: int, writer: int
     def on_ready(port: int) -> None:
         nonlocal ready
         ready = True
-        os.write(writer, str(port).encode())
+        try:
+            os.write(writer, str(port).encode())
+        except BrokenPipeError:
+            pass  # A child that was started again: nobody waits for it.
         os.close(writer)
 
     try:

@@ -1,5 +1,6 @@
 """The embedded database: private, WAL, and writers of several processes wait for each other instead of failing."""
 
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -13,6 +14,25 @@ from watchllm.control import schema, tables
 from watchllm.control.database import Database
 from watchllm.control.errors import DatabaseUnusable
 from watchllm.stores.sqlite.engine import open_engine
+
+
+def test_a_second_engine_in_the_process_does_not_cut_the_first_one_off(tmp_path: Path) -> None:
+    """Opening and closing the file beside SQLite would drop its locks, and another process remove the log in use."""
+    url = f"sqlite:///{tmp_path}/watchllm.db"
+    first = open_engine(url)
+    with first.connect() as connection, connection.begin():
+        connection.execute(text("CREATE TABLE t (x)"))
+    open_engine(url).dispose()
+    code = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('INSERT INTO t VALUES (1)'); c.commit()"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "watchllm.db")], check=True)
+    with first.connect() as connection, connection.begin():
+        assert connection.scalar(text("SELECT COUNT(*) FROM t")) == 1
+    with first.connect().execution_options(watchllm_writes=True) as connection, connection.begin():
+        connection.execute(text("INSERT INTO t VALUES (2)"))
+    with sqlite3.connect(tmp_path / "watchllm.db") as other:
+        assert other.execute("SELECT COUNT(*) FROM t").fetchone() == (2,)
+    other.close()
+    first.dispose()
 
 
 def test_only_the_owner_can_read_it_and_it_is_in_wal_mode(tmp_path: Path) -> None:

@@ -32,9 +32,17 @@ def open_engine(url: str) -> Engine:
 
 def _make_private_file(path: Path) -> None:
     # SQLite gives its journal files the database's mode, so that this covers them too.
+    # Never opened here when it exists: closing it again would drop the locks that other connections of this process
+    # hold on it (POSIX locks belong to process and file), and SQLite would remove a write-ahead log that is in use.
     try:
         prepare(path.parent)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        if not os.access(path, os.R_OK | os.W_OK):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        if not path.is_file():
+            raise DatabaseUnusable(f"the database {path} is not a file")
+    except FileExistsError:
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise DatabaseUnusable(f"the database {path} may not be read and written by this user") from None
     except OSError as error:
         raise DatabaseUnusable(f"the database {path} cannot be opened or made: {error.strerror}") from None
 

@@ -21,7 +21,7 @@ from watchllm.domain import ids
 from watchllm.domain.usage_event import OpenedCall, UsageEvent
 from watchllm.journal import series as files
 from watchllm.journal.records import ALIGNMENT, FRAME, MAX_PAYLOAD, OPENED, SETTLED, SegmentHeader, tag_of
-from watchllm.journal.segment import Segment, write_whole
+from watchllm.journal.segment import Segment, is_same, write_whole
 
 REFUSE, SERVE_UNMETERED = "refuse", "serve-unmetered"
 
@@ -234,19 +234,25 @@ class Journal:
             elif self._next is not None:
                 self._swap(self._next)
             else:
-                # Later, shorter records must not overtake those in the backlog.
+                # Sealed, so that the recorder can remove it: that may be the room that the next one needs.
+                self._retire()
                 self._limit = 0
                 self._judge()
         self._wake.set()
 
     def _swap(self, following: Segment) -> None:
         """Make `following`, which is the next segment, the current one. The lock is held."""
-        if self._current is not None:
-            self._current.seal()
-            self._done.append(self._current)
+        self._retire()
         self._current, self._next = following, None
         self._limit = following.limit - self._segment_bytes // _RESERVED_PARTS
         self._judge()
+
+    def _retire(self) -> None:
+        """Nothing more goes into the current segment. The lock is held."""
+        if self._current is not None:
+            self._current.seal()
+            self._done.append(self._current)
+            self._current = None
 
     def _resume(self) -> None:
         """Where nothing could be written, go on now that there is a segment; first with what has waited in memory."""
@@ -345,9 +351,9 @@ class Journal:
     def _is_in_place(self) -> bool:
         """Whether lock and segments are still where we made them (the recorder removes none of these)."""
         current, following = self._current, self._next
-        if (current is not None and not current.is_linked) or (following is not None and not following.is_linked):
+        if (current is not None and not current.is_in_place) or (following is not None and not following.is_in_place):
             return False
-        return files.is_same(files.lock_path(self.folder, self.series), self._lock_file)
+        return is_same(files.lock_path(self.folder, self.series), self._lock_file)
 
     def _rescue(self) -> None:
         """The folder was removed or replaced: write what we still hold open anew, under the same names.
@@ -356,14 +362,14 @@ class Journal:
         """
         self._lock_series()
         for segment in list(self._done):
-            if not segment.is_linked:
+            if not segment.is_in_place:
                 write_whole(segment.path, segment.content())
                 os.close(segment.descriptor)
                 self._done.remove(segment)
         with self._lock:
             old, self._next = self._next, None
             current = self._current
-            if current is not None and not current.is_linked:
+            if current is not None and not current.is_in_place:
                 header = SegmentHeader(
                     self.series, current.sequence, os.getpid(), self._role, self._region, self._now_ns()
                 )
@@ -383,7 +389,7 @@ class Journal:
         for segment in list(self._done):
             if segment.synced == segment.position:
                 segment.unmap()
-            if segment.is_linked:
+            if segment.is_in_place:
                 continue
             # By the recorder, or by somebody who is removing the whole folder right now: that shows in a moment.
             segment.gone_since = segment.gone_since or time.monotonic()

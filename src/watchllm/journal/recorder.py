@@ -203,10 +203,9 @@ class Recorder:
             if batch.size >= BATCH_BYTES and not reading.sealed:
                 cut = True
                 break
-            following = next((number for number in sequences if number > position.sequence), None)
-            if following is None or not (reading.sealed or not live):
+            if not reading.sealed and (live or position.sequence == sequences[-1]):
                 break
-            position = Position(following, FIRST_RECORD)
+            position = Position(position.sequence + 1, FIRST_RECORD)
         if not live and not cut:
             position = position._replace(finished=True)
             batch.finished.append(name)

@@ -46,9 +46,9 @@ class Segment:
         return self.size - ALIGNMENT
 
     @property
-    def is_linked(self) -> bool:
-        """Whether the file still has a name."""
-        return os.fstat(self.descriptor).st_nlink > 0
+    def is_in_place(self) -> bool:
+        """Whether the file is still there under its name. Raises OSError."""
+        return is_same(self.path, self.descriptor)
 
     def seal(self) -> None:
         """Say that nothing more comes here."""
@@ -79,7 +79,7 @@ class Segment:
         try:
             if keep:
                 os.ftruncate(self.descriptor, self.position)
-            elif self.is_linked:
+            elif self.is_in_place:
                 self.path.unlink(missing_ok=True)
         finally:
             os.close(self.descriptor)
@@ -87,6 +87,16 @@ class Segment:
 
 def segment_path(folder: Path, series: str, sequence: int) -> Path:
     return folder / f"{series}-{sequence:08d}.seg"
+
+
+def is_same(path: Path, descriptor: int) -> bool:
+    """Whether the open file is still the one under this name: its folder may have been removed. Raises OSError."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    ours = os.fstat(descriptor)
+    return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -51,16 +51,6 @@ def make_lock(folder: Path, series: str) -> int:
     return descriptor
 
 
-def is_same(path: Path, descriptor: int) -> bool:
-    """Whether the open file is still the one under this name: its folder may have been removed. Raises OSError."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return False
-    ours = os.fstat(descriptor)
-    return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
-
-
 def folder_bytes(folder: Path) -> int:
     """The bytes of all segments in a folder. Raises OSError."""
     total = 0

@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 
 from watchllm.journal.journal import Journal
-from watchllm.journal.series import is_locked, is_same
+from watchllm.journal.segment import is_same
+from watchllm.journal.series import is_locked
 
 RECORDER_LOCK = "recorder.pid"
 RECORDER_STATUS = "recorder.json"

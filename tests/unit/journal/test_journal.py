@@ -21,6 +21,12 @@ def payloads(folder: Path) -> int:
     return sum(len(read_segment(path).records) for path in sorted(folder.glob("*.seg")))
 
 
+def remove(folder: Path) -> None:
+    """At once: a journal that still lives would make it anew while it is emptied."""
+    folder.rename(folder.with_name("gone"))
+    shutil.rmtree(folder.with_name("gone"))
+
+
 def test_what_is_appended_can_be_read_at_once(tmp_path: Path) -> None:
     journal = journal_in(tmp_path)
     for _ in range(50):
@@ -143,7 +149,7 @@ def test_a_removed_folder_is_made_anew_with_all_that_was_not_applied(tmp_path: P
         usage.record()
         for one in events[500:1000]:
             journal.settled(one)
-        shutil.rmtree(journal.folder)
+        remove(journal.folder)
         for one in events[1000:]:
             journal.settled(one)
 
@@ -158,10 +164,30 @@ def test_a_removed_folder_is_made_anew_with_all_that_was_not_applied(tmp_path: P
         assert usage.ids() == [one.request_id for one in events]
 
 
+@pytest.mark.parametrize("what", ["moved away", "only the segments removed", "only the lock removed"])
+def test_a_folder_that_lost_a_part_is_made_whole(tmp_path: Path, what: str) -> None:
+    journal = journal_in(tmp_path)
+    events = [event() for _ in range(1200)]
+    for one in events:
+        journal.settled(one)
+    if what == "moved away":
+        journal.folder.rename(tmp_path / "elsewhere")
+    else:
+        for path in journal.folder.glob("*.seg" if "segments" in what else "*.lock"):
+            path.unlink()
+    wait_for(lambda: journal.folder.exists() and journal._is_in_place(), "the folder to be made whole", within=3)
+    late = event()
+    journal.settled(late)
+    journal.close()
+    with usage_in(tmp_path) as usage:
+        usage.record()
+        assert sorted(usage.ids()) == sorted(one.request_id for one in [*events, late])
+
+
 def test_a_removed_folder_that_cannot_be_made_anew_refuses(tmp_path: Path) -> None:
     journal = journal_in(tmp_path)
     journal.settled(event())
-    shutil.rmtree(journal.folder)
+    remove(journal.folder)
     journal.folder.write_text("in the way")
     wait_for(lambda: journal.refusal, "the loss to be noticed", within=3)
     journal.folder.unlink()

@@ -102,6 +102,11 @@ soak: $(TEST_STAMP) ## a million requests with distinct bodies, and what they le
 	$(call install_packages,$(BENCH_PACKAGES))
 	@PATH="$$PATH:/usr/sbin:/sbin" $(BIN)/python -m benchmarks --only soak $(if $(JSON),--json $(JSON))
 
+.PHONY: fault
+fault: $(TEST_STAMP) ## the tests that kill and cut things, for longer (KILLS=200)
+	@PATH="$$PATH:/usr/sbin:/sbin" WATCHLLM_TEST_KILLS=$(or $(KILLS),200) \
+		$(BIN)/python -m pytest --timeout 7200 tests/fault $(ARGS)
+
 .PHONY: fuzz
 fuzz: $(TEST_STAMP) ## the property tests with many more examples (EXAMPLES=20000)
 	@HYPOTHESIS_PROFILE=fuzz WATCHLLM_FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) \

@@ -25,6 +25,8 @@ FIGURES = {
     "streamed": "Streamed pass-through",
     "cold_start": "Cold start",
     "memory": "Memory at rest",
+    "journal": "Journal",
+    "recorder": "Journal to database",
     "canonical": "Canonical form and key",
 }
 ON_REQUEST = {"soak": "Soak: a million distinct requests (minutes)"}

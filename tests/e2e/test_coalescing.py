@@ -203,7 +203,7 @@ def test_a_late_follower_sees_the_stream_from_its_first_byte(home: Installation,
 def test_a_reader_that_does_not_read_slows_no_other(home: Installation, project: Project) -> None:
     async def test() -> None:
         async with inside(home, project) as pair:
-            fields = {"stream": True, "model": "gpt-4o-mini+tokens-20000"}  # 5 MB
+            fields: dict[str, Any] = {"stream": True, "model": "gpt-4o-mini+tokens-20000"}  # 5 MB
             slow = await pair.open("slow", receive_buffer=4096, **fields)
             await pair.all_wait(1)
             quick = [pair.ask("slow", **fields) for _ in range(3)]
@@ -244,7 +244,7 @@ def test_who_comes_while_upstream_is_paused_does_not_wait_for_the_slow_one(
 
     async def test() -> None:
         async with inside(home, project) as pair:
-            fields = {"stream": True, "model": "gpt-4o-mini+tokens-60000"}
+            fields: dict[str, Any] = {"stream": True, "model": "gpt-4o-mini+tokens-60000"}
             slow = await pair.open("paused", receive_buffer=4096, **fields)
             await pair.all_wait(1)
             pair.steps.release_all()
@@ -302,7 +302,7 @@ def test_a_call_that_all_have_left_is_cancelled(home: Installation, project: Pro
             for reader in readers:
                 reader.leave()
             await pair.all_settled()
-            await until(lambda: pair.sim.ledger.cancelled == 1, "the end of the call", within=1)
+            await cancelled(pair, 1)
             assert {(event.status, event.ended) for event in pair.events} == {(499, "cancelled")}
             assert len(pair.of("MISS")) == 1
             again = pair.ask("all left", stream=stream)
@@ -320,7 +320,7 @@ def test_a_leader_that_leaves_after_the_end_of_the_call_is_settled_though_anothe
 
     async def test() -> None:
         async with inside(home, project) as pair:
-            fields = {"stream": True, "model": "gpt-4o-mini+tokens-40000"}
+            fields: dict[str, Any] = {"stream": True, "model": "gpt-4o-mini+tokens-40000"}
             readers = [await pair.open("end", receive_buffer=4096, **fields) for _ in range(2)]
             quick = pair.ask("end", **fields)
             await pair.all_wait(3)
@@ -383,9 +383,13 @@ def test_the_time_of_a_client_alone_ends_the_call(home: Installation, project: P
         async with inside(home, project) as pair:
             answer = await pair.ask("alone in time", headers={"x-watchllm-timeout": "0.05"})
             assert (answer.status, error_code(answer)) == (504, "provider_timeout")
-            await until(lambda: pair.sim.ledger.cancelled == 1, "the end of the call", within=1)
+            await cancelled(pair, 1)
 
     run(test())
+
+
+async def cancelled(pair: Inside, count: int) -> None:
+    await until(lambda: pair.sim.ledger.cancelled == count, "the end of the call", within=1)
 
 
 async def read_exactly(reader: Reader, size: int) -> None:
@@ -427,7 +431,7 @@ def test_a_leader_may_leave_at_any_byte_of_a_stream(home: Installation, project:
                 await pair.steps.release(3)
                 await read_exactly(leader, position)
                 leader.leave()
-                await until(lambda count=number: pair.sim.ledger.cancelled == count, "the end of the call", within=1)
+                await cancelled(pair, number)
             await pair.all_settled()
             assert {(event.cache, event.status, event.ended) for event in pair.events} == {("MISS", 499, "cancelled")}
 

@@ -12,7 +12,8 @@ NEVER = 0
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """One complete answer, in the non-streamed wire form of its dialect (`body`, as bytes of JSON).
+    """One complete answer, in the non-streamed wire form of its dialect (`body`, as bytes of JSON); or one item of an
+    embeddings answer, as `providers.openai.embeddings` packs its vector.
 
     Times in epoch milliseconds; `kind` is the endpoint family (`generate`, `completions`, `embeddings`); `cost` is what
     the answer cost when it was bought, None = unpriced; `key_id` names the project key that caused it.

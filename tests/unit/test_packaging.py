@@ -14,11 +14,23 @@ import watchllm
 ROOT = Path(__file__).resolve().parents[2]
 _NEWER_STANDARD_LIBRARY = {"compression"}
 _BACKPORTS = {"backports": "backports.zstd"}  # Not installed where the standard library has it.
+_USERS_EXTRAS = ("parquet",)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def test_every_imported_package_is_a_declared_dependency() -> None:
-    assert _imported("src") - _declared() == set(), "imported by src, and not a dependency in pyproject.toml"
+    optional = {name for extra in _USERS_EXTRAS for name in _names(PROJECT["optional-dependencies"][extra])}
+    assert _imported("src") - _declared() - optional == set(), "imported by src, and not declared in pyproject.toml"
+
+
+def test_what_an_extra_brings_is_never_imported_at_a_modules_top() -> None:
+    optional = {name for extra in _USERS_EXTRAS for name in _names(PROJECT["optional-dependencies"][extra])}
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.parse(path.read_bytes()).body:
+            if isinstance(node, ast.Import):
+                assert optional.isdisjoint(alias.name.partition(".")[0] for alias in node.names), path
+            elif isinstance(node, ast.ImportFrom):
+                assert (node.module or "").partition(".")[0] not in optional, path
 
 
 def test_every_package_imported_by_tests_and_benchmarks_is_declared() -> None:

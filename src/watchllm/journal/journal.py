@@ -262,7 +262,8 @@ class Journal:
             while self._backlog and self._current is not None and self._put(*self._backlog[0]):
                 _, payload = self._backlog.popleft()
                 self._backlog_bytes -= len(payload)
-            if self._backlog and self._current is not None:
+            if self._backlog:
+                self._retire()
                 self._limit = 0
             self._judge()
 

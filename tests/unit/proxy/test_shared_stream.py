@@ -100,10 +100,9 @@ def test_all_is_held_while_it_can_be_joined_and_then_only_what_somebody_needs(mo
     assert (shared.first, shared.end) == (1, 2)
     assert shared.read(1, include_usage=True) == (b"b", 2)
     shared.append(Piece(b"c" * 199, b""))
-    assert not shared.overfull
     shared.append(Piece(b"d", b""))
     assert shared.overfull
+    shared.trim(2)
+    assert (shared.first, shared.end, shared.overfull) == (2, 4, False), "199 + 1 bytes are within the bound"
     shared.trim(4)
-    assert (shared.first, shared.end) == (4, 4)
-    assert not shared.overfull
-    assert not shared.whole
+    assert (shared.first, shared.end, shared.whole) == (4, 4, False)

@@ -241,7 +241,7 @@ class Journal:
         self._wake.set()
 
     def _swap(self, following: Segment) -> None:
-        """Make `following`, which is the next segment, the current one. The lock is held."""
+        """Make the next segment the current one. The lock is held."""
         self._retire()
         self._current, self._next = following, None
         self._limit = following.limit - self._segment_bytes // _RESERVED_PARTS
@@ -277,8 +277,6 @@ class Journal:
             self.refusal = None
         else:
             self.refusal = f"The gateway cannot record usage and refuses requests until it can: {problem}."
-
-    # ---- the thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -60,8 +60,10 @@ class ProxyApp:
 
     def warm_up(self) -> None:
         """Load what the first request of each kind would have to wait for."""
+        import watchllm.proxy.miss
+
         load_stages()
-        _ = self.embeddings, self._services.outbound
+        _ = self.embeddings, self._services.outbound, watchllm.proxy.miss
 
     @property
     def embeddings(self) -> Embeddings:

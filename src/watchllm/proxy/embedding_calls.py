@@ -11,10 +11,11 @@ from watchllm.domain.money import Nanos
 from watchllm.domain.usage import TokenUsage
 from watchllm.providers import tokens
 from watchllm.providers.openai import embeddings as wire_form
+from watchllm.providers.openai.answers import upstream_body
 from watchllm.providers.openai.endpoints import Endpoint
 from watchllm.proxy import eager, egress
+from watchllm.proxy.calls import send
 from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch
-from watchllm.proxy.generation import send
 from watchllm.proxy.purchase import Bought, Item, Purchase, Waiter
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
@@ -133,7 +134,7 @@ class EmbeddingCalls:
     async def _call(self, request: Request, endpoint: Endpoint, batch: Batch, places: list[bytes]) -> Answer:
         services = self._services
         if len(places) == len(batch.places):
-            body = endpoint.upstream_body(batch.document, batch.body, batch.target.model, include_usage=False)
+            body = upstream_body(batch.document, batch.body, batch.target.model, include_usage=False)
         else:
             wanted = [batch.first[place] for place in places]
             body = wire_form.upstream_body(batch.body, wanted, batch.target.model)

@@ -20,16 +20,16 @@ from watchllm.domain.usage_event import HIT, HIT_COALESCED, HIT_PARTIAL, HIT_STA
 from watchllm.providers.openai import embeddings as wire_form
 from watchllm.providers.openai.endpoints import Endpoint
 from watchllm.proxy import egress
+from watchllm.proxy.calls import head_of, pass_status_on
 from watchllm.proxy.directives import directives
 from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch, read_batch
 from watchllm.proxy.embedding_calls import EmbeddingCalls
-from watchllm.proxy.generation import generate, status_refusal
+from watchllm.proxy.generation import generate
 from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.purchase import Bought, Item, Waiter
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.turns import Turns
-from watchllm.proxy.upstream import Answer
 
 Items = dict[bytes, Item]
 
@@ -145,7 +145,7 @@ class Embeddings:
                     continue
                 if bought.members is None:
                     self._account(request, batch, paid)
-                    self._pass_status_on(request, bought.answer, has_stale=has_stale)
+                    pass_status_on(self._services, request, bought.answer, has_stale=has_stale)
                     return
                 untouched = waiter.buys and len(waiters) == 1 and len(lacking) == len(batch.places)
                 if not bought.items and not untouched:
@@ -195,7 +195,7 @@ class Embeddings:
         bought = {place for purchase in paid for place in purchase.items}
         hits = {place: item for place, item in items.items() if place not in bought}
         if untouched:
-            head = _head_of(request, first.answer)
+            head = head_of(request, first.answer)
             self._services.settlement.settle(request, 200, "complete")
             request.exchange.respond(200, head, first.answer.body)
             return
@@ -205,7 +205,7 @@ class Embeddings:
             request.saved = _saved_cost(hits)
 
         def head_of_merged() -> bytes:
-            return _head_of(request, first.answer) + (_partial_lines(request, hits) if hits else b"")
+            return head_of(request, first.answer) + (_partial_lines(request, hits) if hits else b"")
 
         await self._send(request, batch, items, wire_form.frame(b"", first.members), head_of_merged, turns)
 
@@ -276,19 +276,6 @@ class Embeddings:
         request.price = self._services.tenants.price(batch.target.provider, batch.target.model)
         request.cost = sum(costs) if costs else None
 
-    def _pass_status_on(self, request: Request, answer: Answer, *, has_stale: bool) -> None:
-        """Answer with the provider's own status and body, or raise where they must not reach the client."""
-        refusal = status_refusal(answer.status)
-        if refusal is not None:
-            raise refusal
-        if answer.status >= 500 and has_stale:
-            raise ProviderFailed(f"The provider answered with status {answer.status}.")
-        if answer.status >= 400:
-            request.error = "provider_error" if answer.status >= 500 else "upstream_refused"
-        head = _head_of(request, answer)
-        self._services.settlement.settle(request, answer.status, "error" if answer.status >= 400 else "complete")
-        request.exchange.respond(answer.status, head, answer.body)
-
 
 def _sum(usages: list[TokenUsage]) -> TokenUsage:
     return TokenUsage(input=sum(usage.input for usage in usages), estimated=any(usage.estimated for usage in usages))
@@ -313,8 +300,3 @@ def _partial_lines(request: Request, hits: Items) -> bytes:
     count = _saved_tokens(hits).total
     age = _age(request, hits)
     return f"X-WatchLLM-Cache-Age: {age}\r\n{saved}X-WatchLLM-Tokens-Saved: {count}\r\n".encode("latin-1")
-
-
-def _head_of(request: Request, answer: Answer) -> bytes:
-    content_type = answer.header(b"content-type").decode("latin-1") or egress.JSON
-    return egress.answer_head(request, content_type, answer.headers)

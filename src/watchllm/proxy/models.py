@@ -9,7 +9,7 @@ import msgspec
 
 from watchllm.domain.errors import GatewayError, NotFound
 from watchllm.proxy import egress
-from watchllm.proxy.generation import call_whole, status_refusal
+from watchllm.proxy.calls import call_whole, status_refusal
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.tenant import Tenant

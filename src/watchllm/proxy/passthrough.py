@@ -8,8 +8,8 @@ from time import perf_counter
 from watchllm.domain.errors import Forbidden, GatewayError, Unavailable
 from watchllm.domain.usage_event import BYPASS
 from watchllm.proxy import egress, paths
+from watchllm.proxy.calls import send, status_refusal
 from watchllm.proxy.directives import directives
-from watchllm.proxy.generation import send, status_refusal
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.upstream import upstream_error, with_timeout

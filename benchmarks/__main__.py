@@ -28,6 +28,7 @@ FIGURES = {
     "journal": "Journal",
     "recorder": "Journal to database",
     "canonical": "Canonical form and key",
+    "coalescing": "Coalescing",
 }
 ON_REQUEST = {"soak": "Soak: a million distinct requests (minutes)"}
 _PROGRAMS = ("nginx", "wrk")

@@ -10,32 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from time import perf_counter
-from typing import NamedTuple
 
-from watchllm.domain.errors import GatewayError, ProviderFailed, TimedOut
-from watchllm.domain.usage import TokenUsage
-from watchllm.providers.openai.storable import Verdict
+from watchllm.domain.errors import GatewayError, InternalError, ProviderFailed, TimedOut
 from watchllm.proxy import egress
 from watchllm.proxy.request import Request
 from watchllm.proxy.shared_stream import Piece, SharedStream
 from watchllm.proxy.upstream import MAX_ANSWER_BYTES, Answer, upstream_error
-from watchllm.proxy.waiter import Landed, Waiter
+from watchllm.proxy.waiter import FlightPlan, Landed, Waiter
 from watchllm.wire import types as wire
 from watchllm.wire.types import BadMessage, Headers
-
-
-class FlightPlan(NamedTuple):
-    """What the flight needs beside its waiters.
-
-    `judge(body)` of a whole answer, `settle(request, status, ended)`, `account(request, usage)` which prices what was
-    used, `store(body)`, and `ended()`, which takes the flight off the list of those that may be joined.
-    """
-
-    judge: Callable[[bytes], Verdict]
-    settle: Callable[[Request, int, str], None]
-    account: Callable[[Request, TokenUsage | None], None]
-    store: Callable[[bytes], None]
-    ended: Callable[[], None]
 
 
 class Flight:
@@ -159,6 +142,14 @@ class Flight:
             self._distribute(piece)
 
     def on_complete(self) -> None:
+        try:
+            self._conclude()
+        except Exception:
+            # Whatever of ours is wrong: nobody may wait for ever for an answer that came, nor join such a call.
+            self._fail(InternalError("Something went wrong inside the gateway with the provider's answer."))
+            raise
+
+    def _conclude(self) -> None:
         stream = self._stream
         if not self._relaying or stream is None:
             self._land(Answer(self._status, self._headers, b"".join(self._body)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any
 
+from watchllm.cache.bypass import bypass_reason
+from watchllm.cache.entry import Entry
 from watchllm.domain import json_body
 from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import HIT_COALESCED
@@ -14,11 +16,12 @@ from watchllm.providers.openai.replay import replay
 from watchllm.proxy import egress
 from watchllm.proxy.asked import Asked
 from watchllm.proxy.calls import account, head_of, pass_status_on, send, store
-from watchllm.proxy.flight import Flight, FlightPlan
+from watchllm.proxy.flight import Flight
+from watchllm.proxy.history import miss_reason
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.shared_stream import SharedStream
-from watchllm.proxy.waiter import Landed, Waiter
+from watchllm.proxy.waiter import FlightPlan, Landed, Waiter
 
 
 async def answer_from_upstream(
@@ -29,17 +32,22 @@ async def answer_from_upstream(
     body: bytes,
     document: dict[str, Any] | None,
     key: bytes | None,
-    *,
-    has_stale: bool,
+    entry: Entry | None,
+    stale: Entry | None,
 ) -> None:
     """Answer `request` from a call upstream; `document` is the parsed body where it was parsed already.
 
-    The answer is stored under `key`, None = nowhere. With `has_stale` a provider's failure is raised even where its
-    status could be passed on. Raises GatewayError.
+    The answer is stored under `key`, None = nowhere. `entry` is what the cache had and could not be given. Where `stale`
+    can answer instead, a provider's failure is raised even where its status could be passed on. Raises GatewayError.
     """
+    wishes = request.directives
+    assert wishes is not None
+    document = document or json_body.parse(body)
+    reason = miss_reason(entry, wishes, bypass_reason(document), request.wall_ms)
+    services.history.missed(request, asked.target, asked.key, body, document, endpoint.family, reason)
     landed = await _fly(services, request, endpoint, asked, body, document, key)
     if landed is not None:
-        _give(services, request, endpoint, asked, landed, has_stale=has_stale)
+        _give(services, request, endpoint, asked, landed, has_stale=stale is not None)
 
 
 async def _fly(
@@ -48,7 +56,7 @@ async def _fly(
     endpoint: Endpoint,
     asked: Asked,
     body: bytes,
-    document: dict[str, Any] | None,
+    document: dict[str, Any],
     key: bytes | None,
 ) -> Landed | None:
     """Join the call that is under way for the same question, or make one; None = the answer was relayed as a stream.
@@ -75,7 +83,6 @@ async def _fly(
         # The answer cannot be given in this request's form: of those who ask again, one calls and the others join it.
         request.cache = called_as
         same_form = True
-    document = document or json_body.parse(body)
     waiter = Waiter(request, services.loop.create_future(), include_usage=asked.include_usage)
     flight = _flight(services, request, endpoint, asked, document, key if wishes.store else None, place)
     if place is not None:

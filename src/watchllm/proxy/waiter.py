@@ -1,8 +1,9 @@
-"""What a request that waits for a call upstream is, and what it waits for."""
+"""A request that waits for a call upstream, what it waits for, and what the call needs beside it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import NamedTuple
 
 from watchllm.domain.errors import GatewayError
@@ -49,3 +50,17 @@ class Waiter:
             self.done.set_exception(error)
             # A client may leave before its request is told; asyncio would then report the error as never looked at.
             self.done.exception()
+
+
+class FlightPlan(NamedTuple):
+    """What the flight needs beside its waiters.
+
+    `judge(body)` of a whole answer, `settle(request, status, ended)`, `account(request, usage)` which prices what was
+    used, `store(body)`, and `ended()`, which takes the flight off the list of those that may be joined.
+    """
+
+    judge: Callable[[bytes], Verdict]
+    settle: Callable[[Request, int, str], None]
+    account: Callable[[Request, TokenUsage | None], None]
+    store: Callable[[bytes], None]
+    ended: Callable[[], None]

@@ -7,16 +7,16 @@ from typing import Any, cast
 
 import pytest
 
-from watchllm.domain.errors import GatewayError, ProviderFailed, TimedOut
+from watchllm.domain.errors import GatewayError, InternalError, ProviderFailed, TimedOut
 from watchllm.domain.usage import TokenUsage
 from watchllm.providers.openai.assemble import StreamAssembler
 from watchllm.providers.openai.storable import judge
 from watchllm.proxy import shared_stream
 from watchllm.proxy.directives import Directives
-from watchllm.proxy.flight import Flight, FlightPlan
+from watchllm.proxy.flight import Flight
 from watchllm.proxy.request import Request
 from watchllm.proxy.shared_stream import SharedStream
-from watchllm.proxy.waiter import Landed, Waiter
+from watchllm.proxy.waiter import FlightPlan, Landed, Waiter
 from watchllm.wire.exchange import Exchange
 from watchllm.wire.types import ConnectFailed, PeerClosed
 
@@ -157,6 +157,11 @@ class Trip:
     def lands(self, body: bytes = WHOLE) -> None:
         self.answers(kind=b"application/json")
         self.flight.on_data(body)
+        self.flight.on_complete()
+
+    def streams(self, *events: bytes) -> None:
+        self.answers()
+        self.sends(*events)
         self.flight.on_complete()
 
     def sends(self, *events: bytes) -> None:
@@ -423,6 +428,26 @@ def test_a_failure_reaches_all_as_one(trips: Callable[..., Trip], streamed: bool
     assert len(errors) == 1
     assert trip.ends == 1
     assert not trip.stored
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_an_answer_that_the_gateway_stumbles_over_leaves_nobody_waiting(
+    trips: Callable[..., Trip], streamed: bool
+) -> None:
+    trip = trips(streamed=streamed)
+    followers = [trip.join(streamed=False), trip.join(streamed=streamed)]
+
+    def stumble(_body: bytes) -> None:
+        raise ZeroDivisionError
+
+    trip.flight._plan = trip.flight._plan._replace(store=stumble)
+    events = (chunk(), LAST, DONE)
+    with pytest.raises(ZeroDivisionError):  # The loop is told.
+        trip.streams(*events) if streamed else trip.lands()
+    for waiter in (trip.leader, *followers):
+        assert isinstance(waiter.done.exception(), InternalError)
+    assert trip.ends >= 1
+    assert not trip.flight.can_be_joined(streamed=streamed, include_usage=False)
 
 
 def test_an_answer_that_is_no_entry_is_asked_for_again_by_those_who_want_a_stream(trips: Callable[..., Trip]) -> None:

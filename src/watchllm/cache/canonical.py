@@ -68,6 +68,11 @@ def canonical_form(request: Mapping[str, Any], *, plain: bool, defaults: Default
 
     `plain` is what `is_plain` says of the body. Raises nothing: wrong types stay as they are, and matter.
     """
+    return _encode(canonical_fields(request, plain=plain, defaults=defaults))
+
+
+def canonical_fields(request: Mapping[str, Any], *, plain: bool, defaults: Defaults = NO_DEFAULTS) -> dict[str, Any]:
+    """The fields that the canonical form is written of."""
     if not plain:
         request = _normalised(request)
     fields: dict[str, Any] = {}
@@ -77,7 +82,7 @@ def canonical_form(request: Mapping[str, Any], *, plain: bool, defaults: Default
             continue
         reduce = _REDUCED.get(field)
         fields[field] = value if reduce is None else reduce(value)
-    return _encode(fields)
+    return fields
 
 
 def embedding_base(request: Mapping[str, Any], *, plain: bool, defaults: Defaults = NO_DEFAULTS) -> bytes:

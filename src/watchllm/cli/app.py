@@ -14,6 +14,7 @@ from watchllm.cli import (
     console,
     db,
     doctor,
+    explain,
     key,
     logs,
     processes,
@@ -57,6 +58,7 @@ app.add_typer(usage.app, name="usage")
 app.add_typer(logs.app, name="logs")
 recorder.register(app)
 doctor.register(app)
+explain.register(app)
 sim.register(app)
 console.register(app)
 processes.register(app)

@@ -1,22 +1,18 @@
 """Live requests of this host's proxies, read from their admin listeners, those that start later included."""
 
 import queue
-import socket
 import threading
 from collections.abc import Iterator
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from watchllm.compose.admin_client import connect, listeners
 from watchllm.configuration import Configuration
-from watchllm.domain.sealing import Sealer
-from watchllm.stores import home
-from watchllm.stores.sockets import socket_folder
 
 _LOOK_SECONDS = 0.5
-_CONNECT_SECONDS = 2.0
 _QUEUE = 10_000
 
 
@@ -53,17 +49,11 @@ class LiveRequests:
     def _look(self) -> None:
         """Connect to listeners as they appear."""
         while not self._closed.is_set():
-            for name in self._listeners():
+            for name in listeners(self._configuration):
                 if name not in self._connected:
                     self._connected.add(name)
                     threading.Thread(target=self._listen, args=(name,), name="live", daemon=True).start()
             self._closed.wait(_LOOK_SECONDS)
-
-    def _listeners(self) -> list[str]:
-        address = self._configuration.admin_addr
-        if address is not None:
-            return [address]
-        return [str(path) for path in sorted(socket_folder(self._configuration.home).glob("proxy-*.sock"))]
 
     def _listen(self, name: str) -> None:
         proxy = Path(name).stem.removeprefix("proxy-")
@@ -85,12 +75,8 @@ class LiveRequests:
 
     def _stream(self, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """The events of one listener; at its begin one without a name. Raises OSError and HTTPException."""
-        connection = self._connection(name)
+        connection, headers = connect(self._configuration, name)
         try:
-            headers = {}
-            if self._configuration.admin_addr is not None:
-                secret = home.master_secret(self._configuration.home, self._configuration.secret_key)
-                headers["Authorization"] = f"Bearer {Sealer(secret).derive('admin-token').hex()}"
             connection.request("GET", "/events", headers=headers)
             answer = connection.getresponse()
             if answer.status != 200:
@@ -107,21 +93,3 @@ class LiveRequests:
                     yield kind, msgspec.json.decode(value, type=dict[str, Any])
         finally:
             connection.close()
-
-    def _connection(self, name: str) -> HTTPConnection:
-        if self._configuration.admin_addr is None:
-            return _UnixConnection(name)
-        host, _, port = name.rpartition(":")
-        host = "127.0.0.1" if host in ("0.0.0.0", "") else host.strip("[]")
-        return HTTPConnection(host, int(port), timeout=_CONNECT_SECONDS)
-
-
-class _UnixConnection(HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=_CONNECT_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(_CONNECT_SECONDS)
-        self.sock.connect(self._path)

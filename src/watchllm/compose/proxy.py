@@ -19,6 +19,7 @@ from watchllm.domain.sealing import Sealer
 from watchllm.journal.journal import Journal
 from watchllm.journal.status import journal_state, recorder_lag, recorder_state
 from watchllm.proxy.app import ProxyApp
+from watchllm.proxy.history import History
 from watchllm.proxy.services import Outbound, Services
 from watchllm.proxy.settle import Counters, Settlement
 from watchllm.proxy.tenants import Tenants
@@ -126,6 +127,7 @@ class ProxyProcess:
                 configuration.upstream_idle_timeout,
                 configuration.upstream_total_timeout,
             ),
+            history=History(),
             flights={},
             make_outbound=self._make_outbound,
             dependencies=self._dependencies,

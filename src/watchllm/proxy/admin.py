@@ -41,8 +41,10 @@ class AdminApp:
                 self._events.listen(exchange)
             elif exchange.path == b"/status":
                 exchange.respond(200, _JSON, msgspec.json.encode(self._status()))
+            elif exchange.path == b"/explain":
+                exchange.respond(200, _JSON, msgspec.json.encode(self._explain(exchange.query)))
             else:
-                raise NotFound("The admin listener has /metrics, /status and /events.")
+                raise NotFound("The admin listener has /metrics, /status, /events and /explain?id=req_….")
         except GatewayError as error:
             exchange.respond(error.status, _JSON, egress.error_body(error))
 
@@ -55,6 +57,12 @@ class AdminApp:
         given = exchange.header(b"authorization") or b""
         if not hmac.compare_digest(given, self._credential):
             raise Unauthorized("The admin listener takes its token as 'Authorization: Bearer …'.")
+
+    def _explain(self, query: bytes) -> dict[str, object]:
+        explained = self._services.history.explain(query.removeprefix(b"id=").decode("latin-1"))
+        if explained is None:
+            raise NotFound("This process does not remember that request.")
+        return explained
 
     def _status(self) -> dict[str, object]:
         counters = self._services.counters

@@ -46,6 +46,8 @@ async def generate(services: Services, request: Request, endpoint: Endpoint) -> 
     entry = services.cache.get(tenant.partition, key) if key is not None and wishes.read else None
     request.looked_up = perf_counter()
     if entry is not None and wishes.accept(entry, request.wall_ms):
+        if key is not None:
+            services.history.hit(request, key, entry)
         serve_entry(services, request, endpoint, entry, HIT, include_usage=asked.include_usage)
         return
     if wishes.only_if_cached:
@@ -58,7 +60,7 @@ async def generate(services: Services, request: Request, endpoint: Endpoint) -> 
     from watchllm.proxy.miss import answer_from_upstream
 
     try:
-        await answer_from_upstream(services, request, endpoint, asked, body, document, key, has_stale=stale is not None)
+        await answer_from_upstream(services, request, endpoint, asked, body, document, key, entry, stale)
     except GatewayError as error:
         if stale is None or error.status < 500 or exchange.started:
             raise

@@ -12,6 +12,7 @@ import msgspec
 if TYPE_CHECKING:
     from watchllm.cache.entry import ExactStore
     from watchllm.proxy.flight import Flight
+    from watchllm.proxy.history import History
     from watchllm.proxy.settle import Counters, Settlement
     from watchllm.proxy.tenants import Tenants
     from watchllm.proxy.upstream import Destinations
@@ -45,6 +46,7 @@ class Services(msgspec.Struct):
     counters: Counters
     limits: ServerLimits
     timeouts: Timeouts
+    history: History
     flights: dict[bytes, Flight]
     """Calls under way that may be joined, by partition and key."""
     make_outbound: Callable[[], Outbound]

@@ -1,0 +1,173 @@
+"""A short memory of each project's requests, for `watchllm explain`: what made two requests differ.
+
+Kept are digests of canonical fields, never contents: Python's own keyed hash of each, meaningless outside this process.
+Bounded in requests a project and in projects; the memory ends with the process.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from watchllm.cache.canonical import canonical_fields, is_plain
+from watchllm.cache.entry import Entry
+from watchllm.proxy.directives import Directives
+from watchllm.proxy.request import Request
+from watchllm.routing.resolve import Target
+
+_REQUESTS_A_PROJECT = 256
+_PROJECTS = 256
+_MESSAGES = 64
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+class Missed(msgspec.Struct, frozen=True):
+    """A request that went upstream. `reason` says why the cache did not answer, `fields` is digest by field's name."""
+
+    request_id: str
+    at_ms: int
+    reason: str
+    model: str
+    key: bytes | None
+    fields: dict[str, int]
+
+
+class Hit(msgspec.Struct, frozen=True):
+    """A request that the cache answered, from the entry at `key` which was stored at `stored_ms`."""
+
+    request_id: str
+    at_ms: int
+    model: str
+    key: bytes
+    stored_ms: int
+
+
+def miss_reason(entry: Entry | None, wishes: Directives, bypass: str | None, now_ms: int) -> str:
+    """Why the cache did not answer. `bypass` names what in the body forbids caching."""
+    if bypass is not None:
+        return f"a request with {bypass} is neither read from the cache nor stored"
+    if wishes.bypass:
+        return "the project's settings or the request's headers left the cache out"
+    if not wishes.read:
+        return "the request's headers asked not to read from the cache"
+    if entry is None:
+        return "no answer to this request was stored, or it was evicted or invalidated"
+    if not entry.is_fresh(now_ms):
+        return f"the stored answer expired {(now_ms - entry.expires_ms) / 1000:.0f} s before"
+    return f"the stored answer was {(now_ms - entry.created_ms) / 1000:.0f} s old, more than max-age allows"
+
+
+class _Project:
+    __slots__ = ("hits", "missed")
+
+    def __init__(self) -> None:
+        self.missed: deque[Missed] = deque(maxlen=_REQUESTS_A_PROJECT)
+        self.hits: deque[Hit] = deque(maxlen=_REQUESTS_A_PROJECT)
+
+
+class History:
+    """The memory of one process."""
+
+    def __init__(self) -> None:
+        self._projects: OrderedDict[bytes, _Project] = OrderedDict()
+
+    def missed(
+        self,
+        request: Request,
+        target: Target,
+        key: bytes | None,
+        body: bytes,
+        document: Mapping[str, Any],
+        family: str,
+        reason: str,
+    ) -> None:
+        """Remember a request that goes upstream, as it was read; about 5 µs."""
+        principal = request.principal
+        assert principal is not None
+        tenant = principal.tenant
+        defaults = tenant.defaults(target.vendor, family)
+        fields = _digests(canonical_fields(document, plain=is_plain(body), defaults=defaults))
+        fields["provider"] = hash((target.provider, target.base_url))
+        fields["query string"] = hash(request.exchange.query)
+        fields["X-WatchLLM-User"] = hash(request.directives.user if request.directives is not None else None)
+        for header in ("anthropic-version", "anthropic-beta", "openai-beta"):
+            fields[header] = hash(request.exchange.headers.get(header.encode()))
+        self._project(tenant.partition).missed.append(
+            Missed(request.id, request.wall_ms, reason, request.model, key, fields)
+        )
+
+    def hit(self, request: Request, key: bytes, entry: Entry) -> None:
+        """Remember a request that the cache answered; about 0.5 µs."""
+        principal = request.principal
+        assert principal is not None
+        self._project(principal.tenant.partition).hits.append(
+            Hit(request.id, request.wall_ms, request.model, key, entry.created_ms)
+        )
+
+    def explain(self, request_id: str) -> dict[str, Any] | None:
+        """Why that request was a hit or a miss; None when it is not remembered."""
+        for project in self._projects.values():
+            for hit in project.hits:
+                if hit.request_id == request_id:
+                    return _explain_hit(hit, project)
+            for missed in project.missed:
+                if missed.request_id == request_id:
+                    return _explain_miss(missed, project)
+        return None
+
+    def _project(self, partition: bytes) -> _Project:
+        project = self._projects.get(partition)
+        if project is None:
+            project = self._projects[partition] = _Project()
+            if len(self._projects) > _PROJECTS:
+                self._projects.popitem(last=False)
+        return project
+
+
+def _digests(fields: dict[str, Any]) -> dict[str, int]:
+    digests = {}
+    for name, value in fields.items():
+        if name == "messages" and type(value) is list and len(value) <= _MESSAGES:
+            for place, message in enumerate(value):
+                digests[f"messages[{place}]"] = hash(_encode(message))
+        else:
+            digests[name] = hash(_encode(value))
+    return digests
+
+
+def _explain_hit(hit: Hit, project: _Project) -> dict[str, Any]:
+    source = next((m for m in reversed(project.missed) if m.key == hit.key and m.at_ms <= hit.at_ms), None)
+    return {
+        "request_id": hit.request_id,
+        "outcome": "hit",
+        "model": hit.model,
+        "reason": "the cache held the answer to a request that is the same in every field that can change the answer",
+        "stored_ms": hit.stored_ms,
+        "stored_by": None if source is None else source.request_id,
+    }
+
+
+def _explain_miss(missed: Missed, project: _Project) -> dict[str, Any]:
+    nearest, differing = None, []
+    for other in project.missed:
+        if other.request_id == missed.request_id:
+            break
+        if other.model == missed.model:
+            names = _differing(missed.fields, other.fields)
+            if nearest is None or len(names) <= len(differing):
+                nearest, differing = other, names
+    return {
+        "request_id": missed.request_id,
+        "outcome": "miss",
+        "model": missed.model,
+        "reason": missed.reason,
+        "nearest": None if nearest is None else nearest.request_id,
+        "differs_in": differing,
+    }
+
+
+def _differing(fields: dict[str, int], others: dict[str, int]) -> list[str]:
+    return sorted(name for name in fields.keys() | others.keys() if fields.get(name) != others.get(name))

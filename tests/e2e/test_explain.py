@@ -1,0 +1,76 @@
+"""`watchllm explain`: why a request was a hit or a miss."""
+
+from typing import Any
+
+from tests.support.product import Gateway, Project
+from tests.support.raw_http import RawResponse
+
+
+def explained(gateway: Gateway, answer: RawResponse) -> dict[str, Any]:
+    return dict(gateway.installation.run_json("explain", answer.header("X-Request-Id") or ""))
+
+
+def test_a_hit_names_the_request_whose_answer_it_is(gateway: Gateway, project: Project) -> None:
+    first = gateway.chat(project.key, "What is a mutex?")
+    second = gateway.chat(project.key, "What is a mutex?")
+    assert second.header("X-WatchLLM-Cache") == "HIT"
+    told = explained(gateway, second)
+    assert (told["outcome"], told["stored_by"]) == ("hit", first.header("X-Request-Id"))
+
+
+def test_a_miss_names_the_nearest_request_and_the_fields_that_differ(gateway: Gateway, project: Project) -> None:
+    gateway.chat(project.key, "Something else entirely", seed=1, max_tokens=9)
+    near = gateway.chat(project.key, "What is a mutex?", temperature=0.5)
+    missed = gateway.chat(project.key, "What is a mutex?", temperature=0.7)
+    told = explained(gateway, missed)
+    assert told["outcome"] == "miss"
+    assert told["nearest"] == near.header("X-Request-Id")
+    assert told["differs_in"] == ["temperature"]
+    assert "no answer" in told["reason"]
+
+
+def test_a_differing_message_and_header_are_named(gateway: Gateway, project: Project) -> None:
+    gateway.chat(project.key, "One")
+    missed = gateway.chat(project.key, "Two", headers={"OpenAI-Beta": "x"})
+    assert explained(gateway, missed)["differs_in"] == ["messages[0]", "openai-beta"]
+
+
+def test_what_the_cache_was_not_asked_is_said(gateway: Gateway, project: Project) -> None:
+    gateway.chat(project.key, "Again?")
+    reasons = [
+        explained(gateway, gateway.chat(project.key, "Again?", headers=headers, **fields))["reason"]
+        for headers, fields in (
+            ({"Cache-Control": "no-cache"}, {}),
+            ({"X-WatchLLM-Cache": "off"}, {}),
+            ({}, {"store": True}),
+            ({"Cache-Control": "max-age=0"}, {}),
+        )
+    ]
+    assert "not to read" in reasons[0]
+    assert "left the cache out" in reasons[1]
+    assert "store" in reasons[2]
+    assert "max-age" in reasons[3] or "no answer" not in reasons[3]
+
+
+def test_another_projects_requests_are_never_the_nearest(gateway: Gateway, project: Project) -> None:
+    stranger = gateway.installation.project("stranger")
+    gateway.chat(stranger.key, "Shared words", temperature=0.1)
+    missed = gateway.chat(project.key, "Shared words", temperature=0.2)
+    assert explained(gateway, missed)["nearest"] is None
+
+
+def test_embeddings_say_how_many_inputs_were_new(gateway: Gateway, project: Project) -> None:
+    ask = {"model": "text-embedding-3-small", "input": ["a", "b", "c"]}
+    missed = gateway.post("/v1/embeddings", project.key, ask)
+    assert missed.status == 200
+    assert explained(gateway, missed)["reason"].startswith("3 of 3")
+
+
+def test_the_text_form_and_what_nobody_remembers(gateway: Gateway, project: Project) -> None:
+    missed = gateway.chat(project.key, "In words")
+    said = gateway.installation.run("explain", missed.header("X-Request-Id") or "").stdout
+    assert "miss (gpt-4o-mini)" in said
+    unknown = gateway.installation.run("explain", "req_" + "0" * 32, check=False)
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "remembers" in unknown.stderr
+    assert gateway.installation.run("explain", "nonsense", check=False).returncode == 2

@@ -37,8 +37,8 @@ async def answer_from_upstream(
 ) -> None:
     """Answer `request` from a call upstream; `document` is the parsed body where it was parsed already.
 
-    The answer is stored under `key`, None = nowhere. `entry` is what the cache had and could not give. Where `stale` can
-    answer instead, a provider's failure is raised even where its status could be passed on. Raises GatewayError.
+    The answer is stored under `key`, None = nowhere. `entry` is what the cache had and could not give. Where `stale`
+    can answer instead, a provider's failure is raised even where its status could be passed on. Raises GatewayError.
     """
     wishes = request.directives
     assert wishes is not None

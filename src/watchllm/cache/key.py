@@ -6,7 +6,6 @@ is keyed so that nobody who can choose prompts can search for collisions or reco
 """
 
 import hashlib
-from typing import NamedTuple
 
 import msgspec
 
@@ -15,7 +14,7 @@ from watchllm.wire.types import Headers
 KEY_LENGTH = 32
 
 
-class Target(NamedTuple):
+class Target(msgspec.Struct, frozen=True):
     """Where an answer comes from: the provider's name, its base URL and the resolved model."""
 
     provider: str
@@ -60,7 +59,18 @@ class KeyHash:
         come from `answer_headers`; `item` is one embedding item's form, beside `embedding_base` as `canonical`.
         """
         # One flat array: an empty user is not "no user", and a target's parts cannot pass for one another.
-        parts = (project_id, user, family, *target, headers, query, canonical, item)
+        parts = (
+            project_id,
+            user,
+            family,
+            target.provider,
+            target.base_url,
+            target.model,
+            headers,
+            query,
+            canonical,
+            item,
+        )
         keyed = self._keyed.copy()
         keyed.update(_pack(parts))
         return keyed.digest()

@@ -1,7 +1,6 @@
 """Starts `watchllm proxy` and `watchllm up` from plain flags. Whatever is not plain (`--help`, a typing error) is left
 to the command-line library, which explains it."""
 
-import gc
 import os
 import sys
 
@@ -20,7 +19,6 @@ _OF_PROXY = ("--home", "--host", "--proxy-port", "--workers")
 
 def start(command: str, arguments: list[str]) -> int | None:
     """Run the command; its exit code, or None when the arguments need the command-line library."""
-    gc.disable()  # a collection during the imports costs a tenth of a start; a running process collects as usual
     flags = plain_flags(arguments, _OF_PROXY if command == "proxy" else (*_FLAGS, "--no-console"))
     if flags is None:
         return None

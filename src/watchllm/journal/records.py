@@ -16,7 +16,6 @@ The payload is written before its frame's head: a reader, or whoever comes after
 import os
 import struct
 from pathlib import Path
-from typing import NamedTuple
 from zlib import crc32
 
 import msgspec
@@ -50,7 +49,7 @@ class SegmentHeader(msgspec.Struct, frozen=True, array_like=True):
     created_ns: int
 
 
-class Record(NamedTuple):
+class Record(msgspec.Struct, frozen=True):
     """One record as it lies in its segment."""
 
     offset: int
@@ -66,7 +65,7 @@ class Record(NamedTuple):
         return self.tag & 15
 
 
-class Reading(NamedTuple):
+class Reading(msgspec.Struct, frozen=True):
     """What was read of a segment from an offset on.
 
     `sealed`: the segment is complete and read to its end. `torn`: at `next_offset` is something that is no record.

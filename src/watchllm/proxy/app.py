@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from watchllm.domain.errors import GatewayError, InternalError, NotFound, WireRefusal
 from watchllm.domain.ids import new_request_id
@@ -130,7 +132,7 @@ class ProxyApp:
         run.cancel()
 
 
-class Stages(NamedTuple):
+class Stages(msgspec.Struct, frozen=True):
     """What answers the paths that are not answered from the cache: method and stage by path, one model, all others."""
 
     own: dict[bytes, tuple[bytes, Stage]]

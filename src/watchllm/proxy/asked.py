@@ -6,7 +6,9 @@ keyed hash, so that a request which comes again word for word pays for that alon
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from watchllm.cache.bypass import bypass_reason
 from watchllm.cache.canonical import canonical_form, is_plain
@@ -23,7 +25,7 @@ _MOST_REMEMBERED = 16_384
 _ANSWER_HEADERS = frozenset((b"anthropic-version", b"anthropic-beta", b"openai-beta"))
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True):
     """`key` is the 32-byte key of the answer in the tenant's partition of the cache, None = BYPASS."""
 
     target: Target

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -29,7 +29,7 @@ _UNUSUAL = frozenset((*_PASSED_UP, *_PASSED_UP_WITH_OWN_KEY)) - {b"accept", b"co
 _USUAL_LINES = b"accept: application/json\r\ncontent-type: application/json\r\n" + _COMMON_LINES
 
 
-class Outbound(NamedTuple):
+class Outbound(msgspec.Struct, frozen=True):
     """Connections to providers, and how targets become places to connect to."""
 
     pool: ClientPool

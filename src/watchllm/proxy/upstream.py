@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from watchllm.domain.errors import Forbidden, GatewayError, ProviderFailed, TimedOut, Unavailable
 from watchllm.domain.sealing import SealBroken, Sealer
 from watchllm.domain.snapshot import Vendor
@@ -173,7 +175,7 @@ def with_timeout(timeouts: Timeouts, seconds: float | None) -> Timeouts:
     """`timeouts` with the total a client asked for, which it can only shorten."""
     if seconds is None:
         return timeouts
-    return timeouts._replace(total=min(seconds, timeouts.total))
+    return replace(timeouts, total=min(seconds, timeouts.total))
 
 
 def _credential_line(vendor: Vendor, secret: str) -> bytes:

@@ -1,7 +1,6 @@
 """From a model's name to the target of a call: `provider/` first, then the model's family, then the default."""
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 
 import msgspec
 
@@ -155,6 +154,8 @@ def _refusal(model: str, target: Target, project: ProjectRecord) -> GatewayError
         )
     if settings.allowed_models is None:
         return None
+    from fnmatch import fnmatchcase  # few projects restrict models, and every start would pay for it
+
     names = (model, target.model, f"{target.provider}/{target.model}")
     if any(fnmatchcase(name, pattern) for pattern in settings.allowed_models for name in names):
         return None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from watchllm.wire.exchange import BodyMode, Exchange, Handler
 from watchllm.wire.server_connection import ServerConnection
@@ -21,8 +22,7 @@ _SWEEP_SECONDS = 0.5
 _DRAIN_POLL_SECONDS = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class ServerLimits:
+class ServerLimits(msgspec.Struct, frozen=True):
     """Bounds of a server: bytes a request and in all, seconds, connections."""
 
     max_head_bytes: int = 64 * 1024

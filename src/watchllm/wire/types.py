@@ -1,12 +1,14 @@
 """The words that server and client share."""
 
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
+
+import msgspec
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 """Header lines in the order received or to be sent; names in lower case when received."""
 
 
-class Origin(NamedTuple):
+class Origin(msgspec.Struct, frozen=True):
     """Where a request goes. `trusted` origins were named by the operator and may have any address; others must have a
     public one, checked on the address really connected to."""
 
@@ -16,7 +18,7 @@ class Origin(NamedTuple):
     trusted: bool = False
 
 
-class Timeouts(NamedTuple):
+class Timeouts(msgspec.Struct, frozen=True):
     """Bounds in seconds: to connect (TLS included), to the first byte of the answer's head after the request was sent,
     between two reads of the body, and over all."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.support.wire_peers import Recorder, answer, answers, call, peer, pool_of, read_request, run
 from watchllm.wire.address import is_public
@@ -120,10 +121,10 @@ def test_the_operators_origins_and_leave_may_reach_this_host(loop_factory: LoopF
             async with pool_of() as pool:
                 assert (await call(pool, server.origin)).body == b"x"
                 # What the operator's origin has opened is not the project's to use.
-                refused = await call(pool, server.origin._replace(trusted=False))
+                refused = await call(pool, replace(server.origin, trusted=False))
                 assert isinstance(refused.error, AddressRefused)
             async with pool_of(allow_private=True) as pool:
-                assert (await call(pool, server.origin._replace(trusted=False))).body == b"x"
+                assert (await call(pool, replace(server.origin, trusted=False))).body == b"x"
 
     run(loop_factory, main())
 
@@ -297,7 +298,7 @@ def test_which_proxy_applies() -> None:
     origin = Origin("https", "api.test", 443)
     both = ForwardProxies({"HTTPS_PROXY": "http://upper.test", "https_proxy": "http://lower.test:1"})
     assert both.of(origin) == ("lower.test", 1, b"")
-    assert both.of(origin._replace(scheme="http")) is None
+    assert both.of(replace(origin, scheme="http")) is None
     assert ForwardProxies({"ALL_PROXY": "http://all.test"}).of(origin) == ("all.test", 80, b"")
     assert ForwardProxies({}).of(origin) is None
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from tests.support.wire_peers import (
     PATIENT,
@@ -36,7 +37,7 @@ def timed_out(loop_factory: LoopFactory, talk: Talk, **bounds: float) -> tuple[s
     async def main() -> tuple[str, float]:
         async with peer(talk) as server, pool_of() as pool:
             start = asyncio.get_running_loop().time()
-            heard = await call(pool, server.origin, timeouts=PATIENT._replace(**bounds))
+            heard = await call(pool, server.origin, timeouts=replace(PATIENT, **bounds))
             took = asyncio.get_running_loop().time() - start
             assert isinstance(heard.error, TimedOut), heard.error
             await asyncio.wait_for(server.closed.wait(), 5)  # the socket is closed, not abandoned
@@ -92,7 +93,7 @@ def test_a_slow_answer_that_keeps_coming_does_not_time_out(loop_factory: LoopFac
                 await asyncio.sleep(0.01)
 
         async with peer(talk) as server, pool_of() as pool:
-            heard = await call(pool, server.origin, timeouts=PATIENT._replace(idle=0.3, first_byte=0.3))
+            heard = await call(pool, server.origin, timeouts=replace(PATIENT, idle=0.3, first_byte=0.3))
             assert (heard.error, heard.body) == (None, b"0123456789")
 
     run(loop_factory, main())
@@ -102,7 +103,7 @@ def test_waiting_for_a_connection_is_bounded_by_the_time_to_connect(loop_factory
     async def main() -> None:
         async with peer(never) as server, pool_of(max_connections=1) as pool:
             send(pool, server.origin, Recorder())
-            heard = await call(pool, server.origin, timeouts=PATIENT._replace(connect=0.1))
+            heard = await call(pool, server.origin, timeouts=replace(PATIENT, connect=0.1))
             assert isinstance(heard.error, TimedOut)
             assert heard.error.phase == "connect"
             assert pool.stats()[server.origin].waiting == 0
@@ -113,8 +114,8 @@ def test_waiting_for_a_connection_is_bounded_by_the_time_to_connect(loop_factory
 def test_a_tls_handshake_counts_as_connecting(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with peer(never) as server, pool_of() as pool:
-            origin = server.origin._replace(scheme="https")
-            heard = await call(pool, origin, timeouts=PATIENT._replace(connect=0.2))
+            origin = replace(server.origin, scheme="https")
+            heard = await call(pool, origin, timeouts=replace(PATIENT, connect=0.2))
             assert isinstance(heard.error, TimedOut)
             assert heard.error.phase == "connect"
             await asyncio.wait_for(server.closed.wait(), 5)
@@ -129,7 +130,7 @@ def test_a_peer_that_takes_no_request_times_out(loop_factory: LoopFactory) -> No
 
         gone = asyncio.Event()
         async with peer(talk) as server, pool_of() as pool:
-            bounds = PATIENT._replace(idle=0.3, first_byte=0.1)
+            bounds = replace(PATIENT, idle=0.3, first_byte=0.1)
             heard = await call(pool, server.origin, body=b"x" * 30_000_000, timeouts=bounds)
             gone.set()
             assert isinstance(heard.error, TimedOut)
@@ -143,7 +144,7 @@ def test_a_loop_that_was_held_up_does_not_blame_the_peer(loop_factory: LoopFacto
         async with peer(answers(answer(b"x"))) as server, pool_of() as pool:
             await call(pool, server.origin)
             sink = Recorder()
-            send(pool, server.origin, sink, timeouts=PATIENT._replace(first_byte=0.2))
+            send(pool, server.origin, sink, timeouts=replace(PATIENT, first_byte=0.2))
             time.sleep(0.5)
             await sink.ended.wait()
             assert sink.error is None

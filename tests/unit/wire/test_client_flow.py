@@ -8,6 +8,7 @@ from collections.abc import Callable
 import brotli
 import pytest
 from backports import zstd
+from msgspec.structs import replace
 
 from tests.support.wire_peers import (
     PATIENT,
@@ -209,7 +210,7 @@ def test_a_paused_call_holds_its_peer_back_and_is_not_idle(loop_factory: LoopFac
 
         async with peer(talk) as server, pool_of() as pool:
             sink = Recorder()
-            under_way = send(pool, server.origin, sink, timeouts=PATIENT._replace(idle=0.1))
+            under_way = send(pool, server.origin, sink, timeouts=replace(PATIENT, idle=0.1))
             sink.when_response = under_way.pause
             while not sink.events:
                 await asyncio.sleep(0.002)
@@ -305,7 +306,7 @@ def test_a_slow_source_is_not_the_peers_silence(loop_factory: LoopFactory) -> No
     async def main() -> None:
         async with peer(answers(answer(b"x"))) as server, pool_of() as pool:
             sink = Recorder()
-            bounds = PATIENT._replace(first_byte=0.1, idle=0.1)
+            bounds = replace(PATIENT, first_byte=0.1, idle=0.1)
             upload = send(pool, server.origin, sink, upload=Source(None), timeouts=bounds)
             for _ in range(3):
                 upload.write(b"a")
@@ -325,7 +326,7 @@ def test_after_an_upload_the_first_byte_is_due(loop_factory: LoopFactory) -> Non
 
         async with peer(talk) as server, pool_of() as pool:
             sink = Recorder()
-            upload = send(pool, server.origin, sink, upload=Source(1), timeouts=PATIENT._replace(first_byte=0.1))
+            upload = send(pool, server.origin, sink, upload=Source(1), timeouts=replace(PATIENT, first_byte=0.1))
             upload.write(b"a")
             upload.end()
             await sink.ended.wait()

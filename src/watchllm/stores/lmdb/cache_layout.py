@@ -17,7 +17,7 @@ count. Bytes are an estimate of what an entry costs on disk, indexes included.
 import os
 import struct
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lmdb
 import msgspec
@@ -45,7 +45,7 @@ _INDEX_COST = 640  # meta, recency and expiry at the fill that random keys reach
 _MAP_SLACK = 128 << 20
 
 
-class Databases(NamedTuple):
+class Databases(msgspec.Struct, frozen=True):
     """Handles of the sub-databases."""
 
     info: Any
@@ -58,7 +58,7 @@ class Databases(NamedTuple):
     purges: Any
 
 
-class Meta(NamedTuple):
+class Meta(msgspec.Struct, frozen=True):
     """What is known of an entry without its body."""
 
     created_ms: int

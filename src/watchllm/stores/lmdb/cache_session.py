@@ -109,7 +109,7 @@ class WriteSession:
             return False
         self.txn.delete(recency_key(entry_id, meta.used), db=self._db.recency)
         self.txn.put(recency_key(entry_id, self.id), _NOTHING, db=self._db.recency)
-        self.txn.put(entry_id, meta._replace(used=self.id).pack(), db=self._db.meta)
+        self.txn.put(entry_id, msgspec.structs.replace(meta, used=self.id).pack(), db=self._db.meta)
         return True
 
     def project_bytes(self) -> dict[bytes, int]:

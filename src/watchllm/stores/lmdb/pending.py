@@ -7,7 +7,8 @@ the fresh ones, and both are replaced, never cleared.
 
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+
+import msgspec
 
 from watchllm.cache.entry import Entry
 
@@ -15,7 +16,7 @@ ENTRY_OVERHEAD = 600
 """Bytes that a pending write is taken to occupy beyond its body."""
 
 
-class Write(NamedTuple):
+class Write(msgspec.Struct, frozen=True):
     """An entry to store, or None to remove what is there. `begun_ms`: when the call that bought it began."""
 
     entry: Entry | None

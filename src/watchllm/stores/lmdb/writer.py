@@ -10,10 +10,10 @@ what is stored can still be read, and the next write tries again.
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TypeVar
 
 import lmdb
+import msgspec
 
 from watchllm.domain.errors import Unavailable
 from watchllm.stores.lmdb.cache_layout import PROJECT_LENGTH, Databases, Invalidation
@@ -42,8 +42,7 @@ _ATTEMPTS = 5
 _T = TypeVar("_T")
 
 
-@dataclass
-class Counters:
+class Counters(msgspec.Struct):
     """What happened in this process since the store was opened."""
 
     puts: int = 0

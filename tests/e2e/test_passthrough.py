@@ -1,5 +1,6 @@
 """Paths of a provider that the proxy only passes on: uploads, other tenants' objects, administration, path tricks."""
 
+import gzip
 import hashlib
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from tests.support.product import Gateway, Project, Sim
 from tests.support.raw_http import RawConnection, RawResponse, exchange, request_bytes
-from tests.support.scripted_upstream import scripted_upstream
+from tests.support.scripted_upstream import Call, scripted_upstream
 
 MIB = 1 << 20
 SECRET = "sk-own-secret-0123456789"
@@ -125,6 +126,37 @@ def test_a_refused_upload_is_answered_before_it_is_sent(gateway: Gateway, sim: S
         assert error_of(connection.response(b"POST")) == (401, "invalid_api_key")
         assert connection.is_closed_by_peer()
     assert sim.calls() == 0
+
+
+def test_an_encoded_upload_arrives_with_the_name_of_its_encoding(open_gateway: Gateway) -> None:
+    def describe(call: Call) -> None:
+        call.reply(200, b'{"coding":"%s","size":%d}' % (call.headers["content-encoding"].encode(), len(call.body)))
+
+    body = gzip.compress(b'{"input":"x"}')
+    with scripted_upstream(describe) as upstream:
+        project = open_gateway.installation.project("encoded")
+        with open_gateway.installation.control_plane() as plane:
+            plane.add_provider_key(project.id, "openai", SECRET, base_url=upstream.base_url)
+        data = request_bytes("/v1/moderations", key=project.key, body=body, headers={"Content-Encoding": "gzip"})
+        assert exchange(open_gateway.port, data).json() == {"coding": "gzip", "size": len(body)}
+
+
+def test_an_answer_without_content_leaves_the_connection_in_order(open_gateway: Gateway) -> None:
+    def forget(call: Call) -> None:
+        call.send_response_only(204)
+        call.end_headers()
+
+    with scripted_upstream(forget) as upstream:
+        project = open_gateway.installation.project("deletes")
+        with open_gateway.installation.control_plane() as plane:
+            plane.add_provider_key(project.id, "openai", SECRET, base_url=upstream.base_url)
+        with RawConnection(open_gateway.port) as connection:
+            connection.send(request_bytes("/v1/files/file-1", key=project.key, method="DELETE"))
+            connection.send(request_bytes("/health"))
+            answer = connection.response(b"DELETE")
+            assert (answer.status, answer.body) == (204, b"")
+            assert answer.header("Transfer-Encoding") is None
+            assert connection.response().status == 200
 
 
 def test_answers_that_are_not_json_pass_unchanged(gateway: Gateway, sim: Sim, project: Project) -> None:

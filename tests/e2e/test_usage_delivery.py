@@ -137,6 +137,10 @@ def test_a_full_journal_does_what_the_policy_says(home: Installation, sim: Sim, 
     assert ready.status == 503
     calls = sim.calls()
     assert gateway.chat(project.key, "something new").status == 503
+    assert (
+        gateway.post("/v1/embeddings", project.key, {"model": "text-embedding-3-small", "input": "new"}).status == 503
+    )
+    assert gateway.post("/v1/moderations", project.key, {"input": "new"}).status == 503
     assert sim.calls() == calls, "refused before the call upstream"
     recorder(home)
     wait_for(lambda: gateway.chat(project.key, "something new").status == 200, "room again")

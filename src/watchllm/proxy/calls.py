@@ -50,8 +50,10 @@ def send(
     *,
     upload: Upload | None = None,
     timeouts: Timeouts | None = None,
+    lines: bytes = b"",
 ) -> Call:
-    """Begin a call upstream; `path` is below the base URL, the client's query string goes along.
+    """Begin a call upstream; `path` is below the base URL, the client's query string goes along. `lines` are header
+    lines beside those that always go up.
 
     Raises GatewayError when it cannot even be queued.
     """
@@ -59,7 +61,7 @@ def send(
     url = destination.prefix + path.encode("ascii")
     if exchange.query:
         url += b"?" + exchange.query
-    head = destination.credential + services.forwarded(exchange.headers, own_key=destination.own_key)
+    head = destination.credential + services.forwarded(exchange.headers, own_key=destination.own_key) + lines
     request.upstream_began = perf_counter()
     services.settlement.open_call(request, 0 if body is None else len(body))
     try:

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable
 from time import perf_counter
 
-from watchllm.domain.errors import GatewayError, ProviderFailed, TimedOut
+from watchllm.domain.errors import GatewayError, ProviderFailed, TimedOut, Unavailable
 from watchllm.domain.money import Nanos, format_usd
 from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import HIT, HIT_COALESCED, HIT_PARTIAL, HIT_STALE, MISS
@@ -81,6 +81,8 @@ class Embeddings:
         request.principal = principal = services.tenants.authenticate(exchange.headers, request.wall_ns / 1e9)
         request.authenticated = perf_counter()
         principal.require("inference")
+        if services.settlement.journal.refusal is not None:
+            raise Unavailable(services.settlement.journal.refusal, retry_after=1)
         tenant = principal.tenant
         request.directives = wishes = directives(exchange.headers, tenant.settings, embeddings=True)
         if wishes.bypass:

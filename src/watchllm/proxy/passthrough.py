@@ -44,8 +44,19 @@ async def pass_through(services: Services, request: Request) -> None:
     destination = await services.destinations.of(target)
     timeouts = with_timeout(services.timeouts, request.directives.timeout)
     path_below = path[len(b"/v1") :].decode("ascii")
+    coding = exchange.header(b"content-encoding")
     relay.call = call = send(
-        services, request, destination, path_below, body, relay, exchange.method, upload=upload, timeouts=timeouts
+        services,
+        request,
+        destination,
+        path_below,
+        body,
+        relay,
+        exchange.method,
+        upload=upload,
+        timeouts=timeouts,
+        # The body goes up as it came, so what it is encoded in does, too.
+        lines=b"" if coding is None else b"content-encoding: %b\r\n" % coding,
     )
     if upload is not None:
         upload.go_to(call)

@@ -54,6 +54,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "_bodiless",
         "_chunked",
         "_connection",
         "began",
@@ -79,6 +80,7 @@ class Exchange:
     def __init__(self, connection: ServerConnection, method: bytes, path: bytes, query: bytes) -> None:
         self._connection = connection
         self._chunked = False
+        self._bodiless = method == b"HEAD"
         self.method = method
         self.path = path
         self.query = query
@@ -142,7 +144,9 @@ class Exchange:
             return
         self.started = True
         self.status = status
-        if self.http_1_0:
+        if status == 204 or status == 304:
+            self._bodiless = True  # a chunk, the last one too, would be taken for the next answer
+        elif self.http_1_0:
             self.keep_alive = False
         else:
             self._chunked = True
@@ -151,7 +155,7 @@ class Exchange:
 
     def write(self, data: bytes) -> None:
         """Send a piece of the body, not empty."""
-        if self.finished or self.method == b"HEAD":
+        if self.finished or self._bodiless:
             return
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
@@ -162,7 +166,7 @@ class Exchange:
         if self.finished:
             return
         self.finished = True
-        if self._chunked and self.method != b"HEAD":
+        if self._chunked and not self._bodiless:
             self._connection.write(b"0\r\n\r\n")
         self._connection.exchange_finished(self)
 

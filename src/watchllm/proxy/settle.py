@@ -13,6 +13,9 @@ from watchllm.domain.usage_event import HIT_STALE, Attempt, OpenedCall, UsageEve
 from watchllm.proxy.request import Request
 
 _MAX_TEXT = 512
+# Clients name the endpoints that are passed through: beyond so many series, they count as one.
+_MAX_SERIES = 1024
+OTHER = "other"
 _MAX_MODEL = 256
 
 # Upper bounds of the latency histogram, in microseconds; the last bucket is open.
@@ -34,7 +37,10 @@ class Counters:
         self.saved_nanos = 0
 
     def add(self, event: UsageEvent) -> None:
-        self.requests[event.endpoint, event.cache, event.status] += 1
+        series = (event.endpoint, event.cache, event.status)
+        if len(self.requests) >= _MAX_SERIES and series not in self.requests:
+            series = (OTHER, event.cache, event.status)
+        self.requests[series] += 1
         latency = event.latency_us
         self.latency[bisect_left(LATENCY_BOUNDS_US, latency)] += 1
         self.latency_sum_us += latency

@@ -145,7 +145,8 @@ def test_usage_names_the_parts_of_a_price() -> None:
 @pytest.mark.parametrize(
     "reported",
     [None, {}, [], "x", 3, {"prompt_tokens": None}, {"prompt_tokens": "3"}, {"prompt_tokens": True},
-     {"prompt_tokens": -1}, {"completion_tokens": 1.5}, {"prompt_tokens": 10**30}, {"total_tokens": 3}],
+     {"prompt_tokens": -1}, {"completion_tokens": 1.5}, {"prompt_tokens": 10**30},
+     {"prompt_tokens": 2**27 + 1}, {"total_tokens": 3}],
 )  # fmt: skip
 def test_what_counts_nothing_is_no_usage(reported: Any) -> None:
     assert token_usage(reported) is None

@@ -57,8 +57,9 @@ def _texts(written: Any) -> Iterator[str]:
 
 _NOT_WRITTEN = frozenset(("role", "id", "type", "finish_reason", "logprobs", "audio", "image_url", "annotations"))
 
-# More tokens than any model can take in; a larger count is not one, and would overflow what stores it.
-_MAX_COUNT = 1 << 40
+# More tokens than any model can take in; a larger count is not one, and the costs of some such would overflow the
+# 64 bits in which they are summed up.
+_MAX_COUNT = 1 << 27
 
 
 def _count(value: Any) -> int | None:

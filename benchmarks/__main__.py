@@ -21,6 +21,7 @@ from benchmarks.machine import description
 
 FIGURES = {
     "exact_hit": "Exact hit",
+    "hit_steps": "Where the time of one hit goes",
     "passthrough": "Pass-through",
     "streamed": "Streamed pass-through",
     "cold_start": "Cold start",

@@ -1,7 +1,7 @@
 """A short memory of each project's requests, for `watchllm explain`: what made two requests differ.
 
 Kept are digests of canonical fields, never contents: Python's own keyed hash of each, meaningless outside this process.
-Bounded in requests a project and in projects; the memory ends with the process.
+Bounded in projects, in requests a project and in fields a request; the memory ends with the process.
 """
 
 from __future__ import annotations
@@ -18,9 +18,13 @@ from watchllm.proxy.directives import Directives
 from watchllm.proxy.request import Request
 from watchllm.routing.resolve import Target
 
-_REQUESTS_A_PROJECT = 256
-_PROJECTS = 256
-_MESSAGES = 64
+_REQUESTS_A_PROJECT = 128
+_PROJECTS = 64
+# A client can send fields by the hundred thousand, with names as long as it likes: the rest of them count as one.
+_FIELDS = 32
+_NAME_LENGTH = 64
+_OTHER_FIELDS = "other fields"
+_PLACES = tuple(f"messages[{place}]" for place in range(32))
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -128,13 +132,17 @@ class History:
 
 
 def _digests(fields: dict[str, Any]) -> dict[str, int]:
-    digests = {}
+    digests: dict[str, int] = {}
+    others: dict[str, Any] = {}
     for name, value in fields.items():
-        if name == "messages" and type(value) is list and len(value) <= _MESSAGES:
-            for place, message in enumerate(value):
-                digests[f"messages[{place}]"] = hash(_encode(message))
-        else:
+        if name == "messages" and type(value) is list and len(value) <= len(_PLACES):
+            digests.update((place, hash(_encode(message))) for place, message in zip(_PLACES, value, strict=False))
+        elif len(digests) < _FIELDS + len(_PLACES) and len(name) <= _NAME_LENGTH:
             digests[name] = hash(_encode(value))
+        else:
+            others[name] = value
+    if others:
+        digests[_OTHER_FIELDS] = hash(_encode(others))
     return digests
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _READ_AHEAD_BYTES = 65_536
 # After an early refusal the client may still be sending; closing at once would reset the connection under the answer.
 _LINGER_SECONDS = 2.0
-# Bytes a second, averaged over a request's body.
+# Bytes a second, averaged over a request's body, and of an answer over each `write_timeout`.
 _LOWEST_BODY_RATE = 1024
 _NO_DEADLINE = float("inf")
 
@@ -30,7 +30,7 @@ class ServerConnection(asyncio.Protocol):
 
     `deadline` (loop time) is looked at by the server's sweep, not by a timer a request: within a head it is the end of
     `header_timeout`, within a body it moves with the bytes received, idle it is the end of keep-alive, and while the
-    client does not read what we write it is the end of `write_timeout`.
+    client does not read what we write it is the end of `write_timeout`, which begins anew while it does read on.
     """
 
     __slots__ = (
@@ -50,6 +50,7 @@ class ServerConnection(asyncio.Protocol):
         "_refusal",
         "_server",
         "_transport",
+        "_unsent",
         "_url",
         "_waiting",
         "_waiting_bytes",
@@ -77,6 +78,7 @@ class ServerConnection(asyncio.Protocol):
         self._continue_due = False
         self._head_bytes = 0
         self._fed = 0
+        self._unsent = 0  # when `write_timeout` began
         self._refusal: GatewayError | None = None
         self._closing = False
         self._discarding = False
@@ -145,7 +147,7 @@ class ServerConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.writable = False
-        self.deadline = self._server.now() + self._server.limits.write_timeout
+        self._await_reading()
 
     def resume_writing(self) -> None:
         self.writable = True
@@ -284,7 +286,9 @@ class ServerConnection(asyncio.Protocol):
         """Called about twice a second: act on a deadline that has passed."""
         if now < self.deadline or not self.connected:
             return
-        if self._closing or not self.writable or self._is_idle():
+        if not self._discarding and self._is_read_on():
+            self._await_reading()
+        elif self._closing or not self.writable or self._is_idle():
             self.abort()
         elif self._receiving is not None:
             self._refuse_in_turn(_too_slow("body"), self._receiving)
@@ -307,7 +311,7 @@ class ServerConnection(asyncio.Protocol):
     def close_idle(self) -> None:
         """End the connection once what was written is sent."""
         self._closing = True
-        self.deadline = self._server.now() + self._server.limits.write_timeout
+        self._await_reading()
         if self.connected:
             self._transport.close()
 
@@ -438,6 +442,16 @@ class ServerConnection(asyncio.Protocol):
 
     def _is_idle(self) -> bool:
         return self._active is None and self._receiving is None and self._head_bytes == 0 and not self._waiting
+
+    def _await_reading(self) -> None:
+        """From now on the client has `write_timeout` to take what is written."""
+        self.deadline = self._server.now() + self._server.limits.write_timeout
+        self._unsent = self._transport.get_write_buffer_size() if self.connected else 0
+
+    def _is_read_on(self) -> bool:
+        """Whether the client has taken enough of a long answer since `write_timeout` began to be given more time."""
+        taken = self._unsent - self._transport.get_write_buffer_size()
+        return taken >= max(_LOWEST_BODY_RATE * self._server.limits.write_timeout, 1)
 
     def _move_body_deadline(self) -> None:
         """A body has to keep coming and to reach a lowest average rate, so that dripping holds nothing for long."""

@@ -2,14 +2,22 @@
 
 Every setting has one row in `SETTINGS`: its name (the flag, the name in the file), its environment variable, how its
 text is read and its default. `load` reads them once, at start; nothing inside ever looks at the environment again.
-Import-light, because the proxy's cold start pays for it: no TOML parser, URL or address module unless it is needed.
+Import-light, because the proxy's cold start pays for it: no TOML parser, no path, URL or address module unless it is
+needed.
 """
 
+from __future__ import annotations
+
+import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from watchllm.domain.paths import StrPath
 
 FILE_NAME = "watchllm.toml"
 FLAG, ENVIRONMENT, FILE, DEFAULT = "flag", "environment", "file", "default"
@@ -43,9 +51,10 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a process is told at start. Sizes in bytes, time-outs in seconds; `home` is absolute."""
+    """Everything a process is told at start. Sizes in bytes, time-outs in seconds; paths are absolute."""
 
-    home: Path
+    directory: str
+    """The home folder; `home` for those who like a Path."""
     database_url: str
     redis_url: str | None = None
     secret_key: str | None = None
@@ -54,8 +63,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     console_port: int = 3000
     sim_port: int = 9090
     admin_addr: str | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
     public_url: str | None = None
     trusted_proxies: tuple[str, ...] = ()
     allow_private_urls: bool = False
@@ -83,7 +92,14 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         # The values hold secrets, and a repr ends in tracebacks.
-        return f"Configuration(home={str(self.home)!r})"
+        return f"Configuration(home={self.directory!r})"
+
+    @property
+    def home(self) -> Path:
+        """The folder of all embedded state."""
+        from pathlib import Path
+
+        return Path(self.directory)
 
     def describe(self) -> list[Row]:
         """Every setting with its value and where it came from, secrets masked."""
@@ -97,7 +113,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
             for setting in SETTINGS
         ]
 
-    def _value(self, setting: "Setting") -> Any:
+    def _value(self, setting: Setting) -> Any:
         if setting.provider:
             provider = self.instance_providers.get(setting.provider)
             return getattr(provider, setting.name.removeprefix(setting.provider + "_"), None)
@@ -106,7 +122,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         return getattr(self, setting.name)
 
 
-def load(flags: Mapping[str, str | int | None], env: Mapping[str, str], *, cwd: Path | None = None) -> Configuration:
+def load(flags: Mapping[str, str | int | None], env: Mapping[str, str], *, cwd: StrPath | None = None) -> Configuration:
     """Read the configuration. `flags` by setting name, None where a flag was not given; an empty variable is unset.
 
     Raises ConfigurationError for a value of the wrong form, an unknown flag or name in the file, a file that cannot be
@@ -116,8 +132,8 @@ def load(flags: Mapping[str, str | int | None], env: Mapping[str, str], *, cwd: 
     if unknown:
         raise ConfigurationError(f"unknown flags: {', '.join(sorted(unknown))}")
     home_text = flags.get("home") or env.get("WATCHLLM_HOME") or ".watchllm"
-    home = Path(cwd or Path.cwd(), Path(str(home_text)).expanduser())
-    file = _read_file(home / FILE_NAME)
+    home = os.path.abspath(os.path.join(cwd or os.getcwd(), os.path.expanduser(str(home_text))))
+    file = _read_file(os.path.join(home, FILE_NAME))
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for setting in SETTINGS:
@@ -125,7 +141,8 @@ def load(flags: Mapping[str, str | int | None], env: Mapping[str, str], *, cwd: 
         origins[setting.name] = origin
         if text is not None:
             values[setting.name] = _parse(setting, text, where)
-    values["home"] = home
+    values["directory"] = home
+    values.pop("home", None)
     values.setdefault("database_url", f"sqlite:///{home}/watchllm.db")
     _check_together(values)
     return _build(values, origins)
@@ -173,8 +190,8 @@ def _text(text: str) -> str:
     return text
 
 
-def _path(text: str) -> Path:
-    return Path(text).expanduser().absolute()
+def _path(text: str) -> str:
+    return os.path.abspath(os.path.expanduser(text))
 
 
 def _flag(text: str) -> bool:
@@ -317,9 +334,10 @@ SETTINGS: tuple[Setting, ...] = (
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def _read_file(path: str) -> dict[str, Any]:
     try:
-        content = path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as file:
+            content = file.read()
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
@@ -338,7 +356,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _find(
-    setting: Setting, flags: Mapping[str, str | int | None], env: Mapping[str, str], file: dict[str, Any], home: Path
+    setting: Setting, flags: Mapping[str, str | int | None], env: Mapping[str, str], file: dict[str, Any], home: str
 ) -> tuple[str | None, str, str]:
     """The text of a setting, its origin, and how an error names the place."""
     given = flags.get(setting.name)
@@ -354,7 +372,7 @@ def _find(
     value = file.get(setting.name)
     if value is None or value == "":
         return None, DEFAULT, ""
-    where = f"{setting.name} in {home / FILE_NAME}"
+    where = f"{setting.name} in {os.path.join(home, FILE_NAME)}"
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ",".join(value), FILE, where
     if not isinstance(value, (str, int, float)):

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -17,7 +16,6 @@ from watchllm.configuration import Configuration
 from watchllm.domain import ids
 from watchllm.domain.sealing import Sealer
 from watchllm.journal.journal import Journal
-from watchllm.journal.status import journal_state, recorder_lag, recorder_state
 from watchllm.proxy.app import ProxyApp
 from watchllm.proxy.history import History
 from watchllm.proxy.services import Outbound, Services
@@ -27,12 +25,12 @@ from watchllm.routing.resolve import InstanceCredential
 from watchllm.stores import home
 from watchllm.stores.lmdb.cache import LmdbExactStore
 from watchllm.stores.lmdb.snapshot import LmdbSnapshotReader
-from watchllm.stores.sockets import socket_folder
 from watchllm.wire.server import Server, ServerLimits
 from watchllm.wire.types import Origin, Timeouts
 
 if TYPE_CHECKING:
     import ssl
+    from pathlib import Path
 
 _ORPHAN_DRAIN_SECONDS = 0.3
 # What the first cached answer does not need is loaded this long after requests are taken.
@@ -99,15 +97,16 @@ class ProxyProcess:
         self._admin_socket: Path | None = None
         self._outbound: Outbound | None = None
         self._starting: asyncio.Task[Server] | None = None
-        home.prepare(configuration.home)
-        self._snapshot = LmdbSnapshotReader(configuration.home / "snapshot")
+        folder = configuration.directory
+        home.prepare(folder)
+        self._snapshot = LmdbSnapshotReader(os.path.join(folder, "snapshot"))
         self._cache = LmdbExactStore.open(
-            configuration.home / "cache", max_bytes=configuration.cache_max_bytes, now_ms=_now_ms
+            os.path.join(folder, "cache"), max_bytes=configuration.cache_max_bytes, now_ms=_now_ms
         )
-        self._sealer = Sealer(home.master_secret(configuration.home, configuration.secret_key))
+        self._sealer = Sealer(home.master_secret(folder, configuration.secret_key))
         self._sealer.check(self._snapshot.secret("canary"), "the snapshot")
         self._journal = Journal.open(
-            configuration.home / "journal",
+            os.path.join(folder, "journal"),
             max_bytes=configuration.journal_max_bytes,
             policy=configuration.journal_full,
             region=configuration.region,
@@ -131,7 +130,7 @@ class ProxyProcess:
             flights={},
             make_outbound=self._make_outbound,
             dependencies=self._dependencies,
-            recorder_lag=lambda: recorder_lag(configuration.home / "journal"),
+            recorder_lag=self._recorder_lag,
         )
         self._app = ProxyApp(self._services)
         self._server = Server(self._app, self._services.limits, loop)
@@ -180,6 +179,7 @@ class ProxyProcess:
 
     async def _listen_admin(self) -> None:
         from watchllm.proxy.admin import AdminApp
+        from watchllm.stores.sockets import socket_folder
 
         address = self._configuration.admin_addr
         token = None if address is None else self._sealer.derive("admin-token").hex()
@@ -207,7 +207,14 @@ class ProxyProcess:
         self._simulator = await asyncio.shield(self._starting)
         return Origin("http", "127.0.0.1", self._simulator.port, trusted=True)
 
+    def _recorder_lag(self) -> float | None:
+        from watchllm.journal.status import recorder_lag
+
+        return recorder_lag(self._configuration.home / "journal")
+
     def _dependencies(self) -> dict[str, str]:
+        from watchllm.journal.status import journal_state, recorder_state
+
         version = self._services.tenants.version
         return {
             "snapshot": "ok" if version else "nothing was published yet; run `watchllm up` or `watchllm db upgrade`",

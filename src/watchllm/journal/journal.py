@@ -7,12 +7,14 @@ When there is no room, admission ends first (`refusal`), while the current segme
 way. What comes even then is kept in memory, within bounds, until there is room again.
 """
 
+from __future__ import annotations
+
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import msgspec
@@ -21,17 +23,23 @@ from watchllm.domain import ids
 from watchllm.domain.usage_event import OpenedCall, UsageEvent
 from watchllm.journal import series as files
 from watchllm.journal.records import ALIGNMENT, FRAME, MAX_PAYLOAD, OPENED, SETTLED, SegmentHeader, tag_of
-from watchllm.journal.segment import Segment, is_same, write_whole
+from watchllm.journal.segment import SealedSegments, Segment, is_same
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from watchllm.domain.paths import StrPath
 
 REFUSE, SERVE_UNMETERED = "refuse", "serve-unmetered"
 
 SEGMENT_BYTES = 8 << 20
 _SMALLEST_SEGMENT = 128 << 10
+# Its blocks are written before the first request is served; a second of full load fits in.
+_FIRST_SEGMENT = 1 << 20
 _RESERVED_PARTS = 8
 _TEND_SECONDS = 0.25
 _SYNC_SECONDS = 0.75
 _PATIENCE_SECONDS = 0.05
-_GRACE_SECONDS = 3.0
 _BACKLOG_BYTES = 4 << 20
 _SERIES = "jnl_"
 
@@ -51,7 +59,7 @@ class Journal:
 
     def __init__(
         self,
-        folder: Path,
+        folder: StrPath,
         *,
         max_bytes: int,
         policy: str = REFUSE,
@@ -60,7 +68,7 @@ class Journal:
         segment_bytes: int = 0,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        self.folder = folder
+        self._folder = os.fspath(folder)
         self.series = ids.new_id(_SERIES)
         self.unrecorded = 0
         self._max_bytes = max_bytes
@@ -75,7 +83,7 @@ class Journal:
         self._sequence = 0
         self._current: Segment | None = None
         self._next: Segment | None = None
-        self._done: list[Segment] = []
+        self._sealed = SealedSegments()
         self._limit = 0
         self._backlog: deque[tuple[int, bytes]] = deque()
         self._backlog_bytes = 0
@@ -90,7 +98,7 @@ class Journal:
     @classmethod
     def open(
         cls,
-        folder: Path,
+        folder: StrPath,
         *,
         max_bytes: int,
         policy: str = REFUSE,
@@ -98,7 +106,7 @@ class Journal:
         region: str = "local",
         segment_bytes: int = 0,
         now_ns: Callable[[], int] = time.time_ns,
-    ) -> "Journal":
+    ) -> Journal:
         """Begin a new series in `folder`. Never raises for what is wrong with the disk: see `state`, it is retried.
 
         `max_bytes` bounds all journals in the folder together; `policy` is REFUSE or SERVE_UNMETERED.
@@ -116,6 +124,12 @@ class Journal:
         journal._resume()
         journal._thread.start()
         return journal
+
+    @property
+    def folder(self) -> Path:
+        from pathlib import Path
+
+        return Path(self._folder)
 
     def opened(self, call: OpenedCall) -> None:
         """Record a call before it goes upstream."""
@@ -180,8 +194,7 @@ class Journal:
                 current.sync()
             finally:
                 current.close()
-        for segment in self._done:
-            os.close(segment.descriptor)
+        self._sealed.close()
         if self._lock_file >= 0:
             os.close(self._lock_file)
 
@@ -224,7 +237,7 @@ class Journal:
             self._attempted.clear()
             self._wake.set()
             if not self._attempted.wait(_PATIENCE_SECONDS) and self._next is None:
-                self._problem = f"the disk under {self.folder} is too slow for the traffic"
+                self._problem = f"the disk under {self._folder} is too slow for the traffic"
         with self._lock:
             if self._current is not full:
                 return  # The thread has gone on meanwhile.
@@ -244,14 +257,13 @@ class Journal:
         """Make the next segment the current one. The lock is held."""
         self._retire()
         self._current, self._next = following, None
-        self._limit = following.limit - self._segment_bytes // _RESERVED_PARTS
+        self._limit = following.limit - following.size // _RESERVED_PARTS
         self._judge()
 
     def _retire(self) -> None:
         """Nothing more goes into the current segment. The lock is held."""
         if self._current is not None:
-            self._current.seal()
-            self._done.append(self._current)
+            self._sealed.add(self._current)
             self._current = None
 
     def _resume(self) -> None:
@@ -287,7 +299,7 @@ class Journal:
             try:
                 self._tend()
             except OSError as error:
-                self._problem = f"the journal {self.folder} cannot be written: {error.strerror or error}"
+                self._problem = f"the journal {self._folder} cannot be written: {error.strerror or error}"
                 with self._lock:
                     self._judge()
 
@@ -306,8 +318,8 @@ class Journal:
                 self.sync()
                 self._sync_problem = None
             except OSError as error:
-                self._sync_problem = f"the journal {self.folder} cannot be synced: {error.strerror or error}"
-        self._release()
+                self._sync_problem = f"the journal {self._folder} cannot be synced: {error.strerror or error}"
+        self._sealed.release()
 
     def _prepare(self) -> None:
         """Have a next segment ready, or say in `_problem` why there is none."""
@@ -322,19 +334,20 @@ class Journal:
             if self._lock_file < 0:
                 self._lock_series()
             # Counted each time: other processes write here too, and the recorder removes.
-            used = files.folder_bytes(self.folder)
-            if used + self._segment_bytes > self._max_bytes:
+            used = files.folder_bytes(self._folder)
+            size = self._segment_bytes if self._sequence else min(self._segment_bytes, _FIRST_SEGMENT)
+            if used + size > self._max_bytes:
                 self._problem = (
-                    f"the journals in {self.folder} hold {used} bytes and may hold {self._max_bytes}; "
+                    f"the journals in {self._folder} hold {used} bytes and may hold {self._max_bytes}; "
                     "is `watchllm recorder` running?"
                 )
                 return
             header = SegmentHeader(
                 self.series, self._sequence + 1, os.getpid(), self._role, self._region, self._now_ns()
             )
-            made = Segment(self.folder, header, self._segment_bytes)
+            made = Segment(self._folder, header, size)
         except OSError as error:
-            self._problem = f"the journal {self.folder} cannot be written: {error.strerror or error}"
+            self._problem = f"the journal {self._folder} cannot be written: {error.strerror or error}"
             return
         with self._lock:
             self._next = made
@@ -342,7 +355,7 @@ class Journal:
             self._problem = None
 
     def _lock_series(self) -> None:
-        descriptor = files.make_lock(self.folder, self.series)
+        descriptor = files.make_lock(self._folder, self.series)
         if self._lock_file >= 0:
             os.close(self._lock_file)
         self._lock_file = descriptor
@@ -352,7 +365,7 @@ class Journal:
         current, following = self._current, self._next
         if (current is not None and not current.is_in_place) or (following is not None and not following.is_in_place):
             return False
-        return is_same(files.lock_path(self.folder, self.series), self._lock_file)
+        return is_same(files.lock_path(self._folder, self.series), self._lock_file)
 
     def _rescue(self) -> None:
         """The folder was removed or replaced: write what we still hold open anew, under the same names.
@@ -360,11 +373,7 @@ class Journal:
         The recorder knows by series, sequence and offset what of it it has applied already.
         """
         self._lock_series()
-        for segment in list(self._done):
-            if not segment.is_in_place:
-                write_whole(segment.path, segment.content())
-                os.close(segment.descriptor)
-                self._done.remove(segment)
+        self._sealed.rescue()
         with self._lock:
             old, self._next = self._next, None
             current = self._current
@@ -372,7 +381,7 @@ class Journal:
                 header = SegmentHeader(
                     self.series, current.sequence, os.getpid(), self._role, self._region, self._now_ns()
                 )
-                copy = Segment(self.folder, header, self._segment_bytes)
+                copy = Segment(self._folder, header, current.size)
                 copy.map[: current.position] = current.content()
                 copy.position = current.position
                 self._current = copy
@@ -383,21 +392,7 @@ class Journal:
             self._sequence -= 1
             old.close(keep=False)
 
-    def _release(self) -> None:
-        """Unmap what is sealed and synced; let go of what the recorder has removed."""
-        for segment in list(self._done):
-            if segment.synced == segment.position:
-                segment.unmap()
-            if segment.is_in_place:
-                continue
-            # By the recorder, or by somebody who is removing the whole folder right now: that shows in a moment.
-            segment.gone_since = segment.gone_since or time.monotonic()
-            if time.monotonic() - segment.gone_since > _GRACE_SECONDS:
-                segment.unmap()
-                os.close(segment.descriptor)
-                self._done.remove(segment)
-
     def _segments(self) -> list[Segment]:
         with self._lock:
             current = self._current
-            return [*self._done, current] if current is not None else list(self._done)
+            return [*self._sealed, current] if current is not None else list(self._sealed)

@@ -5,6 +5,7 @@ nothing and leaves nothing out; files are removed only after that transaction. A
 read to its end, and its calls that never settled are closed as `aborted`.
 """
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -184,7 +185,7 @@ class Recorder:
                 if later is None:
                     break
                 position = Position(later, FIRST_RECORD)
-            path = segment_path(self._folder, name, position.sequence)
+            path = Path(segment_path(self._folder, name, position.sequence))
             region = self._region(name, path)
             if region is None:
                 self._report_once(f"{path.name} was written by a newer version; it is left for that version's recorder")
@@ -338,7 +339,7 @@ def _size(folder: Path, name: str, sequences: list[int]) -> int:
     total = 0
     for sequence in sequences:
         try:
-            total += segment_path(folder, name, sequence).stat().st_size
+            total += os.stat(segment_path(folder, name, sequence)).st_size
         except FileNotFoundError:
             pass  # Removed a moment ago, as applied.
     return total

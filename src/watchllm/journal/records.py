@@ -13,12 +13,17 @@ would be mean: nothing here yet. The seal says that the segment is complete and 
 The payload is written before its frame's head: a reader, or whoever comes after a kill, sees whole records only.
 """
 
+from __future__ import annotations
+
 import os
 import struct
-from pathlib import Path
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import msgspec
+
+if TYPE_CHECKING:
+    from watchllm.domain.paths import StrPath
 
 MAGIC = b"WLLMJNL1"
 FIRST_RECORD = 256
@@ -102,9 +107,9 @@ def head_of(header: SegmentHeader) -> bytes:
     return head.ljust(FIRST_RECORD, b"\0")
 
 
-def read_header(path: Path) -> SegmentHeader | None:
+def read_header(path: StrPath) -> SegmentHeader | None:
     """A segment's header; None where it has none that can be read. Raises OSError."""
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         head = file.read(FIRST_RECORD)
     if head[: len(MAGIC)] != MAGIC:
         return None
@@ -117,7 +122,7 @@ def read_header(path: Path) -> SegmentHeader | None:
         return None
 
 
-def read_segment(path: Path, offset: int = FIRST_RECORD, *, limit: int = 1 << 30) -> Reading:
+def read_segment(path: StrPath, offset: int = FIRST_RECORD, *, limit: int = 1 << 30) -> Reading:
     """The records of a segment from `offset` on, up to the first one that ends after `limit` bytes. Raises OSError."""
     records: list[Record] = []
     offset = max(offset, FIRST_RECORD)
@@ -135,9 +140,10 @@ def read_segment(path: Path, offset: int = FIRST_RECORD, *, limit: int = 1 << 30
     return Reading(records, offset, sealed=False, torn=False)
 
 
-def next_frame(path: Path, offset: int) -> int | None:
+def next_frame(path: StrPath, offset: int) -> int | None:
     """Where, after the damage at `offset`, the next whole record or the seal is; None = nowhere. Raises OSError."""
-    data = path.read_bytes()
+    with open(path, "rb") as file:
+        data = file.read()
     position = offset + ALIGNMENT
     while position < len(data):
         head = data[position : position + ALIGNMENT]

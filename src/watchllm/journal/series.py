@@ -1,17 +1,25 @@
 """The journal's folder as a reader sees it: which series there are, which of them live, and what may be removed."""
 
+from __future__ import annotations
+
 import fcntl
 import os
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from watchllm.journal.segment import segment_path
+from watchllm.journal.segment import remove_file, segment_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from watchllm.domain.paths import StrPath
 
 _DRAFT_SECONDS = 60.0
 _DIGITS = 8
+_LOCK = ".lock"
 
 
-def scan(folder: Path) -> dict[str, list[int]]:
+def scan(folder: StrPath) -> dict[str, list[int]]:
     """The sequence numbers of each series' segments, ascending; a series without any, an empty list. Raises OSError."""
     found: dict[str, list[int]] = {}
     try:
@@ -33,25 +41,25 @@ def scan(folder: Path) -> dict[str, list[int]]:
     return found
 
 
-def make_lock(folder: Path, series: str) -> int:
+def make_lock(folder: StrPath, series: str) -> int:
     """Make the folder and the series' lock, held until the descriptor is closed. Raises OSError.
 
     The file appears under its name only when it is locked, so that nobody takes the series for dead.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
     path = lock_path(folder, series)
-    draft = path.with_suffix(".new-lock")
+    draft = path.removesuffix(_LOCK) + ".new-lock"
     descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        draft.rename(path)
+        os.rename(draft, path)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def folder_bytes(folder: Path) -> int:
+def folder_bytes(folder: StrPath) -> int:
     """The bytes of all segments in a folder. Raises OSError."""
     total = 0
     with os.scandir(folder) as entries:
@@ -64,17 +72,17 @@ def folder_bytes(folder: Path) -> int:
     return total
 
 
-def is_live(folder: Path, series: str) -> bool:
+def is_live(folder: StrPath, series: str) -> bool:
     """Whether the process that writes this series still runs: it holds the series' lock file. Raises OSError."""
     return is_locked(lock_path(folder, series))
 
 
-def lock_path(folder: Path, series: str) -> Path:
+def lock_path(folder: StrPath, series: str) -> str:
     """The file that a live series' writer holds locked."""
-    return folder / f"{series}.lock"
+    return os.path.join(folder, series + _LOCK)
 
 
-def is_locked(path: Path) -> bool:
+def is_locked(path: StrPath) -> bool:
     """Whether somebody holds a lock on this file. Raises OSError."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -90,16 +98,16 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def remove_segments(folder: Path, series: str, sequences: list[int]) -> None:
+def remove_segments(folder: StrPath, series: str, sequences: list[int]) -> None:
     """Remove these segments. Raises OSError."""
     for sequence in sequences:
-        segment_path(folder, series, sequence).unlink(missing_ok=True)
+        remove_file(segment_path(folder, series, sequence))
 
 
-def remove_series(folder: Path, series: str, sequences: list[int]) -> None:
+def remove_series(folder: StrPath, series: str, sequences: list[int]) -> None:
     """Remove a series whose process has ended; the lock last, so that half a removal is taken up again."""
     remove_segments(folder, series, sequences)
-    lock_path(folder, series).unlink(missing_ok=True)
+    remove_file(lock_path(folder, series))
 
 
 def remove_drafts(folder: Path) -> None:

@@ -4,9 +4,14 @@ What is made here is readable by its owner only. An existing folder is left as i
 choice (`watchllm doctor` warns of one that others can read).
 """
 
+from __future__ import annotations
+
 import os
 import stat
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from watchllm.domain.paths import StrPath
 
 SECRET_FILE = "secret.key"  # noqa: S105 (a file's name)
 
@@ -15,23 +20,23 @@ class HomeUnusable(Exception):
     """The folder or a file in it cannot be made, read or written; the message names it and says what to do."""
 
 
-def prepare(home: Path) -> None:
+def prepare(home: StrPath) -> None:
     """Make the folder, mode 0700, unless it exists. Raises HomeUnusable."""
     try:
-        home.parent.mkdir(parents=True, exist_ok=True)
-        home.mkdir(mode=0o700, exist_ok=True)
+        # Of the folders above only the missing ones are made, with the mode that the operator's umask gives.
+        os.makedirs(home, mode=0o700, exist_ok=True)
     except OSError as error:
         raise HomeUnusable(
             f"{home} cannot be made: {error.strerror}. Set WATCHLLM_HOME to a folder of yours."
         ) from None
 
 
-def is_private(path: Path) -> bool:
+def is_private(path: StrPath) -> bool:
     """Whether only the owner may read `path`."""
-    return not stat.S_IMODE(path.stat().st_mode) & 0o077
+    return not stat.S_IMODE(os.stat(path).st_mode) & 0o077
 
 
-def master_secret(home: Path, configured: str | None) -> str:
+def master_secret(home: StrPath, configured: str | None) -> str:
     """The configured secret, else the one in `home`, made at the first call.
 
     Two processes that start at once get the same one: the file appears under its name whole or not at all, and whoever
@@ -40,11 +45,12 @@ def master_secret(home: Path, configured: str | None) -> str:
     if configured is not None:
         return configured
     prepare(home)
-    path = home / SECRET_FILE
+    path = os.path.join(home, SECRET_FILE)
     try:
-        if not path.exists():
+        if not os.path.exists(path):
             _create(path)
-        text = path.read_text(encoding="ascii").strip()
+        with open(path, "rb") as file:
+            text = file.read().decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise HomeUnusable(f"{path} cannot be read or made: {error}") from None
     if len(text) < 32:
@@ -52,10 +58,11 @@ def master_secret(home: Path, configured: str | None) -> str:
     return text
 
 
-def _create(path: Path) -> None:
+def _create(path: str) -> None:
     import secrets
 
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    folder, name = os.path.split(path)
+    draft = os.path.join(folder, f".{name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
@@ -66,12 +73,12 @@ def _create(path: Path) -> None:
             os.link(draft, path)
         except FileExistsError:
             return
-        _sync_folder(path.parent)
+        _sync_folder(folder)
     finally:
-        draft.unlink()
+        os.unlink(draft)
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_folder(folder: str) -> None:
     # Without it a power loss could forget the name of a file whose secret already sealed something.
     descriptor = os.open(folder, os.O_RDONLY)
     try:

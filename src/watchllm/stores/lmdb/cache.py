@@ -5,24 +5,27 @@ that a thread commits in groups (writer.py says what survives what). Nothing is 
 sub-databases is described in cache_layout.py.
 """
 
+from __future__ import annotations
+
 import asyncio
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lmdb
 import msgspec
 
 from watchllm.cache.entry import CacheStats, Entry, InvalidationFilter
-from watchllm.stores.lmdb.audit import audit, repair
 from watchllm.stores.lmdb.cache_layout import ID_LENGTH, PROJECT_LENGTH, Invalidation, open_file
 from watchllm.stores.lmdb.cache_session import read_counts, read_invalidations, read_total
 from watchllm.stores.lmdb.invalidation import Purge
 from watchllm.stores.lmdb.pending import ENTRY_OVERHEAD, Write
 from watchllm.stores.lmdb.writer import MOST_TOUCHED, CacheWriter
+
+if TYPE_CHECKING:
+    from watchllm.domain.paths import StrPath
 
 MIN_BYTES = 1 << 20
 """Smallest bound that a store accepts."""
@@ -49,14 +52,14 @@ class LmdbExactStore:
     """
 
     @classmethod
-    def open(cls, path: Path, *, max_bytes: int, now_ms: Callable[[], int]) -> "LmdbExactStore":
+    def open(cls, path: StrPath, *, max_bytes: int, now_ms: Callable[[], int]) -> LmdbExactStore:
         """Open the cache in the folder `path`, made (0700, its files 0600) if it is missing. `now_ms`: the wall clock.
 
         Raises StoreBroken, whose message names the file and says what to do, and ValueError below MIN_BYTES.
         """
         return cls(path, max_bytes, now_ms, _PENDING_BYTES)
 
-    def __init__(self, path: Path, max_bytes: int, now_ms: Callable[[], int], pending_bytes: int) -> None:
+    def __init__(self, path: StrPath, max_bytes: int, now_ms: Callable[[], int], pending_bytes: int) -> None:
         if max_bytes < MIN_BYTES:
             raise ValueError(f"the cache needs at least {MIN_BYTES} bytes, not {max_bytes}")
         self._env, self._db, self.note = open_file(path, max_bytes)
@@ -206,6 +209,8 @@ class LmdbExactStore:
     def audit(self, *, mend: bool = False) -> list[str]:
         """What a recount of the whole file finds wrong (nothing, unless there is a bug or the disk is broken); with
         `mend` the counters are then set right. Walks all entries: not for the event loop. Raises lmdb.Error."""
+        from watchllm.stores.lmdb.audit import audit, repair
+
         with self._env.begin(write=mend) as txn:
             problems = audit(txn, self._db)
             if problems and mend:
@@ -276,7 +281,7 @@ def _checked_id(project: bytes, key: bytes) -> bytes:
     return project + key
 
 
-def _resolve(future: "asyncio.Future[int]", count: int, error: Exception | None) -> None:
+def _resolve(future: asyncio.Future[int], count: int, error: Exception | None) -> None:
     if future.done():
         return
     if error is None:

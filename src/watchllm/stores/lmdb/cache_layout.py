@@ -14,16 +14,20 @@ a clock they never go backwards, and all processes share them. Counters change i
 count. Bytes are an estimate of what an entry costs on disk, indexes included.
 """
 
+from __future__ import annotations
+
 import os
 import struct
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lmdb
 import msgspec
 
 from watchllm.cache.entry import InvalidationFilter
 from watchllm.stores.lmdb.environment import StoreBroken
+
+if TYPE_CHECKING:
+    from watchllm.domain.paths import StrPath
 
 FORMAT = 1
 ID_LENGTH = 48
@@ -75,7 +79,7 @@ class Meta(msgspec.Struct, frozen=True):
         return b"".join((fixed, kind, self.model.encode()))
 
     @classmethod
-    def unpack(cls, data: bytes) -> "Meta":
+    def unpack(cls, data: bytes) -> Meta:
         created, expires, written, used, cost, kind_length = META.unpack_from(data)
         kind_end = META.size + kind_length
         return cls(created, expires, written, used, cost, data[META.size : kind_end].decode(), data[kind_end:].decode())
@@ -113,16 +117,16 @@ def map_size_for(max_bytes: int) -> int:
     return 2 * max_bytes + _MAP_SLACK
 
 
-def open_file(folder: Path, max_bytes: int) -> tuple[lmdb.Environment, Databases, str | None]:
+def open_file(folder: StrPath, max_bytes: int) -> tuple[lmdb.Environment, Databases, str | None]:
     """Open or create the cache in `folder`: the environment, its handles, and a note where its content was dropped.
 
     Raises StoreBroken.
     """
-    path = folder / DATA_FILE
+    path = os.path.join(folder, DATA_FILE)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
         env = lmdb.open(
-            str(folder),
+            os.fspath(folder),
             map_size=map_size_for(max_bytes),
             mode=0o600,
             metasync=False,
@@ -146,7 +150,7 @@ def open_file(folder: Path, max_bytes: int) -> tuple[lmdb.Environment, Databases
     return env, databases, note
 
 
-def _open_databases(env: lmdb.Environment, path: Path) -> tuple[Databases, str | None]:
+def _open_databases(env: lmdb.Environment, path: str) -> tuple[Databases, str | None]:
     # Handles outlive only a write transaction. It changes nothing in a file that is in order, and syncs nothing then.
     with env.begin(write=True) as writer:
         found = _format_of(env, writer, path)
@@ -161,7 +165,7 @@ def _open_databases(env: lmdb.Environment, path: Path) -> tuple[Databases, str |
     return databases, note
 
 
-def _format_of(env: lmdb.Environment, txn: "lmdb.Transaction[bytes]", path: Path) -> int | None:
+def _format_of(env: lmdb.Environment, txn: lmdb.Transaction[bytes], path: str) -> int | None:
     """The file's format, None for an empty file. Raises StoreBroken for a file that is not a cache."""
     if txn.stat()["entries"] == 0:
         return None
@@ -174,7 +178,7 @@ def _format_of(env: lmdb.Environment, txn: "lmdb.Transaction[bytes]", path: Path
     return int(_U32.unpack(value)[0])
 
 
-def _check_length(env: lmdb.Environment, path: Path) -> None:
+def _check_length(env: lmdb.Environment, path: str) -> None:
     """Refuse a file that was cut: reading beyond the end of a mapped file kills the process (SIGBUS)."""
     expected = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
     if os.path.getsize(path) >= expected:
@@ -183,15 +187,15 @@ def _check_length(env: lmdb.Environment, path: Path) -> None:
     from lmdb.verify import VerifyError, verify
 
     try:
-        sound = not verify(str(path))  # type: ignore[no-untyped-call]
+        sound = not verify(path)  # type: ignore[no-untyped-call]
     except VerifyError:
         sound = False
     if not sound:
         raise StoreBroken(_advice(path, RuntimeError(f"it is shorter than its {expected} bytes")))
 
 
-def _advice(path: Path, error: Exception) -> str:
+def _advice(path: str, error: Exception) -> str:
     return (
         f"the cache {path} cannot be opened: {error}. If the folder's owner, permissions and disk are in order, stop "
-        f"every process that uses it and delete the folder {path.parent}: it holds nothing but cached answers"
+        f"every process that uses it and delete the folder {os.path.dirname(path)}: it holds nothing but cached answers"
     )

@@ -4,11 +4,16 @@ Open after a fork: a child can neither use an environment of its parent nor open
 inherited one (LMDB's locks belong to the process), so a parent that forks must not have it open.
 """
 
+from __future__ import annotations
+
 import os
 import threading
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lmdb
+
+if TYPE_CHECKING:
+    from watchllm.domain.paths import StrPath
 
 _GIB = 1 << 30
 _open: dict[str, tuple[lmdb.Environment, int]] = {}
@@ -20,12 +25,12 @@ class StoreBroken(Exception):
     """A store's files cannot be used; the message names the folder and says what to do."""
 
 
-def acquire(folder: Path, *, map_size: int = _GIB, max_readers: int = 1024) -> lmdb.Environment:
+def acquire(folder: StrPath, *, map_size: int = _GIB, max_readers: int = 1024) -> lmdb.Environment:
     """The environment in `folder`, made if absent (folder 0700, files 0600); release it as often as acquired.
 
     `map_size` in bytes bounds the file, which is sparse and grows with its content. Raises StoreBroken.
     """
-    name = str(folder.resolve())
+    name = os.path.realpath(folder)
     with _lock:
         environment, users = _open.get(name, (None, 0))
         if name in _inherited:
@@ -36,9 +41,9 @@ def acquire(folder: Path, *, map_size: int = _GIB, max_readers: int = 1024) -> l
     return environment
 
 
-def release(folder: Path) -> None:
+def release(folder: StrPath) -> None:
     """Close the environment when its last user in this process lets go."""
-    name = str(folder.resolve())
+    name = os.path.realpath(folder)
     with _lock:
         environment, users = _open.get(name, (None, 0))
         if environment is None:
@@ -61,13 +66,13 @@ def _disown() -> None:
 os.register_at_fork(after_in_child=_disown)
 
 
-def _open_new(folder: Path, map_size: int, max_readers: int) -> lmdb.Environment:
+def _open_new(folder: StrPath, map_size: int, max_readers: int) -> lmdb.Environment:
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(os.path.realpath(folder)), mode=0o700, exist_ok=True)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
         # A file that has grown beyond `map_size` keeps its size: LMDB takes the larger.
         return lmdb.open(
-            str(folder),
+            os.fspath(folder),
             map_size=map_size,
             mode=0o600,
             max_readers=max_readers,

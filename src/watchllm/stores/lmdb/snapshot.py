@@ -11,13 +11,18 @@ of their root in each transaction):
 Every read is a transaction of its own: it sees the newest commit and pins no old pages.
 """
 
-from pathlib import Path
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import lmdb
 import msgspec
 
 from watchllm.domain.snapshot import KeyRecord, PriceRow, ProjectRecord, Vendor
 from watchllm.stores.lmdb import environment
+
+if TYPE_CHECKING:
+    from watchllm.domain.paths import StrPath
 
 VERSION = b"#"
 KEY, PROJECT, VENDORS, PRICES, SECRET = b"k", b"p", b"v", b"$", b"s"
@@ -35,7 +40,7 @@ class LmdbSnapshotReader:
     Raises StoreBroken when the folder cannot be opened.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: StrPath) -> None:
         self._folder = folder
         self._environment = environment.acquire(folder)
         self._begin = self._environment.begin

@@ -384,3 +384,15 @@ def test_an_unpriced_call_has_no_cost_and_an_empty_one_no_tokens() -> None:
     closed = aborted([free])
     assert closed.usage is not None
     assert (closed.usage.input, closed.usage.estimated) == (0, True)
+
+
+def test_costs_too_large_to_be_summed_up_stop_nobodys_recording(tmp_path: Path) -> None:
+    journal = journal_in(tmp_path)
+    for _ in range(20):
+        journal.settled(event(cost=6 * 10**17))
+    journal.settled(event(project_id="prj_2", cost=7))
+    journal.close()
+    with usage_in(tmp_path) as usage:
+        usage.record()
+        assert len(usage.ids()) == 21
+        assert usage.query("SELECT cost_nanos FROM usage_hourly WHERE project_id = 'prj_2'") == [(7,)]

@@ -20,6 +20,7 @@ from watchllm.journal.recovery import aborted
 _KEEP_FINISHED_MS = 86_400_000
 _BUSY_MS = 500
 _IN_CHUNK = 500
+_LARGEST = (1 << 63) - 1
 
 
 def _insert(table: str, columns: Iterable[str]) -> str:
@@ -114,7 +115,10 @@ class SqliteUsageStore:
         rollup: rollups.Rollup = {}
         for event, _ in events:
             rollups.add(rollup, event)
-        connection.executemany(_ADD_ROLLUP, [(*key, *sums) for key, sums in rollup.items()])
+        # A sum that SQLite cannot hold would stop the recording of all projects, not only of the one whose provider
+        # told absurd numbers.
+        capped = [(*key, *(min(value, _LARGEST) for value in sums)) for key, sums in rollup.items()]
+        connection.executemany(_ADD_ROLLUP, capped)
 
     def _keep_open(self, connection: sqlite3.Connection, batch: Batch, ended: set[str]) -> None:
         """Most calls open and settle within a batch and are never written."""

@@ -166,6 +166,16 @@ def test_h11_as_a_client_over_one_connection(gateway: Gateway, sim: Sim, project
             peer.start_next_cycle()
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: 30000000", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("path", [CHAT, "/v1/embeddings", "/v1/cache/invalidate"])
+def test_nobody_unknown_takes_room_for_a_large_body(gateway: Gateway, path: str, framing: str) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer wrong\r\n{framing}\r\n\r\n"
+    with RawConnection(gateway.port) as connection:
+        connection.send(head.encode())
+        assert error_of(connection.response(b"POST")) == (401, "invalid_api_key")
+        assert connection.is_closed_by_peer()
+
+
 # --- TLS -------------------------------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 CLIENT_LEFT = 499
 """The status in the usage event of a request whose client left before the answer was complete."""
 
+# Bytes of a body that are kept before it is known who sends it.
+_KEPT_OF_ANYBODY = 64 * 1024
+
 Stage = Callable[[Services, Request], Coroutine[Any, Any, None]]
 
 
@@ -35,7 +38,13 @@ class ProxyApp:
         self._generation = {b"/v1" + endpoint.path.encode(): endpoint for endpoint in ENDPOINTS}
 
     def body_mode(self, exchange: Exchange) -> BodyMode:
-        return BodyMode.STREAM if self._is_passed_through(exchange) else BodyMode.BUFFER
+        if self._is_passed_through(exchange):
+            return BodyMode.STREAM
+        length = exchange.headers.get(b"content-length")
+        if (length is None or int(length) > _KEPT_OF_ANYBODY) and not self._is_known(exchange):
+            # Refused at its head: kept, a few such bodies would take the room for everybody's.
+            return BodyMode.STREAM
+        return BodyMode.BUFFER
 
     def on_request(self, exchange: Exchange) -> None:
         endpoint = self._generation.get(exchange.path)
@@ -96,6 +105,13 @@ class ProxyApp:
         if path in self._generation and exchange.method == b"POST":
             return False
         return path.startswith(b"/v1/") and path not in load_stages().own
+
+    def _is_known(self, exchange: Exchange) -> bool:
+        try:
+            self._services.tenants.authenticate(exchange.headers, self._services.now_ms() / 1e3)
+        except GatewayError:
+            return False
+        return True
 
     def _run(self, request: Request, stage: Coroutine[Any, Any, None]) -> None:
         going_on = eager.run(stage, self._services.loop, partial(self._failed, request))

@@ -95,6 +95,7 @@ class ProxyProcess:
         self._simulator: Server | None = None
         self._admin: Server | None = None
         self._admin_socket: Path | None = None
+        self._admin_problem: str | None = None
         self._outbound: Outbound | None = None
         self._starting: asyncio.Task[Server] | None = None
         folder = configuration.directory
@@ -163,7 +164,7 @@ class ProxyProcess:
 
     def _warm_up(self) -> None:
         """Start the operators' listener and load what calls upstream need."""
-        self._admin_task = self._loop.create_task(self._listen_admin())
+        self._admin_task = self._loop.create_task(self._open_admin())
         self._app.warm_up()
 
     def _make_outbound(self) -> Outbound:
@@ -176,6 +177,15 @@ class ProxyProcess:
         destinations = Destinations(self._sealer, self._start_simulator, allow_private=private)
         self._outbound = Outbound(pool, destinations)
         return self._outbound
+
+    async def _open_admin(self) -> None:
+        """Requests are served without operators, too: why they cannot reach this process is told by its health."""
+        try:
+            await self._listen_admin()
+        except (OSError, ValueError, home.HomeUnusable) as error:
+            from watchllm.proxy.health import DEGRADED
+
+            self._admin_problem = f"{DEGRADED}the operators' listener cannot be opened: {error}"
 
     async def _listen_admin(self) -> None:
         from watchllm.proxy.admin import AdminApp
@@ -216,12 +226,13 @@ class ProxyProcess:
         from watchllm.journal.status import journal_state, recorder_state
 
         version = self._services.tenants.version
-        return {
+        states = {
             "snapshot": "ok" if version else "nothing was published yet; run `watchllm up` or `watchllm db upgrade`",
             "cache": self._cache.health() or "ok",
             "journal": journal_state(self._journal),
             "recorder": recorder_state(self._configuration.home / "journal"),
         }
+        return states if self._admin_problem is None else states | {"admin": self._admin_problem}
 
 
 def server_limits(configuration: Configuration) -> ServerLimits:

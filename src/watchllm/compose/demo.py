@@ -22,22 +22,24 @@ _REQUESTS_A_SECOND = 12.0
 
 def run_demo(configuration: Configuration, *, console: bool) -> int:
     """Run until SIGTERM or SIGINT; the exit code. All it asks is answered by the simulated provider, at price 0."""
-    key = in_child(lambda: _demo_key(configuration))
     simulator = InstanceProvider(None, f"http://127.0.0.1:{configuration.sim_port}/v1")
     providers = configuration.instance_providers | {"sim": simulator}
     demo = msgspec.structs.replace(configuration, instance_providers=providers)
-    roles = (
-        Role("sim", lambda demo, parent, ready: _run(_simulate(demo.sim_port, parent, ready))),
-        Role("traffic", lambda demo, parent, ready: _run(_traffic(demo, key.decode(), parent, ready))),
-    )
+
+    def roles() -> list[Role]:
+        key = in_child(lambda: _demo_key(configuration)).decode()
+        return [
+            Role("sim", lambda demo, parent, ready: _run(_simulate(demo.sim_port, parent, ready))),
+            Role("traffic", lambda demo, parent, ready: _run(_traffic(demo, key, parent, ready))),
+        ]
+
     return run_up(demo, console=console, extra=roles)
 
 
 def _demo_key(configuration: Configuration) -> bytes:
     """A new key of the demo's own project; earlier ones, which nobody knows any more, are revoked."""
-    from watchllm.compose.control import bootstrap, open_control_plane
+    from watchllm.compose.control import open_control_plane
 
-    bootstrap(configuration)
     with open_control_plane(configuration, actor="demo") as plane:
         project = next((known for known in plane.projects() if known.name == PROJECT), None)
         if project is None:

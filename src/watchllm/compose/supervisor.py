@@ -7,6 +7,7 @@ other end only the supervisor has: when it dies, however it dies, they see the e
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -25,6 +26,12 @@ _RESTART_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0)
 _STEADY_SECONDS = 30.0
 _KILL_AFTER_DRAIN_SECONDS = 5.0
 _READ_SIZE = 65_536
+# What the first curl line asks, by the provider that answers it.
+_FIRST_MODELS = {
+    "openai": "gpt-4o-mini",
+    "groq": "groq/llama-3.1-8b-instant",
+    "openrouter": "openrouter/openai/gpt-4o-mini",
+}
 
 
 Run = Callable[[Configuration, int, Callable[[int], None]], int]
@@ -53,20 +60,35 @@ class StartFailed(Exception):
     """A role did not come up; the message says why."""
 
 
-def run_up(configuration: Configuration, *, console: bool, extra: tuple[Role, ...] = ()) -> int:
-    """Bring everything up and keep it up until SIGTERM or SIGINT; the exit code. `extra` roles start last."""
+def no_more() -> list[Role]:
+    return []
+
+
+def run_up(configuration: Configuration, *, console: bool, extra: Callable[[], list[Role]] = no_more) -> int:
+    """Bring everything up and keep it up until SIGTERM or SIGINT; the exit code.
+
+    `extra` is asked for more roles once the database is ready; they start last.
+    """
     import setproctitle
 
     setproctitle.setproctitle("watchllm up")
+    # A start runs without collections. From here on there are some; what is loaded by now is left out of them, and so
+    # stays shared with the children.
+    gc.freeze()
+    gc.enable()
     roles = [Role("proxy", _run_proxy)]
     if console:
         roles.append(Role("console", _run_console))
     roles.append(Role("recorder", _run_recorder))
-    supervisor = Supervisor([*roles, *extra], configuration)
+    supervisor = Supervisor(roles, configuration)
     try:
-        first_run = in_child(lambda: _bootstrap(configuration))
+        made = in_child(lambda: _bootstrap(configuration))
+        first_run = msgspec.json.decode(made) if made else None
+        if first_run is not None:
+            _show_once(first_run)
+        supervisor.roles += extra()
         supervisor.start_all()
-        _announce(configuration, supervisor, msgspec.json.decode(first_run) if first_run else None)
+        _announce(configuration, supervisor, first_run)
         supervisor.watch()
     except StartFailed as error:
         _tell(f"{error}")
@@ -126,9 +148,10 @@ class Supervisor:
     def _restart(self, role: Role, code: int) -> None:
         if self._stopping:
             return
-        lived = time.monotonic() - role.started
-        role.failures = 0 if lived > _STEADY_SECONDS else role.failures + 1
+        if time.monotonic() - role.started > _STEADY_SECONDS:
+            role.failures = 0
         pause = _RESTART_SECONDS[min(role.failures, len(_RESTART_SECONDS) - 1)]
+        role.failures += 1
         _tell(f"{role.name} ended with {code}; starting it again in {pause:g} s")
         end = time.monotonic() + pause
         while time.monotonic() < end and not self._stopping:
@@ -275,31 +298,36 @@ def _run_recorder(configuration: Configuration, parent: int, ready: Callable[[in
     return run_recorder(configuration, parent=parent, on_ready=ready)
 
 
+def _show_once(first_run: dict[str, str]) -> None:
+    """Tell what nobody can look up later, before anything can fail."""
+    _say(
+        "Shown once; keep it:",
+        f"  console sign-in  {first_run['email']}  {first_run['password']}",
+        f"  project key      {first_run['key']}",
+        "",
+    )
+
+
 def _announce(configuration: Configuration, supervisor: Supervisor, first_run: dict[str, str] | None) -> None:
-    """Say where everything is; on the first run also what is shown once."""
+    """Say where everything is, and on the first run how to try it."""
     ports = {role.name: role.port for role in supervisor.roles}
     scheme = "https" if configuration.tls_cert else "http"
     proxy = f"{scheme}://{_reachable(configuration.host)}:{ports['proxy']}"
-    lines = [f"proxy    {proxy}/v1"]
+    _say(f"proxy    {proxy}/v1")
     if "console" in ports:
-        lines.append(f"console  {scheme}://{_reachable(configuration.host)}:{ports['console']}")
+        _say(f"console  {scheme}://{_reachable(configuration.host)}:{ports['console']}")
     if first_run is not None:
-        model = {
-            "openai": "gpt-4o-mini",
-            "groq": "groq/llama-3.1-8b-instant",
-            "openrouter": "openrouter/openai/gpt-4o-mini",
-        }
-        lines += [
-            "",
-            "Shown once; keep it:",
-            f"  console sign-in  {first_run['email']}  {first_run['password']}",
-            f"  project key      {first_run['key']}",
+        model = _FIRST_MODELS.get(first_run["provider"], "sim/echo")
+        _say(
             "",
             "Try it, twice; the second answer comes from the cache (X-WatchLLM-Cache: HIT):",
             "",
-            _curl_line(proxy, first_run["key"], model.get(first_run["provider"], "sim/echo")),
+            _curl_line(proxy, first_run["key"], model),
             "",
-        ]
+        )
+
+
+def _say(*lines: str) -> None:
     sys.stdout.write("\n".join([*lines, ""]))
     sys.stdout.flush()
 

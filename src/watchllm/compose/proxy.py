@@ -166,6 +166,8 @@ class ProxyProcess:
         """Start the operators' listener and load what calls upstream need."""
         self._admin_task = self._loop.create_task(self._open_admin())
         self._app.warm_up()
+        if not any(provider.api_key for provider in self._configuration.instance_providers.values()):
+            import watchllm.sim.app  # noqa: F401  (who has no provider yet will ask the simulated one)
 
     def _make_outbound(self) -> Outbound:
         from watchllm.proxy.upstream import Destinations
@@ -226,9 +228,10 @@ class ProxyProcess:
         from watchllm.journal.status import journal_state, recorder_state
 
         version = self._services.tenants.version
+        unwell = self._cache.health()  # it goes on reading, and every request gets its answer
         states = {
             "snapshot": "ok" if version else "nothing was published yet; run `watchllm up` or `watchllm db upgrade`",
-            "cache": self._cache.health() or "ok",
+            "cache": "ok" if unwell is None else f"degraded: {unwell}",
             "journal": journal_state(self._journal),
             "recorder": recorder_state(self._configuration.home / "journal"),
         }

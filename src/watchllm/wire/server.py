@@ -20,6 +20,7 @@ __all__ = ["BodyMode", "Exchange", "Handler", "Server", "ServerLimits", "serve"]
 
 _SWEEP_SECONDS = 0.5
 _DRAIN_POLL_SECONDS = 0.02
+_BACKLOG = 4096
 
 
 class ServerLimits(msgspec.Struct, frozen=True):
@@ -72,9 +73,13 @@ class Server:
         self, host: str, port: int, *, reuse_port: bool = False, tls: ssl.SSLContext | None = None
     ) -> None:
         """Raises OSError where the address cannot be had."""
-        listener = await self.loop.create_server(
-            self._connect, host, port, reuse_port=reuse_port or None, ssl=tls, backlog=4096
-        )
+        given = _bound(host, port, reuse_port=reuse_port)
+        if given is not None:
+            listener = await self.loop.create_server(self._connect, sock=given, ssl=tls, backlog=_BACKLOG)
+        else:
+            listener = await self.loop.create_server(
+                self._connect, host, port, reuse_port=reuse_port or None, ssl=tls, backlog=_BACKLOG
+            )
         self._listeners.append(listener)
 
     async def listen_unix(self, sock: socket.socket) -> None:
@@ -146,6 +151,29 @@ class Server:
             connection.date_line = self.date_line
             connection.sweep(now)
         self._sweeper = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+
+def _bound(host: str, port: int, *, reuse_port: bool) -> socket.socket | None:
+    """A socket bound to an IPv4 address, None where `host` is anything else.
+
+    The loop would ask the resolver about an address too, in threads that it starts for that: a millisecond of a start.
+    Raises OSError.
+    """
+    try:
+        socket.inet_pton(socket.AF_INET, host)
+    except OSError:
+        return None
+    bound = socket.socket(socket.AF_INET)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise OSError(error.errno, f"{host}:{port}: {error.strerror}") from None
+    bound.setblocking(False)
+    return bound
 
 
 async def serve(

@@ -1,0 +1,44 @@
+"""`watchllm up` keeps its processes alive."""
+
+import os
+import signal
+from pathlib import Path
+
+from tests.support.product import Gateway, Installation
+from tests.support.waiting import wait_for
+
+
+def test_a_proxy_that_dies_is_replaced_at_once_and_one_that_dies_again_after_a_pause(
+    installation: Installation,
+) -> None:
+    gateway = installation.start_up("--no-console")
+    wait_for(lambda: f":{gateway.port}/v1" in gateway.process.log(), "all processes")
+    first = proxy_of(gateway)
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: proxy_of(gateway) not in (0, first) and answers(gateway), "the second proxy")
+    assert "proxy ended with -9; starting it again in 0 s" in gateway.process.log()
+    second = proxy_of(gateway)
+    os.kill(second, signal.SIGKILL)
+    wait_for(lambda: proxy_of(gateway) not in (0, second) and answers(gateway), "the third proxy")
+    assert "proxy ended with -9; starting it again in 0.5 s" in gateway.process.log()
+
+
+def proxy_of(gateway: Gateway) -> int:
+    """The process id of the proxy under `watchllm up`; 0 while there is none."""
+    sockets = [path for path in (gateway.installation.home / "run").glob("proxy-*.sock") if is_running(path)]
+    return int(sockets[0].stem.removeprefix("proxy-")) if sockets else 0
+
+
+def is_running(socket: Path) -> bool:
+    try:
+        command = Path(f"/proc/{socket.stem.removeprefix('proxy-')}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False
+    return b"watchllm proxy" in command
+
+
+def answers(gateway: Gateway) -> bool:
+    try:
+        return gateway.get("/health").status == 200
+    except OSError:
+        return False

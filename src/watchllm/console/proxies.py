@@ -13,14 +13,17 @@ from pathlib import Path
 
 import msgspec
 
-OK, DEGRADED, STARTING, SILENT = "ok", "degraded", "starting", "not answering"
+OK, DEGRADED, NOT_READY, STARTING, SILENT = "ok", "degraded", "not ready", "starting", "not answering"
+# How a proxy begins the state of a dependency without which it answers requests as ever (see /health/ready).
+_ONLY_DEGRADED = "degraded: "
 _TIMEOUT_SECONDS = 1.0
 _MOST_BYTES = 1 << 20
 _MOST_PROXIES = 64
 
 
 class ProxyState(msgspec.Struct, frozen=True, kw_only=True):
-    """One proxy as it described itself. `state` is ok, degraded, starting or not answering; `detail` says why.
+    """One proxy as it described itself. `state` is ok, degraded (something is for the operator,
+    requests are answered), not ready, starting or not answering; `detail` says why.
 
     `requests` since that proxy started, by cache state; amounts in USD.
     """
@@ -37,7 +40,7 @@ class ProxyState(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def answers(self) -> bool:
-        return self.state in (OK, DEGRADED)
+        return self.state in (OK, DEGRADED, NOT_READY)
 
 
 class Connect(msgspec.Struct, frozen=True):
@@ -96,11 +99,12 @@ def read_proxy(connect: Connect) -> ProxyState | None:
         return ProxyState(name=connect.name, state=STARTING)
     except (OSError, HTTPException, msgspec.DecodeError, ValueError) as error:
         return ProxyState(name=connect.name, state=SILENT, detail=str(error) or type(error).__name__)
-    wrong = [f"{name}: {state}" for name, state in sorted(status.dependencies.items()) if state != "ok"]
+    wrong = {name: state for name, state in sorted(status.dependencies.items()) if state != "ok"}
+    ready = all(state.startswith(_ONLY_DEGRADED) for state in wrong.values())
     return ProxyState(
         name=f"pid {status.pid}",
-        state=DEGRADED if wrong else OK,
-        detail="; ".join(wrong),
+        state=NOT_READY if not ready else DEGRADED if wrong else OK,
+        detail="; ".join(f"{name}: {state.removeprefix(_ONLY_DEGRADED)}" for name, state in wrong.items()),
         snapshot_version=status.snapshot_version,
         connections=status.connections,
         requests=counted.requests,

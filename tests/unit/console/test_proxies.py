@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from watchllm.console import proxies
-from watchllm.console.proxies import DEGRADED, OK, SILENT, STARTING, ProxyState, ProxyStates, read_metrics
+from watchllm.console.proxies import DEGRADED, NOT_READY, OK, SILENT, STARTING, ProxyState, ProxyStates, read_metrics
 
 METRICS = """# TYPE watchllm_requests_total counter
 watchllm_requests_total{endpoint="chat",cache="HIT",status="200"} 5
@@ -82,10 +82,24 @@ def test_a_running_proxy_says_what_it_has_done(folder: Path) -> None:
     assert (state.saved_usd, state.cost_usd, state.unauthenticated) == (0.25, 1.5, 3)
 
 
-def test_one_that_lacks_something_says_what(folder: Path) -> None:
-    with answering(listen(folder, 7), STATUS.replace(b'"ok"', b'"the disk is full"')):
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (b"the disk is full", NOT_READY),
+        (b"degraded: the disk is full", DEGRADED),
+    ],
+)
+def test_one_that_lacks_something_says_what(folder: Path, said: bytes, shown: str) -> None:
+    with answering(listen(folder, 7), STATUS.replace(b'"ok"', b'"' + said + b'"')):
         [state] = read(folder)
-    assert (state.state, state.detail, state.answers) == (DEGRADED, "cache: the disk is full", True)
+    assert (state.state, state.detail, state.answers) == (shown, "cache: the disk is full", True)
+
+
+def test_what_only_degrades_does_not_hide_what_has_failed(folder: Path) -> None:
+    both = STATUS.replace(b'"ok"', b'"broken", "recorder": "degraded: late"')
+    with answering(listen(folder, 7), both):
+        [state] = read(folder)
+    assert (state.state, state.detail) == (NOT_READY, "cache: broken; recorder: late")
 
 
 def test_one_that_says_nothing_is_reported_and_holds_up_nobody(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import uvloop
 
 from watchllm.configuration import Configuration
 from watchllm.domain import ids
+from watchllm.domain.errors import ProviderFailed
 from watchllm.domain.sealing import Sealer
 from watchllm.journal.journal import Journal
 from watchllm.proxy.app import ProxyApp
@@ -216,7 +217,12 @@ class ProxyProcess:
 
         if self._starting is None:
             self._starting = self._loop.create_task(serve(SimApp(SimOptions(record=0)), host="127.0.0.1", port=0))
-        self._simulator = await asyncio.shield(self._starting)
+        try:
+            self._simulator = await asyncio.shield(self._starting)
+        except OSError:
+            self._starting = None  # the next call tries again
+            problem = "The built-in simulator cannot listen; try again."
+            raise ProviderFailed(problem, code="provider_unreachable") from None
         return Origin("http", "127.0.0.1", self._simulator.port, trusted=True)
 
     def _recorder_lag(self) -> float | None:

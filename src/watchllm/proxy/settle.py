@@ -133,7 +133,7 @@ class Settlement:
         request.settled = True
         principal = request.principal
         if principal is None:
-            self.counters.unauthenticated += 1
+            self.counters.unauthenticated += status == 401
             return
         now = perf_counter()
         head_sent = request.head_sent or now

@@ -77,7 +77,7 @@ class SimApp:
         self._start_over()
 
     def _start_over(self) -> None:
-        self._random = random.Random(self._options.seed)  # noqa: S311  which calls fail: must be repeatable
+        self._random = random.Random(self._options.seed)
         self._failed: dict[str, int] = {}
 
     # --- the wire's side --------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ _SEED_IGNORES = frozenset(
     }
 )  # fmt: skip
 _ID_ALPHABET = string.ascii_letters + string.digits
-_random = random.Random()  # noqa: S311  ids need uniqueness, not secrecy
+_random = random.Random()
 
 
 def chat_completion(request: Request) -> Answer:

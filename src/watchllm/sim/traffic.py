@@ -126,7 +126,7 @@ async def run_traffic(
     if not 0 < rate <= MAX_RATE:
         raise ValueError(f"rate must be above 0 and at most {MAX_RATE:g} requests a second")
     sender = _Sender(base_url, key, pool or ClientPool(max_connections=_MAX_UNDER_WAY))
-    rng = random.Random(seed)  # noqa: S311  a demo's mixture: must be repeatable
+    rng = random.Random(seed)
     loop = asyncio.get_running_loop()
     end = loop.time() + duration if duration is not None else float("inf")
     tasks: set[asyncio.Task[None]] = set()

@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from watchllm.domain.errors import BadRequest, GatewayError, Unavailable, WireRefusal
+from watchllm.domain.errors import GatewayError, Unavailable
 from watchllm.wire.exchange import BodyMode, Exchange
+from watchllm.wire.pacing import LOWEST_RATE, NO_DEADLINE, PacedConnection
+from watchllm.wire.refusals import (
+    body_too_large,
+    head_refusal,
+    head_size,
+    head_too_large,
+    memory_full,
+    refusal_of,
+    too_slow,
+)
 from watchllm.wire.status import CONTINUE, status_line
 
 if TYPE_CHECKING:
@@ -18,54 +28,31 @@ if TYPE_CHECKING:
 
 # What a client may send ahead (pipelined) while an earlier request of its is under way, before we stop reading.
 _READ_AHEAD_BYTES = 65_536
-# After an early refusal the client may still be sending; closing at once would reset the connection under the answer.
-_LINGER_SECONDS = 2.0
-# Bytes a second, averaged over a request's body, and of an answer over each `write_timeout`.
-_LOWEST_BODY_RATE = 1024
-_NO_DEADLINE = float("inf")
 
 
-class ServerConnection(asyncio.Protocol):
-    """Parser callbacks and transport callbacks of one connection.
-
-    `deadline` (loop time) is looked at by the server's sweep, not by a timer a request: within a head it is the end of
-    `header_timeout`, within a body it moves with the bytes received, idle it is the end of keep-alive, and while the
-    client does not read what we write it is the end of `write_timeout`, which begins anew while it does read on.
-    """
+class ServerConnection(PacedConnection):
+    """Parser callbacks and transport callbacks of one connection."""
 
     __slots__ = (
         "_active",
         "_body",
         "_body_began",
         "_body_bytes",
-        "_closing",
         "_continue_due",
-        "_discarding",
         "_fed",
         "_head_bytes",
         "_next_headers",
         "_parser",
-        "_reading",
         "_receiving",
         "_refusal",
-        "_server",
-        "_transport",
-        "_unsent",
         "_url",
         "_waiting",
         "_waiting_bytes",
-        "connected",
-        "date_line",
-        "deadline",
-        "draining",
-        "peer",
-        "writable",
     )
 
     def __init__(self, server: Server) -> None:
-        self._server = server
+        super().__init__(server)
         self._parser = httptools.HttpRequestParser(self)
-        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._url = b""
         self._next_headers: dict[bytes, bytes] = {}
         self._receiving: Exchange | None = None  # its head is complete, its body is not
@@ -78,17 +65,7 @@ class ServerConnection(asyncio.Protocol):
         self._continue_due = False
         self._head_bytes = 0
         self._fed = 0
-        self._unsent = 0  # when `write_timeout` began
         self._refusal: GatewayError | None = None
-        self._closing = False
-        self._discarding = False
-        self._reading = True
-        self.connected = False
-        self.writable = True
-        self.draining = False
-        self.date_line = server.date_line
-        self.deadline = _NO_DEADLINE
-        self.peer = ""
 
     # --- transport ---------------------------------------------------------------------------------------------------
 
@@ -103,7 +80,7 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connected = False
-        self.deadline = _NO_DEADLINE
+        self.deadline = NO_DEADLINE
         self._server.forget(self)
         self._closing = True
         left = [exchange for exchange in (self._active, self._receiving, *self._waiting) if exchange is not None]
@@ -134,14 +111,14 @@ class ServerConnection(asyncio.Protocol):
             return
         except httptools.HttpParserError as error:
             if not self._closing:
-                self._refuse_in_turn(_refusal_of(error), self._receiving)
+                self._refuse_in_turn(refusal_of(error), self._receiving)
             return
         if self._refusal is not None:
             return
         if self._receiving is not None and self._reading:
             self._move_body_deadline()
         if self._head_bytes > self._server.limits.max_head_bytes:  # of a head, of trailers or between chunks
-            self._refuse_in_turn(_head_too_large(), self._receiving)
+            self._refuse_in_turn(head_too_large(), self._receiving)
         elif self._waiting and self._waiting_bytes > _READ_AHEAD_BYTES:
             self._pause_reading()
 
@@ -155,7 +132,7 @@ class ServerConnection(asyncio.Protocol):
         if active is None:
             self._turn_to_next()
             return
-        self.deadline = _NO_DEADLINE
+        self.deadline = NO_DEADLINE
         if active.on_writable is not None:
             active.on_writable()
 
@@ -189,7 +166,11 @@ class ServerConnection(asyncio.Protocol):
         version = self._parser.get_http_version()
         exchange.http_1_0 = version == "1.0"
         exchange.keep_alive = self._parser.should_keep_alive() and b"upgrade" not in headers
-        refusal = self._head_refusal(exchange, version)
+        limits = self._server.limits
+        if self._fed > limits.max_head_bytes and head_size(self._url, headers) > limits.max_head_bytes:
+            refusal: GatewayError | None = head_too_large()
+        else:
+            refusal = head_refusal(exchange, version, limits.max_upload_bytes, draining=self.draining)
         if refusal is not None:
             self._refuse_in_turn(refusal, exchange)
             return
@@ -205,12 +186,12 @@ class ServerConnection(asyncio.Protocol):
         self._body_bytes += len(data)
         self._head_bytes = 0
         if self._body_bytes > self._server.limits.max_body(exchange.streaming_body):
-            self._refuse_in_turn(_body_too_large(self._server.limits.max_body(exchange.streaming_body)), exchange)
+            self._refuse_in_turn(body_too_large(self._server.limits.max_body(exchange.streaming_body)), exchange)
         elif exchange.streaming_body:
             if exchange.on_data is not None and not exchange.finished:
                 exchange.on_data(data)
         elif not self.hold(exchange, len(data)):
-            self._refuse_in_turn(_memory_full(), exchange)
+            self._refuse_in_turn(memory_full(), exchange)
         else:
             self._body.append(data)
 
@@ -222,7 +203,7 @@ class ServerConnection(asyncio.Protocol):
             return
         exchange.body_complete = True
         if exchange.streaming_body:
-            self.deadline = _NO_DEADLINE
+            self.deadline = NO_DEADLINE
             self._resume_reading()  # whoever paused it did so for this body's sake
             if exchange.finished:
                 self._turn_to_next()
@@ -242,10 +223,6 @@ class ServerConnection(asyncio.Protocol):
 
     # --- for exchanges -----------------------------------------------------------------------------------------------
 
-    def write(self, data: bytes) -> None:
-        if self.connected:
-            self._transport.write(data)
-
     def exchange_finished(self, exchange: Exchange) -> None:
         """The answer was handed to the transport: go on with the next request, or end the connection."""
         self._release(exchange)
@@ -258,21 +235,10 @@ class ServerConnection(asyncio.Protocol):
         elif exchange is self._active:
             self._turn_to_next()
 
-    def abort(self) -> None:
-        self._closing = True
-        if self.connected:
-            self._transport.abort()
-
-    def hold(self, exchange: Exchange, size: int) -> bool:
-        if not self._server.hold(size):
-            return False
-        exchange.held += size
-        return True
-
     def pause_body(self) -> None:
         if self._receiving is None or self._receiving is not self._active:
             return  # all of it is here
-        self.deadline = _NO_DEADLINE
+        self.deadline = NO_DEADLINE
         self._pause_reading()
 
     def resume_body(self) -> None:
@@ -291,13 +257,9 @@ class ServerConnection(asyncio.Protocol):
         elif self._closing or not self.writable or self._is_idle():
             self.abort()
         elif self._receiving is not None:
-            self._refuse_in_turn(_too_slow("body"), self._receiving)
+            self._refuse_in_turn(too_slow("body"), self._receiving)
         else:
-            self._refuse_in_turn(_too_slow("head"))
-
-    def drain(self) -> None:
-        """From now on answers end the connection, and requests that come get 503."""
-        self.draining = True
+            self._refuse_in_turn(too_slow("head"))
 
     @property
     def busy(self) -> bool:
@@ -308,41 +270,7 @@ class ServerConnection(asyncio.Protocol):
     def has_waiting(self) -> bool:
         return bool(self._waiting)
 
-    def close_idle(self) -> None:
-        """End the connection once what was written is sent."""
-        self._closing = True
-        self._await_reading()
-        if self.connected:
-            self._transport.close()
-
     # --- details -----------------------------------------------------------------------------------------------------
-
-    def _head_refusal(self, exchange: Exchange, version: str) -> GatewayError | None:
-        limits = self._server.limits
-        headers = exchange.headers
-        if self._fed > limits.max_head_bytes and _head_size(self._url, headers) > limits.max_head_bytes:
-            return _head_too_large()
-        if version not in ("1.1", "1.0"):
-            return WireRefusal("Use HTTP/1.1.", status=505, code="http_version_not_supported")
-        host = headers.get(b"host")
-        if host is None:
-            if version == "1.1":
-                return BadRequest("The Host header is missing.")
-        elif b"," in host:
-            return BadRequest("There is more than one Host header.")
-        if exchange.path[:1] != b"/":
-            return BadRequest("The request target must be a path that begins with /.")
-        expect = headers.get(b"expect")
-        if expect is not None and expect.lower() != b"100-continue":
-            return WireRefusal("Only Expect: 100-continue is known.", status=417, code="expectation_failed")
-        length = headers.get(b"content-length")
-        if length is not None and int(length) > limits.max_upload_bytes:
-            return _body_too_large(limits.max_upload_bytes)
-        if self.draining:
-            return Unavailable(
-                "This proxy is shutting down; send the request again.", code="shutting_down", retry_after=1
-            )
-        return None
 
     def _begin_body(self, exchange: Exchange) -> None:
         self._body_bytes = 0
@@ -351,7 +279,7 @@ class ServerConnection(asyncio.Protocol):
         streaming = mode is BodyMode.STREAM
         length = exchange.headers.get(b"content-length")
         if length is not None and int(length) > self._server.limits.max_body(streaming):
-            self._refuse_in_turn(_body_too_large(self._server.limits.max_body(streaming)), exchange)
+            self._refuse_in_turn(body_too_large(self._server.limits.max_body(streaming)), exchange)
             return
         if b"expect" in exchange.headers and not exchange.http_1_0 and length != b"0":
             self._continue_due = True
@@ -364,7 +292,7 @@ class ServerConnection(asyncio.Protocol):
         self._active = exchange
         exchange.began = perf_counter()
         if exchange.body_complete:
-            self.deadline = _NO_DEADLINE
+            self.deadline = NO_DEADLINE
         self._server.handler.on_request(exchange)
 
     def _turn_to_next(self) -> None:
@@ -422,18 +350,6 @@ class ServerConnection(asyncio.Protocol):
         self.write(b"%b%b%b\r\n%b" % (status_line(error.status), self._server.date_line, head, body))
         self._end_with_linger()
 
-    def _end_with_linger(self) -> None:
-        """Send FIN, then read and drop what the client still sends, for a while."""
-        self._closing = self._discarding = True
-        self._resume_reading()
-        self.deadline = self._server.now() + _LINGER_SECONDS
-        if not self.connected:
-            return
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
-            self._transport.close()
-
     def _continue(self) -> None:
         """Ask for the body of a request that waits to be asked, unless an earlier answer is still being written."""
         if self._continue_due and self._active is None:
@@ -443,60 +359,9 @@ class ServerConnection(asyncio.Protocol):
     def _is_idle(self) -> bool:
         return self._active is None and self._receiving is None and self._head_bytes == 0 and not self._waiting
 
-    def _await_reading(self) -> None:
-        """From now on the client has `write_timeout` to take what is written."""
-        self.deadline = self._server.now() + self._server.limits.write_timeout
-        self._unsent = self._transport.get_write_buffer_size() if self.connected else 0
-
-    def _is_read_on(self) -> bool:
-        """Whether the client has taken enough of a long answer since `write_timeout` began to be given more time."""
-        taken = self._unsent - self._transport.get_write_buffer_size()
-        return taken >= max(_LOWEST_BODY_RATE * self._server.limits.write_timeout, 1)
-
     def _move_body_deadline(self) -> None:
         """A body has to keep coming and to reach a lowest average rate, so that dripping holds nothing for long."""
         if self.writable and (self._active is None or self._active is self._receiving):
             grace = self._server.limits.body_grace
-            latest = self._body_began + grace + self._body_bytes / _LOWEST_BODY_RATE
+            latest = self._body_began + grace + self._body_bytes / LOWEST_RATE
             self.deadline = min(latest, self._server.now() + grace)
-
-    def _release(self, exchange: Exchange) -> None:
-        if exchange.held:
-            self._server.release(exchange.held)
-            exchange.held = 0
-
-    def _pause_reading(self) -> None:
-        if self._reading and self.connected:
-            self._reading = False
-            self._transport.pause_reading()
-
-    def _resume_reading(self) -> None:
-        if not self._reading and self.connected:
-            self._reading = True
-            self._transport.resume_reading()
-
-
-def _head_size(url: bytes, headers: dict[bytes, bytes]) -> int:
-    return len(url) + sum(len(name) + len(value) + 4 for name, value in headers.items())
-
-
-def _head_too_large() -> GatewayError:
-    return WireRefusal("The request's header lines are too long.", status=431, code="request_header_fields_too_large")
-
-
-def _body_too_large(limit: int) -> GatewayError:
-    return WireRefusal(f"The request's body is too large; the limit is {limit} bytes.")
-
-
-def _memory_full() -> GatewayError:
-    return Unavailable("Too many request bytes are in flight; try again in a moment.", retry_after=1)
-
-
-def _refusal_of(error: httptools.HttpParserError) -> GatewayError:
-    if isinstance(error, httptools.HttpParserInvalidMethodError):
-        return WireRefusal("This HTTP method is not known here.", status=405, code="method_not_allowed")
-    return BadRequest(f"The request is not valid HTTP/1.1: {error}.")
-
-
-def _too_slow(part: str) -> GatewayError:
-    return WireRefusal(f"The request's {part} took too long to arrive.", status=408, code="request_timeout")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from watchllm.domain.errors import BadRequest, GatewayError, Unavailable, WireRefusal
-from watchllm.wire.decoding import decoder_for
-from watchllm.wire.exchange import Exchange
-from watchllm.wire.types import BadMessage
+
+if TYPE_CHECKING:
+    from watchllm.wire.exchange import Exchange
 
 _JSON_TYPES = (b"application/json", b"text/json")
 
@@ -36,6 +38,10 @@ def decoded(exchange: Exchange, coding: bytes, max_bytes: int) -> bytes:
     name = coding.strip().lower()
     if name in (b"", b"identity"):
         return exchange.body
+    # Few requests have a coding, and the first cached answer need not wait for this.
+    from watchllm.wire.decoding import decoder_for
+    from watchllm.wire.types import BadMessage
+
     decoder = decoder_for(name)
     if decoder is None:
         raise _unsupported("Send the body with Content-Encoding gzip, deflate, br, zstd or none.")

@@ -74,7 +74,7 @@ def test_an_answer_that_never_ends_is_bounded_over_all(loop_factory: LoopFactory
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"{}")
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        while not reader.at_eof():
+        while not (reader.at_eof() or writer.is_closing()):
             writer.write(b".")
             await writer.drain()
             await asyncio.sleep(0.01)

@@ -82,6 +82,10 @@ def test_only_if_cached_never_calls_upstream(gateway: Gateway, sim: Sim, project
         ("X-WatchLLM-Cache-TTL", "-2"),
         ("X-WatchLLM-Cache-TTL", "9" * 50),
         ("X-WatchLLM-Cache-Scope", "world"),
+        ("X-WatchLLM-Cache-Threshold", "0.49"),
+        ("X-WatchLLM-Cache-Threshold", "1.01"),
+        ("X-WatchLLM-Cache-Threshold", "nan"),
+        ("X-WatchLLM-Cache-Threshold", "high"),
         ("X-WatchLLM-Timeout", "0"),
         ("X-WatchLLM-Timeout", "nan"),
         ("X-WatchLLM-Timeout", "inf"),
@@ -198,7 +202,7 @@ def test_requests_that_depend_on_state_at_the_provider_bypass(
     ("settings", "seen"),
     [
         ({"cache": "off"}, ["BYPASS", "BYPASS"]),
-        ({"cache_ttl": "0"}, ["MISS", "MISS"]),
+        ({"cache_ttl": "0"}, ["BYPASS", "BYPASS"]),
         ({"cache_ttl": "-1"}, ["MISS", "HIT"]),
         ({"cache_scope": "user"}, ["BYPASS", "BYPASS"]),
     ],
@@ -223,6 +227,20 @@ def test_a_request_cannot_be_looser_than_its_project(
     project = gateway.installation.project("strict", settings=settings)
     assert "HIT" not in twice(gateway, project.key, headers, headers)
     assert sim.calls() == 2
+
+
+def test_what_was_stored_before_a_project_said_never_does_not_answer_any_more(gateway: Gateway, sim: Sim) -> None:
+    project = gateway.installation.project("never")
+    assert twice(gateway, project.key, {}, {}) == ["MISS", "HIT"]
+    gateway.installation.run("project", "set", project.id, "cache_ttl=0")
+    assert twice(gateway, project.key, {}, {}) == ["BYPASS", "BYPASS"]
+    assert twice(gateway, project.key, {"X-WatchLLM-Cache": "exact"}, {}) == ["BYPASS", "BYPASS"]
+
+
+@pytest.mark.parametrize("threshold", ["0.50", "0.9", "1.00"])
+def test_exact_answers_satisfy_every_threshold(gateway: Gateway, sim: Sim, project: Project, threshold: str) -> None:
+    headers = {"X-WatchLLM-Cache-Threshold": threshold}
+    assert twice(gateway, project.key, headers, headers) == ["MISS", "HIT"]
 
 
 def test_scope_user_keeps_users_apart(gateway: Gateway, sim: Sim) -> None:

@@ -184,7 +184,51 @@ def test_stateful_paths_need_a_provider_key_of_ones_own(
 ) -> None:
     answer = ask(gateway, project.key, path, method, {} if method == "POST" else None)
     assert error_of(answer) == (403, "own_provider_key_required")
+    assert path in answer.json()["error"]["message"]
     assert sim.calls() == 0
+
+
+@pytest.mark.parametrize(("method", "path"), [*_STATEFUL, ("GET", "/v1/nope")])
+def test_test_keys_share_the_simulated_provider_and_see_no_objects_there(
+    open_gateway: Gateway, sim: Sim, owner: Project, method: str, path: str
+) -> None:
+    for id_ in (owner.id, open_gateway.installation.project("without a provider key").id):
+        key = open_gateway.installation.key(id_, test=True)
+        answer = ask(open_gateway, key, path, method, {} if method == "POST" else None)
+        assert error_of(answer) == (403, "own_provider_key_required")
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/responses", "/v1/feedback"])
+def test_what_this_version_does_not_serve_yet_never_passes(
+    open_gateway: Gateway, sim: Sim, owner: Project, path: str
+) -> None:
+    answer = ask(open_gateway, owner.key, path, "POST", {"model": "gpt-4o", "input": "Hi"})
+    assert error_of(answer) == (404, "not_found")
+    assert "not in this version yet" in answer.json()["error"]["message"]
+    assert sim.calls() == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", "/v1/embeddings", "POST"), ("DELETE", "/v1/completions", "POST"),
+        ("PUT", "/v1/chat/completions", "GET, HEAD, POST"), ("POST", "/v1/models", "GET, HEAD"),
+        ("GET", "/v1/cache/invalidate", "POST"),
+    ],
+)  # fmt: skip
+def test_a_wrong_method_on_a_path_of_our_own(
+    open_gateway: Gateway, sim: Sim, owner: Project, method: str, path: str, allow: str
+) -> None:
+    answer = ask(open_gateway, owner.key, path, method)
+    assert error_of(answer) == (405, "method_not_allowed")
+    assert answer.header("Allow") == allow
+    assert sim.calls() == 0
+
+
+def test_a_slash_at_the_end_is_named(gateway: Gateway, sim: Sim, project: Project) -> None:
+    answer = gateway.post("/v1/chat/completions/", project.key, {"model": "gpt-4o", "messages": []})
+    assert error_of(answer) == (400, "invalid_request")
+    assert "slash at the end of the path /v1/chat/completions/" in answer.json()["error"]["message"]
 
 
 def test_with_a_key_of_ones_own_they_pass(open_gateway: Gateway, sim: Sim, owner: Project) -> None:

@@ -25,6 +25,7 @@ CLIENT_LEFT = 499
 
 # Bytes of a body that are kept before it is known who sends it.
 _KEPT_OF_ANYBODY = 64 * 1024
+_STORED_COMPLETIONS = b"/v1/chat/completions"
 
 Stage = Callable[[Services, Request], Coroutine[Any, Any, None]]
 
@@ -92,18 +93,22 @@ class ProxyApp:
         if known is not None:
             method, stage = known
             if exchange.method != method and not (method == b"GET" and exchange.method == b"HEAD"):
-                raise _wrong_method(exchange.method, path, method)
+                raise _wrong_method(exchange.method, path, *((b"GET", b"HEAD") if method == b"GET" else (method,)))
             return stage
         if path.startswith(b"/v1/models/") and exchange.method in (b"GET", b"HEAD"):
             return stages.model
         if self._is_passed_through(exchange):
             return stages.other
+        if path in self._generation:
+            others = (b"GET", b"HEAD") if path == _STORED_COMPLETIONS else ()
+            raise _wrong_method(exchange.method, path, *others, b"POST")
         raise NotFound(f"There is nothing at {path.decode('latin-1')[:200]}; the API is under /v1/.")
 
     def _is_passed_through(self, exchange: Exchange) -> bool:
         path = exchange.path
-        if path in self._generation and exchange.method == b"POST":
-            return False
+        if path in self._generation:
+            # Stored chat completions are listed where they are made.
+            return path == _STORED_COMPLETIONS and exchange.method in (b"GET", b"HEAD")
         return path.startswith(b"/v1/") and path not in load_stages().own
 
     def _is_known(self, exchange: Exchange) -> bool:
@@ -172,10 +177,11 @@ def load_stages() -> Stages:
     return Stages(own, models.retrieve, pass_through)
 
 
-def _wrong_method(method: bytes, path: bytes, allowed: bytes) -> GatewayError:
+def _wrong_method(method: bytes, path: bytes, *allowed: bytes) -> GatewayError:
+    names = b", ".join(allowed).decode()
     return WireRefusal(
-        f"{path.decode()} takes {allowed.decode()}, not {method.decode('latin-1')[:20]}.",
+        f"{path.decode()} takes {names}, not {method.decode('latin-1')[:20]}.",
         status=405,
         code="method_not_allowed",
-        allow="GET, HEAD" if allowed == b"GET" else allowed.decode(),
+        allow=names,
     )

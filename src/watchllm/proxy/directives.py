@@ -14,6 +14,7 @@ _HEADERS = frozenset(
         b"cache-control",
         b"x-watchllm-cache",
         b"x-watchllm-cache-scope",
+        b"x-watchllm-cache-threshold",
         b"x-watchllm-cache-ttl",
         b"x-watchllm-timeout",
     )
@@ -61,8 +62,10 @@ def directives(headers: dict[bytes, bytes], settings: ProjectSettings, *, embedd
     """
     ttl = settings.cache_ttl_embeddings if embeddings else settings.cache_ttl
     if _HEADERS.isdisjoint(headers) and settings.cache_scope == "project":
-        return Directives(settings.cache, settings.cache and ttl != NEVER_STORE, ttl)
-    read = store = settings.cache
+        cached = settings.cache and ttl != NEVER_STORE
+        return Directives(cached, cached, ttl)
+    # What was stored before the project said "never" must not answer either.
+    read = store = settings.cache and ttl != NEVER_STORE
     user = None
     timeout = None
     mode = headers.get(b"x-watchllm-cache")
@@ -77,6 +80,8 @@ def directives(headers: dict[bytes, bytes], settings: ProjectSettings, *, embedd
     wished_ttl = headers.get(b"x-watchllm-cache-ttl")
     if wished_ttl is not None:
         ttl = _shorter(ttl, _whole("X-WatchLLM-Cache-TTL", wished_ttl, lowest=-1))
+    if b"x-watchllm-cache-threshold" in headers:
+        _check_threshold(headers[b"x-watchllm-cache-threshold"])
     if headers.get(b"x-watchllm-timeout") is not None:
         timeout = _timeout(headers[b"x-watchllm-timeout"])
     if settings.cache_scope == "user" or b"x-watchllm-cache-scope" in headers:
@@ -127,6 +132,17 @@ def _shorter(allowed: int, wished: int) -> int:
     if allowed == NEVER_EXPIRES:
         return wished
     return allowed if wished == NEVER_EXPIRES else min(allowed, wished)
+
+
+def _check_threshold(value: bytes) -> None:
+    """Refuse what is no similarity. Exact answers, the only ones there are, satisfy every threshold."""
+    text = value.decode("latin-1").strip()
+    try:
+        threshold = float(text)
+    except ValueError:
+        threshold = 0.0
+    if not 0.5 <= threshold <= 1.0:
+        raise BadRequest(f"X-WatchLLM-Cache-Threshold takes a similarity from 0.50 to 1.00; got {text[:40]!r}.")
 
 
 def _timeout(value: bytes) -> float:

@@ -32,10 +32,16 @@ async def pass_through(services: Services, request: Request) -> None:
     request.cache = BYPASS
     tenant = principal.tenant
     target = request.target = tenant.router.default(tenant.project, test_key=tenant.test)
-    if not paths.is_stateless(path) and target.own_key is None and not tenant.test:
+    if not paths.is_stateless(path) and target.own_key is None:
+        # The simulated provider keeps objects too, and all test keys share it.
+        way = (
+            "Use a live key of a project with a provider key of its own."
+            if tenant.test
+            else "Add the project's own provider key with `watchllm provider-key add`."
+        )
         raise Forbidden(
-            "This path keeps objects at the provider, and projects that share a provider key would see each other's. "
-            "Add the project's own key with `watchllm provider-key add`.",
+            f"{path.decode('ascii')[:200]} is not a path on which projects may share a provider key: they could see "
+            f"each other's objects there. {way}",
             code="own_provider_key_required",
         )
     request.directives = directives(exchange.headers, tenant.settings)

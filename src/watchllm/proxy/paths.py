@@ -37,6 +37,8 @@ _ADMINISTRATION = frozenset(
         b"users",
     )
 )
+# What the contract gives a meaning of its own: passed through, it would go around cache, routes and limits.
+_NOT_YET = frozenset((b"/v1/feedback", b"/v1/messages", b"/v1/messages/count_tokens", b"/v1/responses"))
 _NAME = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 _PLAIN = _NAME | frozenset(b".~:@!$&'()*+,=")
 
@@ -49,8 +51,8 @@ def is_stateless(path: bytes) -> bool:
 def checked(path: bytes, method: bytes) -> str:
     """The endpoint's name for the log: the first segment behind `/v1/`.
 
-    Raises WireRefusal 405 for a method that no provider has, NotFound for administration, BadRequest for a path that
-    can be read in two ways.
+    Raises WireRefusal 405 for a method that no provider has, NotFound for administration and for what is not served
+    yet, BadRequest for a path that can be read in two ways.
     """
     if method not in _METHODS:
         raise WireRefusal(
@@ -59,6 +61,10 @@ def checked(path: bytes, method: bytes) -> str:
             code="method_not_allowed",
             allow="GET, HEAD, POST, PUT, PATCH, DELETE",
         )
+    if path in _NOT_YET:
+        raise NotFound(f"{path.decode('ascii')} is not in this version yet; use /v1/chat/completions.")
+    if path.endswith(b"/") and path.strip(b"/") != b"v1":
+        raise BadRequest(f"Leave out the slash at the end of the path {path.decode('latin-1')[:200]}.")
     first, *others = path.split(b"/")[2:]
     if not first or not _NAME.issuperset(first) or not all(_is_unambiguous(segment) for segment in others):
         raise BadRequest(

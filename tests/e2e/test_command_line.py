@@ -80,6 +80,9 @@ def test_a_provider_key_comes_from_stdin_or_a_variable_and_is_never_shown(instal
     [
         (["key", "create", "--project", "prj_unknown"], 1, "no project has the id 'prj_unknown'"),
         (["project", "show", "prj_unknown", "--json"], 1, "no project has the id"),
+        (["logs", "tail", "--project", "prj_unknown"], 1, "no project has the id"),
+        (["usage", "export", "--format", "csv", "--project", "prj_unknown"], 1, "no project has the id"),
+        (["usage", "export", "--format", "csv", "--until", "garbage"], 2, "--until"),
         (["key", "revoke", "key_unknown"], 1, "no key has the id"),
         (["provider-key", "remove", "pvk_unknown"], 1, "no provider key has the id"),
         (["key", "create"], 2, "--project"),

@@ -241,6 +241,7 @@ def test_an_export_is_bounded_by_time(recorded: tuple[Installation, Project, lis
     assert count("--since", "2020-01-01", "--until", "2021-01-01T00:00:00+02:00") == 0
     wrong = home.run("usage", "export", "--format", "jsonl", "--since", "yesterday", check=False)
     assert wrong.returncode == 2
+    assert "--since" in wrong.stderr
 
 
 def test_live_requests_are_shown_as_they_end(home: Installation, proxy: tuple[Gateway, Project]) -> None:
@@ -264,6 +265,51 @@ def test_live_requests_are_shown_as_they_end(home: Installation, proxy: tuple[Ga
     assert second
     tail.signal(signal.SIGINT)
     assert tail.wait() == 0
+
+
+def test_a_live_request_is_the_document_that_its_export_will_be(home: Installation, usage: Usage) -> None:
+    home.environment["WATCHLLM_REGION"] = "eu-1"
+    project = home.project()
+    gateway = home.start_proxy()
+    tail = home._start("logs", "tail", "--json")
+    tail.wait_until(lambda: "listening" in tail.log(), "listening")
+    gateway.chat(project.key, "Hello", headers={"X-WatchLLM-Tags": "team=a"})
+    gateway.chat(project.key, "Hello")
+    gateway.post("/v1/chat/completions", project.key, b"not json")
+    tail.wait_until(lambda: tail.log().count('"at":') == 3, "the requests")
+    recorder(home)
+    wait_for(lambda: len(usage.ids()) == 3, "the rows")
+    exported = home.run("usage", "export", "--format", "jsonl").stdout.splitlines()
+    assert [line for line in tail.log().splitlines() if line.startswith("{")] == exported
+    assert json.loads(exported[0])["tags"] == {"team": "a"}
+    assert json.loads(exported[0])["region"] == "eu-1"
+
+
+def test_only_what_could_have_had_a_cost_is_unpriced(home: Installation) -> None:
+    project = home.project()
+    gateway = home.start_proxy()
+    tail = home._start("logs", "tail")
+    tail.wait_until(lambda: "listening" in tail.log(), "listening")
+    ids = [
+        gateway.post("/v1/chat/completions", project.key, b"not json").header("x-request-id"),
+        gateway.chat(project.key, "Hello").header("x-request-id"),
+        gateway.chat(project.key, "Hello", model="openai/nobody-knows-its-price").header("x-request-id"),
+    ]
+    tail.wait_until(lambda: all(request_id in tail.log() for request_id in ids), "the requests")
+    lines = [next(line for line in tail.log().splitlines() if request_id in line) for request_id in ids]
+    assert ["unpriced" in line for line in lines] == [False, False, True]
+    assert "$" in lines[1]
+
+
+def test_a_tail_waits_for_a_home_that_does_not_exist_yet(home: Installation) -> None:
+    home.environment["WATCHLLM_HOME"] = str(home.home / "later")
+    tail = home._start("logs", "tail")
+    tail.wait_until(lambda: "waiting for requests" in tail.log(), "waiting")
+    assert not (home.home / "later").exists()
+    gateway = Installation(home.home / "later", home.environment).start_up("--no-console")
+    tail.wait_until(lambda: "listening to proxy" in tail.log(), "the proxy that was started later")
+    assert "Traceback" not in tail.log()
+    gateway.stop()
 
 
 def test_a_listener_that_does_not_read_misses_requests_and_is_told(proxy: tuple[Gateway, Project]) -> None:

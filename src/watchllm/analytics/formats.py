@@ -6,7 +6,7 @@ Amounts are nano-dollars, times epoch milliseconds, as in the database; `at` add
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
@@ -30,6 +30,15 @@ class FormatUnavailable(Exception):
 
 
 Pages = Iterable[list[tuple[Any, ...]]]
+
+
+def document(row: Sequence[Any]) -> dict[str, Any]:
+    """One row, the values of `usage_log.COLUMNS`, as the document that is its line in JSON lines."""
+    fields = {"at": _iso(row[_AT_MS]), **dict(zip(COLUMNS, row, strict=True))}
+    for name in _JSON_COLUMNS:
+        if fields[name] is not None:
+            fields[name] = msgspec.Raw(fields[name].encode())
+    return fields
 
 
 def write(kind: str, pages: Pages, output: BinaryIO) -> int:
@@ -59,14 +68,7 @@ def _write_jsonl(pages: Pages, output: BinaryIO) -> int:
     count = 0
     encode = msgspec.json.Encoder().encode
     for page in pages:
-        lines = []
-        for row in page:
-            fields = {"at": _iso(row[_AT_MS]), **dict(zip(COLUMNS, row, strict=True))}
-            for name in _JSON_COLUMNS:
-                if fields[name] is not None:
-                    fields[name] = msgspec.Raw(fields[name].encode())
-            lines.append(encode(fields))
-        output.write(b"\n".join(lines) + b"\n")
+        output.write(b"".join(encode(document(row)) + b"\n" for row in page))
         count += len(page)
     return count
 

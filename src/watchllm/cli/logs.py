@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from watchllm.cli.session import configuration
+from watchllm.cli.session import configuration, control_plane
+from watchllm.domain.usage_log import COLUMNS
 
 app = typer.Typer(no_args_is_help=True, help="Live requests.")
 
@@ -24,6 +25,9 @@ def tail(
     """Show the requests of this host's proxies as they end, until interrupted."""
     from watchllm.compose.live import LiveRequests
 
+    if project is not None:
+        with control_plane() as plane:
+            plane.project(project)
     live = LiveRequests(configuration())
     typer.echo("waiting for requests; end with Ctrl-C", err=True)
     try:
@@ -43,10 +47,11 @@ def tail(
 
 def _show(data: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        print(msgspec.json.encode(data).decode(), flush=True)
+        from watchllm.analytics.formats import document
+
+        print(msgspec.json.encode(document([data[name] for name in COLUMNS])).decode(), flush=True)
         return
     moment = datetime.fromtimestamp(data["at_ms"] / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
-    cost = "unpriced" if data["cost_nanos"] is None else f"${data['cost_nanos'] / 1e9:.6f}"
     tokens = "-" if data["input_tokens"] is None else f"{data['input_tokens']}+{data['output_tokens']}"
     where = f"{data['provider']}/{data['model']}" if data["provider"] else data["model"] or "-"
     columns = (
@@ -57,8 +62,15 @@ def _show(data: dict[str, Any], *, as_json: bool) -> None:
         where.ljust(28),
         f"{data['total_us'] / 1000:9.1f} ms",
         tokens.rjust(12),
-        cost.rjust(11),
+        _cost(data).rjust(11),
         data["request_id"],
         data["error"] or "",
     )
     print("  ".join(columns).rstrip(), flush=True)
+
+
+def _cost(data: dict[str, Any]) -> str:
+    if data["cost_nanos"] is not None:
+        return f"${data['cost_nanos'] / 1e9:.6f}"
+    # What never reached a provider, or was refused there, has no cost that a price could have told.
+    return "unpriced" if data["attempts"] is not None and data["status"] < 400 else "-"

@@ -34,15 +34,19 @@ def group() -> None:
     """Without it, typer would make the only command the whole group."""
 
 
-def moment(text: str) -> int:
-    """Epoch milliseconds of `7d` (that long ago), a date or a time in ISO 8601 (UTC unless it says otherwise)."""
+def moment(text: str, option: str) -> int:
+    """Epoch milliseconds of `7d` (that long ago), a date or a time in ISO 8601 (UTC unless it says otherwise).
+
+    Raises BadParameter, which names the `option`.
+    """
     number, unit = text[:-1], text[-1:]
     if unit in _UNITS_MS and number.isdecimal():
         return time.time_ns() // 1_000_000 - int(number) * _UNITS_MS[unit]
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter("expected 7d, 12h, 30m, a date such as 2026-01-31, or an ISO 8601 time") from None
+        expected = "expected 7d, 12h, 30m, a date such as 2026-01-31, or an ISO 8601 time"
+        raise typer.BadParameter(f"{text!r}: {expected}", param_hint=option) from None
     return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
@@ -58,14 +62,17 @@ def export(
     from watchllm.analytics.export import rows
     from watchllm.analytics.formats import FormatUnavailable, write
     from watchllm.compose.control import open_database
-    from watchllm.control import schema
+    from watchllm.control import projects, schema
 
-    since_ms = None if since is None else moment(since)
-    until_ms = None if until is None else moment(until)
+    since_ms = None if since is None else moment(since, "--since")
+    until_ms = None if until is None else moment(until, "--until")
     if kind is Format.parquet and output is None and sys.stdout.isatty():
         raise typer.BadParameter("Parquet is not for a terminal; name a file", param_hint="--output")
     with closing(open_database(configuration())) as database:
         schema.upgrade(database.engine)
+        if project is not None:
+            with database.reading() as connection:
+                projects.get(connection, project)
         pages = rows(database.engine, since_ms=since_ms, until_ms=until_ms, project_id=project)
         try:
             if output is None:

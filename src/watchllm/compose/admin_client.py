@@ -12,10 +12,22 @@ _CONNECT_SECONDS = 2.0
 
 
 def listeners(configuration: Configuration) -> list[str]:
-    """Their names: paths of sockets, or HOST:PORT. Some may be left over from processes that have ended."""
+    """Their names: paths of sockets, or HOST:PORT. Some may be left over from processes that have ended; a home that
+    does not exist yet has none.
+
+    Raises HomeUnusable.
+    """
     if configuration.admin_addr is not None:
         return [configuration.admin_addr]
-    return [str(path) for path in sorted(socket_folder(configuration.home).glob("proxy-*.sock"))]
+    try:
+        folder = socket_folder(configuration.home)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            return []
+        raise home.HomeUnusable(
+            f"{configuration.home} cannot be used: {error.strerror}. Set WATCHLLM_HOME to a folder of yours."
+        ) from None
+    return [str(path) for path in sorted(folder.glob("proxy-*.sock"))]
 
 
 def connect(configuration: Configuration, name: str) -> tuple[HTTPConnection, dict[str, str]]:

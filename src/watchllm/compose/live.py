@@ -11,6 +11,7 @@ import msgspec
 
 from watchllm.compose.admin_client import connect, listeners
 from watchllm.configuration import Configuration
+from watchllm.stores.home import HomeUnusable
 
 _LOOK_SECONDS = 0.5
 _QUEUE = 10_000
@@ -26,7 +27,10 @@ class LiveEvent(msgspec.Struct, frozen=True):
 
 
 class LiveRequests:
-    """Listens to every proxy that there is. Iterate over `events`; `close` from another thread ends that."""
+    """Listens to every proxy that there is. Iterate over `events`; `close` from another thread ends that.
+
+    Raises HomeUnusable, here or from `events`, when nobody could tell which proxies there are.
+    """
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
@@ -34,6 +38,8 @@ class LiveRequests:
         self._events: queue.Queue[LiveEvent] = queue.Queue(_QUEUE)
         self._connected: set[str] = set()
         self._closed = threading.Event()
+        self._unusable: HomeUnusable | None = None
+        listeners(configuration)
         threading.Thread(target=self._look, name="live", daemon=True).start()
 
     def events(self) -> Iterator[LiveEvent]:
@@ -41,7 +47,8 @@ class LiveRequests:
             try:
                 yield self._events.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
-                continue
+                if self._unusable is not None:
+                    raise self._unusable from None
 
     def close(self) -> None:
         self._closed.set()
@@ -49,7 +56,12 @@ class LiveRequests:
     def _look(self) -> None:
         """Connect to listeners as they appear."""
         while not self._closed.is_set():
-            for name in listeners(self._configuration):
+            try:
+                names = listeners(self._configuration)
+            except HomeUnusable as error:
+                self._unusable = error
+                return
+            for name in names:
                 if name not in self._connected:
                     self._connected.add(name)
                     threading.Thread(target=self._listen, args=(name,), name="live", daemon=True).start()

@@ -196,9 +196,8 @@ class ProxyProcess:
 
         address = self._configuration.admin_addr
         token = None if address is None else self._sealer.derive("admin-token").hex()
-        self._admin = Server(
-            AdminApp(self._services, self._server, token), ServerLimits(max_connections=64), self._loop
-        )
+        operators = AdminApp(self._services, self._server, token, self._configuration.region)
+        self._admin = Server(operators, ServerLimits(max_connections=64), self._loop)
         if address is not None:
             host, _, port = address.rpartition(":")
             await self._admin.listen_tcp(host or "127.0.0.1", int(port))

@@ -21,12 +21,15 @@ _JSON = b"Content-Type: application/json\r\n"
 
 
 class AdminApp:
-    """Implements `wire.server.Handler`. With a `token`, every request must carry it as `Authorization: Bearer …`."""
+    """Implements `wire.server.Handler`. With a `token`, every request must carry it as `Authorization: Bearer …`.
 
-    def __init__(self, services: Services, public: Server, token: str | None) -> None:
+    Live requests carry the `region` that their rows will have.
+    """
+
+    def __init__(self, services: Services, public: Server, token: str | None, region: str) -> None:
         self._services = services
         self._public = public
-        self._events = EventFeed(services.settlement)
+        self._events = EventFeed(services.settlement, region)
         self._credential = None if token is None else f"Bearer {token}".encode()
 
     def body_mode(self, exchange: Exchange) -> BodyMode:

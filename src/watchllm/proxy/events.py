@@ -20,10 +20,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EventFeed:
-    """The listeners of one process."""
+    """The listeners of one process, which runs in `region`."""
 
-    def __init__(self, settlement: Settlement) -> None:
+    def __init__(self, settlement: Settlement, region: str) -> None:
         self._settlement = settlement
+        self._region = region
         self._missed: dict[Exchange, int] = {}
 
     def listen(self, exchange: Exchange) -> None:
@@ -49,7 +50,7 @@ class EventFeed:
                 self._missed[exchange] += 1
                 continue
             if message is None:
-                fields = dict(zip(COLUMNS, row_of(event, ""), strict=True))
+                fields = dict(zip(COLUMNS, row_of(event, self._region), strict=True))
                 message = b"event: request\ndata: " + _encode(fields) + b"\n\n"
             exchange.write(message)
 

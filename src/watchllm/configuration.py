@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from watchllm import setting_forms as forms
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -186,149 +188,47 @@ class Setting(msgspec.Struct, frozen=True):
         return self.mask(str(value)) if self.mask else str(value)
 
 
-def _text(text: str) -> str:
-    return text
-
-
-def _path(text: str) -> str:
-    return os.path.abspath(os.path.expanduser(text))
-
-
-def _flag(text: str) -> bool:
-    lowered = text.lower()
-    if lowered in ("1", "true", "yes", "on"):
-        return True
-    if lowered in ("0", "false", "no", "off"):
-        return False
-    raise ValueError("true or false")
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise ValueError("a port number from 0 (any free port) to 65535")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError("a whole number of at least 1")
-    return int(text)
-
-
-_UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-
-
-def _bytes(text: str) -> int:
-    digits = text.rstrip("abgikmABGIKM ")
-    factor = _UNITS.get(text[len(digits) :].strip().lower())
-    if factor is None or not digits.isdecimal() or int(digits) < 1:
-        raise ValueError("a size such as 1048576, 32MiB or 1GiB")
-    return int(digits) * factor
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds <= 86_400:
-        raise ValueError("seconds, more than 0 and at most 86400")
-    return seconds
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in words:
-            raise ValueError(" or ".join(words))
-        return text
-
-    return parse
-
-
-def _url(*schemes: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        scheme, separator, rest = text.partition("://")
-        if not separator or scheme not in schemes or not rest or any(character.isspace() for character in text):
-            raise ValueError(f"a URL that begins with {' or '.join(scheme + '://' for scheme in schemes)}")
-        return text
-
-    return parse
-
-
-def _base_url(text: str) -> str:
-    return _url("http", "https")(text).rstrip("/")
-
-
-def _listen_address(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError("HOST:PORT, such as 127.0.0.1:9464")
-    return text
-
-
-def _networks(text: str) -> tuple[str, ...]:
-    import ipaddress
-
-    names = tuple(part.strip() for part in text.split(",") if part.strip())
-    try:
-        return tuple(str(ipaddress.ip_network(name)) for name in names)
-    except ValueError:
-        raise ValueError("addresses or networks separated by commas, such as 10.0.0.0/8,192.0.2.7") from None
-
-
-def _region(text: str) -> str:
-    if len(text) > 64 or not text.isascii() or not text.replace("-", "").replace("_", "").isalnum():
-        raise ValueError("up to 64 letters, digits, - and _")
-    return text
-
-
-def _secret_key(text: str) -> str:
-    if len(text) < 32:
-        raise ValueError("at least 32 characters; `openssl rand -base64 32` makes one")
-    return text
-
-
 _PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("home", "WATCHLLM_HOME", _text, in_file=False),
-    Setting("database_url", "WATCHLLM_DATABASE_URL", _url("sqlite", "postgresql"), mask_url),
-    Setting("redis_url", "WATCHLLM_REDIS_URL", _url("redis", "rediss"), mask_url),
-    Setting("secret_key", "WATCHLLM_SECRET_KEY", _secret_key, mask),
-    Setting("host", "WATCHLLM_HOST", _text),
-    Setting("proxy_port", "WATCHLLM_PROXY_PORT", _port),
-    Setting("console_port", "WATCHLLM_CONSOLE_PORT", _port),
-    Setting("sim_port", "WATCHLLM_SIM_PORT", _port),
-    Setting("admin_addr", "WATCHLLM_ADMIN_ADDR", _listen_address),
-    Setting("tls_cert", "WATCHLLM_TLS_CERT", _path),
-    Setting("tls_key", "WATCHLLM_TLS_KEY", _path),
-    Setting("public_url", "WATCHLLM_PUBLIC_URL", _base_url, mask_url),
-    Setting("trusted_proxies", "WATCHLLM_TRUSTED_PROXIES", _networks),
-    Setting("allow_private_urls", "WATCHLLM_ALLOW_PRIVATE_URLS", _flag),
-    Setting("region", "WATCHLLM_REGION", _region),
-    Setting("max_body_bytes", "WATCHLLM_MAX_BODY_BYTES", _bytes),
-    Setting("max_inflight_bytes", "WATCHLLM_MAX_INFLIGHT_BYTES", _bytes),
-    Setting("max_header_bytes", "WATCHLLM_MAX_HEADER_BYTES", _bytes),
-    Setting("max_connections", "WATCHLLM_MAX_CONNECTIONS", _count),
-    Setting("cache_max_bytes", "WATCHLLM_CACHE_MAX_BYTES", _bytes),
-    Setting("journal_max_bytes", "WATCHLLM_JOURNAL_MAX_BYTES", _bytes),
-    Setting("journal_full", "WATCHLLM_JOURNAL_FULL", _one_of("refuse", "serve-unmetered")),
-    Setting("header_timeout", "WATCHLLM_HEADER_TIMEOUT", _seconds),
-    Setting("idle_timeout", "WATCHLLM_IDLE_TIMEOUT", _seconds),
-    Setting("upstream_connect_timeout", "WATCHLLM_UPSTREAM_CONNECT_TIMEOUT", _seconds),
-    Setting("upstream_first_byte_timeout", "WATCHLLM_UPSTREAM_FIRST_BYTE_TIMEOUT", _seconds),
-    Setting("upstream_idle_timeout", "WATCHLLM_UPSTREAM_IDLE_TIMEOUT", _seconds),
-    Setting("upstream_total_timeout", "WATCHLLM_UPSTREAM_TOTAL_TIMEOUT", _seconds),
-    Setting("drain_seconds", "WATCHLLM_DRAIN_SECONDS", _seconds),
+    Setting("home", "WATCHLLM_HOME", forms.plain, in_file=False),
+    Setting("database_url", "WATCHLLM_DATABASE_URL", forms.url("sqlite", "postgresql"), mask_url),
+    Setting("redis_url", "WATCHLLM_REDIS_URL", forms.url("redis", "rediss"), mask_url),
+    Setting("secret_key", "WATCHLLM_SECRET_KEY", forms.secret_key, mask),
+    Setting("host", "WATCHLLM_HOST", forms.plain),
+    Setting("proxy_port", "WATCHLLM_PROXY_PORT", forms.port),
+    Setting("console_port", "WATCHLLM_CONSOLE_PORT", forms.port),
+    Setting("sim_port", "WATCHLLM_SIM_PORT", forms.port),
+    Setting("admin_addr", "WATCHLLM_ADMIN_ADDR", forms.listen_address),
+    Setting("tls_cert", "WATCHLLM_TLS_CERT", forms.path),
+    Setting("tls_key", "WATCHLLM_TLS_KEY", forms.path),
+    Setting("public_url", "WATCHLLM_PUBLIC_URL", forms.base_url, mask_url),
+    Setting("trusted_proxies", "WATCHLLM_TRUSTED_PROXIES", forms.networks),
+    Setting("allow_private_urls", "WATCHLLM_ALLOW_PRIVATE_URLS", forms.flag),
+    Setting("region", "WATCHLLM_REGION", forms.region),
+    Setting("max_body_bytes", "WATCHLLM_MAX_BODY_BYTES", forms.size),
+    Setting("max_inflight_bytes", "WATCHLLM_MAX_INFLIGHT_BYTES", forms.size),
+    Setting("max_header_bytes", "WATCHLLM_MAX_HEADER_BYTES", forms.size),
+    Setting("max_connections", "WATCHLLM_MAX_CONNECTIONS", forms.count),
+    Setting("cache_max_bytes", "WATCHLLM_CACHE_MAX_BYTES", forms.size),
+    Setting("journal_max_bytes", "WATCHLLM_JOURNAL_MAX_BYTES", forms.size),
+    Setting("journal_full", "WATCHLLM_JOURNAL_FULL", forms.one_of("refuse", "serve-unmetered")),
+    Setting("header_timeout", "WATCHLLM_HEADER_TIMEOUT", forms.seconds),
+    Setting("idle_timeout", "WATCHLLM_IDLE_TIMEOUT", forms.seconds),
+    Setting("upstream_connect_timeout", "WATCHLLM_UPSTREAM_CONNECT_TIMEOUT", forms.seconds),
+    Setting("upstream_first_byte_timeout", "WATCHLLM_UPSTREAM_FIRST_BYTE_TIMEOUT", forms.seconds),
+    Setting("upstream_idle_timeout", "WATCHLLM_UPSTREAM_IDLE_TIMEOUT", forms.seconds),
+    Setting("upstream_total_timeout", "WATCHLLM_UPSTREAM_TOTAL_TIMEOUT", forms.seconds),
+    Setting("drain_seconds", "WATCHLLM_DRAIN_SECONDS", forms.seconds),
     *(
         setting
         for name in INSTANCE_PROVIDERS
         for setting in (
-            Setting(f"{name}_api_key", f"{name.upper()}_API_KEY", _text, mask, provider=name),
-            Setting(f"{name}_base_url", f"{name.upper()}_BASE_URL", _base_url, mask_url, provider=name),
+            Setting(f"{name}_api_key", f"{name.upper()}_API_KEY", forms.plain, mask, provider=name),
+            Setting(f"{name}_base_url", f"{name.upper()}_BASE_URL", forms.base_url, mask_url, provider=name),
         )
     ),
-    *(Setting(name.lower(), name, _text, mask_url if name != "NO_PROXY" else None) for name in _PROXY_VARIABLES),
+    *(Setting(name.lower(), name, forms.plain, mask_url if name != "NO_PROXY" else None) for name in _PROXY_VARIABLES),
 )
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}

@@ -1,0 +1,108 @@
+"""The forms that the text of a setting may have. Each reads one, and raises ValueError with the form expected."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+
+def plain(text: str) -> str:
+    return text
+
+
+def path(text: str) -> str:
+    return os.path.abspath(os.path.expanduser(text))
+
+
+def flag(text: str) -> bool:
+    lowered = text.lower()
+    if lowered in ("1", "true", "yes", "on"):
+        return True
+    if lowered in ("0", "false", "no", "off"):
+        return False
+    raise ValueError("true or false")
+
+
+def port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise ValueError("a port number from 0 (any free port) to 65535")
+    return int(text)
+
+
+def count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError("a whole number of at least 1")
+    return int(text)
+
+
+_UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+def size(text: str) -> int:
+    digits = text.rstrip("abgikmABGIKM ")
+    factor = _UNITS.get(text[len(digits) :].strip().lower())
+    if factor is None or not digits.isdecimal() or int(digits) < 1:
+        raise ValueError("a size such as 1048576, 32MiB or 1GiB")
+    return int(digits) * factor
+
+
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 86_400:
+        raise ValueError("seconds, more than 0 and at most 86400")
+    return value
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(" or ".join(words))
+        return text
+
+    return parse
+
+
+def url(*schemes: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        scheme, separator, rest = text.partition("://")
+        if not separator or scheme not in schemes or not rest or any(character.isspace() for character in text):
+            raise ValueError(f"a URL that begins with {' or '.join(scheme + '://' for scheme in schemes)}")
+        return text
+
+    return parse
+
+
+def base_url(text: str) -> str:
+    return url("http", "https")(text).rstrip("/")
+
+
+def listen_address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("HOST:PORT, such as 127.0.0.1:9464")
+    return text
+
+
+def networks(text: str) -> tuple[str, ...]:
+    import ipaddress
+
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    try:
+        return tuple(str(ipaddress.ip_network(name)) for name in names)
+    except ValueError:
+        raise ValueError("addresses or networks separated by commas, such as 10.0.0.0/8,192.0.2.7") from None
+
+
+def region(text: str) -> str:
+    if len(text) > 64 or not text.isascii() or not text.replace("-", "").replace("_", "").isalnum():
+        raise ValueError("up to 64 letters, digits, - and _")
+    return text
+
+
+def secret_key(text: str) -> str:
+    if len(text) < 32:
+        raise ValueError("at least 32 characters; `openssl rand -base64 32` makes one")
+    return text

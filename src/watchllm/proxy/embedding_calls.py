@@ -127,9 +127,12 @@ class EmbeddingCalls:
         except GatewayError as error:
             purchase.end(error)
             return
-        purchase.end(bought)
-        if batch.wishes.store:
-            await self._store(request, batch, bought.items)
+        try:
+            # Before the answers: who has read one and asks again must find all of it, and until then joins this.
+            if batch.wishes.store:
+                await self._store(request, batch, bought.items)
+        finally:
+            purchase.end(bought)
 
     async def _call(self, request: Request, endpoint: Endpoint, batch: Batch, places: list[bytes]) -> Answer:
         services = self._services
@@ -189,7 +192,6 @@ class EmbeddingCalls:
 
     async def _store(self, request: Request, batch: Batch, items: dict[bytes, Item]) -> None:
         turns = Turns()
-        await turns.take()  # First the answers.
         assert request.principal is not None
         ttl = batch.wishes.ttl
         for place, item in items.items():

@@ -95,14 +95,17 @@ class SharedStream:
         """The bytes from piece `position` on, about 64 KiB at most, and the position after them."""
         parts = []
         size = 0
-        full = include_usage or not self.has_usage
         while position < self.end and size < _READ_BYTES:
             piece = self._pieces[position - self.first]
-            part = piece.full if full else piece.without_usage
+            part = self.as_shown(piece, include_usage=include_usage)
             parts.append(part)
             size += len(part)
             position += 1
         return parts[0] if len(parts) == 1 else b"".join(parts), position
+
+    def as_shown(self, piece: Piece, *, include_usage: bool) -> bytes:
+        """The bytes of one piece for a reader that did or did not ask for usage; maybe empty."""
+        return piece.full if include_usage or not self.has_usage else piece.without_usage
 
     def trim(self, position: int) -> None:
         """Forget what all readers have, once the stream is too long to be joined."""

@@ -227,3 +227,23 @@ def test_a_partial_hit_is_a_row_with_what_was_bought_and_what_was_saved(
     assert [(row["input_tokens"], row["cost_nanos"], row["saved_nanos"]) for row in rows] == [
         (100, 2_000, None), (200, 4_000, 2_000), (300, 0, 6_000),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "status", "provider"),
+    [
+        ("gpt-4o", {"allowed_models": "sim/*"}, 403, "openai"),
+        ("groq/llama-3.1-8b-instant", {}, 403, "groq"),
+        ("mystery-1", {}, 404, ""),
+        ("claude-x", {}, 404, "anthropic"),
+    ],
+)
+@pytest.mark.parametrize("path", [CHAT, "/v1/embeddings"])
+def test_a_refused_request_is_a_row_with_what_was_asked_for(
+    gateway: Gateway, sim: Sim, model: str, settings: dict[str, str], status: int, provider: str, path: str
+) -> None:
+    project = gateway.installation.project("refused", settings=settings)
+    assert gateway.post(path, project.key, chat(model=model) | {"input": "Hi"}).status == status
+    row = row_of(gateway, project)
+    assert (row["model"], row["provider"] or "", row["status"]) == (model, provider, status)
+    assert sim.calls() == 0

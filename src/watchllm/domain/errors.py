@@ -22,6 +22,7 @@ class GatewayError(Exception):
 
     `status` is the HTTP status, `code` the stable name from the contract, `type` OpenAI's error class, `param` the
     field at fault, `retry_after` seconds for a `Retry-After` header, `allow` the methods for an `Allow` header.
+    `model` and `provider` name what was asked for where that could not be had; they go to the usage log.
     """
 
     status = 500
@@ -37,6 +38,7 @@ class GatewayError(Exception):
         status: int | None = None,
         retry_after: float | None = None,
         allow: str | None = None,
+        provider: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -44,6 +46,8 @@ class GatewayError(Exception):
         self.param = param
         self.retry_after = retry_after
         self.allow = allow
+        self.model = ""
+        self.provider = provider
         if status is not None:
             self.status = status
 

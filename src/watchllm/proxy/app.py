@@ -137,6 +137,8 @@ class ProxyApp:
         if request.cancel_upstream is not None:
             request.cancel_upstream()
         request.error = error.code
+        if request.target is None:
+            request.model, request.asked_provider = error.model, error.provider
         if exchange.started:
             self._services.settlement.settle(request, exchange.status, "cut")
             exchange.abort()

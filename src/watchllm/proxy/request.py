@@ -25,6 +25,8 @@ class Request:
     principal: Principal | None = None
     directives: Directives | None = None
     target: Target | None = None
+    asked_provider = ""
+    """The provider of a request that was refused before it had a target."""
     model = ""
     streamed = False
     cache = REFUSED

@@ -145,7 +145,7 @@ class Settlement:
             principal.tenant.project.id,
             principal.key.id,
             request.endpoint,
-            request.target.provider if request.target is not None else "",
+            request.target.provider if request.target is not None else request.asked_provider,
             request.model[:_MAX_MODEL],
             status,
             request.cache,

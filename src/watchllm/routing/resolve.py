@@ -8,6 +8,8 @@ from watchllm.domain.errors import BadRequest, Forbidden, GatewayError, NotFound
 from watchllm.domain.snapshot import ProjectRecord, ProviderKeyRecord, Vendor
 
 SIMULATOR = "sim"
+# Anthropic's own models: of the providers that this version speaks to, none is theirs.
+_ANTHROPIC = ("anthropic/", "claude-")
 MAX_MODEL_LENGTH = 256
 
 
@@ -43,7 +45,15 @@ class Router:
 
     def resolve(self, model: str, project: ProjectRecord, *, test_key: bool) -> Target:
         """The target for `model`, or BadRequest, Forbidden (`model_not_allowed`, `provider_key_missing`) or NotFound
-        (`model_not_found`). A test key reaches only the simulated provider, whatever model it names."""
+        (`model_not_found`); the error names model and provider. A test key reaches only the simulated provider,
+        whatever model it names."""
+        try:
+            return self._resolve(model, project, test_key=test_key)
+        except GatewayError as error:
+            error.model = "".join(filter(str.isprintable, model[:MAX_MODEL_LENGTH]))
+            raise
+
+    def _resolve(self, model: str, project: ProjectRecord, *, test_key: bool) -> Target:
         # A model's name ends up in header lines and in paths.
         if not model or len(model) > MAX_MODEL_LENGTH or not model.isascii() or not model.isprintable():
             raise BadRequest("Name a model in the field 'model', for example gpt-4o-mini.", param="model")
@@ -57,7 +67,7 @@ class Router:
         else:
             target = self._by_name(model, project)
         if target is None:
-            raise _key_missing(named.name if named is not None else model)
+            raise _key_missing(prefix)
         refusal = _refusal(model, target, project)
         if refusal is not None:
             raise refusal
@@ -72,7 +82,7 @@ class Router:
             raise _key_missing(name)
         allowed = project.settings.allowed_providers
         if allowed is not None and name not in allowed:
-            raise Forbidden(f"This project may not use the provider {name}; ask its owner to allow it.")
+            raise Forbidden(f"This project may not use the provider {name}; ask its owner to allow it.", provider=name)
         return target
 
     def usable(self, project: ProjectRecord, *, test_key: bool) -> list[Target]:
@@ -105,7 +115,9 @@ class Router:
                 return Vendor(name, own.base_url or "")
         return vendor
 
-    def _by_name(self, model: str, project: ProjectRecord) -> Target | None:
+    def _by_name(self, model: str, project: ProjectRecord) -> Target:
+        if model.lower().startswith(_ANTHROPIC):
+            raise _no_anthropic(model)
         family = next((vendor for prefix, vendor in self._families if model.startswith(prefix)), None)
         if family is not None:
             target = self._target(family, model, project)
@@ -114,7 +126,10 @@ class Router:
         default = project.settings.default_provider
         vendor = self._vendor(default, project) if default is not None else None
         if vendor is not None:
-            return self._target(vendor, model, project)
+            target = self._target(vendor, model, project)
+            if target is None:
+                raise _key_missing(vendor.name)
+            return target
         if family is not None:
             raise _key_missing(family.name)
         raise NotFound(
@@ -151,6 +166,7 @@ def _refusal(model: str, target: Target, project: ProjectRecord) -> GatewayError
             f"This project may not use the provider {target.provider}; allowed are "
             f"{', '.join(settings.allowed_providers)}.",
             param="model",
+            provider=target.provider,
         )
     if settings.allowed_models is None:
         return None
@@ -160,7 +176,20 @@ def _refusal(model: str, target: Target, project: ProjectRecord) -> GatewayError
     if any(fnmatchcase(name, pattern) for pattern in settings.allowed_models for name in names):
         return None
     return Forbidden(
-        f"This project may not use the model {model}; allowed are {', '.join(settings.allowed_models)}.", param="model"
+        f"This project may not use the model {model}; allowed are {', '.join(settings.allowed_models)}.",
+        param="model",
+        provider=target.provider,
+    )
+
+
+def _no_anthropic(model: str) -> NotFound:
+    name = model.removeprefix("anthropic/")
+    return NotFound(
+        f"Anthropic is not in this version yet, so {model} leads nowhere. Another provider that has the model is asked "
+        f"when it is named in front, for example openrouter/anthropic/{name}.",
+        code="model_not_found",
+        param="model",
+        provider="anthropic",
     )
 
 
@@ -169,4 +198,5 @@ def _key_missing(provider: str) -> Forbidden:
         f"There is no provider key for {provider}. Add one with `watchllm provider-key add`, set the provider's API "
         "key in the proxy's environment, or ask for a sim/ model.",
         code="provider_key_missing",
+        provider=provider,
     )

@@ -1,0 +1,62 @@
+"""Where models' names lead, and what a refusal tells the usage log."""
+
+import pytest
+
+from watchllm.control.vendors import vendors
+from watchllm.domain.errors import GatewayError, NotFound
+from watchllm.domain.settings import ProjectSettings
+from watchllm.domain.snapshot import ProjectRecord, ProviderKeyRecord
+from watchllm.routing.resolve import InstanceCredential, Router
+
+ROUTER = Router(vendors(), {name: InstanceCredential("sk-x", None) for name in ("openai", "openrouter")})
+
+
+def project(*keys: ProviderKeyRecord, **settings: str | tuple[str, ...]) -> ProjectRecord:
+    return ProjectRecord("prj_1", "org_1", "one", ProjectSettings(**settings), keys)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("model", ["claude-sonnet-4", "anthropic/claude-sonnet-4", "Claude-3", "anthropic/x"])
+@pytest.mark.parametrize("default", [None, "openai", "openrouter", "sim"])
+def test_models_of_anthropic_go_to_nobody_else(model: str, default: str | None) -> None:
+    settings = {} if default is None else {"default_provider": default}
+    with pytest.raises(NotFound) as refused:
+        ROUTER.resolve(model, project(**settings), test_key=False)
+    assert refused.value.code == "model_not_found"
+    assert "Anthropic is not in this version yet" in refused.value.message
+    assert "openrouter/anthropic/" in refused.value.message
+    assert (refused.value.model, refused.value.provider) == (model, "anthropic")
+
+
+def test_models_of_anthropic_go_where_they_are_sent_explicitly() -> None:
+    target = ROUTER.resolve("openrouter/anthropic/claude-sonnet-4", project(), test_key=False)
+    assert (target.provider, target.model) == ("openrouter", "anthropic/claude-sonnet-4")
+    own = ProviderKeyRecord("pk_1", "anthropic", b"", "https://api.example.com/v1")
+    target = ROUTER.resolve("anthropic/claude-sonnet-4", project(own), test_key=False)
+    assert (target.provider, target.model) == ("anthropic", "claude-sonnet-4")
+    assert ROUTER.resolve("claude-sonnet-4", project(), test_key=True).provider == "sim"
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "provider", "code"),
+    [
+        ("groq/llama-x", {}, "groq", "provider_key_missing"),
+        ("llama-x", {}, "groq", "provider_key_missing"),
+        ("mystery", {"default_provider": "groq"}, "groq", "provider_key_missing"),
+        ("mystery", {}, "", "model_not_found"),
+        ("gpt-4o", {"allowed_models": ("sim/*",)}, "openai", "model_not_allowed"),
+        ("gpt-4o", {"allowed_providers": ("sim",)}, "openai", "model_not_allowed"),
+        ("", {}, "", "invalid_request"),
+    ],
+)
+def test_a_refusal_names_model_and_provider(
+    model: str, settings: dict[str, str | tuple[str, ...]], provider: str, code: str
+) -> None:
+    with pytest.raises(GatewayError) as refused:
+        ROUTER.resolve(model, project(**settings), test_key=False)
+    assert (refused.value.model, refused.value.provider, refused.value.code) == (model, provider, code)
+
+
+def test_the_name_in_a_refusal_is_short_and_printable() -> None:
+    with pytest.raises(GatewayError) as refused:
+        ROUTER.resolve("a\r\nb\x00é" + "x" * 1000, project(), test_key=False)
+    assert refused.value.model == "abé" + "x" * 250

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.product import Installation
+from watchllm import __version__
 from watchllm.domain.keys import digest, is_well_formed
 from watchllm.stores.lmdb.snapshot import LmdbSnapshotReader
 
@@ -62,8 +63,8 @@ def test_a_provider_key_comes_from_stdin_or_a_variable_and_is_never_shown(instal
     printed = (
         installation.run("provider-key", "list").stdout + installation.run("provider-key", "list", "--json").stdout
     )
-    assert "…6789" in printed
-    assert "…4321" in printed
+    assert "***6789" in printed
+    assert "***4321" in printed
     assert "piped" not in printed
     assert "variable" not in printed
     assert first["provider"] == "openai"
@@ -114,6 +115,14 @@ def test_config_show_names_origins_and_masks_secrets(installation: Installation)
     assert (rows["sim_port"]["value"], rows["sim_port"]["origin"]) == (9090, "default")
     assert rows["openai_api_key"]["value"] == "***1234"
     assert "very-secret" not in installation.run("config", "show").stdout
+    assert (rows["secret_key"]["value"], rows["secret_key"]["origin"]) == (None, "default")
+
+
+def test_config_show_says_that_the_secret_is_the_home_s_own(installation: Installation) -> None:
+    installation.run("project", "create", "Mine")
+    file = installation.home / "secret.key"
+    [row] = [row for row in installation.run_json("config", "show") if row["name"] == "secret_key"]
+    assert (row["value"], row["origin"]) == ("***" + file.read_text().strip()[-4:], str(file))
 
 
 def test_a_bad_setting_is_wrong_usage_that_names_it(installation: Installation) -> None:
@@ -151,6 +160,28 @@ def test_db_upgrade_and_doctor(installation: Installation) -> None:
 def test_help_everywhere(installation: Installation) -> None:
     for noun in ([], ["project"], ["key"], ["provider-key"], ["config"], ["db"], ["doctor"], ["key", "create"]):
         assert "Usage" in installation.run(*noun, "--help").stdout
+
+
+def test_help_begins_with_what_one_needs_first(installation: Installation) -> None:
+    shown = installation.run("-h").stdout
+    listed = [line.strip("│ ") for line in shown.partition("Commands")[2].splitlines()]
+    begins = [next(at for at, line in enumerate(listed) if line.startswith(f"{noun} ")) for noun in ("up", "project")]
+    assert begins == sorted(begins)
+    assert begins[0] == 1, "nothing comes before `up`"
+    assert "recorder" in " ".join(installation.run("up", "-h").stdout.replace("│", " ").split())
+
+
+def test_the_version_is_told(installation: Installation) -> None:
+    assert installation.run("--version").stdout == f"watchllm {__version__}\n"
+
+
+def test_more_than_one_worker_is_refused_with_redis_and_without(installation: Installation) -> None:
+    for variables in ({}, {"WATCHLLM_REDIS_URL": "redis://127.0.0.1:1"}):
+        installation.environment |= variables
+        for command in ("up", "proxy"):
+            done = installation.run(command, "--workers", "2", check=False)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert "one proxy process for each home" in done.stderr
 
 
 def test_only_the_owner_can_read_the_home(installation: Installation) -> None:

@@ -3,11 +3,12 @@
 Exit codes: 0 done, 1 failed, 2 wrong usage.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from watchllm import __version__
 from watchllm.cli import (
     cache,
     config,
@@ -26,8 +27,14 @@ from watchllm.cli import (
 )
 
 
+_FIRST = ("up", "demo", "proxy", "console", "recorder", "sim", "doctor")
+
+
 class Program(TyperGroup):
-    """The root of all commands."""
+    """The root of all commands; those that run something are listed first, as one needs them first."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(self.commands, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -46,8 +53,25 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="An LLM gateway: cache, keys, limits and a record of every request.",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"watchllm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """An LLM gateway: cache, keys, limits and a record of every request."""
+
+
 app.add_typer(project.app, name="project")
 app.add_typer(key.app, name="key")
 app.add_typer(provider_key.app, name="provider-key")

@@ -17,7 +17,9 @@ def group() -> None:
 @app.command()
 def show(as_json: bool = JSON) -> None:
     """Show every setting, its origin, and its variable; secrets masked."""
-    rows = [msgspec.structs.asdict(row) for row in configuration().describe()]
+    from watchllm.compose.described import described
+
+    rows = [msgspec.structs.asdict(row) for row in described(configuration())]
     if as_json:
         print_json(rows)
     else:

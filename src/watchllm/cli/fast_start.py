@@ -32,7 +32,7 @@ def run(command: str, flags: dict[str, str | int | None], workers: int, *, conso
     try:
         configuration = load(flags, os.environ)
         if workers != 1:
-            raise ConfigurationError(_WORKERS_NEED_REDIS)
+            raise ConfigurationError(_ONE_WORKER)
         if command == "demo":
             from watchllm.compose.demo import run_demo
 
@@ -79,7 +79,7 @@ def plain_flags(arguments: list[str], known: tuple[str, ...]) -> dict[str, str |
     return flags
 
 
-_WORKERS_NEED_REDIS = (
-    "more than one proxy process needs a shared store for limits and cache: set WATCHLLM_REDIS_URL, or run with "
-    "--workers 1"
+_ONE_WORKER = (
+    "this version runs one proxy process for each home, with WATCHLLM_REDIS_URL or without it: leave --workers out. "
+    "Further processes need a home and a port of their own"
 )

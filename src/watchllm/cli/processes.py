@@ -17,9 +17,7 @@ ProxyPort = Annotated[
 ConsolePort = Annotated[
     int | None, typer.Option("--console-port", min=0, max=65535, help="Default 3000; 0 = any free one.")
 ]
-Workers = Annotated[
-    int, typer.Option("--workers", min=1, help="Proxy processes; more than one needs WATCHLLM_REDIS_URL.")
-]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Proxy processes; this version runs one for each home.")]
 NoConsole = Annotated[bool, typer.Option("--no-console", help="Leave the console out.")]
 
 
@@ -38,13 +36,13 @@ def up(
     host: Host = None,
     home: Home = None,
 ) -> None:
-    """Run proxy and console on this machine, and keep them running."""
+    """Run proxy, console and recorder on this machine, and keep them running."""
     flags = {"proxy_port": proxy_port, "console_port": console_port, "host": host, "home": home}
     raise typer.Exit(run("up", flags, workers, console=not no_console))
 
 
 def proxy(proxy_port: ProxyPort = None, workers: Workers = 1, host: Host = None, home: Home = None) -> None:
-    """Run one proxy process."""
+    """Run the proxy alone. Usage waits in its journal for a `watchllm recorder` on the same home."""
     raise typer.Exit(run("proxy", {"proxy_port": proxy_port, "host": host, "home": home}, workers, console=False))
 
 

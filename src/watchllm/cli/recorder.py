@@ -1,8 +1,8 @@
 """`watchllm recorder`: usage from this host's journals into the database; one beside the proxies of each host."""
 
-import typer
+from typing import Annotated
 
-from watchllm.cli.session import configuration
+import typer
 
 
 def register(app: typer.Typer) -> None:
@@ -10,11 +10,16 @@ def register(app: typer.Typer) -> None:
     app.command("recorder")(recorder)
 
 
-def recorder() -> None:
+def recorder(
+    home: Annotated[str | None, typer.Option("--home", help="Folder of all embedded state (WATCHLLM_HOME).")] = None,
+) -> None:
     """Bring usage from this host's journals into the database."""
+    import os
+
     import setproctitle
 
     from watchllm.compose.recorder import run_recorder
+    from watchllm.configuration import load
 
     setproctitle.setproctitle("watchllm recorder")
-    raise typer.Exit(run_recorder(configuration()))
+    raise typer.Exit(run_recorder(load({"home": home}, os.environ)))

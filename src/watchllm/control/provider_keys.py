@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import msgspec
 from sqlalchemy import Connection, Row, delete, insert, select
 
+from watchllm.configuration import mask
 from watchllm.control import projects
 from watchllm.control.database import PROJECT, UnitOfWork
 from watchllm.control.errors import Invalid, NotFound
@@ -49,10 +50,8 @@ def add(
     projects.get(work.connection, project_id)
     _check(provider, secret, base_url, priority, known)
     key_id = ids.new_id(ids.PROVIDER_KEY)
-    masked = "…" + secret[-4:] if len(secret) >= 16 else "…"
-    key = ProviderKey(
-        key_id, project_id, provider, masked, base_url.rstrip("/") if base_url else None, priority, work.now_ms
-    )
+    url = base_url.rstrip("/") if base_url else None
+    key = ProviderKey(key_id, project_id, provider, mask(secret), url, priority, work.now_ms)
     sealed = sealer.seal(secret.encode(), key_id)
     work.connection.execute(insert(provider_keys).values(sealed=sealed, **msgspec.structs.asdict(key)))
     work.record("provider_key.add", key_id, project=project_id, provider=provider, base_url=key.base_url)

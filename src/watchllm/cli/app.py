@@ -26,7 +26,6 @@ from watchllm.cli import (
     usage,
 )
 
-
 _FIRST = ("up", "demo", "proxy", "console", "recorder", "sim", "doctor")
 
 

@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _ORPHAN_DRAIN_SECONDS = 0.3
+# Longer than an orphan takes to end, so that `watchllm up` can be started again at once after it was killed.
+_HANDOVER_SECONDS = 2.0
 # What the first cached answer does not need is loaded this long after requests are taken.
 _WARM_UP_SECONDS = 0.1
 
@@ -49,10 +52,22 @@ def run_proxy(
 
     `parent` is the reading end of a pipe that the supervisor holds open: at its end this process ends too. `on_ready`
     is called with the port once requests are taken.
+
+    Two processes on one home would each keep limits and live state of their own: the second is refused with 1, on
+    stderr, unless the first is ending.
     """
     ids.reseed()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(configuration, parent, on_ready, reuse_port))
+    try:
+        claim = home.claim_for_proxy(configuration.directory, wait_seconds=_HANDOVER_SECONDS)
+    except home.HomeInUse as error:
+        # Here, not by the caller: the supervisor's child has nobody above it who would know this error.
+        sys.stderr.write(f"watchllm proxy: {error}\n")
+        return 1
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(configuration, parent, on_ready, reuse_port))
+    finally:
+        os.close(claim)
 
 
 async def _serve(

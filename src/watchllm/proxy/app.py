@@ -13,6 +13,7 @@ from watchllm.domain.ids import new_request_id
 from watchllm.providers.openai.endpoints import ENDPOINTS
 from watchllm.proxy import eager, egress
 from watchllm.proxy.generation import generate
+from watchllm.proxy.intake import is_json
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.wire.exchange import BodyMode, Exchange
@@ -39,9 +40,13 @@ class ProxyApp:
         self._generation = {b"/v1" + endpoint.path.encode(): endpoint for endpoint in ENDPOINTS}
 
     def body_mode(self, exchange: Exchange) -> BodyMode:
-        if self._is_passed_through(exchange):
-            return BodyMode.STREAM
         length = exchange.headers.get(b"content-length")
+        if self._is_passed_through(exchange) and (
+            # JSON is read for the model that it names; whatever is too large to be kept goes up as it comes.
+            not is_json(exchange.headers.get(b"content-type", b""))
+            or (length is not None and int(length) > self._services.limits.max_body_bytes)
+        ):
+            return BodyMode.STREAM
         if (length is None or int(length) > _KEPT_OF_ANYBODY) and not self._is_known(exchange):
             # Refused at its head: kept, a few such bodies would take the room for everybody's.
             return BodyMode.STREAM

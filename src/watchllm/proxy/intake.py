@@ -21,16 +21,21 @@ def json_bytes(exchange: Exchange, max_bytes: int) -> bytes:
     if not exchange.body and not (b"content-length" in exchange.headers or b"transfer-encoding" in exchange.headers):
         raise WireRefusal("Send a body, with its Content-Length.", status=411, code="length_required")
     content_type = exchange.headers.get(b"content-type")
-    if content_type is not None and content_type != b"application/json":
+    if content_type is not None and content_type != b"application/json" and not is_json(content_type):
         media_type = content_type.partition(b";")[0].strip().lower()
-        if media_type not in _JSON_TYPES and not media_type.endswith(b"+json"):
-            raise _unsupported(
-                f"Send the request as Content-Type: application/json; got {media_type.decode('latin-1')[:80]!r}."
-            )
+        raise _unsupported(
+            f"Send the request as Content-Type: application/json; got {media_type.decode('latin-1')[:80]!r}."
+        )
     coding = exchange.headers.get(b"content-encoding")
     if coding is None:
         return exchange.body
     return decoded(exchange, coding, max_bytes)
+
+
+def is_json(content_type: bytes) -> bool:
+    """Whether a `Content-Type` announces JSON."""
+    media_type = content_type.partition(b";")[0].strip().lower()
+    return media_type in _JSON_TYPES or media_type.endswith(b"+json")
 
 
 def decoded(exchange: Exchange, coding: bytes, max_bytes: int) -> bytes:

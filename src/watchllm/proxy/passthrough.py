@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from time import perf_counter
+from typing import Any
 
-from watchllm.domain.errors import Forbidden, GatewayError, Unavailable
+import msgspec
+
+from watchllm.domain import json_body
+from watchllm.domain.errors import BadRequest, Forbidden, GatewayError, Unavailable
 from watchllm.domain.usage_event import BYPASS
 from watchllm.proxy import egress, paths
-from watchllm.proxy.calls import send, status_refusal
+from watchllm.proxy.calls import account, send, status_refusal
 from watchllm.proxy.directives import directives
+from watchllm.proxy.intake import decoded, is_json
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
+from watchllm.proxy.tenant import Tenant
 from watchllm.proxy.upstream import upstream_error, with_timeout
+from watchllm.routing.resolve import MAX_MODEL_LENGTH, Target
 from watchllm.wire import types as wire
 from watchllm.wire.exchange import Exchange
 from watchllm.wire.types import Headers
 
+# Bytes of an upload in which a project that may use some models only has to name one.
+_BEGINNING = 64 * 1024
+# A longer answer is not read for its usage.
+_MAX_METERED = 1024 * 1024
+
 
 async def pass_through(services: Services, request: Request) -> None:
-    """Relay a request to the provider that the project uses by default; raises GatewayError."""
+    """Relay a request to the provider of the model that it names, else to the one that the project uses by default.
+
+    Raises GatewayError.
+    """
     exchange = request.exchange
     upload = None if exchange.body_complete else _Upload(exchange)
     request.principal = principal = services.tenants.authenticate(exchange.headers, request.wall_ns / 1e9)
@@ -31,7 +46,8 @@ async def pass_through(services: Services, request: Request) -> None:
     request.endpoint = paths.checked(path, exchange.method)
     request.cache = BYPASS
     tenant = principal.tenant
-    target = request.target = tenant.router.default(tenant.project, test_key=tenant.test)
+    target, body, coding = await _route(services, request, tenant, upload)
+    request.target = target
     if not paths.is_stateless(path) and target.own_key is None:
         # The simulated provider keeps objects too, and all test keys share it.
         way = (
@@ -46,11 +62,9 @@ async def pass_through(services: Services, request: Request) -> None:
         )
     request.directives = directives(exchange.headers, tenant.settings)
     relay = _Relay(services, request)
-    body = exchange.body or None if upload is None else None
     destination = await services.destinations.of(target)
     timeouts = with_timeout(services.timeouts, request.directives.timeout)
     path_below = path[len(b"/v1") :].decode("ascii")
-    coding = exchange.header(b"content-encoding")
     relay.call = call = send(
         services,
         request,
@@ -61,12 +75,62 @@ async def pass_through(services: Services, request: Request) -> None:
         exchange.method,
         upload=upload,
         timeouts=timeouts,
-        # The body goes up as it came, so what it is encoded in does, too.
         lines=b"" if coding is None else b"content-encoding: %b\r\n" % coding,
     )
     if upload is not None:
         upload.go_to(call)
     await relay.done
+
+
+async def _route(
+    services: Services, request: Request, tenant: Tenant, upload: _Upload | None
+) -> tuple[Target, bytes | None, bytes | None]:
+    """Where the request goes, its body for there (None = none, or an upload) and that body's content coding.
+
+    Sets the request's model where it names one.
+    """
+    exchange = request.exchange
+    body = None if upload is not None else exchange.body or None
+    coding = exchange.header(b"content-encoding")
+    content_type = exchange.headers.get(b"content-type", b"")
+    if body is not None and is_json(content_type):
+        text = body if coding is None else decoded(exchange, coding, services.limits.max_body_bytes)
+        document = json_body.parse(text)
+        model = document.get("model")
+        if model is not None:
+            if type(model) is not str:
+                raise BadRequest("The field 'model' is the name of a model, a string.", param="model")
+            target = tenant.target(model)
+            request.model = target.model
+            from watchllm.providers.openai.answers import upstream_body  # the first to pass through may wait for it
+
+            sent = upstream_body(document, text, target.model, include_usage=False)
+            return (target, body, coding) if sent is text else (target, sent, None)
+    elif tenant.settings.allowed_models is not None and (body is not None or upload is not None):
+        beginning = await upload.beginning(_BEGINNING) if upload is not None else exchange.body[:_BEGINNING]
+        target = _form_target(tenant, content_type, beginning)
+        request.model = target.model
+        return target, body, coding
+    # The body goes up as it came, so what it is encoded in does, too.
+    return tenant.router.default(tenant.project, test_key=tenant.test), body, coding
+
+
+def _form_target(tenant: Tenant, content_type: bytes, beginning: bytes) -> Target:
+    """The target of a project that may use some models only: a body that does not say which model is refused."""
+    from watchllm.proxy.form_model import model_of_form  # few projects restrict models
+
+    model = model_of_form(content_type, beginning)
+    if model is None:
+        raise Forbidden(
+            "This project may use some models only. Send JSON, or multipart/form-data with the field 'model' as its "
+            f"first field: it has to be within the first {_BEGINNING} bytes.",
+            param="model",
+        )
+    target = tenant.target(model)
+    if target.model != model:
+        # The form goes up as it came, and there the model has this name.
+        raise BadRequest(f"In a form, name the model as its provider does: {target.model}.", param="model")
+    return target
 
 
 class _Upload:
@@ -80,9 +144,21 @@ class _Upload:
         self._exchange = exchange
         self._early: list[bytes] = []
         self._ended = False
-        exchange.on_data = self._early.append
+        exchange.on_data = self._keep_early
         exchange.on_end = self._end_early
+        self._early_size = 0
+        self._awaited = 0
+        self._arrived: asyncio.Future[None] | None = None
         exchange.pause_body()
+
+    async def beginning(self, size: int) -> bytes:
+        """At least the first `size` bytes, or all where there are fewer; they stay part of the upload."""
+        if not self._ended and self._early_size < size:
+            self._awaited = size
+            self._arrived = asyncio.get_running_loop().create_future()
+            self._exchange.resume_body()
+            await self._arrived
+        return b"".join(self._early)
 
     def go_to(self, call: wire.Call) -> None:
         """Send what has arrived, and from now on every piece as it comes."""
@@ -95,18 +171,43 @@ class _Upload:
         if self._ended:
             call.end()
 
+    def _keep_early(self, piece: bytes) -> None:
+        self._early.append(piece)
+        self._early_size += len(piece)
+        if self._arrived is not None and self._early_size >= self._awaited:
+            self._exchange.pause_body()
+            self._beginning_arrived(self._arrived)
+
     def _end_early(self) -> None:
         self._ended = True
+        if self._arrived is not None:
+            self._beginning_arrived(self._arrived)
+
+    def _beginning_arrived(self, arrived: asyncio.Future[None]) -> None:
+        if not arrived.done():
+            arrived.set_result(None)
+
+
+class _Metered(msgspec.Struct):
+    """What is read of an answer."""
+
+    usage: Any = None
+    model: Any = None
+
+
+_read_metered = msgspec.json.Decoder(_Metered).decode
 
 
 class _Relay:
-    """A sink that hands the answer on as it arrives."""
+    """A sink that hands the answer on as it arrives, and reads one that is short and JSON for its usage."""
 
     def __init__(self, services: Services, request: Request) -> None:
         self._services = services
         self._request = request
         self._exchange = request.exchange
         self._status = 0
+        self._kept: list[bytes] | None = None
+        self._kept_size = 0
         self.call: wire.Call | None = None
         self.done: asyncio.Future[None] = services.loop.create_future()
 
@@ -121,12 +222,18 @@ class _Relay:
             return
         self._status = status
         content_type = next((value for name, value in headers if name == b"content-type"), b"application/octet-stream")
+        self._kept = [] if status == 200 and is_json(content_type) else None
         self._exchange.on_writable = self._resume
         self._exchange.start(status, egress.answer_head(request, content_type.decode("latin-1"), headers))
 
     def on_data(self, data: bytes) -> None:
         if self.done.done():
             return
+        if self._kept is not None:
+            self._kept.append(data)
+            self._kept_size += len(data)
+            if self._kept_size > _MAX_METERED:
+                self._kept = None
         self._exchange.write(data)
         if not self._exchange.writable and self.call is not None:
             self.call.pause()
@@ -134,9 +241,29 @@ class _Relay:
     def on_complete(self) -> None:
         if self.done.done():
             return
+        if self._kept:
+            self._meter(b"".join(self._kept))
         self._services.settlement.settle(self._request, self._status, "complete" if self._status < 400 else "error")
         self._exchange.finish()
         self.done.set_result(None)
+
+    def _meter(self, body: bytes) -> None:
+        """Put on the request what the answer says was used, at the price of the model that it or the answer names."""
+        try:
+            answer = _read_metered(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return  # no JSON object, whatever its type says: it was passed on, and tells no usage
+        request = self._request
+        target = request.target
+        assert target is not None
+        if not request.model and type(answer.model) is str:
+            request.model = "".join(filter(str.isprintable, answer.model[:MAX_MODEL_LENGTH]))
+            target = msgspec.structs.replace(target, model=request.model)
+        from watchllm.providers.openai.usage import media_usage  # as above
+
+        usage = media_usage(answer.usage)
+        if usage is not None:
+            account(self._services, request, target, usage)
 
     def on_failure(self, error: wire.WireError) -> None:
         self._fail(upstream_error(error))

@@ -33,6 +33,25 @@ def token_usage(reported: Any) -> TokenUsage | None:
     )
 
 
+def media_usage(reported: Any) -> TokenUsage | None:
+    """The counts in the `usage` object of an answer about images or audio; None when it counts no tokens."""
+    if type(reported) is not dict:
+        return None
+    inputs, outputs = _count(reported.get("input_tokens")), _count(reported.get("output_tokens"))
+    if inputs is None and outputs is None:
+        return token_usage(reported)
+    # Images have the plural, transcriptions the singular.
+    of_input = reported.get("input_tokens_details", reported.get("input_token_details"))
+    of_output = reported.get("output_tokens_details", reported.get("output_token_details"))
+    return TokenUsage(
+        input=inputs or 0,
+        output=outputs or 0,
+        cached_input=_part(of_input, "cached_tokens", inputs or 0),
+        audio_input=_part(of_input, "audio_tokens", inputs or 0),
+        audio_output=_part(of_output, "audio_tokens", outputs or 0),
+    )
+
+
 def estimated_usage(request: dict[str, Any], output: str) -> TokenUsage:
     """About what `request` and its answer so far consumed; 2 ms at most. Hidden reasoning is not seen."""
     return TokenUsage(input=tokens.estimate_request(request), output=tokens.estimate(output), estimated=True)

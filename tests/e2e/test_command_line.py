@@ -132,6 +132,29 @@ def test_a_bad_setting_is_wrong_usage_that_names_it(installation: Installation) 
     assert "WATCHLLM_PROXY_PORT" in done.stderr
 
 
+def test_a_default_provider_that_nobody_knows_is_warned_of(installation: Installation) -> None:
+    project = installation.run_json("project", "create", "Mine")["id"]
+    assert "'zzz'" in installation.run("project", "set", project, "default_provider=zzz").stderr
+    for known in ("sim", "openai"):
+        assert installation.run("project", "set", project, f"default_provider={known}").stderr == ""
+    url = "https://192.0.2.1/v1"
+    installation.run("provider-key", "add", "zzz", "--project", project, "--base-url", url, stdin="sk-secret")
+    assert installation.run("project", "set", project, "default_provider=zzz").stderr == ""
+
+
+def test_a_private_base_url_is_warned_of_unless_it_is_allowed(installation: Installation) -> None:
+    project = installation.run_json("project", "create", "Mine")["id"]
+
+    def add(url: str) -> str:
+        arguments = ("provider-key", "add", "mine", "--project", project, "--base-url", url)
+        return installation.run(*arguments, stdin="sk-secret").stderr
+
+    assert "WATCHLLM_ALLOW_PRIVATE_URLS" in add("http://127.0.0.1:1/v1")
+    assert add("https://1.1.1.1/v1") == ""
+    installation.environment["WATCHLLM_ALLOW_PRIVATE_URLS"] = "true"
+    assert add("http://127.0.0.1:1/v1") == ""
+
+
 def test_another_master_secret_is_an_error_and_changes_nothing(installation: Installation) -> None:
     installation.run("project", "create", "Mine")
     installation.environment["WATCHLLM_SECRET_KEY"] = "another-secret-0123456789abcdefghij"

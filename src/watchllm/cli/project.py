@@ -69,6 +69,13 @@ def set_(
         raise typer.BadParameter(str(error), param_hint="KEY=VALUE") from None
     with control_plane() as plane:
         project = plane.set_project(project_id, changes)
+        provider = changes.get("default_provider")
+        if provider and not plane.knows_provider(project_id, provider):
+            typer.echo(
+                f"watchllm: warning: no provider {provider!r} is known, and the project has no key for one; requests "
+                f"are refused until `watchllm provider-key add {provider} --base-url URL --project {project_id}`",
+                err=True,
+            )
     if as_json:
         print_json(_as_data(project))
 

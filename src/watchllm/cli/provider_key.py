@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from watchllm.cli.output import JSON, print_json, print_rows, timestamp
-from watchllm.cli.session import control_plane
+from watchllm.cli.session import configuration, control_plane
 
 if TYPE_CHECKING:
     from watchllm.control.provider_keys import ProviderKey
+
+_RESOLVE_SECONDS = 2.0
 
 app = typer.Typer(no_args_is_help=True, help="A project's own keys of providers, encrypted at rest.")
 
@@ -29,6 +31,12 @@ def add(
     secret = _secret(from_env)
     with control_plane() as plane:
         key = plane.add_provider_key(project, provider, secret, base_url=base_url, priority=priority)
+    if key.base_url is not None and not configuration().allow_private_urls and _is_private(key.base_url):
+        typer.echo(
+            f"watchllm: warning: {key.base_url} is not a public address, and proxies refuse to call it for a project; "
+            "start them with WATCHLLM_ALLOW_PRIVATE_URLS=true to allow it",
+            err=True,
+        )
     if as_json:
         print_json(_as_data(key))
     else:
@@ -58,6 +66,27 @@ def remove(
         key = plane.remove_provider_key(key_id)
     if as_json:
         print_json(_as_data(key))
+
+
+def _is_private(base_url: str) -> bool:
+    """Whether the proxy would refuse the host's address now. One that does not resolve here may do so there."""
+    import asyncio
+    from urllib.parse import urlsplit
+
+    from watchllm.wire.address import resolve
+    from watchllm.wire.types import AddressRefused, ConnectFailed
+
+    async def look() -> None:
+        host = urlsplit(base_url).hostname or ""
+        await asyncio.wait_for(resolve(asyncio.get_running_loop(), host, 443, public_only=True), _RESOLVE_SECONDS)
+
+    try:
+        asyncio.run(look())
+    except AddressRefused:
+        return True
+    except (ConnectFailed, TimeoutError):
+        return False
+    return False
 
 
 def _secret(from_env: str | None) -> str:

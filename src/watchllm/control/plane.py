@@ -94,6 +94,12 @@ class ControlPlane:
         with self.database.reading() as connection:
             return provider_keys.listed(connection, project_id)
 
+    def knows_provider(self, project_id: str, provider: str) -> bool:
+        """Whether this version knows the provider, or the project has a key for one of that name."""
+        if provider == provider_keys.SIMULATED or provider in self._known_providers:
+            return True
+        return any(key.provider == provider for key in self.provider_keys(project_id))
+
     def authenticate(self, email: str, password: str) -> users.User | None:
         with self.database.reading() as connection:
             return users.authenticate(connection, email, password)

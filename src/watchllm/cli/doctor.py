@@ -16,7 +16,8 @@ def register(app: typer.Typer) -> None:
 
 def doctor(as_json: bool = JSON) -> None:
     """Check everything that this configuration depends on; exit 1 when something has failed."""
-    from watchllm.compose.doctor import FAILED, examine
+    from watchllm.compose.checks import FAILED
+    from watchllm.compose.doctor import examine
 
     checks = []
     for check in examine(configuration()):

@@ -7,34 +7,25 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-import msgspec
-
+from watchllm.compose.checks import FAILED, OK, WARNING, Check
 from watchllm.compose.control import SNAPSHOT_FOLDER, open_database, publisher_for
+from watchllm.compose.doctor_providers import examine_providers
 from watchllm.compose.errors import FAILURES
 from watchllm.configuration import Configuration
-from watchllm.control import provider_keys, schema, vendors
+from watchllm.control import provider_keys, schema
 from watchllm.control.database import Database
 from watchllm.control.secrets import CANARY
 from watchllm.domain.sealing import Sealer
 from watchllm.stores import home
 from watchllm.stores.lmdb.snapshot_writer import LmdbSnapshotWriter
 
-OK, WARNING, FAILED = "ok", "warning", "failed"
 _START = "`watchllm up` makes it"
-
-
-class Check(msgspec.Struct, frozen=True):
-    """`status` is ok, warning or failed; `advice` says what to do, empty when nothing is."""
-
-    name: str
-    status: str
-    detail: str
-    advice: str = ""
 
 
 def examine(configuration: Configuration) -> Iterator[Check]:
     """One check after the other, each as soon as it is made."""
     yield _home(configuration.home)
+    yield from _configured(configuration)
     if not configuration.home.is_dir():
         return
     sealer, check = _secret(configuration)
@@ -43,7 +34,8 @@ def examine(configuration: Configuration) -> Iterator[Check]:
         yield Check("database", WARNING, f"{_database_file(configuration)} does not exist yet", _START)
     else:
         yield from _stores(configuration, sealer)
-    yield _instance_providers(configuration)
+    if not configuration.instance_providers:
+        yield _no_provider()
     yield _port("proxy", configuration.host, configuration.proxy_port, "WATCHLLM_PROXY_PORT")
     yield _port("console", configuration.host, configuration.console_port, "WATCHLLM_CONSOLE_PORT")
 
@@ -122,15 +114,17 @@ def _snapshot(configuration: Configuration, database: Database, sealer: Sealer) 
     return Check("snapshot", OK, f"version {version}, in step with the database")
 
 
-def _instance_providers(configuration: Configuration) -> Check:
-    named = [name for name, provider in configuration.instance_providers.items() if provider.api_key]
-    unknown = sorted(set(named) - set(vendors.names()))
-    if unknown:
-        return Check("providers", WARNING, f"{', '.join(unknown)}: set, but not supported by this version yet")
-    if not named:
-        advice = "set OPENAI_API_KEY (or GROQ_…, OPENROUTER_…), or `watchllm provider-key add`"
-        return Check("providers", OK, "no provider key for the instance: the simulated provider answers", advice)
-    return Check("providers", OK, ", ".join(named))
+def _configured(configuration: Configuration) -> Iterator[Check]:
+    """What does not depend on the home folder."""
+    if configuration.redis_url is not None:
+        detail = "WATCHLLM_REDIS_URL is set, and this version does not use it yet: cache and limits are this host's own"
+        yield Check("redis", WARNING, detail, "unset it, or leave it for a later version")
+    yield from examine_providers(configuration)
+
+
+def _no_provider() -> Check:
+    advice = "set OPENAI_API_KEY (or GROQ_…, OPENROUTER_…), or `watchllm provider-key add`"
+    return Check("providers", OK, "no provider key for the instance: the simulated provider answers", advice)
 
 
 def _port(what: str, host: str, port: int, variable: str) -> Check:

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete
 
+from tests.support.product import Installation
+from watchllm.compose.checks import Check
 from watchllm.compose.control import bootstrap, open_control_plane
-from watchllm.compose.doctor import Check, examine
+from watchllm.compose.doctor import examine
 from watchllm.configuration import Configuration, load
 from watchllm.control import keys, tables
 from watchllm.stores.sqlite.engine import open_engine
@@ -109,5 +111,42 @@ def test_a_port_that_another_program_holds_is_found(ready: Configuration) -> Non
 
 def test_a_provider_that_is_not_supported_yet_is_said(ready: Configuration) -> None:
     configured = load({"home": str(ready.home), "proxy_port": 0}, {"ANTHROPIC_API_KEY": "sk-ant"})
-    assert check(configured, "providers").status == "warning"
-    assert check(load({"home": str(ready.home)}, {"GROQ_API_KEY": "gsk"}), "providers").detail == "groq"
+    assert check(configured, "provider anthropic").status == "warning"
+
+
+def test_redis_is_said_not_to_be_used_yet_and_postgresql_has_failed(ready: Configuration) -> None:
+    redis = load({"home": str(ready.home)}, {"WATCHLLM_REDIS_URL": "redis://127.0.0.1:1"})
+    assert check(redis, "redis").status == "warning"
+    variables = {"WATCHLLM_DATABASE_URL": "postgresql://127.0.0.1/x", "WATCHLLM_SECRET_KEY": "x" * 32}
+    found = check(load({"home": str(ready.home)}, variables), "database")
+    assert found.status == "failed"
+    assert "PostgreSQL is not in it yet" in found.detail
+
+
+def provider(ready: Configuration, base_url: str, key: str = "right") -> Check:
+    variables = {"OPENAI_BASE_URL": base_url} | ({"OPENAI_API_KEY": key} if key else {})
+    return check(load({"home": str(ready.home)}, variables), "provider openai")
+
+
+def test_a_provider_is_asked_with_its_key(ready: Configuration, tmp_path: Path) -> None:
+    sim = Installation(tmp_path / "sim").start_sim("--require-key", "right")
+    assert provider(ready, sim.base_url).status == "ok"
+    refused = provider(ready, sim.base_url, "wrong-key-0123456789")
+    assert (refused.status, "refuses the key" in refused.detail) == ("failed", True)
+    assert "OPENAI_API_KEY" in refused.advice
+    assert "wrong-key" not in refused.detail + refused.advice
+    assert provider(ready, sim.base_url, "").status == "ok"
+    wrong = provider(ready, sim.base_url + "/elsewhere")
+    assert wrong.status == "failed"
+    assert "OPENAI_BASE_URL" in wrong.advice
+
+
+def test_a_provider_that_cannot_be_reached_has_failed_and_one_in_trouble_is_a_warning(
+    ready: Configuration, tmp_path: Path
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        found = provider(ready, f"http://127.0.0.1:{closed.getsockname()[1]}/v1")
+    assert (found.status, "cannot be reached" in found.detail) == ("failed", True)
+    troubled = Installation(tmp_path / "sim").start_sim("--status", "503")
+    assert provider(ready, troubled.base_url).status == "warning"

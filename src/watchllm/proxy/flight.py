@@ -254,7 +254,7 @@ class Flight:
         if data:
             exchange.write(data)
         stream.trim(waiter.position)
-        if not exchange.writable:
+        if not waiter.request.exchange.writable:  # since this write
             self._regulate(stream)
         return True
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -12,10 +11,10 @@ from watchllm.cache.entry import InvalidationFilter
 from watchllm.domain import json_body
 from watchllm.domain.errors import BadRequest
 from watchllm.proxy import egress
+from watchllm.proxy.admission import admit
 from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
-from watchllm.proxy.tenant import Principal
 
 KINDS = ("generate", "completions", "embeddings")
 _FIELDS = ("model", "kind", "before", "after", "all")
@@ -23,8 +22,8 @@ _FIELDS = ("model", "kind", "before", "after", "all")
 
 async def invalidate(services: Services, request: Request) -> None:
     """`POST /v1/cache/invalidate`: forget the project's entries that match; answers with their number."""
-    principal = _authenticate(services, request, "cache.invalidate")
-    principal.require("cache:write")
+    request.endpoint = "cache.invalidate"
+    principal = admit(services, request, "cache:write")
     body = json_bytes(request.exchange, services.limits.max_body_bytes)
     tenant = principal.tenant
     what = invalidation_filter(
@@ -36,7 +35,8 @@ async def invalidate(services: Services, request: Request) -> None:
 
 async def stats(services: Services, request: Request) -> None:
     """`GET /v1/cache/stats`: entries and bytes of the project."""
-    principal = _authenticate(services, request, "cache.stats")
+    request.endpoint = "cache.stats"
+    principal = admit(services, request, None)
     held = await services.cache.stats(principal.tenant.partition)
     _respond(services, request, {"object": "cache.stats", **msgspec.to_builtins(held)})
 
@@ -79,13 +79,6 @@ def _time(document: dict[str, Any], field: str) -> int | None:
                 moment = moment.replace(tzinfo=UTC)
             return int(moment.timestamp() * 1000)
     raise BadRequest(f"The field {field!r} is epoch seconds or an ISO 8601 time.", param=field)
-
-
-def _authenticate(services: Services, request: Request, endpoint: str) -> Principal:
-    request.endpoint = endpoint
-    request.principal = services.tenants.authenticate(request.exchange.headers, request.wall_ns / 1e9)
-    request.authenticated = perf_counter()
-    return request.principal
 
 
 def _respond(services: Services, request: Request, document: object) -> None:

@@ -13,13 +13,14 @@ import asyncio
 from collections.abc import Callable
 from time import perf_counter
 
-from watchllm.domain.errors import GatewayError, ProviderFailed, TimedOut, Unavailable
+from watchllm.domain.errors import GatewayError, ProviderFailed, TimedOut
 from watchllm.domain.money import Nanos, format_usd
 from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import HIT, HIT_COALESCED, HIT_PARTIAL, HIT_STALE, MISS
 from watchllm.providers.openai import embeddings as wire_form
 from watchllm.providers.openai.endpoints import Endpoint
 from watchllm.proxy import egress
+from watchllm.proxy.admission import admit
 from watchllm.proxy.calls import head_of, pass_status_on
 from watchllm.proxy.directives import directives
 from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch, read_batch
@@ -78,12 +79,7 @@ class Embeddings:
     def _read(self, request: Request, endpoint: Endpoint) -> Batch | None:
         """Authenticate and read; None for what has to be answered as a whole."""
         services, exchange = self._services, request.exchange
-        request.principal = principal = services.tenants.authenticate(exchange.headers, request.wall_ns / 1e9)
-        request.authenticated = perf_counter()
-        principal.require("inference")
-        if services.settlement.journal.refusal is not None:
-            raise Unavailable(services.settlement.journal.refusal, retry_after=1)
-        tenant = principal.tenant
+        tenant = admit(services, request).tenant
         request.directives = wishes = directives(exchange.headers, tenant.settings, embeddings=True)
         if wishes.bypass:
             return None

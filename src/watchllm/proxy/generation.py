@@ -11,11 +11,12 @@ from __future__ import annotations
 from time import perf_counter
 
 from watchllm.cache.entry import Entry
-from watchllm.domain.errors import GatewayError, TimedOut, Unavailable
+from watchllm.domain.errors import GatewayError, TimedOut
 from watchllm.domain.usage_event import BYPASS, HIT, HIT_STALE, MISS
 from watchllm.providers.openai.endpoints import Endpoint
 from watchllm.providers.openai.replay import replay
 from watchllm.proxy import egress
+from watchllm.proxy.admission import admit
 from watchllm.proxy.directives import directives
 from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.request import Request
@@ -27,12 +28,7 @@ async def generate(services: Services, request: Request, endpoint: Endpoint) -> 
     exchange = request.exchange
     headers = exchange.headers
     tenants = services.tenants
-    request.principal = principal = tenants.authenticate(headers, request.wall_ns / 1e9)
-    request.authenticated = perf_counter()
-    principal.require("inference")
-    if services.settlement.journal.refusal is not None:
-        raise Unavailable(services.settlement.journal.refusal, retry_after=1)
-    tenant = principal.tenant
+    tenant = admit(services, request).tenant
 
     body = json_bytes(exchange, services.limits.max_body_bytes)
     wishes = request.directives = directives(headers, tenant.settings, embeddings=endpoint.family == "embeddings")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Any
 
 import msgspec
 
 from watchllm.domain.errors import GatewayError, NotFound
 from watchllm.proxy import egress
+from watchllm.proxy.admission import admit
 from watchllm.proxy.calls import call_whole, status_refusal
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
@@ -20,7 +20,8 @@ SIMULATED_MODELS = ("echo",)
 
 async def listing(services: Services, request: Request) -> None:
     """`GET /v1/models`: known models of all usable providers, under the names that lead to them."""
-    tenant = _authenticate(services, request, "models.list")
+    request.endpoint = "models.list"
+    tenant = admit(services, request).tenant
     found = []
     for target in tenant.router.usable(tenant.project, test_key=tenant.test):
         provider = target.provider
@@ -36,7 +37,8 @@ async def listing(services: Services, request: Request) -> None:
 
 async def retrieve(services: Services, request: Request) -> None:
     """`GET /v1/models/{id}`: a known model from the price book, any other as its provider describes it."""
-    tenant = _authenticate(services, request, "models.retrieve")
+    request.endpoint = "models.retrieve"
+    tenant = admit(services, request).tenant
     name = _unquoted(request.exchange.path[len(b"/v1/models/") :])
     if not {"", ".", ".."}.isdisjoint(name.split("/")) or "\\" in name:
         # Behind /models/ such a name would lead the provider to another of its paths, with the instance's key.
@@ -62,14 +64,6 @@ def _allowed(tenant: Tenant, name: str) -> bool:
     except GatewayError:
         return False
     return True
-
-
-def _authenticate(services: Services, request: Request, endpoint: str) -> Tenant:
-    request.endpoint = endpoint
-    request.principal = services.tenants.authenticate(request.exchange.headers, request.wall_ns / 1e9)
-    request.authenticated = perf_counter()
-    request.principal.require("inference")
-    return request.principal.tenant
 
 
 def _model_object(name: str, provider: str) -> dict[str, Any]:

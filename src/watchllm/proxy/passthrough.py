@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from watchllm.domain import json_body
-from watchllm.domain.errors import BadRequest, Forbidden, GatewayError, Unavailable
+from watchllm.domain.errors import BadRequest, Forbidden, GatewayError
 from watchllm.domain.usage_event import BYPASS
 from watchllm.proxy import egress, paths
+from watchllm.proxy.admission import admit
 from watchllm.proxy.calls import account, send, status_refusal
 from watchllm.proxy.directives import directives
 from watchllm.proxy.intake import decoded, is_json
@@ -37,11 +38,7 @@ async def pass_through(services: Services, request: Request) -> None:
     """
     exchange = request.exchange
     upload = None if exchange.body_complete else _Upload(exchange)
-    request.principal = principal = services.tenants.authenticate(exchange.headers, request.wall_ns / 1e9)
-    request.authenticated = perf_counter()
-    principal.require("inference")
-    if services.settlement.journal.refusal is not None:
-        raise Unavailable(services.settlement.journal.refusal, retry_after=1)
+    principal = admit(services, request)
     path = exchange.path
     request.endpoint = paths.checked(path, exchange.method)
     request.cache = BYPASS

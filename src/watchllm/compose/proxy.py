@@ -7,7 +7,6 @@ import gc
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -90,6 +89,7 @@ async def _serve(
         port = await proxy.listen(reuse_port)
         # What is loaded now stays: the collector need not look at it again and again.
         gc.freeze()
+        gc.set_threshold(20_000, 50, 100)
         gc.enable()
         if on_ready is not None:
             on_ready(port)

@@ -12,14 +12,15 @@ def test_a_proxy_that_dies_is_replaced_at_once_and_one_that_dies_again_after_a_p
     installation: Installation,
 ) -> None:
     gateway = installation.start_up("--no-console")
+    wait_for(lambda: f":{gateway.port}/v1" in gateway.process.log(), "all processes")
     first = wait_for(lambda: proxy_of(gateway), "the first proxy")
     kill(first)
     wait_for(lambda: proxy_of(gateway) not in (0, first) and answers(gateway), "the second proxy")
-    assert "proxy ended with -9; starting it again in 0 s" in gateway.process.log()
+    wait_for(lambda: "proxy ended with -9; starting it again in 0 s" in gateway.process.log(), "word of the first")
     second = wait_for(lambda: proxy_of(gateway), "the second proxy's socket")
     kill(second)
     wait_for(lambda: proxy_of(gateway) not in (0, second) and answers(gateway), "the third proxy")
-    assert "proxy ended with -9; starting it again in 0.5 s" in gateway.process.log()
+    wait_for(lambda: "proxy ended with -9; starting it again in 0.5 s" in gateway.process.log(), "word of the second")
 
 
 def kill(pid: int) -> None:

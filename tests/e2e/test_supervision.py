@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.support.product import Gateway, Installation
 from tests.support.waiting import wait_for
+from watchllm.stores.sockets import socket_folder
 
 
 def test_a_proxy_that_dies_is_replaced_at_once_and_one_that_dies_again_after_a_pause(
@@ -30,7 +31,7 @@ def kill(pid: int) -> None:
 
 def proxy_of(gateway: Gateway) -> int:
     """The process id of the proxy under `watchllm up`; 0 while there is none."""
-    sockets = [path for path in (gateway.installation.home / "run").glob("proxy-*.sock") if is_running(path)]
+    sockets = [path for path in socket_folder(gateway.installation.home).glob("proxy-*.sock") if is_running(path)]
     return int(sockets[0].stem.removeprefix("proxy-")) if sockets else 0
 
 

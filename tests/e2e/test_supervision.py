@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 from tests.support.product import Gateway, Installation
@@ -24,6 +25,18 @@ def test_a_proxy_that_dies_is_replaced_at_once_and_one_that_dies_again_after_a_p
     wait_for(lambda: "proxy ended with -9; starting it again in 0.5 s" in gateway.process.log(), "word of the second")
 
 
+def test_what_is_shown_once_is_shown_though_the_start_fails(installation: Installation) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        failed = installation.run("up", "--no-console", "--proxy-port", port, check=False)
+    assert failed.returncode == 1
+    assert "proxy did not start" in failed.stderr
+    assert "owner@localhost" in failed.stdout
+    assert "lgw_proj_" in failed.stdout
+
+
 def kill(pid: int) -> None:
     assert pid > 0  # 0 would be this test run and all that belongs to it
     os.kill(pid, signal.SIGKILL)
@@ -35,9 +48,9 @@ def proxy_of(gateway: Gateway) -> int:
     return int(sockets[0].stem.removeprefix("proxy-")) if sockets else 0
 
 
-def is_running(socket: Path) -> bool:
+def is_running(path: Path) -> bool:
     try:
-        command = Path(f"/proc/{socket.stem.removeprefix('proxy-')}/cmdline").read_bytes()
+        command = Path(f"/proc/{path.stem.removeprefix('proxy-')}/cmdline").read_bytes()
     except FileNotFoundError:
         return False
     return b"watchllm proxy" in command

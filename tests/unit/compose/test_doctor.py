@@ -1,12 +1,14 @@
 """`doctor` finds what is wrong, says what to do, and changes nothing."""
 
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from sqlalchemy import delete
 
-from tests.support.product import Installation
+from tests.support.product import Installation, Sim
 from watchllm.compose.checks import Check
 from watchllm.compose.control import bootstrap, open_control_plane
 from watchllm.compose.doctor import examine
@@ -128,8 +130,21 @@ def provider(ready: Configuration, base_url: str, key: str = "right") -> Check:
     return check(load({"home": str(ready.home)}, variables), "provider openai")
 
 
-def test_a_provider_is_asked_with_its_key(ready: Configuration, tmp_path: Path) -> None:
-    sim = Installation(tmp_path / "sim").start_sim("--require-key", "right")
+@pytest.fixture
+def start_sim(tmp_path: Path) -> Iterator[Callable[..., Sim]]:
+    """Starts a simulated provider with the given options; stopped when the test ends, however it ends."""
+    with ExitStack() as started:
+
+        def start(*options: str) -> Sim:
+            sim = Installation(tmp_path / "sim").start_sim(*options)
+            started.callback(sim.process.stop)
+            return sim
+
+        yield start
+
+
+def test_a_provider_is_asked_with_its_key(ready: Configuration, start_sim: Callable[..., Sim]) -> None:
+    sim = start_sim("--require-key", "right")
     assert provider(ready, sim.base_url).status == "ok"
     refused = provider(ready, sim.base_url, "wrong-key-0123456789")
     assert (refused.status, "refuses the key" in refused.detail) == ("failed", True)
@@ -142,11 +157,11 @@ def test_a_provider_is_asked_with_its_key(ready: Configuration, tmp_path: Path) 
 
 
 def test_a_provider_that_cannot_be_reached_has_failed_and_one_in_trouble_is_a_warning(
-    ready: Configuration, tmp_path: Path
+    ready: Configuration, start_sim: Callable[..., Sim]
 ) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         found = provider(ready, f"http://127.0.0.1:{closed.getsockname()[1]}/v1")
     assert (found.status, "cannot be reached" in found.detail) == ("failed", True)
-    troubled = Installation(tmp_path / "sim").start_sim("--status", "503")
+    troubled = start_sim("--status", "503")
     assert provider(ready, troubled.base_url).status == "warning"

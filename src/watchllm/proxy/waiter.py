@@ -9,7 +9,7 @@ from typing import NamedTuple
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.money import Nanos
 from watchllm.domain.usage import TokenUsage
-from watchllm.providers.openai.storable import Verdict
+from watchllm.providers.dialect import Verdict
 from watchllm.proxy.request import Request
 from watchllm.proxy.upstream import Answer
 

@@ -7,9 +7,10 @@ from msgspec import structs
 
 from watchllm.domain.usage import TokenUsage
 from watchllm.providers import tokens
+from watchllm.providers.dialect import Verdict
 from watchllm.providers.openai.assemble import StreamAssembler
 from watchllm.providers.openai.endpoints import Endpoint
-from watchllm.providers.openai.storable import Verdict, judge
+from watchllm.providers.openai.storable import judge
 from watchllm.providers.openai.usage import estimated_usage, text_of
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

@@ -1,31 +1,11 @@
 """Whether a finished answer may be stored: complete and successful ones only (contract, section 6, "Stored")."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from watchllm.domain.usage import TokenUsage
+from watchllm.providers.dialect import Verdict
 from watchllm.providers.openai.usage import token_usage
-
-
-class Verdict(NamedTuple):
-    """What an answer with status 200 was. `refused` says in a few words why it may not be stored, None = it may."""
-
-    refused: str | None
-    finish_reasons: tuple[str, ...]
-    usage: TokenUsage | None
-
-    @property
-    def storable(self) -> bool:
-        return self.refused is None
-
-    @property
-    def readable(self) -> bool:
-        """Whether it was an answer of this endpoint at all."""
-        return self.refused not in _UNREADABLE
-
-
-_UNREADABLE = ("not JSON", "not an object", "not an embeddings answer")
 
 
 def judge(family: str, body: bytes, *, expected: int | None = None) -> Verdict:
@@ -38,9 +18,9 @@ def judge(family: str, body: bytes, *, expected: int | None = None) -> Verdict:
     try:
         answer = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Verdict("not JSON", (), None)
+        return Verdict("not JSON", (), None, readable=False)
     if type(answer) is not dict:
-        return Verdict("not an object", (), None)
+        return Verdict("not an object", (), None, readable=False)
     usage = token_usage(answer.get("usage"))
     choices = answer.get("choices")
     if answer.get("error"):
@@ -129,7 +109,7 @@ def _judge_embeddings(body: bytes, expected: int | None) -> Verdict:
     try:
         answer = _decode_embeddings(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Verdict("not an embeddings answer", (), None)
+        return Verdict("not an embeddings answer", (), None, readable=False)
     usage = token_usage(answer.usage)
     wanted = len(answer.data) if expected is None else expected
     if answer.error:

@@ -88,6 +88,20 @@ def test_what_is_not_strict_json_is_refused_as_such(
     assert sim.calls() == 0
 
 
+@pytest.mark.parametrize("path", [CHAT, "/v1/embeddings", "/v1/moderations"])
+@pytest.mark.parametrize("item", [b"[]", b'{"a":1}', b"1e300", b"0.5"])
+def test_a_body_that_would_hold_up_everyone_else_is_refused(
+    gateway: Gateway, sim: Sim, project: Project, item: bytes, path: str
+) -> None:
+    body = BODY[:-1] + b',"x":[' + b",".join([item] * (11 * MIB // len(item + b","))) + b"]}"
+    answer = gateway.post(path, project.key, body, timeout=30)
+    assert error_of(answer) == (413, "request_too_large")
+    packed = gzip.compress(body, 1)
+    answer = gateway.post(path, project.key, packed, headers={"Content-Encoding": "gzip"}, timeout=30)
+    assert error_of(answer) == (413, "request_too_large")
+    assert sim.calls() == 0
+
+
 @pytest.mark.parametrize("body", [b"[]", b"null", b"5", b'"text"', b"true", b"[{}]"])
 def test_a_document_that_is_no_object_is_refused(gateway: Gateway, sim: Sim, project: Project, body: bytes) -> None:
     assert error_of(gateway.post(CHAT, project.key, body)) == (400, "invalid_request")

@@ -51,6 +51,9 @@ class Defaults:
 
 NO_DEFAULTS = Defaults()
 
+MAX_ITEMS = 16_384
+"""Inputs of one embeddings request that are looked at one by one, at some 3 µs each; OpenAI takes 2,048."""
+
 
 def is_plain(body: bytes) -> bool:
     """Whether no string in `body` can need Unicode or line-end normalisation, told without looking at each.
@@ -97,10 +100,13 @@ def embedding_base(request: Mapping[str, Any], *, plain: bool, defaults: Default
 def embedding_items(request: Mapping[str, Any], *, plain: bool) -> list[bytes] | None:
     """The canonical form of each item of an embeddings request, in order; a text alone and a list of it are the same.
 
-    None when `input` is nothing that OpenAI documents (a text, tokens, or a non-empty list of one of these).
+    None when `input` is nothing that OpenAI documents (a text, tokens, or a non-empty list of one of these), or holds
+    more than MAX_ITEMS.
     """
     given = request.get("input")
     items = given if type(given) is list and given and type(given[0]) is not int else [given]
+    if len(items) > MAX_ITEMS:
+        return None
     for item in items:
         if type(item) is not str and not (type(item) is list and item and all(type(token) is int for token in item)):
             return None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from watchllm.cache.canonical import Defaults, canonical_form, embedding_base, embedding_items, is_plain
+from watchllm.cache.canonical import MAX_ITEMS, Defaults, canonical_form, embedding_base, embedding_items, is_plain
 from watchllm.domain import json_body
 
 DEFAULTS = Defaults(
@@ -260,6 +260,14 @@ def test_embedding_items_have_forms_of_their_own() -> None:
 @pytest.mark.parametrize("given", [None, [], [[]], 1, {}, [None], [True], [[True]], ["a", 1], [[1.5]], {"a": 1}])
 def test_an_input_of_another_form_has_no_items(given: Any) -> None:
     assert embedding_items({"input": given}, plain=True) is None
+
+
+def test_more_items_than_can_be_looked_at_one_by_one_are_one_whole() -> None:
+    most = embedding_items({"input": ["a"] * MAX_ITEMS}, plain=True)
+    assert most is not None
+    assert len(most) == MAX_ITEMS
+    assert embedding_items({"input": ["a"] * (MAX_ITEMS + 1)}, plain=True) is None
+    assert embedding_items({"input": [7] * (MAX_ITEMS + 1)}, plain=True) is not None, "one input of many tokens"
 
 
 def test_what_embedding_items_share_has_all_but_input_and_encoding() -> None:

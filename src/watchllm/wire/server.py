@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from watchllm.wire.exchange import BodyMode, Exchange, Handler
+from watchllm.wire.pressure import Pressure
 from watchllm.wire.server_connection import ServerConnection
 from watchllm.wire.status import date_line
 
@@ -24,7 +25,11 @@ _BACKLOG = 4096
 
 
 class ServerLimits(msgspec.Struct, frozen=True):
-    """Bounds of a server: bytes a request and in all, seconds, connections."""
+    """Bounds of a server: bytes a request and in all, seconds, connections.
+
+    A body that is kept must arrive within `body_grace` + `body_timeout`, and sooner while more than half of
+    `max_inflight_bytes` is taken: then its rate is judged over each `pressed_window`.
+    """
 
     max_head_bytes: int = 64 * 1024
     max_body_bytes: int = 32 * 1024 * 1024
@@ -33,6 +38,8 @@ class ServerLimits(msgspec.Struct, frozen=True):
     max_connections: int = 10_000
     header_timeout: float = 15.0
     body_grace: float = 30.0
+    body_timeout: float = 300.0
+    pressed_window: float = 5.0
     idle_timeout: float = 75.0
     write_timeout: float = 60.0
 
@@ -54,6 +61,7 @@ class Server:
         self._connections: set[ServerConnection] = set()
         self._listeners: list[asyncio.Server] = []
         self._inflight_bytes = 0
+        self._pressure = Pressure(limits.pressed_window)
         self._draining = False
         self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
 
@@ -150,6 +158,11 @@ class Server:
         for connection in list(self._connections):
             connection.date_line = self.date_line
             connection.sweep(now)
+        excess = self._inflight_bytes - self.limits.max_inflight_bytes // 2
+        if excess > 0:
+            self._pressure.relieve(self._connections, now, excess)
+        else:
+            self._pressure.clear()
         self._sweeper = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
 
 

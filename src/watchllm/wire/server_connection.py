@@ -275,6 +275,15 @@ class ServerConnection(PacedConnection):
             self._refuse_in_turn(too_slow("head"))
 
     @property
+    def arriving(self) -> Exchange | None:
+        """The request whose body is being received and kept in memory now."""
+        exchange = self._receiving
+        return None if exchange is None or exchange.streaming_body or not self._reading else exchange
+
+    def refuse_arriving(self, error: GatewayError) -> None:
+        self._refuse_in_turn(error, self._receiving)
+
+    @property
     def busy(self) -> bool:
         """Whether a request has begun to arrive or is not answered yet."""
         return bool(self._active or self._receiving or self._head_bytes or self._waiting)
@@ -391,8 +400,13 @@ class ServerConnection(PacedConnection):
             self.write(CONTINUE)
 
     def _move_body_deadline(self) -> None:
-        """A body has to keep coming and to reach a lowest average rate, so that dripping holds nothing for long."""
-        if self.writable and (self._active is None or self._active is self._receiving):
-            grace = self._server.limits.body_grace
-            latest = self._body_began + grace + self._body_bytes / LOWEST_RATE
-            self.deadline = min(latest, self._server.now() + grace)
+        """A body has to keep coming and to reach a lowest average rate, so that dripping holds nothing for long: one
+        that is kept has a time in which to arrive besides, else megabytes sent at once would earn hours."""
+        receiving = self._receiving
+        if self.writable and (self._active is None or self._active is receiving):
+            limits = self._server.limits
+            allowed = self._body_bytes / LOWEST_RATE
+            if receiving is None or not receiving.streaming_body:
+                allowed = min(allowed, limits.body_timeout)
+            latest = self._body_began + limits.body_grace + allowed
+            self.deadline = min(latest, self._server.now() + limits.body_grace)

@@ -1,20 +1,18 @@
 """Models on the paths that are passed through: they lead where they lead elsewhere, are allowed or not, and metered."""
 
 import gzip
-import hashlib
 import json
 from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.test_passthrough import MIB, SECRET, ask, error_of, form
+from tests.e2e.test_passthrough import SECRET, ask, error_of
 from tests.e2e.test_usage import row_of
 from tests.support.product import Gateway, Project, Sim
 from tests.support.raw_http import RawConnection, RawResponse, exchange, request_bytes
 from tests.support.scripted_upstream import Call, ScriptedUpstream, scripted_upstream
 
 MODERATIONS = "/v1/moderations"
-TRANSCRIPTIONS = "/v1/audio/transcriptions"
 
 
 @pytest.fixture
@@ -45,19 +43,6 @@ def chunked(gateway: Gateway, key: str, path: str, body: bytes, content_type: st
     with RawConnection(gateway.port, timeout=30) as connection:
         connection.send(head.encode() + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces))
         connection.send(b"0\r\n\r\n")
-        return connection.response(b"POST")
-
-
-def upload(gateway: Gateway, key: str, body: bytes, content_type: str = "multipart/form-data") -> RawResponse:
-    if content_type == "multipart/form-data":
-        content_type += "; boundary=frontier"
-    head = (
-        f"POST {TRANSCRIPTIONS} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\nContent-Type: {content_type}\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    with RawConnection(gateway.port, timeout=30) as connection:
-        connection.send(head.encode())
-        connection.send(body)
         return connection.response(b"POST")
 
 
@@ -141,55 +126,6 @@ def test_allowed_models_hold_for_json(gateway: Gateway, sim: Sim) -> None:
     assert sim.calls() == 1
     row = row_of(gateway, project, 1)
     assert (row["model"], row["provider"], row["status"]) == ("text-moderation-latest", "openai", 403)
-
-
-@pytest.mark.parametrize("size", [0, 70_000, 3 * MIB])
-def test_a_form_with_an_allowed_model_arrives_byte_for_byte(gateway: Gateway, sim: Sim, size: int) -> None:
-    project = gateway.installation.project("allowed", settings={"allowed_models": "whisper-*"})
-    content = hashlib.shake_128(b"%d" % size).digest(size)
-    body = form(content)
-    by_chunks = chunked(gateway, project.key, TRANSCRIPTIONS, body, 'multipart/form-data; boundary="frontier"')
-    for answer in (upload(gateway, project.key, body), by_chunks):
-        assert answer.status == 200, answer
-        assert hashlib.sha256(content).hexdigest() in answer.json()["text"]
-        assert answer.header("X-WatchLLM-Model") == "whisper-1"
-
-
-PART = b'--frontier\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
-FILE = b'--frontier\r\nContent-Disposition: form-data; name="file"; filename="%b"\r\n\r\n%b\r\n'
-END = b"--frontier--\r\n"
-
-
-@pytest.mark.parametrize(
-    ("body", "refused"),
-    [
-        (form(b"sound"), (403, "model_not_allowed")),
-        (FILE % (b"a.wav", bytes(MIB)) + PART % (b"model", b"tts-1") + END, (403, "model_not_allowed")),
-        (FILE % (b"a.wav", b"") + END, (403, "model_not_allowed")),
-        (PART % (b"model", b"tts-1") + PART % (b"model", b"whisper-1") + END, (400, "invalid_request")),
-        (PART % (b"model", b"openai/tts-1") + END, (400, "invalid_request")),
-        # What only looks like the field.
-        (FILE % (b'x"; name="model', b"tts-1") + END, (403, "model_not_allowed")),
-        (
-            FILE % (b"a", b"\r\n--frontierless\r\n" + (PART % (b"model", b"tts-1"))[12:]) + END,
-            (403, "model_not_allowed"),
-        ),
-        (END + PART % (b"model", b"tts-1") + END, (403, "model_not_allowed")),
-        (PART % (b"model", b"tts-1"), (403, "model_not_allowed")),
-    ],
-)
-def test_a_form_without_an_allowed_model_is_not_sent(
-    gateway: Gateway, sim: Sim, body: bytes, refused: tuple[int, str]
-) -> None:
-    project = gateway.installation.project("allowed", settings={"allowed_models": "tts-*"})
-    assert error_of(upload(gateway, project.key, body)) == refused
-    assert sim.calls() == 0
-
-
-def test_a_form_without_a_model_is_told_to_put_it_first(gateway: Gateway, sim: Sim) -> None:
-    project = gateway.installation.project("allowed", settings={"allowed_models": "tts-*"})
-    message = upload(gateway, project.key, FILE % (b"a.wav", b"") + END).json()["error"]["message"]
-    assert "'model' as its first field" in message
 
 
 # --- usage ------------------------------------------------------------------------------------------------------------

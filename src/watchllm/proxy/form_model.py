@@ -9,19 +9,25 @@ from watchllm.domain.errors import BadRequest
 _BOUNDARY = re.compile(
     rb"""multipart/form-data\s*;(?:[^"]*;)?\s*boundary=(?:"([^"]+)"|([^\s;,"]+))[^",]*""", re.IGNORECASE
 )
+_BOUNDARIES = re.compile(rb"""boundary[\s*0-9]*=""", re.IGNORECASE)
 # Whoever writes a field's head in another way means to be read in two ways.
 _MODEL = re.compile(rb"""\s*form-data\s*;\s*name\s*=\s*(?:"model"|model)\s*""", re.IGNORECASE)
 
 
-def model_of_form(content_type: bytes, beginning: bytes) -> str | None:
-    """The value of the field `model` if all of it is in `beginning`; None when it is not there or this is no form.
+def boundary_of(content_type: bytes) -> bytes | None:
+    """What separates the parts of a form; None where this is no form, or one with two boundaries."""
+    boundary = _BOUNDARY.fullmatch(content_type.strip())
+    if boundary is None or len(_BOUNDARIES.findall(content_type)) > 1:
+        return None
+    return boundary[1] or boundary[2]
+
+
+def model_of_form(boundary: bytes, beginning: bytes) -> str | None:
+    """The value of the field `model` if all of it is in `beginning`; None when it is not there.
 
     Raises BadRequest for a form that names two models.
     """
-    boundary = _BOUNDARY.fullmatch(content_type.strip())
-    if boundary is None:
-        return None
-    delimiter = b"\r\n--" + (boundary[1] or boundary[2])
+    delimiter = b"\r\n--" + boundary
     # Before the first delimiter nothing counts; what is behind the last one may have no end yet.
     parts = (b"\r\n" + beginning).split(delimiter)[1:-1]
     models = []

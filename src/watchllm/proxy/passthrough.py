@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,6 +25,9 @@ from watchllm.routing.resolve import MAX_MODEL_LENGTH, Target
 from watchllm.wire import types as wire
 from watchllm.wire.exchange import Exchange
 from watchllm.wire.types import Headers
+
+if TYPE_CHECKING:
+    from watchllm.proxy.form_watch import FormWatch
 
 # Bytes of an upload in which a project that may use some models only has to name one.
 _BEGINNING = 64 * 1024
@@ -75,7 +79,7 @@ async def pass_through(services: Services, request: Request) -> None:
         lines=b"" if coding is None else b"content-encoding: %b\r\n" % coding,
     )
     if upload is not None:
-        upload.go_to(call)
+        upload.go_to(call, relay.fail)
     await relay.done
 
 
@@ -104,20 +108,24 @@ async def _route(
             sent = upstream_body(document, text, target.model, include_usage=False)
             return (target, body, coding) if sent is text else (target, sent, None)
     elif tenant.settings.allowed_models is not None and (body is not None or upload is not None):
-        beginning = await upload.beginning(_BEGINNING) if upload is not None else exchange.body[:_BEGINNING]
-        target = _form_target(tenant, content_type, beginning)
+        target = await _form_target(tenant, exchange, content_type, upload)
         request.model = target.model
         return target, body, coding
     # The body goes up as it came, so what it is encoded in does, too.
     return tenant.router.default(tenant.project, test_key=tenant.test), body, coding
 
 
-def _form_target(tenant: Tenant, content_type: bytes, beginning: bytes) -> Target:
-    """The target of a project that may use some models only: a body that does not say which model is refused."""
-    from watchllm.proxy.form_model import model_of_form  # few projects restrict models
+async def _form_target(tenant: Tenant, exchange: Exchange, content_type: bytes, upload: _Upload | None) -> Target:
+    """The target of a project that may use some models only: a body that does not say which model is refused, and one
+    that will name another one after its beginning is watched for that."""
+    from watchllm.proxy.form_model import boundary_of, model_of_form  # few projects restrict models
+    from watchllm.proxy.form_watch import FormWatch
 
-    model = model_of_form(content_type, beginning)
-    if model is None:
+    # What is encoded says one thing as it is and another when it is decoded.
+    boundary = boundary_of(content_type) if exchange.header(b"content-encoding") is None else None
+    beginning = exchange.body if upload is None else await upload.beginning(_BEGINNING)
+    model = None if boundary is None else model_of_form(boundary, beginning[:_BEGINNING])
+    if boundary is None or model is None:
         raise Forbidden(
             "This project may use some models only. Send JSON, or multipart/form-data with the field 'model' as its "
             f"first field: it has to be within the first {_BEGINNING} bytes.",
@@ -127,11 +135,19 @@ def _form_target(tenant: Tenant, content_type: bytes, beginning: bytes) -> Targe
     if target.model != model:
         # The form goes up as it came, and there the model has this name.
         raise BadRequest(f"In a form, name the model as its provider does: {target.model}.", param="model")
+    watch = FormWatch(boundary)
+    cleared = watch.feed(beginning)
+    if upload is None:
+        watch.end()
+    else:
+        upload.watch_with(watch, cleared)
     return target
 
 
 class _Upload:
-    """The client's body as the source of the upstream request's; what arrives before the call exists is kept."""
+    """The client's body as the source of the upstream request's; what arrives before the call exists is kept.
+
+    A watch, where there is one, has read what `beginning` gave, and reads what comes after it before it is sent."""
 
     def __init__(self, exchange: Exchange) -> None:
         length = exchange.header(b"content-length")
@@ -144,6 +160,7 @@ class _Upload:
         exchange.on_data = self._keep_early
         exchange.on_end = self._end_early
         self._early_size = 0
+        self._watch: FormWatch | None = None
         self._awaited = 0
         self._arrived: asyncio.Future[None] | None = None
         exchange.pause_body()
@@ -155,18 +172,30 @@ class _Upload:
             self._arrived = asyncio.get_running_loop().create_future()
             self._exchange.resume_body()
             await self._arrived
-        return b"".join(self._early)
+        self._early = [b"".join(self._early)]
+        return self._early[0]
 
-    def go_to(self, call: wire.Call) -> None:
-        """Send what has arrived, and from now on every piece as it comes."""
+    def watch_with(self, watch: FormWatch, cleared: bytes) -> None:
+        """`cleared` is what may be sent of what `beginning` gave."""
+        self._watch = watch
+        self._early[0] = cleared
+
+    def go_to(self, call: wire.Call, refuse: Callable[[GatewayError], None]) -> None:
+        """Send what has arrived, and from now on every piece as it comes; `refuse` is told what may not be sent."""
         exchange = self._exchange
-        exchange.on_data = call.write
-        exchange.on_end = call.end
+        write, end = call.write, call.end
+        early = self._early
+        if self._watch is not None:
+            watched = self._watch.before(call, refuse)
+            write, end = watched.write, watched.end
+            call.write(early.pop(0))
+        exchange.on_data = write
+        exchange.on_end = end
         # Reading goes on when the connection is there (`on_resume`): what came before that would have to be kept.
-        for piece in self._early:
-            call.write(piece)
+        for piece in early:
+            write(piece)
         if self._ended:
-            call.end()
+            end()
 
     def _keep_early(self, piece: bytes) -> None:
         self._early.append(piece)
@@ -215,7 +244,7 @@ class _Relay:
         egress.remember_upstream_id(request, headers)
         refusal = status_refusal(status)
         if refusal is not None:
-            self._fail(refusal)
+            self.fail(refusal)
             return
         self._status = status
         content_type = next((value for name, value in headers if name == b"content-type"), b"application/octet-stream")
@@ -263,9 +292,9 @@ class _Relay:
             account(self._services, request, target, usage)
 
     def on_failure(self, error: wire.WireError) -> None:
-        self._fail(upstream_error(error))
+        self.fail(upstream_error(error))
 
-    def _fail(self, error: GatewayError) -> None:
+    def fail(self, error: GatewayError) -> None:
         """Before the head was sent an error of our own answers; after it, the connection is cut (see ProxyApp)."""
         if not self.done.done():
             self.done.set_exception(error)

@@ -58,9 +58,12 @@ def event(request_id: str | None = None, **changes: Any) -> UsageEvent:
     return UsageEvent(**{**fields, **changes})
 
 
+_HITS = ("HIT", "HIT-SEMANTIC", "HIT-COALESCED", "HIT-PARTIAL", "HIT-STALE")
+
+
 def any_event(choose: random.Random, request_id: str | None = None) -> UsageEvent:
     """Any kind of event there is."""
-    cache = choose.choice(["HIT", "HIT-SEMANTIC", "HIT-COALESCED", "HIT-PARTIAL", "HIT-STALE", "MISS", "BYPASS", ""])
+    cache = choose.choice([*_HITS, "MISS", "BYPASS", ""])
     usage = None
     if choose.random() < 0.8:
         usage = TokenUsage(**{name: choose.randrange(1000) for name in _TOKENS}, estimated=choose.random() < 0.2)
@@ -129,8 +132,8 @@ class Usage:
             "COUNT(*)",
             count("ended IN ('error', 'cut', 'aborted')"),
             count("ended = 'cancelled'"),
-            *(count(f"cache = '{cache}'") for cache in ("HIT", "HIT-SEMANTIC", "HIT-COALESCED", "HIT-PARTIAL")),
-            *(count(f"cache = '{cache}'") for cache in ("HIT-STALE", "MISS", "BYPASS")),
+            *(count(f"cache = '{cache}' AND status BETWEEN 200 AND 299") for cache in _HITS),
+            *(count(f"cache = '{cache}'") for cache in ("MISS", "BYPASS")),
             *(of_bought(f"{kind}_tokens") for kind in ("input", "output", "cached_input", "cache_write", "reasoning")),
             *(of_bought(f"audio_{kind}_tokens") for kind in ("input", "output")),
             f"SUM(CASE WHEN {bought} THEN 0 ELSE COALESCE(input_tokens + output_tokens, 0) END)",

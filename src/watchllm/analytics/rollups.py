@@ -47,7 +47,8 @@ MEASURES = (
     "latency_us",
     "overhead_us",
 )
-"""`hits` are exact hits. Token columns count what was bought; what hits spared is in `saved_tokens`. `unpriced` counts
+"""`hits` are exact hits. Hits of all kinds are counted where they were answered: who waited for a call that failed was
+not served for nothing. Token columns count what was bought; what hits spared is in `saved_tokens`. `unpriced` counts
 requests whose tokens have no known cost. `latency_us` and `overhead_us` are sums."""
 
 Key: TypeAlias = tuple[int, str, str, str]
@@ -65,6 +66,7 @@ _BY_CACHE = {
         (BYPASS, "bypasses"),
     )
 }
+_HITS = frozenset((HIT, HIT_SEMANTIC, HIT_COALESCED, HIT_PARTIAL, HIT_STALE))
 _FAILED = frozenset((ERROR, CUT, ABORTED))
 
 
@@ -82,7 +84,7 @@ def add(rollup: Rollup, event: UsageEvent) -> None:
     elif event.ended == CANCELLED:
         sums[2] += 1
     cache = _BY_CACHE.get(event.cache)
-    if cache is not None:
+    if cache is not None and (200 <= event.status < 300 or event.cache not in _HITS):
         sums[cache] += 1
     usage = event.usage
     if usage is not None:

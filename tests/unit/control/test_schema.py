@@ -1,5 +1,6 @@
 """Forward-only migrations: from every earlier schema, once even when several processes start, never backwards."""
 
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
+from tests.support.journal import any_event, journal_in, usage_in
 from watchllm.analytics import tables as usage
 from watchllm.control import schema, tables
 from watchllm.control.errors import DatabaseUnusable
@@ -61,6 +63,35 @@ def test_every_earlier_schema_is_brought_up_to_date(engine: Engine, earlier: str
         assert schema.version(connection) == schema.HEAD
         assert connection.scalar(text("SELECT name FROM organizations")) == "kept"
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+
+
+def test_hits_that_failed_are_taken_off_the_rollups_of_an_earlier_version(tmp_path: Path) -> None:
+    journal, choose = journal_in(tmp_path), random.Random(11)
+    for _ in range(2000):
+        journal.settled(any_event(choose))
+    journal.close()
+    with usage_in(tmp_path) as recorded:
+        recorded.record()
+        right = recorded.rollups()
+        hits = ("HIT", "HIT-SEMANTIC", "HIT-COALESCED", "HIT-PARTIAL", "HIT-STALE")
+        columns = ("hits", "hits_semantic", "hits_coalesced", "hits_partial", "hits_stale")
+        same = "at_ms - at_ms % 3600000 = hour_ms AND " + " AND ".join(
+            f"usage_logs.{key} = usage_hourly.{key}" for key in ("project_id", "provider", "model")
+        )
+        with recorded.engine.connect().execution_options(watchllm_writes=True) as connection, connection.begin():
+            for column, cache in zip(columns, hits, strict=True):
+                counted = f"SELECT COUNT(*) FROM usage_logs WHERE {same} AND cache = '{cache}'"
+                connection.execute(text(f"UPDATE usage_hourly SET {column} = ({counted})"))
+            # An hour whose rows are gone.
+            connection.execute(text("UPDATE usage_hourly SET hits = 70 WHERE hour_ms = 0 AND model = 'gpt'"))
+            connection.execute(text("DELETE FROM usage_logs WHERE at_ms < 3600000 AND model = 'gpt'"))
+            connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+        assert recorded.rollups() != right
+        assert schema.upgrade(recorded.engine)
+        kept = [row for row in recorded.rollups() if not (row[0] == 0 and row[3] == "gpt")]
+        assert kept == [row for row in right if not (row[0] == 0 and row[3] == "gpt")] == recorded.rollups_from_rows()
+        assert recorded.query("SELECT DISTINCT hits FROM usage_hourly WHERE hour_ms = 0 AND model = 'gpt'") == [(70,)]
+        assert schema.version(recorded.engine.connect()) == schema.HEAD
 
 
 def test_processes_that_start_at_once_upgrade_once(tmp_path: Path) -> None:

@@ -46,6 +46,21 @@ def test_every_kind_of_event_becomes_a_row_and_the_rollups_are_their_sums(tmp_pa
         ]
 
 
+def test_a_hit_that_failed_is_counted_as_an_error_only(tmp_path: Path) -> None:
+    journal = journal_in(tmp_path)
+    for kind in ("HIT", "HIT-SEMANTIC", "HIT-COALESCED", "HIT-PARTIAL", "HIT-STALE"):
+        journal.settled(event(cache=kind))
+        for status in (400, 429, 499, 502):
+            journal.settled(event(cache=kind, status=status, ended="error"))
+    journal.settled(event(cache="MISS", status=502, ended="error"))
+    journal.close()
+    hits = "hits, hits_semantic, hits_coalesced, hits_partial, hits_stale"
+    with usage_in(tmp_path) as usage:
+        usage.record()
+        assert usage.query(f"SELECT requests, errors, misses, {hits} FROM usage_hourly") == [(26, 21, 1, 1, 1, 1, 1, 1)]
+        assert usage.rollups() == usage.rollups_from_rows()
+
+
 def test_a_row_says_what_its_event_said(tmp_path: Path) -> None:
     journal = journal_in(tmp_path, region="eu-1")
     journal.settled(

@@ -34,6 +34,10 @@ class ProviderKeyRecord(msgspec.Struct, frozen=True, array_like=True):
     base_url: str | None = None
     priority: int = 0
 
+    def __repr__(self) -> str:
+        # Sealed or not, it is nothing for tracebacks and logs.
+        return f"ProviderKeyRecord(id={self.id!r}, provider={self.provider!r}, sealed=***)"
+
 
 class ProjectRecord(msgspec.Struct, frozen=True, array_like=True):
     """One project with everything that belongs to it."""

@@ -29,6 +29,10 @@ class Destination(NamedTuple):
     credential: bytes
     own_key: bool = False
 
+    def __repr__(self) -> str:
+        # A repr ends in tracebacks and logs, and a base URL's path may be a secret, too.
+        return f"Destination(host={self.origin.host!r}, port={self.origin.port}, own_key={self.own_key})"
+
 
 class Answer(NamedTuple):
     """A provider's whole answer."""

@@ -19,6 +19,10 @@ class InstanceCredential(msgspec.Struct, frozen=True):
     api_key: str | None
     base_url: str | None
 
+    def __repr__(self) -> str:
+        # A repr ends in tracebacks and logs; a base URL may hold a password.
+        return f"InstanceCredential(api_key={_masked(self.api_key)}, base_url={_masked(self.base_url)})"
+
 
 class Target(msgspec.Struct, frozen=True):
     """Where a call goes. `own_key` is the project's provider key, None = the instance's `instance_key` (None for
@@ -31,6 +35,17 @@ class Target(msgspec.Struct, frozen=True):
     own_key: ProviderKeyRecord | None
     instance_key: str | None
     trusted: bool
+
+    def __repr__(self) -> str:
+        own = None if self.own_key is None else self.own_key.id
+        return (
+            f"Target(provider={self.provider!r}, model={self.model!r}, base_url={_masked(self.base_url)}, "
+            f"own_key={own!r}, instance_key={_masked(self.instance_key)}, trusted={self.trusted})"
+        )
+
+
+def _masked(secret: str | None) -> str:
+    return "***" if secret else repr(secret)
 
 
 class Router:

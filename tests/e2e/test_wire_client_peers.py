@@ -11,11 +11,21 @@ import trustme
 import uvloop
 
 from tests.support.nginx import Nginx
-from tests.support.wire_peers import PATIENT, Recorder, Source, answer, answers, call, peer, pool_of, run, send
+from tests.support.wire_peers import (
+    PATIENT,
+    LoopFactory,
+    Recorder,
+    Source,
+    answer,
+    answers,
+    call,
+    peer,
+    pool_of,
+    run,
+    send,
+)
 from watchllm.wire.client import Response
 from watchllm.wire.types import ConnectFailed, Origin, PeerClosed
-
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])

@@ -13,10 +13,11 @@ T = TypeVar("T")
 PATIENT = Timeouts(connect=20, first_byte=20, idle=20, total=30)
 """Never reached unless a test fails."""
 
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def run(loop_factory: Callable[[], asyncio.AbstractEventLoop], main: Coroutine[Any, Any, T]) -> T:
+def run(loop_factory: LoopFactory, main: Coroutine[Any, Any, T]) -> T:
     """Run `main` on a new loop; what the loop's exception handler was told fails the test."""
     told: list[dict[str, Any]] = []
 
@@ -28,6 +29,12 @@ def run(loop_factory: Callable[[], asyncio.AbstractEventLoop], main: Coroutine[A
         result = runner.run(watched())
     assert not told, told
     return result
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for `condition` on the running loop; `run` bounds the wait."""
+    while not condition():
+        await asyncio.sleep(0.002)
 
 
 class Recorder:

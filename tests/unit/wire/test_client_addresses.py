@@ -3,18 +3,15 @@
 import asyncio
 import base64
 import socket
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from tests.support.wire_peers import Recorder, answer, answers, call, peer, pool_of, read_request, run
+from tests.support.wire_peers import LoopFactory, Recorder, answer, answers, call, peer, pool_of, read_request, run
 from watchllm.wire.address import is_public
 from watchllm.wire.forward_proxy import ForwardProxies
 from watchllm.wire.types import AddressRefused, ConnectFailed, Origin
-
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 @pytest.mark.parametrize("ip", ["8.8.8.8", "1.1.1.1", "172.32.0.1", "100.128.0.1", "169.253.0.1", "192.169.0.1"])

@@ -1,22 +1,19 @@
 """How the client understands answers: framing, ends, and what is no answer."""
 
 import asyncio
-from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.wire_peers import PATIENT, Recorder, answer, answers, call, peer, pool_of, run, send
+from tests.support.wire_peers import PATIENT, LoopFactory, Recorder, answer, answers, call, peer, pool_of, run, send
 from watchllm.wire.call import PooledCall
 from watchllm.wire.connection import Connection
 from watchllm.wire.dial import Dialer
 from watchllm.wire.forward_proxy import ForwardProxies
 from watchllm.wire.lane import Bounds, Lane
 from watchllm.wire.types import BadMessage, Origin, PeerClosed, WireError
-
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 

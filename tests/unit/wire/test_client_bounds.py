@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 
 import pytest
 from msgspec.structs import replace
 
 from tests.support.wire_peers import (
     PATIENT,
+    LoopFactory,
     Recorder,
     Talk,
     answer,
@@ -20,15 +20,9 @@ from tests.support.wire_peers import (
     read_request,
     run,
     send,
+    until,
 )
 from watchllm.wire.types import TimedOut
-
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.002)
 
 
 def timed_out(loop_factory: LoopFactory, talk: Talk, **bounds: float) -> tuple[str, float]:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from tests.support.wire_peers import (
     PATIENT,
+    LoopFactory,
     Recorder,
     Source,
     answer,
@@ -25,8 +26,6 @@ from tests.support.wire_peers import (
 )
 from watchllm.wire.decoding import PIECE
 from watchllm.wire.types import BadMessage, TimedOut
-
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 TEXT = b"".join(b"line %d of a long answer\n" % number for number in range(20_000))
 

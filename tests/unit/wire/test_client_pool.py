@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.wire_peers import (
     PATIENT,
+    LoopFactory,
     Recorder,
     Source,
     Talk,
@@ -19,18 +20,12 @@ from tests.support.wire_peers import (
     read_request,
     run,
     send,
+    until,
 )
 from watchllm.wire.client import ClientPool
 from watchllm.wire.connection import Connection
 from watchllm.wire.dial import Dialer
 from watchllm.wire.types import BadMessage, ConnectFailed, Origin, PeerClosed, PoolFull, WireError
-
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.002)
 
 
 def test_the_request_as_the_peer_sees_it(loop_factory: LoopFactory) -> None:

@@ -1,18 +1,17 @@
 """Bodies that drip: they hold memory for a bounded time, and for less while others need it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.support.wire_peers import LoopFactory
 from watchllm.domain.errors import GatewayError
 from watchllm.wire.server import BodyMode, Exchange, Server, ServerLimits, serve
 
 KIB = 1024
 MIB = KIB * KIB
-
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 class Counting:

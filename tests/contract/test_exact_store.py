@@ -2,16 +2,17 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.exact_store import (
     ADAPTERS,
-    HOUR_MS,
+    MAX_BYTES,
     START_MS,
     Clock,
+    Opener,
     entry,
     invalidate,
     is_whole,
@@ -20,42 +21,8 @@ from tests.support.exact_store import (
     sealed_body,
     stats,
 )
-from tests.support.waiting import wait_for
-from watchllm.cache.entry import ExactStore, InvalidationFilter
+from watchllm.cache.entry import ExactStore
 from watchllm.domain.usage import TokenUsage
-
-MAX_BYTES = 32 << 20
-ROOT = Path(__file__).parents[2]
-Opener = Callable[..., ExactStore]
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(params=sorted(ADAPTERS))
-def open_store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Opener]:
-    opened: list[ExactStore] = []
-
-    def opener(max_bytes: int = MAX_BYTES) -> ExactStore:
-        opened.append(ADAPTERS[request.param](tmp_path, max_bytes, clock))
-        return opened[-1]
-
-    yield opener
-    for store in opened:
-        store.close()
-
-
-@pytest.fixture
-def store(open_store: Opener) -> ExactStore:
-    return open_store()
-
-
-@pytest.fixture(params=["pending", "committed"])
-def settle(request: pytest.FixtureRequest, store: ExactStore) -> Callable[[], None]:
-    """Run a test twice: with what was put still pending (or nearly so), and with it committed."""
-    return store.flush if request.param == "committed" else lambda: None
 
 
 def test_what_was_put_is_got_whole(store: ExactStore, settle: Callable[[], None]) -> None:
@@ -125,139 +92,6 @@ def test_an_entry_too_large_to_keep_takes_the_old_answer_away(store: ExactStore,
     assert store.get(project(1), key(1)) is None
 
 
-@pytest.mark.parametrize(
-    ("what", "left"),
-    [
-        (InvalidationFilter(), set()),
-        (InvalidationFilter(model="m1"), {2, 3}),
-        (InvalidationFilter(kind="embeddings"), {1, 2}),
-        (InvalidationFilter(before_ms=START_MS + 2), {2, 3}),
-        (InvalidationFilter(after_ms=START_MS + 2), {1, 2}),
-        (InvalidationFilter(after_ms=START_MS + 1, before_ms=START_MS + 3), {1, 3}),
-        (InvalidationFilter(model="m2", kind="generate"), {1, 3}),
-        (InvalidationFilter(model="m1", kind="embeddings"), {1, 2, 3}),
-    ],
-)
-def test_invalidate_forgets_exactly_what_matches(
-    store: ExactStore, settle: Callable[[], None], clock: Clock, what: InvalidationFilter, left: set[int]
-) -> None:
-    clock.advance(10)
-    for number, model, kind in ((1, "m1", "generate"), (2, "m2", "generate"), (3, "m2", "embeddings")):
-        store.put(project(1), key(number), entry(START_MS + number, model=model, kind=kind), START_MS)
-    settle()
-    assert invalidate(store, project(1), what) == 3 - len(left)
-    store.flush()
-    assert {number for number in (1, 2, 3) if store.get(project(1), key(number))} == left
-    assert stats(store, project(1)).entries == len(left)
-
-
-def test_invalidate_of_thousands_counts_each_once(store: ExactStore, clock: Clock) -> None:
-    for number in range(2500):
-        store.put(project(1), key(number), entry(model="m1" if number % 2 else "m2"), START_MS)
-    store.flush()
-    for number in range(100):
-        store.put(project(1), key(number), entry(model="m1" if number % 2 else "m2"), START_MS)
-    clock.advance(1)
-    assert invalidate(store, project(1), InvalidationFilter(model="m1")) == 1250
-    assert stats(store, project(1)).entries == 1250
-    assert not any(store.get(project(1), key(number)) for number in range(1, 2500, 2))
-
-
-def test_forgetting_a_replacement_does_not_bring_back_what_it_replaced(store: ExactStore, clock: Clock) -> None:
-    store.put(project(1), key(1), entry(clock(), body=b"old"), clock())
-    store.flush()
-    replaced_at = clock.advance(10)
-    store.put(project(1), key(1), entry(replaced_at, body=b"new"), replaced_at)
-    assert invalidate(store, project(1), InvalidationFilter(after_ms=replaced_at - 1)) == 1
-    for _ in ("at once", "when committed"):
-        assert store.get(project(1), key(1)) is None
-        store.flush()
-
-
-def test_a_call_begun_before_an_invalidation_is_not_stored(store: ExactStore, clock: Clock) -> None:
-    begun = clock()
-    clock.advance(10)
-    invalidate(store, project(1), InvalidationFilter(model="m1"))
-    clock.advance(10)
-    store.put(project(1), key(1), entry(clock(), model="m1"), begun)
-    store.put(project(1), key(2), entry(clock(), model="m2"), begun)
-    store.put(project(1), key(3), entry(clock(), model="m1"), clock())
-    store.put(project(2), key(4), entry(clock(), model="m1"), begun)
-    for _ in ("at once", "when committed"):
-        assert store.get(project(1), key(1)) is None
-        assert store.get(project(1), key(2)) is not None
-        assert store.get(project(1), key(3)) is not None
-        assert store.get(project(2), key(4)) is not None
-        store.flush()
-
-
-def test_a_call_begun_in_the_same_millisecond_counts_as_before(store: ExactStore, clock: Clock) -> None:
-    invalidate(store, project(1))
-    store.put(project(1), key(1), entry(), clock())
-    assert store.get(project(1), key(1)) is None
-
-
-def test_invalidated_since_tells_which_calls_may_not_be_joined(store: ExactStore, clock: Clock) -> None:
-    begun = clock()
-    assert not store.invalidated_since(project(1), "m1", "generate", begun)
-    clock.advance(10)
-    invalidate(store, project(1), InvalidationFilter(model="m1", kind="generate"))
-    assert store.invalidated_since(project(1), "m1", "generate", begun)
-    assert store.invalidated_since(project(1), "m1", "generate", clock())
-    assert not store.invalidated_since(project(1), "m2", "generate", begun)
-    assert not store.invalidated_since(project(1), "m1", "embeddings", begun)
-    assert not store.invalidated_since(project(2), "m1", "generate", begun)
-    clock.advance(1)
-    assert not store.invalidated_since(project(1), "m1", "generate", clock())
-
-
-def test_an_invalidation_outlives_a_restart(open_store: Opener, clock: Clock) -> None:
-    store = open_store()
-    begun = clock()
-    clock.advance(10)
-    invalidate(store, project(1))
-    store.close()
-    again = open_store()
-    assert again.invalidated_since(project(1), "m1", "generate", begun)
-    again.put(project(1), key(1), entry(clock()), begun)
-    assert again.get(project(1), key(1)) is None
-
-
-def test_many_different_invalidations_never_forget_the_earliest(store: ExactStore, clock: Clock) -> None:
-    begun = clock()
-    for number in range(300):
-        clock.advance(1)
-        invalidate(store, project(1), InvalidationFilter(model=f"m{number}"))
-    assert store.invalidated_since(project(1), "m0", "generate", begun)
-    assert store.invalidated_since(project(1), "m299", "generate", begun)
-    assert not store.invalidated_since(project(1), "m299", "generate", clock.advance(1))
-
-
-def test_a_clock_set_back_does_not_let_an_earlier_call_through(store: ExactStore, clock: Clock) -> None:
-    for step in (10_000, 5 * HOUR_MS):
-        begun = clock()
-        store.put(project(2), key(step), entry(begun), begun)
-        clock.advance(-step)
-        invalidate(store, project(1))
-        clock.advance(1_000)
-        store.put(project(1), key(step), entry(clock()), begun)
-        store.flush()
-        assert store.get(project(1), key(step)) is None, step
-
-
-def test_an_entry_of_a_clock_that_ran_ahead_is_not_served_for_ever(store: ExactStore, clock: Clock) -> None:
-    ahead = clock.advance(1000 * HOUR_MS)
-    store.put(project(1), key(1), entry(ahead), ahead)
-    store.flush()
-    assert store.get(project(1), key(1)) is not None
-    clock.advance(-1000 * HOUR_MS)
-
-    def gone() -> bool:
-        return store.get(project(1), key(1)) is None
-
-    wait_for(gone, "the entry from the future to be unseen")
-
-
 def test_projects_do_not_see_count_or_forget_each_others_entries(
     store: ExactStore, settle: Callable[[], None], clock: Clock
 ) -> None:
@@ -309,64 +143,7 @@ def test_close_writes_what_is_pending(open_store: Opener) -> None:
     assert open_store().get(project(1), key(1)) is not None
 
 
-def test_the_bound_holds_and_the_least_recently_used_go_first(open_store: Opener, clock: Clock) -> None:
-    limit = 4 << 20
-    store = open_store(limit)
-    body = b"x" * 1000
-    for number in range(500):
-        store.put(project(1), key(number), entry(clock(), body=body, ttl_ms=None), clock())
-        if number % 100 == 99:
-            store.flush()
-    for number in range(100):
-        assert store.get(project(1), key(number)) is not None
-    for number in range(500, 3000):
-        store.put(project(1), key(number), entry(clock(), body=body, ttl_ms=None), clock())
-        if number % 100 == 99:
-            store.flush()
-            assert stats(store, project(1)).bytes <= limit
-            for hot in range(100):
-                store.get(project(1), key(hot))
-    kept = {number for number in range(3000) if store.get(project(1), key(number))}
-    assert len(kept & set(range(100))) >= 90, "what is used all the time stays"
-    assert not kept & set(range(100, 1000)), "what was not used goes"
-    assert len(kept & set(range(2500, 3000))) >= 490, "what is new stays"
-
-
-def test_another_projects_traffic_cannot_push_a_project_below_its_share(open_store: Opener, clock: Clock) -> None:
-    store = open_store(4 << 20)
-    for number in range(200):
-        store.put(project(1), key(number), entry(clock(), body=b"x" * 1000, ttl_ms=None), clock())
-    store.flush()
-    for number in range(6000):
-        store.put(project(2), key(number), entry(clock(), body=b"y" * 1000, ttl_ms=None), clock())
-        if number % 500 == 499:
-            store.flush()
-    assert stats(store, project(1)).entries == 200
-    assert stats(store, project(2)).entries > 500
-
-
-def test_expired_entries_go_before_entries_in_use(open_store: Opener, clock: Clock) -> None:
-    store = open_store(4 << 20)
-    for number in range(200):
-        store.put(project(1), key(number), entry(clock(), body=b"x" * 1000, ttl_ms=None), clock())
-    store.flush()
-    for number in range(200, 400):
-        store.put(project(1), key(number), entry(clock(), body=b"x" * 1000, ttl_ms=1000), clock())
-    store.flush()
-    clock.advance(2000)
-    for number in range(2000, 2000 + 1400):
-        store.put(project(1), key(number), entry(clock(), body=b"x" * 1000, ttl_ms=None), clock())
-    store.flush()
-
-    def expired_left() -> int:
-        return sum(store.get(project(1), key(number)) is not None for number in range(200, 400))
-
-    assert stats(store, project(1)).bytes <= 4 << 20
-    assert expired_left() < 200, "something had to go"
-    # A store may go on evicting beside the test: wait until what is counted and what is seen agree.
-    wait_for(lambda: stats(store, project(1)).entries == 200 + 1400 + expired_left(), "only expired entries to be gone")
-    assert all(store.get(project(1), key(number)) for number in range(200))
-
+ROOT = Path(__file__).parents[2]
 
 OTHER_PROCESS = """
 import sys

@@ -1,9 +1,6 @@
 """Embeddings are answered item by item: what is known is not bought again, in whatever mixture it comes."""
 
 import json
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import Any
 
@@ -14,21 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from langchain_openai import OpenAIEmbeddings
 
+from tests.support.embeddings import MODEL, PATH, cache_of
 from tests.support.product import Gateway, Project, Sim
 from tests.support.raw_http import RawConnection, RawResponse, exchange, request_bytes
-from tests.support.scripted_upstream import Call, ScriptedUpstream, scripted_upstream
 from tests.support.waiting import wait_for
-
-PATH = "/v1/embeddings"
-MODEL = "text-embedding-3-small"  # 20 nano-dollars a token.
 
 
 def ask(given: Any, **fields: Any) -> dict[str, Any]:
     return {"model": MODEL, "input": given, "dimensions": 4, **fields}
-
-
-def cache_of(answer: RawResponse) -> str | None:
-    return answer.header("X-WatchLLM-Cache")
 
 
 def inputs_of(sim: Sim) -> list[Any]:
@@ -230,235 +220,6 @@ def test_an_invalidation_forgets_items(gateway: Gateway, sim: Sim, project: Proj
     forgotten = gateway.post("/v1/cache/invalidate", key, {"kind": "embeddings"})
     assert forgotten.status == 200
     assert cache_of(gateway.post(PATH, project.key, ask(["a", "b"]))) == "MISS"
-
-
-# --- providers that fail, or answer something else --------------------------------------------------------------------
-
-
-@pytest.fixture
-def upstream() -> Iterator[ScriptedUpstream]:
-    with scripted_upstream(vectors) as server:
-        yield server
-
-
-@pytest.fixture
-def behind(open_gateway: Gateway, upstream: ScriptedUpstream) -> str:
-    """The key of a project whose OpenAI is `upstream`."""
-    project = open_gateway.installation.project("embeddings", settings={"cache_ttl_embeddings": "1"})
-    with open_gateway.installation.control_plane() as plane:
-        plane.add_provider_key(project.id, "openai", "sk-own-0123456789abcdef", base_url=upstream.base_url)
-    return project.key
-
-
-def answered(call: Call, data: list[dict[str, Any]], **more: Any) -> None:
-    usage = {"prompt_tokens": len(data), "total_tokens": len(data)}
-    call.reply(200, json.dumps({"object": "list", "data": data, "model": "m", "usage": usage} | more).encode())
-
-
-def vectors(call: Call, length: int = 3) -> None:
-    """As it should be: each text's vector says how long it is."""
-    given = json.loads(call.body)["input"]
-    items = [given] if isinstance(given, str) else given
-    answered(
-        call,
-        [
-            {"object": "embedding", "index": at, "embedding": [len(text) + 0.5] * length}
-            for at, text in enumerate(items)
-        ],
-    )
-
-
-def post(gateway: Gateway, key: str, given: Any, **headers: str) -> RawResponse:
-    return gateway.post(PATH, key, {"model": MODEL, "input": given}, headers=headers)
-
-
-@pytest.fixture
-def long_lived(open_gateway: Gateway, upstream: ScriptedUpstream) -> str:
-    project = open_gateway.installation.project("embeddings")
-    with open_gateway.installation.control_plane() as plane:
-        plane.add_provider_key(project.id, "openai", "sk-own-0123456789abcdef", base_url=upstream.base_url)
-    return project.key
-
-
-def item(index: Any, embedding: Any) -> dict[str, Any]:
-    return {"object": "embedding", "index": index, "embedding": embedding}
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        [item(0, [1.0])],
-        [item(0, [1.0]), item(1, [1.0]), item(2, [1.0])],
-        [item(0, [1.0]), item(0, [1.0])],
-        [item(1, [1.0]), item(2, [1.0])],
-        [item(0, [1.0]), item(1, [1.0, 2.0])],
-        [item(0, [1.0]), item(1, [])],
-        [item(0, [1.0]), item(1, None)],
-        [item(0, [1.0]), item(1, "%%%")],
-        [],
-    ],
-    ids=["fewer", "more", "repeated", "shifted", "lengths", "empty", "null", "no base64", "none"],
-)
-def test_an_answer_of_another_form_passes_and_is_not_kept_and_is_an_error_where_it_must_be_merged(
-    open_gateway: Gateway, sim: Sim, long_lived: str, upstream: ScriptedUpstream, data: list[dict[str, Any]]
-) -> None:
-    post(open_gateway, long_lived, ["known"])
-    upstream.script = lambda call: answered(call, data)
-    for _ in range(2):
-        answer = post(open_gateway, long_lived, ["a", "b"])
-        assert (answer.status, cache_of(answer), answer.json()["data"]) == (200, "MISS", data)
-    merged = post(open_gateway, long_lived, ["a", "known", "b"])
-    assert (merged.status, merged.json()["error"]["code"]) == (502, "provider_error")
-    assert len(upstream.calls) == 4
-    upstream.script = vectors
-    assert cache_of(post(open_gateway, long_lived, ["a", "known", "b"])) == "HIT-PARTIAL"
-
-
-def test_items_in_another_order_are_put_right(
-    open_gateway: Gateway, sim: Sim, long_lived: str, upstream: ScriptedUpstream
-) -> None:
-    upstream.script = lambda call: answered(call, [item(1, [1.0]), item(0, [0.0])])
-    post(open_gateway, long_lived, ["zero", "one"])
-    answer = post(open_gateway, long_lived, ["one", "zero"])
-    assert [entry["embedding"] for entry in answer.json()["data"]] == [[1.0], [0.0]]
-
-
-def test_vectors_of_another_length_than_asked_for_are_not_kept(
-    open_gateway: Gateway, sim: Sim, long_lived: str, upstream: ScriptedUpstream
-) -> None:
-    for _ in range(2):
-        answer = open_gateway.post(PATH, long_lived, {"model": MODEL, "input": ["a"], "dimensions": 7})
-        assert (answer.status, cache_of(answer)) == (200, "MISS")
-
-
-def test_vectors_of_another_length_than_the_known_replace_them(
-    open_gateway: Gateway, sim: Sim, long_lived: str, upstream: ScriptedUpstream
-) -> None:
-    post(open_gateway, long_lived, ["known"])
-    upstream.script = lambda call: vectors(call, 5)
-    answer = post(open_gateway, long_lived, ["known", "new"])
-    assert (answer.status, answer.json()["error"]["code"]) == (502, "provider_error")
-    again = post(open_gateway, long_lived, ["known", "new"])
-    assert [len(entry["embedding"]) for entry in again.json()["data"]] == [5, 5]
-
-
-@pytest.mark.parametrize("status", [500, 503])
-def test_stale_items_answer_when_the_provider_fails(
-    open_gateway: Gateway, sim: Sim, behind: str, upstream: ScriptedUpstream, status: int
-) -> None:
-    post(open_gateway, behind, ["a", "b"])
-    upstream.script = lambda call: call.reply(status, b'{"error": {"message": "no"}}')
-    wait_for(lambda: post(open_gateway, behind, ["a"]).status == status, "the items' end")
-    stale = {"Cache-Control": "stale-if-error=60"}
-    answer = post(open_gateway, behind, ["b", "a"], **stale)
-    assert (answer.status, cache_of(answer)) == (200, "HIT-STALE")
-    assert [entry["embedding"] for entry in answer.json()["data"]] == [[1.5] * 3] * 2
-    # One that was never bought has nothing to be answered with.
-    assert post(open_gateway, behind, ["b", "c"], **stale).status == status
-
-
-def test_a_refused_batch_is_told_as_the_provider_told_it(
-    open_gateway: Gateway, sim: Sim, long_lived: str, upstream: ScriptedUpstream
-) -> None:
-    post(open_gateway, long_lived, ["a"])
-    upstream.script = lambda call: call.reply(400, b'{"error": {"message": "too long"}}')
-    answer = post(open_gateway, long_lived, ["a", "b"])
-    assert (answer.status, answer.body) == (400, b'{"error": {"message": "too long"}}')
-
-
-def test_an_answer_without_usage_is_estimated(
-    open_gateway: Gateway, sim: Sim, long_lived: str, upstream: ScriptedUpstream
-) -> None:
-    upstream.script = lambda call: call.reply(
-        200, json.dumps({"object": "list", "data": [item(0, [1.0])], "model": "m"}).encode()
-    )
-    body = {"model": MODEL, "input": ["one two three " * 100]}
-    assert float(str(open_gateway.post(PATH, long_lived, body).header("X-WatchLLM-Cost-USD"))) > 0
-    saved = open_gateway.post(PATH, long_lived, body).header("X-WatchLLM-Tokens-Saved")
-    assert 250 < int(str(saved)) < 400
-
-
-# --- many at once --------------------------------------------------------------------------------------------------
-
-
-class Gate:
-    """A provider that answers when it is told to."""
-
-    def __init__(self) -> None:
-        self.open = threading.Event()
-        self.asked: list[Any] = []
-
-    def __call__(self, call: Call) -> None:
-        self.asked.append(json.loads(call.body)["input"])
-        self.open.wait(20)
-        vectors(call)
-
-
-def together(gateway: Gateway, key: str, upstream: ScriptedUpstream, batches: list[list[str]]) -> list[RawResponse]:
-    """Ask for all batches, one begun after the other; the provider answers when all are under way."""
-    upstream.script = gate = Gate()
-    before = _waiting(gateway)
-    with ThreadPoolExecutor(len(batches)) as threads:
-        futures = []
-        for number, batch in enumerate(batches):
-            futures.append(threads.submit(post, gateway, key, batch))
-            wait_for(lambda number=number: _waiting(gateway) > before + number, f"request {number} under way")
-        gate.open.set()
-        return [future.result() for future in futures]
-
-
-def _waiting(gateway: Gateway) -> int:
-    from tests.support.admin import status_of
-
-    return int(status_of(gateway)["connections"])
-
-
-def test_items_under_way_are_waited_for_and_not_bought_twice(
-    open_gateway: Gateway, sim: Sim, long_lived: str, upstream: ScriptedUpstream
-) -> None:
-    answers = together(open_gateway, long_lived, upstream, [["a", "bb"], ["bb", "ccc"], ["a", "bb"], ["ccc", "a"]])
-    assert [cache_of(answer) for answer in answers] == ["MISS", "HIT-PARTIAL", "HIT-COALESCED", "HIT-COALESCED"]
-    assert [[entry["embedding"][0] for entry in answer.json()["data"]] for answer in answers] == [
-        [1.5, 2.5], [2.5, 3.5], [1.5, 2.5], [3.5, 1.5],
-    ]  # fmt: skip
-    assert sum(answer.json()["usage"]["total_tokens"] for answer in answers) == 3
-    assert len(upstream.calls) == 2
-
-
-def test_the_first_that_leaves_does_not_take_the_others_with_it(
-    open_gateway: Gateway, sim: Sim, long_lived: str, upstream: ScriptedUpstream
-) -> None:
-    upstream.script = gate = Gate()
-    with RawConnection(open_gateway.port) as leaver, ThreadPoolExecutor(1) as threads:
-        leaver.send(request_bytes(PATH, key=long_lived, body={"model": MODEL, "input": ["a"]}))
-        wait_for(lambda: gate.asked, "the call upstream")
-        before = _waiting(open_gateway)
-        stayer = threads.submit(post, open_gateway, long_lived, ["a"])
-        wait_for(lambda: _waiting(open_gateway) > before, "the second request")
-        leaver.close()
-        wait_for(lambda: _waiting(open_gateway) == before, "the first to be gone")
-        gate.open.set()
-        answer = stayer.result()
-    # The call is kept, and who still waits for it pays for it.
-    assert (answer.status, cache_of(answer), gate.asked) == (200, "MISS", [["a"]])
-    assert answer.json()["usage"]["total_tokens"] == 1
-
-
-def test_a_failure_is_everybodys(open_gateway: Gateway, sim: Sim, long_lived: str, upstream: ScriptedUpstream) -> None:
-    released = threading.Event()
-
-    def fail(call: Call) -> None:
-        released.wait(20)
-        call.reply(503, b'{"error": {"message": "overloaded"}}')
-
-    upstream.script = fail
-    before = _waiting(open_gateway)
-    with ThreadPoolExecutor(8) as threads:
-        futures = [threads.submit(post, open_gateway, long_lived, ["a"]) for _ in range(8)]
-        wait_for(lambda: _waiting(open_gateway) >= before + 8, "all under way")
-        released.set()
-        assert {future.result().status for future in futures} == {503}
-    assert len(upstream.calls) == 1
 
 
 # --- clients -------------------------------------------------------------------------------------------------------

@@ -12,6 +12,10 @@ from watchllm.stores.lmdb.cache import LmdbExactStore
 
 START_MS = 1_790_000_000_000
 HOUR_MS = 3_600_000
+MAX_BYTES = 32 << 20
+
+Opener = Callable[..., ExactStore]
+"""Opens a store in the test's folder, of MAX_BYTES or of as many as it is told."""
 
 
 class Clock:

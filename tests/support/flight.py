@@ -1,0 +1,174 @@
+"""A flight for tests: clients, a provider and a clock that do what they are told."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from watchllm.domain.usage import TokenUsage
+from watchllm.providers.openai.assemble import StreamAssembler
+from watchllm.providers.openai.storable import judge
+from watchllm.proxy.directives import Directives
+from watchllm.proxy.flight import Flight
+from watchllm.proxy.request import Request
+from watchllm.proxy.shared_stream import SharedStream
+from watchllm.proxy.waiter import FlightPlan, Landed, Waiter
+from watchllm.wire.exchange import Exchange
+
+WHOLE = b'{"choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9}}'
+FILTERED = WHOLE.replace(b'"stop"', b'"content_filter"')
+LAST = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+COST = 7
+
+
+def chunk(size: int = 1) -> bytes:
+    return b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (b"x" * size)
+
+
+class Client:
+    """The client's end of an exchange: takes what it is sent while `writable`."""
+
+    began = 0.0
+
+    def __init__(self) -> None:
+        self.headers: dict[bytes, bytes] = {}
+        self.writable = True
+        self.received = b""
+        self.started = self.finished = self.aborted = False
+        self.on_writable: Callable[[], None] | None = None
+
+    def start(self, status: int, _head: bytes) -> None:
+        assert not self.started
+        assert status == 200
+        self.started = True
+
+    def write(self, data: bytes) -> None:
+        assert data
+        assert not self.finished
+        self.received += data
+
+    def finish(self) -> None:
+        self.finished = True
+
+    def abort(self) -> None:
+        self.finished = self.aborted = True
+
+    def read_on(self) -> None:
+        self.writable = True
+        assert self.on_writable is not None
+        self.on_writable()
+
+
+class Provider:
+    """The call: what was asked of it, and whether it is `reading` or paused."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def pause(self) -> None:
+        assert self.reading()
+        self.asked.append("pause")
+
+    def resume(self) -> None:
+        assert not self.reading()
+        self.asked.append("resume")
+
+    def cancel(self) -> None:
+        self.asked.append("cancel")
+
+    def reading(self) -> bool:
+        return self.asked[-1:] != ["pause"]
+
+
+class Timer:
+    def __init__(self, expire: Callable[[], None]) -> None:
+        self.expire = expire
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Trip:
+    """A flight and all around it. `settled` has (request, status, ended), `stored` the bodies."""
+
+    def __init__(self, *, streamed: bool) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.complaints: list[dict[str, Any]] = []
+        self.loop.set_exception_handler(lambda _loop, context: self.complaints.append(context))
+        self.provider = Provider()
+        self.timers: list[Timer] = []
+        self.settled: list[tuple[Request, int, str]] = []
+        self.stored: list[bytes] = []
+        self.ends = 0
+        plan = FlightPlan(
+            judge=lambda body: judge("generate", body), settle=self.settle, account=self.account,
+            store=self.stored.append, ended=self.ended,
+        )  # fmt: skip
+        stream = SharedStream(StreamAssembler("generate"), has_usage=False) if streamed else None
+        self.leader = self.waiter(streamed=streamed)
+        self.flight = Flight(self.leader.request, plan, stream)
+        self.add(self.leader)
+        self.flight.begin(lambda _flight: cast(Any, self.provider))
+
+    def settle(self, request: Request, status: int, ended: str) -> None:
+        if request.settled:
+            return
+        if request.deferred:
+            request.deferred_end = (status, ended)
+            return
+        request.settled = True
+        self.settled.append((request, status, ended))
+
+    def account(self, request: Request, usage: TokenUsage | None) -> None:
+        request.usage, request.cost = usage, COST
+
+    def ended(self) -> None:
+        self.ends += 1
+
+    def call_later(self, _delay: float, callback: Callable[..., None], *arguments: Any) -> Timer:
+        self.timers.append(Timer(lambda: callback(*arguments)))
+        return self.timers[-1]
+
+    def waiter(self, *, streamed: bool, timeout: float | None = None) -> Waiter:
+        request = Request(cast(Exchange, Client()), "chat.completions")
+        request.streamed = streamed
+        request.directives = Directives(True, True, 60, timeout=timeout)
+        return Waiter(request, self.loop.create_future(), include_usage=False)
+
+    def add(self, waiter: Waiter) -> Client:
+        self.flight.add(waiter, cast(asyncio.AbstractEventLoop, self))
+        return client_of(waiter)
+
+    def join(self, *, streamed: bool, timeout: float | None = None) -> Waiter:
+        waiter = self.waiter(streamed=streamed, timeout=timeout)
+        self.add(waiter)
+        return waiter
+
+    def answers(self, status: int = 200, kind: bytes = b"text/event-stream") -> None:
+        self.flight.on_response(status, [(b"content-type", kind)])
+
+    def lands(self, body: bytes = WHOLE) -> None:
+        self.answers(kind=b"application/json")
+        self.flight.on_data(body)
+        self.flight.on_complete()
+
+    def streams(self, *events: bytes) -> None:
+        self.answers()
+        self.sends(*events)
+        self.flight.on_complete()
+
+    def sends(self, *events: bytes) -> None:
+        for event in events:
+            self.flight.on_data(event)
+
+    def endings(self) -> list[tuple[int, str]]:
+        return [(status, ended) for _, status, ended in self.settled]
+
+
+def client_of(waiter: Waiter) -> Client:
+    return cast(Client, waiter.request.exchange)
+
+
+def landed(waiter: Waiter) -> Landed | None:
+    return waiter.done.result()

@@ -1,7 +1,10 @@
-"""`/v1/models`: what a key may use, by the price book and the providers that it can reach."""
+"""`/v1/models`: what a key may use, by what the providers that it can reach say that they offer, else by the price
+book."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -19,19 +22,15 @@ SIMULATED_MODELS = ("echo",)
 
 
 async def listing(services: Services, request: Request) -> None:
-    """`GET /v1/models`: known models of all usable providers, under the names that lead to them."""
+    """`GET /v1/models`: the models of all usable providers, under the names that lead to them."""
     request.endpoint = "models.list"
     tenant = admit(services, request).tenant
     found = []
-    for target in tenant.router.usable(tenant.project, test_key=tenant.test):
-        provider = target.provider
-        known = (
-            SIMULATED_MODELS if provider == SIMULATOR else [row.model for row in services.tenants.price_rows(provider)]
-        )
-        for model in known:
+    for provider, models in await _offers(services, request, tenant):
+        for model, created in models:
             name = model if tenant.router.is_family_name(model, provider) else f"{provider}/{model}"
             if model and _allowed(tenant, name):
-                found.append(_model_object(name, provider))
+                found.append(_model_object(name, provider, created))
     _respond(services, request, 200, {"object": "list", "data": found})
 
 
@@ -58,16 +57,31 @@ async def retrieve(services: Services, request: Request) -> None:
     request.exchange.respond(answer.status, egress.answer_head(request, egress.JSON, answer.headers), answer.body)
 
 
+async def _offers(services: Services, request: Request, tenant: Tenant) -> list[tuple[str, Sequence[tuple[str, int]]]]:
+    """Each usable provider and its models: name there, and when it was made."""
+    targets = tenant.router.usable(tenant.project, test_key=tenant.test)
+    real = [target for target in targets if target.provider != SIMULATOR]
+    offers: dict[str, Sequence[tuple[str, int]]] = {SIMULATOR: [(model, 0) for model in SIMULATED_MODELS]}
+    if real:
+        request.upstream_began = perf_counter()
+        for target, offer in zip(real, await services.model_lists.of(real), strict=True):
+            rows = services.tenants.price_rows(target.provider) if offer is None else ()
+            offers[target.provider] = [(row.model, 0) for row in rows] if offer is None else offer
+        request.upstream_ended = perf_counter()
+    return [(target.provider, offers[target.provider]) for target in targets]
+
+
 def _allowed(tenant: Tenant, name: str) -> bool:
     try:
-        tenant.target(name)
+        # Not by way of what the tenant remembers: thousands of names would drive out those that are in use.
+        tenant.router.resolve(name, tenant.project, test_key=tenant.test)
     except GatewayError:
         return False
     return True
 
 
-def _model_object(name: str, provider: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": provider}
+def _model_object(name: str, provider: str, created: int = 0) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": provider}
 
 
 def _unquoted(path: bytes) -> str:

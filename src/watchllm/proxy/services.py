@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from watchllm.cache.entry import ExactStore
     from watchllm.proxy.flight import Flight
     from watchllm.proxy.history import History
+    from watchllm.proxy.model_lists import ModelLists
     from watchllm.proxy.settle import Counters, Settlement
     from watchllm.proxy.tenants import Tenants
     from watchllm.proxy.upstream import Destinations
@@ -57,6 +58,7 @@ class Services(msgspec.Struct):
     """Seconds by which usage is late in the database; None = nobody brings it there."""
 
     _outbound: Outbound | None = None
+    _model_lists: ModelLists | None = None
 
     @property
     def outbound(self) -> Outbound:
@@ -71,6 +73,15 @@ class Services(msgspec.Struct):
     @property
     def destinations(self) -> Destinations:
         return self.outbound.destinations
+
+    @property
+    def model_lists(self) -> ModelLists:
+        """Made, and its code loaded, when first needed."""
+        if self._model_lists is None:
+            from watchllm.proxy.model_lists import ModelLists
+
+            self._model_lists = ModelLists(self.pool, self.destinations, self.loop)
+        return self._model_lists
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000

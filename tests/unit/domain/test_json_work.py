@@ -79,6 +79,17 @@ def test_long_numbers_are_read_up_to_the_bound_and_refused_above_it(number: str,
     assert "digits" in refusal(array_of(number, more) + b" " * json_body.LARGE).message
 
 
+@pytest.mark.parametrize("shift", range(8))
+def test_where_the_beginning_is_cut_makes_no_difference(shift: int) -> None:
+    texts = json.dumps(["\\\\[,", 'a"[,', "[[[,,,", "12345678901234567890"] * 120_000)
+    body = b'{"x":"%b","input":%b}' % (b"x" * shift, texts.encode())
+    assert len(body) > 4 * MIB
+    refusal(body)
+    few = json.dumps({"x": "x" * shift, "input": ["\\\\[," * 300, 'a"[,' * 300, "[[[,,,123" * 300] * 1_000})
+    assert len(few) > 4 * MIB
+    assert json_body.parse(few.encode()) == json.loads(few)
+
+
 def test_integers_of_64_bits_are_not_long() -> None:
     body = array_of("1234567890123456789", 100_000)
     assert json_body.parse(body) == json.loads(body)

@@ -1,8 +1,7 @@
 """Runs a coroutine at once, on the caller's stack, up to its first real wait.
 
-A request that is answered from the cache never waits, so it never becomes a task: no event-loop turn, no context copy,
-no scheduling (asyncio's own eager tasks exist from Python 3.12 only, and cost five times as much). One that does wait
-goes on from the awaited future's callback.
+What never waits never becomes a task: no event-loop turn, no context copy, no scheduling (asyncio's own eager tasks
+exist from Python 3.12 only, and cost five times as much). What does wait goes on from the awaited future's callback.
 """
 
 from __future__ import annotations

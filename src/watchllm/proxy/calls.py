@@ -58,7 +58,7 @@ def send(
     Raises GatewayError when it cannot even be queued.
     """
     exchange = request.exchange
-    url = destination.prefix + path.encode("ascii")
+    url = destination.prefix + path.encode()
     if exchange.query:
         url += b"?" + exchange.query
     head = destination.credential + services.forwarded(exchange.headers, own_key=destination.own_key) + lines

@@ -8,8 +8,10 @@ goes on from the awaited future's callback.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 
 def run(
@@ -19,8 +21,8 @@ def run(
 ) -> EagerRun | None:
     """Run `coroutine` until it ends (None) or waits (the run that goes on).
 
-    It may await plain futures of the running loop, and what is built of them. `on_error` gets what it raises,
-    cancellation excepted.
+    It may await plain futures of the running loop, outcomes, and what is built of them. `on_error` gets what it
+    raises, cancellation excepted.
     """
     try:
         awaited = coroutine.send(None)
@@ -30,6 +32,62 @@ def run(
         on_error(error)
         return None
     return EagerRun(coroutine, loop, on_error, awaited)
+
+
+class Outcome(Generic[T]):
+    """A future without the loop: who waits for it, one run at most, goes on inside the call that resolves it.
+
+    That saves a turn of the loop and its system call. Only the first resolution counts.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_error", "_go_on", "_resolved", "_value")
+
+    _asyncio_future_blocking: bool
+    """Part of what asyncio's futures are; nothing here looks at it."""
+
+    def __init__(self) -> None:
+        self._resolved = False
+        self._go_on: Callable[[Any], None] | None = None
+
+    def done(self) -> bool:
+        return self._resolved
+
+    def resolve(self, value: T) -> None:
+        if not self._resolved:
+            self._value = value
+            self._end(None)
+
+    def fail(self, error: Exception) -> None:
+        if not self._resolved:
+            self._end(error)
+
+    def result(self) -> T:
+        """What it was resolved with, or what it failed with is raised; asyncio.InvalidStateError before either."""
+        if not self._resolved:
+            raise asyncio.InvalidStateError("the outcome is not known yet")
+        if self._error is not None:
+            # Several may be told of one error: without this, each would find the frames of all before it in there.
+            raise self._error.with_traceback(None)
+        return self._value
+
+    def add_done_callback(self, go_on: Callable[[Any], None]) -> None:
+        """For the run that waits."""
+        self._go_on = go_on
+
+    def remove_done_callback(self, _go_on: Callable[[Any], None]) -> None:
+        self._go_on = None
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if not self._resolved:
+            yield self
+        return self.result()
+
+    def _end(self, error: Exception | None) -> None:
+        self._resolved = True
+        self._error = error
+        go_on, self._go_on = self._go_on, None
+        if go_on is not None:
+            go_on(self)
 
 
 class EagerRun:
@@ -42,12 +100,12 @@ class EagerRun:
         coroutine: Coroutine[Any, Any, None],
         loop: asyncio.AbstractEventLoop,
         on_error: Callable[[BaseException], None],
-        awaited: asyncio.Future[Any] | None,
+        awaited: asyncio.Future[Any] | Outcome[Any] | None,
     ) -> None:
         self._coroutine = coroutine
         self._loop = loop
         self._on_error = on_error
-        self._awaited: asyncio.Future[Any] | None = None
+        self._awaited: asyncio.Future[Any] | Outcome[Any] | None = None
         self.done = False
         self._wait_for(awaited)
 
@@ -60,7 +118,7 @@ class EagerRun:
             self._awaited = None
         self._advance(self._coroutine.throw, asyncio.CancelledError())
 
-    def _step(self, _future: asyncio.Future[Any] | None) -> None:
+    def _step(self, _awaited: asyncio.Future[Any] | Outcome[Any] | None) -> None:
         self._awaited = None
         if not self.done:
             self._advance(self._coroutine.send, None)
@@ -76,7 +134,7 @@ class EagerRun:
         else:
             self._wait_for(awaited)
 
-    def _wait_for(self, awaited: asyncio.Future[Any] | None) -> None:
+    def _wait_for(self, awaited: asyncio.Future[Any] | Outcome[Any] | None) -> None:
         if awaited is None:  # asyncio.sleep(0)
             self._loop.call_soon(self._step, None)
             return

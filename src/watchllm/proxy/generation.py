@@ -32,7 +32,7 @@ async def generate(services: Services, request: Request, endpoint: Endpoint) -> 
 
     body = json_bytes(exchange, services.limits.max_body_bytes)
     wishes = request.directives = directives(headers, tenant.settings, embeddings=endpoint.family == "embeddings")
-    asked, document = tenants.reader.read(tenant, endpoint, body, headers, exchange.query, wishes.user)
+    asked = tenants.reader.read(tenant, endpoint, body, headers, exchange.query, wishes.user)
     request.target = asked.target
     request.model = asked.target.model
     request.streamed = asked.streamed
@@ -56,7 +56,7 @@ async def generate(services: Services, request: Request, endpoint: Endpoint) -> 
     from watchllm.proxy.miss import answer_from_upstream
 
     try:
-        await answer_from_upstream(services, request, endpoint, asked, body, document, key, entry, stale)
+        await answer_from_upstream(services, request, endpoint, asked, body, key, entry, stale)
     except GatewayError as error:
         if stale is None or error.status < 500 or exchange.started:
             raise

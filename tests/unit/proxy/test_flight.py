@@ -10,13 +10,13 @@ import pytest
 from watchllm.domain.errors import GatewayError, InternalError, ProviderFailed, TimedOut
 from watchllm.domain.usage import TokenUsage
 from watchllm.providers.openai.assemble import StreamAssembler
-from watchllm.providers.openai.storable import judge
+from watchllm.providers.openai.storable import Verdict, judge
 from watchllm.proxy import shared_stream
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.request import Request
 from watchllm.proxy.shared_stream import SharedStream
-from watchllm.proxy.waiter import FlightPlan, Landed, Waiter
+from watchllm.proxy.waiter import Landed, Waiter
 from watchllm.wire.exchange import Exchange
 from watchllm.wire.types import ConnectFailed, PeerClosed
 
@@ -96,7 +96,7 @@ class Timer:
 
 
 class Trip:
-    """A flight and all around it. `settled` has (request, status, ended), `stored` the bodies."""
+    """A flight and all around it: its plan, too. `settled` has (request, status, ended), `stored` the bodies."""
 
     def __init__(self, *, streamed: bool) -> None:
         self.loop = asyncio.new_event_loop()
@@ -107,13 +107,9 @@ class Trip:
         self.settled: list[tuple[Request, int, str]] = []
         self.stored: list[bytes] = []
         self.ends = 0
-        plan = FlightPlan(
-            judge=lambda body: judge("generate", body), settle=self.settle, account=self.account,
-            store=self.stored.append, ended=self.ended,
-        )  # fmt: skip
         stream = SharedStream(StreamAssembler("generate"), has_usage=False) if streamed else None
         self.leader = self.waiter(streamed=streamed)
-        self.flight = Flight(self.leader.request, plan, stream)
+        self.flight = Flight(self.leader.request, self, stream)
         self.add(self.leader)
         self.flight.begin(lambda _flight: cast(Any, self.provider))
 
@@ -129,7 +125,13 @@ class Trip:
     def account(self, request: Request, usage: TokenUsage | None) -> None:
         request.usage, request.cost = usage, COST
 
-    def ended(self) -> None:
+    def judge(self, body: bytes) -> Verdict:
+        return judge("generate", body)
+
+    def store(self, body: bytes) -> None:
+        self.stored.append(body)
+
+    def ended(self, _flight: Flight) -> None:
         self.ends += 1
 
     def call_later(self, _delay: float, callback: Callable[..., None], *arguments: Any) -> Timer:
@@ -140,7 +142,7 @@ class Trip:
         request = Request(cast(Exchange, Client()), "chat.completions")
         request.streamed = streamed
         request.directives = Directives(True, True, 60, timeout=timeout)
-        return Waiter(request, self.loop.create_future(), include_usage=False)
+        return Waiter(request, include_usage=False)
 
     def add(self, waiter: Waiter) -> Client:
         self.flight.add(waiter, cast(asyncio.AbstractEventLoop, self))
@@ -177,7 +179,13 @@ def client_of(waiter: Waiter) -> Client:
 
 
 def landed(waiter: Waiter) -> Landed | None:
-    return waiter.done.result()
+    return waiter.result()
+
+
+def error_of(waiter: Waiter) -> GatewayError:
+    with pytest.raises(GatewayError) as raised:
+        waiter.result()
+    return raised.value
 
 
 @pytest.fixture
@@ -380,7 +388,7 @@ def test_landing_at_the_moment_when_the_time_is_over_changes_nothing(trips: Call
     trip.timers[0].expire()
     trip.lands()
     with pytest.raises(TimedOut):
-        follower.done.result()
+        follower.result()
     assert landed(trip.leader) is not None
 
 
@@ -415,7 +423,7 @@ def test_a_call_that_cannot_be_made_fails_for_its_leader(trips: Callable[..., Tr
 
     trip.flight.begin(refuse)
     with pytest.raises(GatewayError, match="queue"):
-        trip.leader.done.result()
+        trip.leader.result()
     assert trip.ends == 1
 
 
@@ -424,7 +432,7 @@ def test_a_failure_reaches_all_as_one(trips: Callable[..., Trip], streamed: bool
     trip = trips(streamed=streamed)
     followers = [trip.join(streamed=streamed) for _ in range(3)]
     trip.flight.on_failure(ConnectFailed("refused"))
-    errors = {id(waiter.done.exception()) for waiter in (trip.leader, *followers)}
+    errors = {id(error_of(waiter)) for waiter in (trip.leader, *followers)}
     assert len(errors) == 1
     assert trip.ends == 1
     assert not trip.stored
@@ -440,12 +448,12 @@ def test_an_answer_that_the_gateway_stumbles_over_leaves_nobody_waiting(
     def stumble(_body: bytes) -> None:
         raise ZeroDivisionError
 
-    trip.flight._plan = trip.flight._plan._replace(store=stumble)
+    cast(Any, trip).store = stumble
     events = (chunk(), LAST, DONE)
     with pytest.raises(ZeroDivisionError):  # The loop is told.
         trip.streams(*events) if streamed else trip.lands()
     for waiter in (trip.leader, *followers):
-        assert isinstance(waiter.done.exception(), InternalError)
+        assert isinstance(error_of(waiter), InternalError)
     assert trip.ends >= 1
     assert not trip.flight.can_be_joined(streamed=streamed, include_usage=False)
 

@@ -24,7 +24,7 @@ def miss(history: History, request_id: str, document: dict[str, Any], partition:
         model="m",
     )
     body = msgspec.json.encode(document)
-    history.missed(cast(Request, request), TARGET, None, body, document, "generate", "new")
+    history.missed(cast(Request, request), TARGET, None, body, "generate", "new")
 
 
 def remembered(history: History) -> int:

@@ -1,11 +1,11 @@
 """Whether a finished answer may be stored: complete and successful ones only (contract, section 6, "Stored")."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
 from watchllm.domain.usage import TokenUsage
-from watchllm.providers.openai.usage import token_usage
+from watchllm.providers.openai.usage import MAX_COUNT, token_usage
 
 
 class Verdict(NamedTuple):
@@ -35,6 +35,10 @@ def judge(family: str, body: bytes, *, expected: int | None = None) -> Verdict:
     """
     if family == "embeddings":
         return _judge_embeddings(body, expected)
+    if family == "generate" and expected in (None, 1):
+        verdict = _judge_usual(body)
+        if verdict is not None:
+            return verdict
     try:
         answer = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -61,6 +65,85 @@ def judge(family: str, body: bytes, *, expected: int | None = None) -> Verdict:
 
 
 _decode = msgspec.json.Decoder().decode
+
+
+class _UsualMessage(msgspec.Struct):
+    content: str
+    tool_calls: None = None
+    function_call: None = None
+
+
+class _UsualChoice(msgspec.Struct):
+    message: _UsualMessage
+    finish_reason: Literal["stop", "length"]
+    index: int = 0
+    error: None = None
+    content_filter_results: None = None
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+
+
+class _UsualInput(msgspec.Struct):
+    cached_tokens: _Count = 0
+    cache_write_tokens: _Count = 0
+    audio_tokens: _Count = 0
+
+
+class _UsualOutput(msgspec.Struct):
+    reasoning_tokens: _Count = 0
+    audio_tokens: _Count = 0
+
+
+class _UsualUsage(msgspec.Struct):
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    prompt_tokens_details: _UsualInput | None = None
+    completion_tokens_details: _UsualOutput | None = None
+
+
+class _UsualAnswer(msgspec.Struct):
+    """What most answers are: one choice of text, and its usage. Only these members are made objects of."""
+
+    choices: Annotated[list[_UsualChoice], msgspec.Meta(min_length=1, max_length=1)]
+    usage: _UsualUsage
+    error: None = None
+
+
+_decode_usual = msgspec.json.Decoder(_UsualAnswer).decode
+
+
+def _judge_usual(body: bytes) -> Verdict | None:
+    """The verdict on an answer of the usual form that may be stored; None = it has to be looked at closely."""
+    # The decoder passes over the members that it was not told of: what could be wrong inside their texts is ruled out.
+    if not body.isascii() or (b"\\" in body and b"\\u" in body):
+        return None
+    try:
+        answer = _decode_usual(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    (choice,) = answer.choices
+    if not _has_text(choice.message.content):
+        return None
+    reported = answer.usage
+    inputs, outputs = reported.prompt_tokens, reported.completion_tokens
+    of_input, of_output = reported.prompt_tokens_details, reported.completion_tokens_details
+    if of_input is None and of_output is None:
+        return Verdict(None, (choice.finish_reason,), TokenUsage(inputs, outputs))
+    of_input, of_output = of_input or _NO_INPUT, of_output or _NO_OUTPUT
+    usage = TokenUsage(
+        inputs,
+        outputs,
+        min(of_input.cached_tokens, inputs),
+        min(of_input.cache_write_tokens, inputs),
+        min(of_output.reasoning_tokens, outputs),
+        min(of_input.audio_tokens, inputs),
+        min(of_output.audio_tokens, outputs),
+    )
+    return Verdict(None, (choice.finish_reason,), usage)
+
+
+_NO_INPUT, _NO_OUTPUT = _UsualInput(), _UsualOutput()
 
 # A list, because `in` must take any JSON value.
 _SUCCESSFUL = ["stop", "tool_calls", "length", "function_call"]

@@ -67,47 +67,62 @@ def judge(family: str, body: bytes, *, expected: int | None = None) -> Verdict:
 _decode = msgspec.json.Decoder().decode
 
 
-class _UsualMessage(msgspec.Struct):
-    content: str
-    tool_calls: None = None
-    function_call: None = None
-
-
-class _UsualChoice(msgspec.Struct):
-    message: _UsualMessage
-    finish_reason: Literal["stop", "length"]
-    index: int = 0
-    error: None = None
-    content_filter_results: None = None
-
-
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 
 
-class _UsualInput(msgspec.Struct):
+class _Whole(msgspec.Struct, forbid_unknown_fields=True):
+    """Decoded member by member: nothing in it is passed over, so that what is wrong anywhere is found."""
+
+
+class _UsualMessage(_Whole):
+    content: str
+    role: str | None = None
+    refusal: str | None = None
+    annotations: Annotated[list[None], msgspec.Meta(max_length=0)] | None = None
+    tool_calls: None = None
+    function_call: None = None
+    audio: None = None
+
+
+class _UsualChoice(_Whole):
+    message: _UsualMessage
+    finish_reason: Literal["stop", "length"]
+    index: int = 0
+    logprobs: None = None
+
+
+class _UsualInput(_Whole):
     cached_tokens: _Count = 0
     cache_write_tokens: _Count = 0
     audio_tokens: _Count = 0
 
 
-class _UsualOutput(msgspec.Struct):
+class _UsualOutput(_Whole):
     reasoning_tokens: _Count = 0
     audio_tokens: _Count = 0
+    accepted_prediction_tokens: _Count = 0
+    rejected_prediction_tokens: _Count = 0
 
 
-class _UsualUsage(msgspec.Struct):
+class _UsualUsage(_Whole):
     prompt_tokens: _Count
     completion_tokens: _Count
+    total_tokens: int = 0
     prompt_tokens_details: _UsualInput | None = None
     completion_tokens_details: _UsualOutput | None = None
 
 
-class _UsualAnswer(msgspec.Struct):
-    """What most answers are: one choice of text, and its usage. Only these members are made objects of."""
+class _UsualAnswer(_Whole):
+    """What most answers are, OpenAI's own among them: one choice of text, and its usage."""
 
     choices: Annotated[list[_UsualChoice], msgspec.Meta(min_length=1, max_length=1)]
     usage: _UsualUsage
-    error: None = None
+    id: str | None = None
+    object: str | None = None
+    created: int | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    system_fingerprint: str | None = None
 
 
 _decode_usual = msgspec.json.Decoder(_UsualAnswer).decode
@@ -115,9 +130,6 @@ _decode_usual = msgspec.json.Decoder(_UsualAnswer).decode
 
 def _judge_usual(body: bytes) -> Verdict | None:
     """The verdict on an answer of the usual form that may be stored; None = it has to be looked at closely."""
-    # The decoder passes over the members that it was not told of: what could be wrong inside their texts is ruled out.
-    if not body.isascii() or (b"\\" in body and b"\\u" in body):
-        return None
     try:
         answer = _decode_usual(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

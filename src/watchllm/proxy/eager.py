@@ -91,9 +91,9 @@ class Outcome(Generic[T]):
 
 
 class EagerRun:
-    """A coroutine that waits. Made by `run`."""
+    """A coroutine that waits. Made by `run`. `on_end` is called when it is over, however it ended."""
 
-    __slots__ = ("_awaited", "_coroutine", "_loop", "_on_error", "done")
+    __slots__ = ("_awaited", "_coroutine", "_loop", "_on_error", "done", "on_end")
 
     def __init__(
         self,
@@ -107,6 +107,7 @@ class EagerRun:
         self._on_error = on_error
         self._awaited: asyncio.Future[Any] | Outcome[Any] | None = None
         self.done = False
+        self.on_end: Callable[[], None] | None = None
         self._wait_for(awaited)
 
     def cancel(self) -> None:
@@ -127,12 +128,19 @@ class EagerRun:
         try:
             awaited = resume(argument)
         except (StopIteration, asyncio.CancelledError):
-            self.done = True
+            self._end()
         except Exception as error:  # noqa: BLE001  (as in `run`)
             self.done = True
             self._on_error(error)
+            self._end()
         else:
             self._wait_for(awaited)
+
+    def _end(self) -> None:
+        self.done = True
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end()
 
     def _wait_for(self, awaited: asyncio.Future[Any] | Outcome[Any] | None) -> None:
         if awaited is None:  # asyncio.sleep(0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 
 from watchllm.domain.errors import GatewayError, InternalError, ProviderFailed, TimedOut
@@ -79,7 +80,7 @@ class Flight:
         request = waiter.request
         waiter.leads = request is self.leader
         self._waiters[waiter] = None
-        request.cancel_upstream = lambda: self.leave(waiter)
+        request.cancel_upstream = partial(self.leave, waiter)
         timeout = request.directives.timeout if request.directives is not None else None
         if timeout is not None:
             # Counted from when it first had to wait: it may have waited for another call already.
@@ -388,6 +389,7 @@ class Flight:
 
     def _finish(self) -> None:
         self._over = True
+        self._call = None  # which refers to this
         self._plan.ended(self)
 
     def _cancel_call(self) -> None:

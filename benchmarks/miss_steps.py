@@ -76,7 +76,9 @@ async def _measure(folder: Path) -> list[Row]:
         requests = [request_bytes(key, number, lines=_NO_STORE) for number in range(_REQUESTS)]
         whole = await _micros_each(client, sent, provider, requests)
         assert b"X-WatchLLM-Cache: MISS" in sent.last, sent.last
-        stored = await _micros_each(client, sent, provider, [request.replace(b"no-store", b"x") for request in requests])
+        stored = await _micros_each(
+            client, sent, provider, [request.replace(b"no-store", b"x") for request in requests]
+        )
         bare = Server(_Relay(services), ServerLimits(), services.loop)
         wire = await _micros_each(*client_connection(bare), provider, requests)
         rows = [

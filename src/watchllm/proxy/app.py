@@ -163,7 +163,8 @@ class ProxyApp:
 
 def _let_go(request: Request) -> None:
     """Take apart what refers to each other: memory that the collector would have to find is used again at once."""
-    request.exchange.on_disconnect = None
+    exchange = request.exchange
+    exchange.on_disconnect = exchange.on_writable = None
     request.cancel_upstream = None
 
 

@@ -65,7 +65,7 @@ def send(
     request.upstream_began = perf_counter()
     services.settlement.open_call(request, 0 if body is None else len(body))
     try:
-        call = services.pool.send(
+        call = services.outbound.pool.send(
             destination.origin, method, url, head, body, sink, timeouts or services.timeouts, upload=upload
         )
     except WireError as error:

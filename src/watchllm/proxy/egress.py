@@ -73,13 +73,13 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
     if target is not None and cache in _CALLED:
         model = f"X-WatchLLM-Model: {request.model}\r\n" if request.model else ""
         called = f"X-WatchLLM-Provider: {target.provider}\r\n{model}"
-    head = (
+    lines = _passed_down(request, upstream_headers) if upstream_headers else ""
+    return (
         f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\n"
         f"{outcome}{cost}{called}"
         f"X-WatchLLM-Latency-Ms: {total}\r\nX-WatchLLM-Overhead-Ms: {overhead}\r\n"
-        f"Server-Timing: {spans}total;dur={total}\r\n"
+        f"Server-Timing: {spans}total;dur={total}\r\n{lines}"
     ).encode("latin-1")
-    return head + _passed_down(request, upstream_headers) if upstream_headers else head
 
 
 def error_head(request: Request, error: GatewayError) -> bytes:
@@ -114,11 +114,11 @@ def remember_upstream_id(request: Request, headers: Headers) -> None:
             return
 
 
-def _passed_down(request: Request, headers: Headers) -> bytes:
-    kept = b""
+def _passed_down(request: Request, headers: Headers) -> str:
+    kept = ""
     for name, value in headers:
         if name in _PASSED_DOWN:
-            kept += b"%b: %b\r\n" % (name, value)
+            kept += f"{name.decode('latin-1')}: {value.decode('latin-1')}\r\n"
     if request.upstream_request_id is not None:
-        kept += f"X-WatchLLM-Upstream-Request-Id: {request.upstream_request_id}\r\n".encode("latin-1")
+        kept += f"X-WatchLLM-Upstream-Request-Id: {request.upstream_request_id}\r\n"
     return kept

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -34,12 +34,13 @@ _UNREAD_BYTES = 1 << 20
 _TURN_BYTES = 64 << 10
 READ_AFTER_SECONDS = 0.1
 _ANSWER_HEADERS = (b"anthropic-version", b"anthropic-beta", b"openai-beta")
+_ANY_ANSWER_HEADER = frozenset(_ANSWER_HEADERS)
 _PLACES = tuple(f"messages[{place}]" for place in range(32))
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-class _Unread(NamedTuple):
-    """What the digests of a request are made of. `headers` are the values of _ANSWER_HEADERS."""
+class _Unread(msgspec.Struct, frozen=True):
+    """What the digests of a request are made of. `headers` are the values of _ANSWER_HEADERS, () = there are none."""
 
     body: bytes
     defaults: Defaults
@@ -113,13 +114,14 @@ class History:
         assert principal is not None
         tenant = principal.tenant
         wishes, exchange = request.directives, request.exchange
+        headers = exchange.headers
         unread = _Unread(
             body,
             tenant.defaults(target.vendor, family),
             target,
             exchange.query,
             None if wishes is None else wishes.user,
-            tuple(map(exchange.headers.get, _ANSWER_HEADERS)),
+            () if _ANY_ANSWER_HEADER.isdisjoint(headers) else tuple(headers.get(name) for name in _ANSWER_HEADERS),
         )
         record = Missed(request.id, request.wall_ms, reason, request.model, key, unread)
         self._unread_bytes += len(body)
@@ -197,8 +199,9 @@ def _fields(unread: _Unread) -> dict[str, int]:
     fields["provider"] = hash((target.provider, target.base_url))
     fields["query string"] = hash(unread.query)
     fields["X-WatchLLM-User"] = hash(unread.user)
-    for header, value in zip(_ANSWER_HEADERS, unread.headers, strict=True):
-        fields[header.decode()] = hash(value)
+    for name, value in zip(_ANSWER_HEADERS, unread.headers, strict=False):
+        if value is not None:
+            fields[name.decode()] = hash(value)
     return fields
 
 

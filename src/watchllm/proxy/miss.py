@@ -12,7 +12,7 @@ from watchllm.providers.openai import answers
 from watchllm.providers.openai.assemble import StreamAssembler
 from watchllm.providers.openai.endpoints import Endpoint
 from watchllm.providers.openai.replay import replay
-from watchllm.providers.openai.storable import Verdict
+from watchllm.providers.openai.storable import Verdict, judge
 from watchllm.proxy import egress
 from watchllm.proxy.asked import Asked
 from watchllm.proxy.calls import account, head_of, pass_status_on, send, store
@@ -21,6 +21,7 @@ from watchllm.proxy.history import miss_reason
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.shared_stream import SharedStream
+from watchllm.proxy.upstream import Destination
 from watchllm.proxy.waiter import Landed, Waiter
 
 
@@ -34,56 +35,61 @@ async def answer_from_upstream(
     entry: Entry | None,
     stale: Entry | None,
 ) -> None:
-    """Answer `request` from a call upstream.
+    """Answer `request` from a call upstream: one that is under way for the same question, or one of its own.
 
     The answer is stored under `key`, None = nowhere. `entry` is what the cache had and could not give. Where `stale`
     can answer instead, a provider's failure is raised even where its status could be passed on. Raises GatewayError.
     """
     wishes = request.directives
+    principal = request.principal
     assert wishes is not None
+    assert principal is not None
     reason = miss_reason(entry, wishes, asked.bypass, request.wall_ms)
     services.history.missed(request, asked.target, asked.key, body, endpoint.family, reason)
-    landed = await _fly(services, request, endpoint, asked, body, key)
-    if landed is not None:
+    # A request that must not read or must not store neither leads nor joins.
+    place = principal.tenant.partition + key if key is not None and wishes.read and wishes.store else None
+    destinations = services.outbound.destinations
+    # Between looking for a call under way and making one nothing may wait, or two would be made.
+    destination = destinations.known(asked.target) or await destinations.of(asked.target)
+    waiter = None
+    if place is not None and place in services.flights:
+        waiter = await _join(services, request, endpoint, asked, place)
+    if waiter is None:
+        plan = _Plan(services, request, endpoint, asked, body, key if wishes.store else None, place)
+        waiter = _lead(services, request, plan, destination)
+    landed = await waiter
+    if landed is not None:  # else it was relayed as a stream
         _give(services, request, endpoint, asked, landed, has_stale=stale is not None)
 
 
-async def _fly(
-    services: Services, request: Request, endpoint: Endpoint, asked: Asked, body: bytes, key: bytes | None
-) -> Landed | None:
-    """Join the call that is under way for the same question, or make one; None = the answer was relayed as a stream.
+async def _join(services: Services, request: Request, endpoint: Endpoint, asked: Asked, place: bytes) -> Waiter | None:
+    """Wait for the call that is under way at `place`; None = there is none that this request can be given."""
+    called_as = request.cache
+    same_form = False
+    while (flight := _to_join(services, request, endpoint, asked, place, same_form=same_form)) is not None:
+        request.cache = HIT_COALESCED
+        request.upstream_began = perf_counter()
+        waiter = Waiter(request, include_usage=asked.include_usage)
+        flight.add(waiter, services.loop)
+        landed = await waiter
+        if landed is not None or waiter.relayed:
+            return waiter
+        # The answer cannot be given in this request's form: of those who ask again, one calls and the others join it.
+        request.cache = called_as
+        same_form = True
+    return None
 
-    A request that must not read or must not store neither leads nor joins.
-    """
-    wishes = request.directives
-    assert wishes is not None
-    assert request.principal is not None
-    place = request.principal.tenant.partition + key if key is not None and wishes.read and wishes.store else None
-    destinations = services.destinations
-    # Between looking for a call under way and making one nothing may wait, or two would be made.
-    destination = destinations.known(asked.target) or await destinations.of(asked.target)
-    if place is not None:
-        called_as = request.cache
-        same_form = False
-        while (flight := _to_join(services, request, endpoint, asked, place, same_form=same_form)) is not None:
-            request.cache = HIT_COALESCED
-            request.upstream_began = perf_counter()
-            waiter = Waiter(request, include_usage=asked.include_usage)
-            flight.add(waiter, services.loop)
-            landed = await waiter
-            if landed is not None or waiter.relayed:
-                return landed
-            # The answer cannot be given in this request's form: of those who ask again, one calls and the others join.
-            request.cache = called_as
-            same_form = True
-    plan = _Plan(services, request, endpoint, asked, body, key if wishes.store else None, place)
+
+def _lead(services: Services, request: Request, plan: _Plan, destination: Destination) -> Waiter:
+    """Make the call, which others may join at the plan's place."""
+    body = plan.upstream_body()
     flight = Flight(request, plan, plan.shared_stream())
-    if place is not None:
-        services.flights[place] = flight
-    waiter = Waiter(request, include_usage=asked.include_usage)
+    if plan.place is not None:
+        services.flights[plan.place] = flight
+    waiter = Waiter(request, include_usage=plan.asked.include_usage)
     flight.add(waiter, services.loop)
-    flight.begin(lambda sink: send(services, request, destination, endpoint.path, plan.upstream_body(), sink))
-    return await waiter
+    flight.begin(lambda sink: send(services, request, destination, plan.endpoint.path, body, sink))
+    return waiter
 
 
 def _to_join(
@@ -105,17 +111,7 @@ def _to_join(
 class _Plan:
     """Implements `FlightPlan` for a flight whose answer is stored under `key` and which can be joined at `place`."""
 
-    __slots__ = (
-        "_asked",
-        "_assembler",
-        "_body",
-        "_endpoint",
-        "_key",
-        "_leader",
-        "_place",
-        "_services",
-        "settle",
-    )
+    __slots__ = ("_assembler", "_body", "_key", "_leader", "_services", "asked", "endpoint", "place", "settle")
 
     def __init__(
         self,
@@ -129,25 +125,25 @@ class _Plan:
     ) -> None:
         self._services = services
         self._leader = leader
-        self._endpoint = endpoint
-        self._asked = asked
+        self.endpoint = endpoint
+        self.asked = asked
         self._body = body
         self._key = key
-        self._place = place
+        self.place = place
         self._assembler: StreamAssembler | None = None
         self.settle = services.settlement.settle
 
     def shared_stream(self) -> SharedStream | None:
         """What the answer is collected in where a stream is asked for."""
-        asked = self._asked
+        asked = self.asked
         if not asked.streamed:
             return None
-        self._assembler = StreamAssembler(self._endpoint.family, choices=asked.expected or 1)
+        self._assembler = StreamAssembler(self.endpoint.family, choices=asked.expected or 1)
         return SharedStream(self._assembler, has_usage=asked.include_usage or self._adds_usage)
 
     def upstream_body(self) -> bytes:
         """The request's body as it goes upstream."""
-        asked = self._asked
+        asked = self.asked
         add_usage = asked.streamed and self._adds_usage
         if not asked.renamed and not add_usage:
             return self._body
@@ -155,25 +151,27 @@ class _Plan:
         return answers.upstream_body(document, self._body, asked.target.model, include_usage=add_usage)
 
     def judge(self, body: bytes) -> Verdict:
-        return answers.judge_answer(self._endpoint.family, body, self._body, expected=self._asked.expected)
+        family = self.endpoint.family
+        verdict = judge(family, body, expected=self.asked.expected)
+        return verdict if verdict.usage is not None else answers.with_usage(verdict, family, body, self._body)
 
     def account(self, request: Request, usage: TokenUsage | None) -> None:
         usage = usage or answers.usage_so_far(self._body, self._assembler)
-        account(self._services, request, self._asked.target, usage)
+        account(self._services, request, self.asked.target, usage)
 
     def store(self, body: bytes) -> None:
         if self._key is not None:
-            store(self._services, self._leader, self._endpoint, self._asked.target, self._key, body)
+            store(self._services, self._leader, self.endpoint, self.asked.target, self._key, body)
 
     def ended(self, flight: Flight) -> None:
-        place = self._place
+        place = self.place
         if place is not None and self._services.flights.get(place) is flight:
             del self._services.flights[place]
 
     @property
     def _adds_usage(self) -> bool:
         """Whether the gateway asks for usage where the client did not."""
-        asked = self._asked
+        asked = self.asked
         return not asked.include_usage and asked.target.vendor.stream_usage and asked.takes_usage
 
 

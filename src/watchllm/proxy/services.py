@@ -65,10 +65,6 @@ class Services(msgspec.Struct):
         return self._outbound
 
     @property
-    def pool(self) -> ClientPool:
-        return self.outbound.pool
-
-    @property
     def destinations(self) -> Destinations:
         return self.outbound.destinations
 

@@ -38,7 +38,10 @@ class Answer(NamedTuple):
     body: bytes
 
     def header(self, name: bytes) -> bytes:
-        return next((value for key, value in self.headers if key == name), b"")
+        for known, value in self.headers:
+            if known == name:
+                return value
+        return b""
 
 
 class Destinations:

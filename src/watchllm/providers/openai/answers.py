@@ -9,7 +9,7 @@ from watchllm.domain import json_body
 from watchllm.domain.usage import TokenUsage
 from watchllm.providers import tokens
 from watchllm.providers.openai.assemble import StreamAssembler
-from watchllm.providers.openai.storable import Verdict, judge
+from watchllm.providers.openai.storable import Verdict
 from watchllm.providers.openai.usage import estimated_usage, text_of
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -30,9 +30,8 @@ def upstream_body(document: dict[str, Any], body: bytes, model: str, *, include_
     return _encode(members)
 
 
-def judge_answer(family: str, body: bytes, asked: bytes, *, expected: int | None) -> Verdict:
-    """What a whole answer with status 200 to the request with the body `asked` is; usage that it lacks is estimated."""
-    verdict = judge(family, body, expected=expected)
+def with_usage(verdict: Verdict, family: str, body: bytes, asked: bytes) -> Verdict:
+    """The verdict on the answer `body` to the request with the body `asked`; usage that it lacks is estimated."""
     if verdict.usage is not None or not verdict.readable:
         return verdict
     output = ""

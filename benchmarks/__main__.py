@@ -23,6 +23,7 @@ FIGURES = {
     "exact_hit": "Exact hit",
     "hit_steps": "Where the time of one hit goes",
     "passthrough": "Pass-through",
+    "miss_steps": "Where the time of one miss goes",
     "streamed": "Streamed pass-through",
     "cold_start": "Cold start",
     "memory": "Memory at rest",

@@ -17,9 +17,6 @@ _MAX_TEXT = 512
 _MAX_SERIES = 1024
 OTHER = "other"
 _MAX_MODEL = 256
-_LABEL_HEADERS = (b"x-watchllm-user", b"x-watchllm-session", b"x-watchllm-tags")
-_LABELS = frozenset(_LABEL_HEADERS)
-_NO_LABELS = (None, None, None)
 
 # Upper bounds of the latency histogram, in microseconds; the last bucket is open.
 LATENCY_BOUNDS_US = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000)
@@ -101,7 +98,6 @@ class Settlement:
         if principal is None or target is None:
             return
         headers = request.exchange.headers
-        user, session, tags = _NO_LABELS if _LABELS.isdisjoint(headers) else _labels(headers)
         if not input_bytes:
             length = headers.get(b"content-length", b"")
             input_bytes = int(length) if length.isdigit() else 0
@@ -120,9 +116,9 @@ class Settlement:
                 request.streamed,
                 input_bytes,
                 request.price,
-                user,
-                session,
-                tags,
+                _text(headers.get(b"x-watchllm-user")),
+                _text(headers.get(b"x-watchllm-session")),
+                _text(headers.get(b"x-watchllm-tags")),
             )
         )
         request.calls += 1
@@ -143,7 +139,6 @@ class Settlement:
         head_sent = request.head_sent or now
         waited = min(request.spent_upstream(), head_sent - request.began)
         headers = request.exchange.headers
-        user, session, tags = _NO_LABELS if _LABELS.isdisjoint(headers) else _labels(headers)
         event = UsageEvent(
             request.id,
             request.wall_ns,
@@ -165,19 +160,15 @@ class Settlement:
             int((head_sent - request.began - waited) * 1e6),
             int((request.first_byte - request.began) * 1e6) if request.first_byte else None,
             int((now - request.began) * 1e6),
-            user,
-            session,
-            tags,
+            _text(headers.get(b"x-watchllm-user")),
+            _text(headers.get(b"x-watchllm-session")),
+            _text(headers.get(b"x-watchllm-tags")),
             request.upstream_request_id,
             (_attempt(request, now),) if request.calls else (),
         )
         self.journal.settled(event)
         for observe in self.observers:
             observe(event)
-
-
-def _labels(headers: dict[bytes, bytes]) -> tuple[str | None, ...]:
-    return tuple(_text(headers.get(name)) for name in _LABEL_HEADERS)
 
 
 def _text(value: bytes | None) -> str | None:

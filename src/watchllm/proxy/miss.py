@@ -5,7 +5,6 @@ from __future__ import annotations
 from time import perf_counter
 
 from watchllm.cache.entry import Entry
-from watchllm.domain import json_body
 from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import HIT_COALESCED
 from watchllm.providers.openai import answers
@@ -147,8 +146,7 @@ class _Plan:
         add_usage = asked.streamed and self._adds_usage
         if not asked.renamed and not add_usage:
             return self._body
-        document = json_body.parse(self._body)
-        return answers.upstream_body(document, self._body, asked.target.model, include_usage=add_usage)
+        return answers.upstream_body(self._body, asked.target.model, include_usage=add_usage)
 
     def judge(self, body: bytes) -> Verdict:
         family = self.endpoint.family

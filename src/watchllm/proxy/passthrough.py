@@ -99,10 +99,11 @@ async def _route(
                 raise BadRequest("The field 'model' is the name of a model, a string.", param="model")
             target = tenant.target(model)
             request.model = target.model
+            if target.model == model:
+                return target, body, coding
             from watchllm.providers.openai.answers import upstream_body  # the first to pass through may wait for it
 
-            sent = upstream_body(document, text, target.model, include_usage=False)
-            return (target, body, coding) if sent is text else (target, sent, None)
+            return target, upstream_body(text, target.model, include_usage=False), None
     elif tenant.settings.allowed_models is not None and (body is not None or upload is not None):
         beginning = await upload.beginning(_BEGINNING) if upload is not None else exchange.body[:_BEGINNING]
         target = _form_target(tenant, content_type, beginning)

@@ -17,15 +17,13 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-def upstream_body(document: dict[str, Any], body: bytes, model: str, *, include_usage: bool) -> bytes:
-    """The request as it goes upstream: byte for byte the client's, unless the model has another name there or usage
-    has to be asked for; then only these members are written anew."""
-    if document["model"] == model and not include_usage:
-        return body
+def upstream_body(body: bytes, model: str, *, include_usage: bool) -> bytes:
+    """The request as it goes upstream where the model has another name there or usage has to be asked for: only these
+    members are written anew. `body` was read before."""
     members: dict[str, Any] = _members(body)
     members["model"] = model
     if include_usage:
-        options = document.get("stream_options")
+        options = _decode(members.get("stream_options", b"null"))
         members["stream_options"] = (options if type(options) is dict else {}) | {"include_usage": True}
     return _encode(members)
 

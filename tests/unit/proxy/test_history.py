@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
+import pytest
 
 from watchllm.cache.canonical import NO_DEFAULTS
 from watchllm.proxy.history import History
@@ -159,13 +160,18 @@ def test_the_bodies_that_wait_are_bounded_and_what_finds_no_room_is_digested_at_
     assert (explained["nearest"], explained["differs_in"]) == ("req_289", ["n"])
 
 
-def test_requests_that_newer_ones_displaced_are_never_digested() -> None:
+@pytest.mark.parametrize("projects", [1, 10, 100])
+def test_requests_that_newer_ones_displaced_are_never_digested(projects: int) -> None:
     later = Later()
     history = History(later)
-    for number in range(10_000):
-        miss(history, f"req_{number}", {"n": number}, (number % 100).to_bytes(16, "big"))
+    for number in range(3_000):
+        miss(history, f"req_{number}", {"n": number}, (number % projects).to_bytes(16, "big"))
+    records = [*history._unread]
+    assert len(records) == 3_000
     assert bodies(history) < 64 * 128 * 10
-    assert len(history._unread) == 10_000
+    kept = {id(missed) for project in history._projects.values() for missed in project.missed}
+    assert len(kept) < 3_000
     later.come()
     assert bodies(history) == 0
     assert not history._unread
+    assert {id(record) for record in records if record.fields} == kept

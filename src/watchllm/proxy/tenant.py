@@ -16,8 +16,9 @@ _MAX_TARGETS = 256
 class Tenant:
     """A project as one version of the snapshot shows it, for live or for test keys.
 
-    `partition` (16 bytes) is the project's part of every cache key; test keys have one of their own. `usual` is what the
-    settings say of a request whose headers say nothing; `bodies`, by endpoint, the hash that bodies are recognised by.
+    `partition` (16 bytes) is the project's part of every cache key; test keys have one of their own. `usual` is what
+    the settings say of a request whose headers say nothing; `bodies`, by endpoint, the hash that bodies are recognised
+    by.
     """
 
     __slots__ = (

@@ -39,7 +39,7 @@ class Missed(msgspec.Struct, frozen=True):
     fields: dict[str, int]
 
 
-class Hit(msgspec.Struct, frozen=True):
+class Hit(msgspec.Struct, frozen=True, gc=False):
     """A request that the cache answered, from the entry at `key` which was stored at `stored_ms`."""
 
     request_id: str

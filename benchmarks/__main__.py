@@ -21,6 +21,7 @@ from benchmarks.machine import description
 
 FIGURES = {
     "exact_hit": "Exact hit",
+    "hit_recorded": "What recording costs an exact hit",
     "hit_steps": "Where the time of one hit goes",
     "passthrough": "Pass-through",
     "miss_steps": "Where the time of one miss goes",
@@ -29,6 +30,7 @@ FIGURES = {
     "memory": "Memory at rest",
     "journal": "Journal",
     "recorder": "Journal to database",
+    "recorder_beside": "Exact hits beside a recorder that is applying",
     "canonical": "Canonical form and key",
     "coalescing": "Coalescing",
 }

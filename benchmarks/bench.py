@@ -4,6 +4,7 @@ The processes are started with the tests' own support code, so that what is meas
 """
 
 import contextlib
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -56,13 +57,18 @@ class Bench:
 
     @contextlib.contextmanager
     def proxy(
-        self, base_url: str, *, environment: Mapping[str, str] | None = None
+        self, base_url: str, *, environment: Mapping[str, str] | None = None, script: Path | None = None
     ) -> Iterator[tuple[Gateway, Project]]:
-        """A proxy on the server's core, with `base_url` as its OpenAI, and a project."""
+        """A proxy on the server's core, with `base_url` as its OpenAI, and a project. `script` runs it another way."""
         variables = {**upstream_environment(base_url), **(environment or {})}
         installation = Installation(self._new_folder("home"), variables, prefix=self.cores.server)
         project = installation.project("benchmark")
-        gateway = installation.start_proxy()
+        # -P: the script's own folder is no place to import from.
+        gateway = (
+            installation.start_proxy()
+            if script is None
+            else installation.start_proxy(program=(sys.executable, "-P", str(script)))
+        )
         try:
             yield gateway, project
         finally:

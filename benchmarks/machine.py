@@ -19,6 +19,8 @@ class Cores:
         available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         self.pinned = len(available) >= 2 and shutil.which("taskset") is not None
         self._server, self._load = (available[0], available[1]) if self.pinned else (0, 0)
+        self.has_spare = self.pinned and len(available) >= 3
+        self._spare = available[2] if self.has_spare else self._load
 
     @property
     def server(self) -> tuple[str, ...]:
@@ -29,6 +31,11 @@ class Cores:
     def load(self) -> tuple[str, ...]:
         """The prefix of a command that runs on the load's core."""
         return ("taskset", "-c", str(self._load)) if self.pinned else ()
+
+    @property
+    def spare(self) -> tuple[str, ...]:
+        """The prefix of a command beside server and load: a core of its own where there is a third, else the load's."""
+        return ("taskset", "-c", str(self._spare)) if self.pinned else ()
 
     def take_load_core(self) -> None:
         """Put this process on the load's core."""

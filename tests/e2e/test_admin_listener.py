@@ -2,7 +2,8 @@
 
 import socket
 
-from tests.support.product import Installation
+from tests.support.admin import admin_get
+from tests.support.product import Gateway, Installation, Project, Sim
 from tests.support.waiting import wait_for
 
 
@@ -16,3 +17,13 @@ def test_an_address_that_is_taken_is_told_by_the_health(installation: Installati
         assert state.status == 200
         assert state.json()["dependencies"]["admin"].startswith("degraded: ")
         assert gateway.get("/v1/models", project.key).status == 200
+
+
+def test_a_hit_is_counted_at_once(gateway: Gateway, sim: Sim, project: Project) -> None:
+    for _ in range(3):
+        gateway.chat(project.key, "Hello")
+    metrics = admin_get(gateway, "/metrics").body
+    assert b'watchllm_requests_total{endpoint="chat.completions",cache="MISS",status="200"} 1' in metrics
+    assert b'watchllm_requests_total{endpoint="chat.completions",cache="HIT",status="200"} 2' in metrics
+    assert b"watchllm_latency_seconds_count 3" in metrics
+    assert admin_get(gateway, "/status").json()["requests"] == 3

@@ -230,6 +230,25 @@ def test_a_partial_hit_is_a_row_with_what_was_bought_and_what_was_saved(
 
 
 @pytest.mark.parametrize(
+    ("headers", "labels"),
+    [
+        ({}, (None, None, None)),
+        ({"X-WatchLLM-User": "ann"}, ("ann", None, None)),
+        ({"X-WatchLLM-Session": "s1"}, (None, "s1", None)),
+        ({"X-WatchLLM-Tags": "team=a"}, (None, None, '{"team":"a"}')),
+    ],
+)
+def test_a_hit_is_a_row_with_its_labels(
+    gateway: Gateway, sim: Sim, project: Project, headers: dict[str, str], labels: tuple[str | None, ...]
+) -> None:
+    for _ in range(2):
+        gateway.chat(project.key, "Hello", headers=headers)
+    row = row_of(gateway, project, 1)
+    assert (row["cache"], row["status"], row["ended"], row["cost_nanos"]) == ("HIT", 200, "complete", 0)
+    assert (row["user_id"], row["session_id"], row["tags"]) == labels
+
+
+@pytest.mark.parametrize(
     ("model", "settings", "status", "provider"),
     [
         ("gpt-4o", {"allowed_models": "sim/*"}, 403, "openai"),

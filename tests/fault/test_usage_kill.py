@@ -63,7 +63,7 @@ class Load:
 
 
 def start_recorder(installation: Installation) -> BackgroundProcess:
-    return installation._start("recorder")
+    return installation.start_recorder()
 
 
 @pytest.mark.timeout(60 + ROUNDS * 20)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,10 +142,17 @@ class Installation:
         """What a process started here would read."""
         return load({}, self._environment())
 
-    def start_proxy(self, *, environment: Mapping[str, str] | None = None, wait: bool = True) -> Gateway:
-        """Start `watchllm proxy` on a free port and, unless told otherwise, wait until it is ready."""
+    def start_proxy(
+        self,
+        *,
+        environment: Mapping[str, str] | None = None,
+        wait: bool = True,
+        program: Sequence[str] = (WATCHLLM, "proxy"),
+    ) -> Gateway:
+        """Start `watchllm proxy` (or another `program`) on a free port and, unless told otherwise, wait until it is
+        ready."""
         port = free_port()
-        process = self._start("proxy", environment=environment, WATCHLLM_PROXY_PORT=str(port))
+        process = self._start(*program[1:], program=program[0], environment=environment, WATCHLLM_PROXY_PORT=str(port))
         if wait:
             process.wait_until(lambda: _answers(port, "/health/ready"), "being ready")
         return Gateway(process, port, self)
@@ -165,6 +172,10 @@ class Installation:
         process.wait_until(lambda: _answers(port, "/health"), "being ready")
         return process, port
 
+    def start_recorder(self, *, prefix: tuple[str, ...] = ()) -> BackgroundProcess:
+        """Start `watchllm recorder`, with a `prefix` of its own."""
+        return replace(self, prefix=prefix)._start("recorder")
+
     def start_sim(self, *options: str) -> Sim:
         """Start `watchllm sim` on a free port and wait until it answers."""
         port = free_port()
@@ -173,12 +184,16 @@ class Installation:
         return Sim(process, port)
 
     def _start(
-        self, *arguments: str, environment: Mapping[str, str] | None = None, **variables: str
+        self,
+        *arguments: str,
+        program: str = WATCHLLM,
+        environment: Mapping[str, str] | None = None,
+        **variables: str,
     ) -> BackgroundProcess:
         self.home.mkdir(parents=True, exist_ok=True)
-        log = self.home.with_name(f"{self.home.name}-{arguments[0]}.log")
+        log = self.home.with_name(f"{self.home.name}-{Path(arguments[0]).stem}.log")
         return BackgroundProcess(
-            [*self.prefix, WATCHLLM, *arguments],
+            [*self.prefix, program, *arguments],
             log=log,
             environment={**self._environment(), **(environment or {}), **variables},
             directory=self.home.parent,

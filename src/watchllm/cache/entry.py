@@ -11,7 +11,7 @@ NEVER = 0
 """`expires_ms` of an entry that does not expire."""
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One complete answer, in the non-streamed wire form of its dialect (`body`, as bytes of JSON); or one item of an
     embeddings answer, as `providers.openai.embeddings` packs its vector.
 

@@ -36,11 +36,12 @@ class KeyHash:
         self._keyed = hashlib.blake2b(key=secret, digest_size=KEY_LENGTH, person=b"watchllm-exact-1")
         self._bodies = hashlib.blake2b(key=secret, digest_size=KEY_LENGTH, person=b"watchllm-body-1")
 
-    def digest(self, partition: bytes, name: str, body: bytes) -> bytes:
-        """32 bytes that stand for a request's exact bytes to the endpoint `name`; `partition` has a fixed length."""
+    def bodies(self, partition: bytes, name: str) -> hashlib.blake2b:
+        """The hash, to be copied and fed with a body, whose 32 bytes stand for a request's exact bytes to the endpoint
+        `name`; `partition` has a fixed length."""
         keyed = self._bodies.copy()
-        keyed.update(b"%b%b\0%b" % (partition, name.encode(), body))
-        return keyed.digest()
+        keyed.update(b"%b%b\0" % (partition, name.encode()))
+        return keyed
 
     def key(
         self,

@@ -3,7 +3,6 @@
 import os
 import struct
 import time
-from collections.abc import Iterator
 
 REQUEST = "req_"
 PROJECT = "prj_"
@@ -12,16 +11,18 @@ KEY = "key_"
 PROVIDER_KEY = "pvk_"
 USER = "usr_"
 
-# The system's random bytes, fetched for many request ids at once: one call each would be half of what an id costs.
 _PAIR = struct.Struct("=QQ")
+# Request ids but for their time, made ahead many at once: one call for random bytes each would be half of what an id
+# costs, and slices of hex digits are cheaper than numbers.
+_ahead: list[str] = []
 _IDS_PER_FETCH = 256
-_ahead: Iterator[tuple[int, ...]] = iter(())
+_RANDOM_BYTES = 10
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def reseed() -> None:
-    """Forget what was fetched ahead: in a forked child, so that two workers never mint the same ids."""
-    global _ahead
-    _ahead = iter(())
+    """Forget what was made ahead: in a forked child, so that two workers never mint the same ids."""
+    _ahead.clear()
 
 
 def new_id(prefix: str) -> str:
@@ -30,12 +31,12 @@ def new_id(prefix: str) -> str:
 
 
 def new_request_id(unix_ms: int | None = None) -> str:
-    """A new request id, of the given or the present time; 0.6 µs."""
-    for first, second in _ahead:
-        high = (unix_ms or time.time_ns() // 1_000_000) << 16 | 0x7000 | first & 0xFFF
-        return f"req_{high:016x}{0x8000000000000000 | second & 0x3FFFFFFFFFFFFFFF:016x}"
-    _fetch()
-    return new_request_id(unix_ms)
+    """A new request id, of the given or the present time; 0.3 µs."""
+    while True:
+        try:
+            return f"req_{unix_ms or time.time_ns() // 1_000_000:012x}{_ahead.pop()}"
+        except IndexError:
+            _make_ahead()
 
 
 def _uuid7_hex(unix_ms: int, first: int, second: int) -> str:
@@ -44,9 +45,12 @@ def _uuid7_hex(unix_ms: int, first: int, second: int) -> str:
     return f"{high:016x}{low:016x}"
 
 
-def _fetch() -> None:
-    global _ahead
-    _ahead = _PAIR.iter_unpack(os.urandom(_PAIR.size * _IDS_PER_FETCH))
+def _make_ahead() -> None:
+    digits = os.urandom(_RANDOM_BYTES * _IDS_PER_FETCH).hex()
+    _ahead.extend(
+        f"7{digits[at + 1 : at + 4]}{_VARIANT[digits[at + 4]]}{digits[at + 5 : at + 20]}"
+        for at in range(0, len(digits), 2 * _RANDOM_BYTES)
+    )
 
 
 def has_form(value: str, prefix: str) -> bool:

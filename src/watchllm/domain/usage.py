@@ -5,7 +5,7 @@ import msgspec
 from watchllm.domain.money import Nanos, NanosPerMillion, charge
 
 
-class TokenUsage(msgspec.Struct, frozen=True, array_like=True):
+class TokenUsage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Token counts of one answer. `input` and `output` are totals; the others are parts of them."""
 
     input: int = 0

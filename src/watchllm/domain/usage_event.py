@@ -64,7 +64,8 @@ class OpenedCall(msgspec.Struct, frozen=True, array_like=True):
     tags: str | None = None
 
 
-class UsageEvent(msgspec.Struct, frozen=True, array_like=True):
+# Without the collector's bookkeeping, like all that is made for every request: it holds nothing that could hold it.
+class UsageEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One authenticated request. Times in epoch nanoseconds, durations in microseconds; None = not known.
 
     `cost` is what this request cost, `saved` what its hit would have cost; `error` is the contract's error code;

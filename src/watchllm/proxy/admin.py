@@ -69,6 +69,7 @@ class AdminApp:
 
     def _status(self) -> dict[str, object]:
         counters = self._services.counters
+        counters.fold()
         return {
             "pid": os.getpid(),
             "snapshot_version": self._services.tenants.version,
@@ -83,6 +84,7 @@ class AdminApp:
 def metrics(services: Services, public: Server) -> str:
     """The process's counters in Prometheus' text form."""
     counters = services.counters
+    counters.fold()
     lines = ["# TYPE watchllm_requests_total counter"]
     for (endpoint, cache, status), count in sorted(counters.requests.items()):
         labels = f'endpoint="{endpoint}",cache="{cache}",status="{status}"'

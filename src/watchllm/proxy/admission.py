@@ -17,7 +17,7 @@ def admit(services: Services, request: Request, scope: str | None = "inference")
     """
     request.principal = principal = services.tenants.authenticate(request.exchange.headers, request.wall_ns / 1e9)
     request.authenticated = perf_counter()
-    if scope is not None:
+    if scope is not None and scope not in principal.scopes:
         principal.require(scope)
     refusal = services.settlement.journal.refusal
     if refusal is not None:

@@ -26,6 +26,7 @@ CLIENT_LEFT = 499
 
 # Bytes of a body that are kept before it is known who sends it.
 _KEPT_OF_ANYBODY = 64 * 1024
+_DIGITS_OF_KEPT = len(str(_KEPT_OF_ANYBODY))
 _STORED_COMPLETIONS = b"/v1/chat/completions"
 
 Stage = Callable[[Services, Request], Coroutine[Any, Any, None]]
@@ -41,6 +42,13 @@ class ProxyApp:
 
     def body_mode(self, exchange: Exchange) -> BodyMode:
         length = exchange.headers.get(b"content-length")
+        if (
+            length is not None
+            and len(length) < _DIGITS_OF_KEPT
+            and exchange.method == b"POST"
+            and exchange.path in self._generation
+        ):
+            return BodyMode.BUFFER
         if self._is_passed_through(exchange) and (
             # JSON is read for the model that it names; whatever is too large to be kept goes up as it comes.
             not is_json(exchange.headers.get(b"content-type", b""))
@@ -58,8 +66,14 @@ class ProxyApp:
             request = Request(exchange, endpoint.name)
             if endpoint.family == "embeddings":
                 self._run(request, self.embeddings.answer(request, endpoint))
-            else:
-                self._run(request, generate(self._services, request, endpoint))
+                return
+            try:
+                going_on = generate(self._services, request, endpoint)
+            except Exception as error:  # noqa: BLE001  (the request's edge, as in `eager.run`)
+                self._failed(request, error)
+                return
+            if going_on is not None:
+                self._run(request, going_on)
             return
         request = Request(exchange, "other")
         try:

@@ -23,7 +23,7 @@ from watchllm.routing.resolve import Target
 
 _MOST_REMEMBERED = 16_384
 # A request with one of these, with a query string or with a user of its own is read anew: they are part of the key.
-_ANSWER_HEADERS = frozenset((b"anthropic-version", b"anthropic-beta", b"openai-beta"))
+ANSWER_HEADERS = frozenset((b"anthropic-version", b"anthropic-beta", b"openai-beta"))
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -61,14 +61,22 @@ class Reader:
         headers: dict[bytes, bytes],
         query: bytes,
         user: str | None,
+        *,
+        usual: bool = False,
     ) -> Asked:
         """What `body` asks for.
 
-        `user` is part of the key where the cache's scope is the user. Raises BadRequest, Forbidden or NotFound.
+        `user` is part of the key where the cache's scope is the user; `usual`: it is known already that no header is
+        part of it. Raises BadRequest, Forbidden or NotFound.
         """
-        if query or user is not None or not _ANSWER_HEADERS.isdisjoint(headers):
+        if query or user is not None or not (usual or ANSWER_HEADERS.isdisjoint(headers)):
             return self._read(tenant, endpoint, body, headers, query, user)
-        digest = self._key_hash.digest(tenant.partition, endpoint.name, body)
+        keyed = tenant.bodies.get(endpoint.name)
+        if keyed is None:
+            keyed = tenant.bodies[endpoint.name] = self._key_hash.bodies(tenant.partition, endpoint.name)
+        hashed = keyed.copy()
+        hashed.update(body)
+        digest = hashed.digest()
         asked = self._remembered.get(digest)
         if asked is not None:
             return asked
@@ -99,7 +107,7 @@ class Reader:
                 user,
                 endpoint.family,
                 KeyTarget(target.provider, target.base_url, target.model),
-                () if _ANSWER_HEADERS.isdisjoint(headers) else answer_headers(list(headers.items())),
+                () if ANSWER_HEADERS.isdisjoint(headers) else answer_headers(list(headers.items())),
                 query,
                 canonical_form(
                     document, plain=is_plain(body), defaults=tenant.defaults(target.vendor, endpoint.family)

@@ -9,7 +9,7 @@ from watchllm.domain.errors import BadRequest
 from watchllm.domain.settings import NEVER_EXPIRES, NEVER_STORE, ProjectSettings
 
 _MAX_USER_LENGTH = 512
-_HEADERS = frozenset(
+HEADERS = frozenset(
     (
         b"cache-control",
         b"x-watchllm-cache",
@@ -61,7 +61,7 @@ def directives(headers: dict[bytes, bytes], settings: ProjectSettings, *, embedd
     Raises BadRequest, naming the header and the accepted form.
     """
     ttl = settings.cache_ttl_embeddings if embeddings else settings.cache_ttl
-    if _HEADERS.isdisjoint(headers) and settings.cache_scope == "project":
+    if HEADERS.isdisjoint(headers) and settings.cache_scope == "project":
         cached = settings.cache and ttl != NEVER_STORE
         return Directives(cached, cached, ttl)
     # What was stored before the project said "never" must not answer either.

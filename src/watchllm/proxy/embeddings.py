@@ -51,7 +51,9 @@ class Embeddings:
         """Answer one request. Raises GatewayError for what is refused or failed."""
         batch = self._read(request, endpoint)
         if batch is None:
-            await generate(self._services, request, endpoint)
+            going_on = generate(self._services, request, endpoint)
+            if going_on is not None:
+                await going_on
             return
         request.cache = MISS
         turns = Turns()

@@ -3,12 +3,15 @@
     authenticate ▸ read ▸ route ▸ look up ▸ (hit) replay
                                           ▸ (miss) call upstream ▸ settle ▸ store ▸ answer: miss.py
 
-Up to the call upstream nothing waits: an exact hit is answered in the parser's callback that completed the request.
+Up to the call upstream nothing waits: an exact hit is answered in the parser's callback that completed the request, by
+a plain function. Only what goes on upstream is a coroutine.
 """
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from time import perf_counter
+from typing import Any
 
 from watchllm.cache.entry import Entry
 from watchllm.domain.errors import GatewayError, TimedOut
@@ -17,40 +20,72 @@ from watchllm.providers.openai.endpoints import Endpoint
 from watchllm.providers.openai.replay import replay
 from watchllm.proxy import egress
 from watchllm.proxy.admission import admit
-from watchllm.proxy.directives import directives
+from watchllm.proxy.asked import ANSWER_HEADERS, Asked
+from watchllm.proxy.directives import HEADERS, directives
 from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
+from watchllm.proxy.settle import LABELS
+
+# A request with none of these takes the short way: one look at its headers instead of one for each of their meanings.
+_UNUSUAL = HEADERS | ANSWER_HEADERS | LABELS
 
 
-async def generate(services: Services, request: Request, endpoint: Endpoint) -> None:
-    """Answer one request to a cached endpoint. Raises GatewayError for what is refused or failed."""
+def generate(services: Services, request: Request, endpoint: Endpoint) -> Coroutine[Any, Any, None] | None:
+    """Answer one request to a cached endpoint from the cache, or return what goes on to answer it from upstream.
+
+    Raises GatewayError for what is refused.
+    """
     exchange = request.exchange
     headers = exchange.headers
-    tenants = services.tenants
     tenant = admit(services, request).tenant
 
     body = json_bytes(exchange, services.limits.max_body_bytes)
-    wishes = request.directives = directives(headers, tenant.settings, embeddings=endpoint.family == "embeddings")
-    asked = tenants.reader.read(tenant, endpoint, body, headers, exchange.query, wishes.user)
-    request.target = asked.target
-    request.model = asked.target.model
+    usual = _UNUSUAL.isdisjoint(headers)
+    of_embeddings = endpoint.family == "embeddings"
+    if usual:
+        wishes = tenant.usual_embeddings if of_embeddings else tenant.usual
+    else:
+        wishes = directives(headers, tenant.settings, embeddings=of_embeddings)
+    request.directives = wishes
+    asked = services.tenants.reader.read(tenant, endpoint, body, headers, exchange.query, wishes.user, usual=usual)
+    request.target = target = asked.target
+    request.model = target.model
     request.streamed = asked.streamed
 
     key = None if wishes.bypass else asked.key
     request.cache = BYPASS if key is None else MISS
     entry = services.cache.get(tenant.partition, key) if key is not None and wishes.read else None
     request.looked_up = perf_counter()
-    if entry is not None and wishes.accept(entry, request.wall_ms):
-        if key is not None:
-            services.history.hit(request, key, entry)
-        serve_entry(services, request, endpoint, entry, HIT, include_usage=asked.include_usage)
-        return
+    if entry is not None and key is not None and wishes.accept(entry, request.wall_ms):
+        services.history.hit(request, key, entry)
+        if asked.streamed or not usual:
+            serve_entry(services, request, endpoint, entry, HIT, include_usage=asked.include_usage)
+            return None
+        _take_over(request, entry, HIT)
+        head = egress.hit_head(request)
+        services.settlement.settle_hit(request, target)
+        exchange.respond(200, head, entry.body)
+        return None
     if wishes.only_if_cached:
         raise TimedOut(
             "The answer is not in the cache, and only-if-cached forbids to ask upstream.", code="not_in_cache"
         )
+    return _go_upstream(services, request, endpoint, asked, body, key, entry)
 
+
+async def _go_upstream(
+    services: Services,
+    request: Request,
+    endpoint: Endpoint,
+    asked: Asked,
+    body: bytes,
+    key: bytes | None,
+    entry: Entry | None,
+) -> None:
+    """Answer from upstream; where that fails, from an `entry` that is too old if the request allows it."""
+    wishes = request.directives
+    assert wishes is not None
     stale = entry if entry is not None and wishes.accept_stale(entry, request.wall_ms) else None
     # Here, not above: the first answer of a process comes from the cache, and need not wait for this to load.
     from watchllm.proxy.miss import answer_from_upstream
@@ -58,7 +93,7 @@ async def generate(services: Services, request: Request, endpoint: Endpoint) -> 
     try:
         await answer_from_upstream(services, request, endpoint, asked, body, key, entry, stale)
     except GatewayError as error:
-        if stale is None or error.status < 500 or exchange.started:
+        if stale is None or error.status < 500 or request.exchange.started:
             raise
         serve_entry(services, request, endpoint, stale, HIT_STALE, include_usage=asked.include_usage)
 
@@ -68,11 +103,7 @@ def serve_entry(
 ) -> None:
     """Answer from a stored entry, as a stream where one was asked for."""
     exchange = request.exchange
-    request.cache = kind
-    request.entry_age = max(0, (request.wall_ms - entry.created_ms) // 1000)
-    request.usage = entry.usage
-    request.cost = 0
-    request.saved = entry.cost
+    _take_over(request, entry, kind)
     if not request.streamed:
         head = egress.hit_head(request)
         services.settlement.settle(request, 200, "complete")
@@ -84,3 +115,12 @@ def serve_entry(
     exchange.start(200, head)
     exchange.write(body)
     exchange.finish()
+
+
+def _take_over(request: Request, entry: Entry, kind: str) -> None:
+    """Make what a stored answer says of itself the facts of the request that it answers."""
+    request.cache = kind
+    request.entry_age = max(0, (request.wall_ms - entry.created_ms) // 1000)
+    request.usage = entry.usage
+    request.cost = 0
+    request.saved = entry.cost

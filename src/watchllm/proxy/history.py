@@ -63,7 +63,7 @@ class Missed(msgspec.Struct):
     fields: dict[str, int] = {}
 
 
-class Hit(msgspec.Struct, frozen=True):
+class Hit(msgspec.Struct, frozen=True, gc=False):
     """A request that the cache answered, from the entry at `key` which was stored at `stored_ms`."""
 
     request_id: str

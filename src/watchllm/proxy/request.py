@@ -58,12 +58,9 @@ class Request:
         self.endpoint = endpoint
         self.began = exchange.began
         self.wall_ns = wall_ns = time_ns()
-        self.id = new_request_id(wall_ns // 1_000_000)
-
-    @property
-    def wall_ms(self) -> int:
+        self.wall_ms = wall_ms = wall_ns // 1_000_000
         """When the request was complete, in epoch milliseconds."""
-        return self.wall_ns // 1_000_000
+        self.id = new_request_id(wall_ms)
 
     def spent_upstream(self) -> float:
         """Seconds between the call upstream and its answer (or now, while none came); 0 without a call."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable
 from time import perf_counter, time_ns
 from typing import Protocol
 
+from watchllm.domain.money import Nanos
 from watchllm.domain.usage import ModelPrice
-from watchllm.domain.usage_event import HIT_STALE, Attempt, OpenedCall, UsageEvent
+from watchllm.domain.usage_event import COMPLETE, HIT, HIT_STALE, Attempt, OpenedCall, UsageEvent
 from watchllm.proxy.request import Request
+from watchllm.routing.resolve import Target
 
 _MAX_TEXT = 512
 # Clients name the endpoints that are passed through: beyond so many series, they count as one.
@@ -20,6 +22,9 @@ _MAX_MODEL = 256
 
 # Upper bounds of the latency histogram, in microseconds; the last bucket is open.
 LATENCY_BOUNDS_US = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000)
+_HITS_A_FOLD = 512
+LABELS = frozenset((b"x-watchllm-user", b"x-watchllm-session", b"x-watchllm-tags"))
+"""The headers that become part of the usage event."""
 
 
 class Counters:
@@ -35,18 +40,48 @@ class Counters:
         self.internal_errors = 0
         self.cost_nanos = 0
         self.saved_nanos = 0
+        self._hits: list[tuple[str, int, Nanos]] = []
+
+    def hit(self, endpoint: str, latency_us: int, saved: Nanos) -> None:
+        """Count an answer from the cache: noted here, added up by hundreds or when somebody reads (`fold`)."""
+        hits = self._hits
+        hits.append((endpoint, latency_us, saved))
+        if len(hits) == _HITS_A_FOLD:
+            self.fold()
+
+    def fold(self) -> None:
+        """Add up what was only noted; call it before reading."""
+        if not self._hits:
+            return
+        endpoints, latencies, saved = zip(*self._hits, strict=True)
+        self._hits.clear()
+        for endpoint, count in Counter(endpoints).items():
+            self._count((endpoint, HIT, 200), count)
+        ordered = sorted(latencies)
+        below = 0
+        for bucket, bound in enumerate(LATENCY_BOUNDS_US):
+            upto = bisect_right(ordered, bound)
+            self.latency[bucket] += upto - below
+            below = upto
+        self.latency[-1] += len(ordered) - below
+        spent = sum(ordered)
+        self.latency_sum_us += spent
+        self.overhead_sum_us += spent
+        self.saved_nanos += sum(saved)
 
     def add(self, event: UsageEvent) -> None:
-        series = (event.endpoint, event.cache, event.status)
-        if len(self.requests) >= _MAX_SERIES and series not in self.requests:
-            series = (OTHER, event.cache, event.status)
-        self.requests[series] += 1
+        self._count((event.endpoint, event.cache, event.status), 1)
         latency = event.latency_us
         self.latency[bisect_left(LATENCY_BOUNDS_US, latency)] += 1
         self.latency_sum_us += latency
         self.overhead_sum_us += event.overhead_us
         self.cost_nanos += event.cost or 0
         self.saved_nanos += event.saved or 0
+
+    def _count(self, series: tuple[str, str, int], count: int) -> None:
+        if len(self.requests) >= _MAX_SERIES and series not in self.requests:
+            series = (OTHER, *series[1:])
+        self.requests[series] += count
 
 
 class UsageJournal(Protocol):
@@ -90,7 +125,7 @@ class Settlement:
         self.counters = counters
         self.journal: UsageJournal = journal or NoJournal()
         self._price_of = price_of
-        self.observers: list[Callable[[UsageEvent], None]] = [counters.add]
+        self.observers: list[Callable[[UsageEvent], None]] = []
 
     def open_call(self, request: Request, input_bytes: int) -> None:
         """Record a call upstream; call it before the first byte is sent. `input_bytes`: of the body, 0 = not known."""
@@ -101,6 +136,7 @@ class Settlement:
         if not input_bytes:
             length = headers.get(b"content-length", b"")
             input_bytes = int(length) if length.isdigit() else 0
+        user, session, tags = _labels(headers)
         request.price = self._price_of(target.provider, target.model)
         self.journal.opened(
             OpenedCall(
@@ -116,12 +152,47 @@ class Settlement:
                 request.streamed,
                 input_bytes,
                 request.price,
-                _text(headers.get(b"x-watchllm-user")),
-                _text(headers.get(b"x-watchllm-session")),
-                _text(headers.get(b"x-watchllm-tags")),
+                user,
+                session,
+                tags,
             )
         )
         request.calls += 1
+
+    def settle_hit(self, request: Request, target: Target) -> None:
+        """Close the books on an exact hit without labels whose whole answer is about to be written: most of `settle` is
+        about what such a request cannot have."""
+        principal = request.principal
+        assert principal is not None
+        request.settled = True
+        saved = request.saved
+        latency_us = int((request.head_sent - request.began) * 1e6)
+        event = UsageEvent(
+            request.id,
+            request.wall_ns,
+            principal.tenant.project.id,
+            principal.key.id,
+            request.endpoint,
+            target.provider,
+            target.model[:_MAX_MODEL],
+            200,
+            HIT,
+            False,
+            COMPLETE,
+            None,
+            request.usage,
+            0,
+            saved,
+            None,
+            latency_us,
+            latency_us,
+            None,
+            latency_us,
+        )
+        self.journal.settled(event)
+        self.counters.hit(request.endpoint, latency_us, saved or 0)
+        for observe in self.observers:
+            observe(event)
 
     def settle(self, request: Request, status: int, ended: str) -> None:
         """Close the books on `request`; call it before the last byte is written. Later calls change nothing."""
@@ -136,9 +207,13 @@ class Settlement:
             self.counters.unauthenticated += status == 401
             return
         now = perf_counter()
+        began = request.began
         head_sent = request.head_sent or now
-        waited = min(request.spent_upstream(), head_sent - request.began)
+        latency_us = overhead_us = int((head_sent - began) * 1e6)
+        if request.upstream_began:
+            overhead_us -= min(int(request.spent_upstream() * 1e6), latency_us)
         headers = request.exchange.headers
+        user, session, tags = _labels(headers)
         event = UsageEvent(
             request.id,
             request.wall_ns,
@@ -156,19 +231,29 @@ class Settlement:
             request.cost,
             request.saved,
             request.price,
-            int((head_sent - request.began) * 1e6),
-            int((head_sent - request.began - waited) * 1e6),
-            int((request.first_byte - request.began) * 1e6) if request.first_byte else None,
-            int((now - request.began) * 1e6),
-            _text(headers.get(b"x-watchllm-user")),
-            _text(headers.get(b"x-watchllm-session")),
-            _text(headers.get(b"x-watchllm-tags")),
+            latency_us,
+            overhead_us,
+            int((request.first_byte - began) * 1e6) if request.first_byte else None,
+            int((now - began) * 1e6),
+            user,
+            session,
+            tags,
             request.upstream_request_id,
             (_attempt(request, now),) if request.calls else (),
         )
         self.journal.settled(event)
+        self.counters.add(event)
         for observe in self.observers:
             observe(event)
+
+
+def _labels(headers: dict[bytes, bytes]) -> tuple[str | None, str | None, str | None]:
+    """User, session and tags, by which the client wants its usage told apart."""
+    return (
+        _text(headers.get(b"x-watchllm-user")),
+        _text(headers.get(b"x-watchllm-session")),
+        _text(headers.get(b"x-watchllm-tags")),
+    )
 
 
 def _text(value: bytes | None) -> str | None:

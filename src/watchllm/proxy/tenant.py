@@ -7,6 +7,7 @@ from hashlib import blake2b
 from watchllm.cache.canonical import Defaults
 from watchllm.domain.errors import Forbidden
 from watchllm.domain.snapshot import KeyRecord, ProjectRecord, Vendor
+from watchllm.proxy.directives import directives
 from watchllm.routing.resolve import Router, Target
 
 _MAX_TARGETS = 256
@@ -15,16 +16,32 @@ _MAX_TARGETS = 256
 class Tenant:
     """A project as one version of the snapshot shows it, for live or for test keys.
 
-    `partition` (16 bytes) is the project's part of every cache key; test keys have one of their own.
+    `partition` (16 bytes) is the project's part of every cache key; test keys have one of their own. `usual` is what
+    the settings say of a request whose headers say nothing; `bodies`, by endpoint, the hash that bodies are recognised
+    by.
     """
 
-    __slots__ = ("_defaults", "partition", "project", "router", "settings", "targets", "test")
+    __slots__ = (
+        "_defaults",
+        "bodies",
+        "partition",
+        "project",
+        "router",
+        "settings",
+        "targets",
+        "test",
+        "usual",
+        "usual_embeddings",
+    )
 
     def __init__(self, project: ProjectRecord, *, test: bool, router: Router) -> None:
         self.project = project
         self.settings = project.settings
         self.test = test
         self.router = router
+        self.usual = directives({}, project.settings)
+        self.usual_embeddings = directives({}, project.settings, embeddings=True)
+        self.bodies: dict[str, blake2b] = {}
         self.partition = partition_of(project.id, test=test)
         self.targets: dict[str, Target] = {}
         self._defaults: dict[tuple[str, str], Defaults] = {}

@@ -45,7 +45,8 @@ class Tenants:
 
     def authenticate(self, headers: dict[bytes, bytes], now_seconds: float) -> Principal:
         """The principal of `Authorization: Bearer …` or `x-api-key: …`; raises Unauthorized."""
-        self._refresh()
+        if self._reader.version() != self._version:
+            self._refresh()
         credential = headers.get(b"authorization")
         api_key = headers.get(b"x-api-key")
         if credential is None or api_key is not None:

@@ -46,7 +46,15 @@ class LmdbSnapshotReader:
         self._begin = self._environment.begin
 
     def version(self) -> int:
-        value = self._read(VERSION)
+        # Read with every request, so without a step between.
+        try:
+            transaction = self._begin()
+            try:
+                value = transaction.get(VERSION)
+            finally:
+                transaction.abort()
+        except lmdb.MapResizedError:
+            value = self._read(VERSION)
         return _number(value, "big") if value is not None else 0
 
     def key(self, digest: bytes) -> KeyRecord | None:

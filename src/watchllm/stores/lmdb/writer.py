@@ -28,7 +28,8 @@ MOST_TOUCHED = 16_384
 _GROUP_SECONDS = 0.004
 _TICK_SECONDS = 0.5
 _TOUCH_SECONDS = 15.0
-_TOUCH_MANY = 4_096
+# A touch costs as much as half a hit: under full load on many entries they must not be applied with every tick.
+_TOUCH_SECONDS_WHEN_FULL = 5.0
 _HOUSEKEEPING_SECONDS = 60.0
 _ADOPT_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
@@ -79,7 +80,7 @@ class CacheWriter:
         self._retry_at = 0.0
         # Nothing is due at once: a starting process has better things to do with its processor.
         self._next_tick = self._next_housekeeping = time.monotonic() + _TICK_SECONDS
-        self._next_touches = time.monotonic() + _TOUCH_SECONDS
+        self._touches_applied = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="watchllm-cache-writer", daemon=True)
 
     def start(self) -> None:
@@ -114,8 +115,8 @@ class CacheWriter:
                 self._work_on_purges()
                 if self._over:
                     self._evict_ahead()
-            if self.touched and (closing or now >= self._next_touches or len(self.touched) >= _TOUCH_MANY):
-                self._next_touches = now + _TOUCH_SECONDS
+            if self.touched and (closing or now >= self._touches_due()):
+                self._touches_applied = now
                 self._write(self._apply_touches)
             if now >= self._next_tick:
                 self._next_tick = now + _TICK_SECONDS
@@ -124,6 +125,10 @@ class CacheWriter:
             self._failed(error)
             self.counters.dropped += len(self.pending.taken)
             self.pending.settle()
+
+    def _touches_due(self) -> float:
+        full = len(self.touched) >= MOST_TOUCHED
+        return self._touches_applied + (_TOUCH_SECONDS_WHEN_FULL if full else _TOUCH_SECONDS)
 
     def _has_more(self) -> bool:
         return bool(self._own or self._over) and time.monotonic() >= self._retry_at

@@ -255,6 +255,28 @@ def test_entries_expired_for_more_than_a_day_are_swept(tmp_path: Path, monkeypat
     store.close()
 
 
+def test_uses_are_applied_seldom_and_sooner_when_no_more_can_be_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "MOST_TOUCHED", 3)
+    monkeypatch.setattr(writer, "_TICK_SECONDS", 0.01)
+    monkeypatch.setattr(writer, "_TOUCH_SECONDS_WHEN_FULL", 0.0)
+    store = open_lmdb(tmp_path, MAX_BYTES, Clock())
+    for number in range(3):
+        store.put(project(1), key(number), entry(), START_MS)
+    store.flush()
+    for number in range(2):
+        assert store.get(project(1), key(number)) is not None
+    # Some transactions of the writer later, which do not take them along:
+    for number in range(3, 6):
+        store.put(project(1), key(number), entry(), START_MS)
+        store.flush()
+    assert len(store._writer.touched) == 2
+    assert store.get(project(1), key(2)) is not None
+    wait_for(lambda: not store._writer.touched, "the uses to be applied")
+    store.close()
+
+
 def test_ids_of_wrong_length_cannot_blur_two_projects(tmp_path: Path) -> None:
     store = open_lmdb(tmp_path, MAX_BYTES, Clock())
     with pytest.raises(ValueError, match="16 bytes"):

@@ -137,9 +137,7 @@ class Server:
 
     def report(self, error: BaseException) -> None:
         """A handler raised: that is a bug, and the loop's exception handler is told."""
-        self.loop.call_exception_handler(
-            {"message": "a request handler raised", "exception": error}
-        )
+        self.loop.call_exception_handler({"message": "a request handler raised", "exception": error})
 
     # --- details -----------------------------------------------------------------------------------------------------
 

@@ -226,8 +226,8 @@ class ServerConnection(PacedConnection):
             exchange.body = body[0] if len(body) == 1 else b"".join(body)
             self._body = []
             self._body_bytes = 0
-        if read is not None:
-            self._memory.learn(exchange, read)
+            if read is not None:
+                self._memory.learn(exchange, read)
         if self._active is None and self.writable:
             self._dispatch(exchange)
         else:
@@ -267,7 +267,7 @@ class ServerConnection(PacedConnection):
             return
         if not self._discarding and self._is_read_on():
             self._await_reading()
-        elif self._closing or not self.writable or self._is_idle():
+        elif self._closing or not self.writable or not self.busy:
             self.abort()
         elif self._receiving is not None:
             self._refuse_in_turn(too_slow("body"), self._receiving)
@@ -277,7 +277,7 @@ class ServerConnection(PacedConnection):
     @property
     def busy(self) -> bool:
         """Whether a request has begun to arrive or is not answered yet."""
-        return not self._is_idle()
+        return bool(self._active or self._receiving or self._head_bytes or self._waiting)
 
     @property
     def has_waiting(self) -> bool:
@@ -288,16 +288,13 @@ class ServerConnection(PacedConnection):
     def _may_be_repeated(self, size: int) -> bool:
         """Whether a read of `size` bytes begins a request that would be dispatched at once and is within all bounds."""
         ready = self.writable and not self.draining and not self._closing
-        return ready and size <= self._server.largest_repeated and self._is_idle()
+        return ready and not self.busy and size <= self._server.largest_repeated
 
     def _take_repeated(self, exchange: Exchange, body: bytes) -> None:
         """What the parser's callbacks do with a request, for a whole one whose head they have accepted before."""
-        server = self._server
-        size = len(body)
         try:
-            mode = server.handler.body_mode(exchange)
-            if mode is BodyMode.BUFFER and server.hold(size):
-                exchange.held = size
+            mode = self._server.handler.body_mode(exchange)
+            if mode is BodyMode.BUFFER and self.hold(exchange, len(body)):
                 exchange.body = body
                 exchange.body_complete = True
                 self._dispatch(exchange)
@@ -306,8 +303,8 @@ class ServerConnection(PacedConnection):
                 self._begin_body(exchange, mode)
                 self.on_body(body)
                 self.on_message_complete()
-        except Exception as error:
-            server.report(error)
+        except Exception as error:  # noqa: BLE001  (whatever a handler raises, as in the parser's callbacks)
+            self._server.report(error)
             self.abort()
 
     def _begin_body(self, exchange: Exchange, mode: BodyMode) -> None:
@@ -392,9 +389,6 @@ class ServerConnection(PacedConnection):
         if self._continue_due and self._active is None:
             self._continue_due = False
             self.write(CONTINUE)
-
-    def _is_idle(self) -> bool:
-        return self._active is None and self._receiving is None and self._head_bytes == 0 and not self._waiting
 
     def _move_body_deadline(self) -> None:
         """A body has to keep coming and to reach a lowest average rate, so that dripping holds nothing for long."""

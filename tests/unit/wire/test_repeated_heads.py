@@ -146,9 +146,9 @@ class Bed:
         self.handler = Handler(self.log)
         self.server = Server(self.handler, limits or ServerLimits(), cast(asyncio.AbstractEventLoop, self.loop))
         self.server.date_line = b"Date: today\r\n"
-        if not memory:
-            self.server.largest_repeated = -1
         self.connection = ServerConnection(self.server)
+        if not memory:
+            self.connection._memory._lessons = 0
         self.transport = Transport(self.log)
         self.connection.connection_made(cast(asyncio.Transport, self.transport))
 
@@ -220,14 +220,18 @@ ODD = {
     "two equal lengths before": (post(b"12345", b"Content-Length: 5\r\n"), post(b"12345", b"Content-Length: 5\r\n")),
     "chunked": (post(b"12345"), post(b"12345", b"Transfer-Encoding: chunked\r\n")),
     "another path": (post(b"12345"), post(b"12345", path=b"/else")),
+    "another path, as long": (post(b"12345"), post(b"12345", path=b"/nov?a=b")),
     "another header": (post(b"12345"), post(b"12345", b"X-Y: z\r\n")),
     "the end asked for": (post(b"12345"), post(b"12345", b"Connection: close\r\n")),
     "the end asked for before": (post(b"1", b"Connection: close\r\n"), post(b"2", b"Connection: close\r\n")),
     "an expectation": (post(b"12345", b"Expect: 100-continue\r\n"), post(b"123", b"Expect: 100-continue\r\n")),
     "an upgrade": (post(b"12", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"), post(b"123")),
     "HTTP/1.0": (post(b"12").replace(b"1.1", b"1.0"), post(b"123").replace(b"1.1", b"1.0")),
+    "HTTP/1.0, kept": tuple(
+        post(body, b"Connection: keep-alive\r\n").replace(b"P/1.1", b"P/1.0") for body in (b"12", b"123")
+    ),
     "two at once, the second as long": (post(b"1") + post(b"2"), post(b"3")),
-    "a length among the values": (post(b"12345", b"X: Content-Length: 5\r\n"), post(b"123", b"X: Content-Length: 5\r\n")),
+    "a length among the values": (post(b"12345", b"X: content-length: 5\r\n"), post(b"1", b"X: content-length: 5\r\n")),
     "a folded length": (post(b"12345", b" 6\r\n"), post(b"123", b" 6\r\n")),
     "a carriage return behind the first": (post(b"12345") + b"\r", post(b"123")),
     "a line behind the first": (post(b"12345") + b"\r\n", post(b"123")),
@@ -280,6 +284,14 @@ def test_who_drains_refuses_repeated_heads_too() -> None:
     bed.connection.drain()
     bed.feed(post(b"2"))
     assert bed.log[-3][1].startswith(b"HTTP/1.1 503 ")
+
+
+def test_a_connection_that_ends_takes_no_repeated_head() -> None:
+    bed = Bed()
+    bed.feed(post(b"1"))
+    bed.connection.close_idle()
+    bed.connection.data_received(post(b"2"))
+    assert [entry[0] for entry in bed.log].count("request") == 1
 
 
 def test_a_client_that_does_not_read_is_not_answered_further() -> None:

@@ -48,6 +48,8 @@ class Server:
         self.limits = limits
         self.loop = loop
         self.now = loop.time
+        self.largest_repeated = min(limits.max_head_bytes, limits.max_body_bytes, limits.max_upload_bytes)
+        """Bytes of a read that is within every bound of a head and of a body, whatever is in it."""
         self.date_line = date_line(time.time())
         self._connections: set[ServerConnection] = set()
         self._listeners: list[asyncio.Server] = []
@@ -135,9 +137,7 @@ class Server:
 
     def report(self, error: BaseException) -> None:
         """A handler raised: that is a bug, and the loop's exception handler is told."""
-        self.loop.call_exception_handler(
-            {"message": "a request handler raised", "exception": error.__context__ or error}
-        )
+        self.loop.call_exception_handler({"message": "a request handler raised", "exception": error})
 
     # --- details -----------------------------------------------------------------------------------------------------
 

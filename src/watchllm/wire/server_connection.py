@@ -21,6 +21,7 @@ from watchllm.wire.refusals import (
     refusal_of,
     too_slow,
 )
+from watchllm.wire.repeated import HeadMemory
 from watchllm.wire.status import CONTINUE, status_line
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class ServerConnection(PacedConnection):
         "_continue_due",
         "_fed",
         "_head_bytes",
+        "_memory",
         "_next_headers",
         "_parser",
         "_receiving",
@@ -66,6 +68,7 @@ class ServerConnection(PacedConnection):
         self._head_bytes = 0
         self._fed = 0
         self._refusal: GatewayError | None = None
+        self._memory = HeadMemory()
 
     # --- transport ---------------------------------------------------------------------------------------------------
 
@@ -99,20 +102,27 @@ class ServerConnection(PacedConnection):
     def data_received(self, data: bytes) -> None:
         if self._discarding:
             return
-        self._fed = len(data)
-        self._head_bytes += self._fed
+        size = len(data)
+        if self._may_be_repeated(size):
+            found = self._memory.recall(self, data)
+            if found is not None:
+                self._take_repeated(*found)
+                return
+        self._fed = size
+        self._head_bytes += size
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             return  # no upgrade is offered: the request is answered as it stands, then the connection ends
         except httptools.HttpParserCallbackError as error:
-            self._server.report(error)
+            self._server.report(error.__context__ or error)
             self.abort()
             return
         except httptools.HttpParserError as error:
             if not self._closing:
                 self._refuse_in_turn(refusal_of(error), self._receiving)
             return
+        self._memory.read = None
         if self._refusal is not None:
             return
         if self._receiving is not None and self._reading:
@@ -177,7 +187,7 @@ class ServerConnection(PacedConnection):
         self._receiving = exchange
         self._head_bytes = 0
         if b"content-length" in headers or b"transfer-encoding" in headers:
-            self._begin_body(exchange)
+            self._begin_body(exchange, self._server.handler.body_mode(exchange))
 
     def on_body(self, data: bytes) -> None:
         exchange = self._receiving
@@ -197,6 +207,7 @@ class ServerConnection(PacedConnection):
 
     def on_message_complete(self) -> None:
         exchange = self._receiving
+        read, self._memory.read = self._memory.read, None
         self._receiving = None
         self._head_bytes = 0
         if exchange is None or self._refusal is not None:
@@ -215,6 +226,8 @@ class ServerConnection(PacedConnection):
             exchange.body = body[0] if len(body) == 1 else b"".join(body)
             self._body = []
             self._body_bytes = 0
+            if read is not None:
+                self._memory.learn(exchange, read)
         if self._active is None and self.writable:
             self._dispatch(exchange)
         else:
@@ -254,7 +267,7 @@ class ServerConnection(PacedConnection):
             return
         if not self._discarding and self._is_read_on():
             self._await_reading()
-        elif self._closing or not self.writable or self._is_idle():
+        elif self._closing or not self.writable or not self.busy:
             self.abort()
         elif self._receiving is not None:
             self._refuse_in_turn(too_slow("body"), self._receiving)
@@ -264,7 +277,7 @@ class ServerConnection(PacedConnection):
     @property
     def busy(self) -> bool:
         """Whether a request has begun to arrive or is not answered yet."""
-        return not self._is_idle()
+        return bool(self._active or self._receiving or self._head_bytes or self._waiting)
 
     @property
     def has_waiting(self) -> bool:
@@ -272,10 +285,31 @@ class ServerConnection(PacedConnection):
 
     # --- details -----------------------------------------------------------------------------------------------------
 
-    def _begin_body(self, exchange: Exchange) -> None:
+    def _may_be_repeated(self, size: int) -> bool:
+        """Whether a read of `size` bytes begins a request that would be dispatched at once and is within all bounds."""
+        ready = self.writable and not self.draining and not self._closing
+        return ready and not self.busy and size <= self._server.largest_repeated
+
+    def _take_repeated(self, exchange: Exchange, body: bytes) -> None:
+        """What the parser's callbacks do with a request, for a whole one whose head they have accepted before."""
+        try:
+            mode = self._server.handler.body_mode(exchange)
+            if mode is BodyMode.BUFFER and self.hold(exchange, len(body)):
+                exchange.body = body
+                exchange.body_complete = True
+                self._dispatch(exchange)
+            else:
+                self._receiving = exchange
+                self._begin_body(exchange, mode)
+                self.on_body(body)
+                self.on_message_complete()
+        except Exception as error:  # noqa: BLE001  (whatever a handler raises, as in the parser's callbacks)
+            self._server.report(error)
+            self.abort()
+
+    def _begin_body(self, exchange: Exchange, mode: BodyMode) -> None:
         self._body_bytes = 0
         self._body_began = self._server.now()
-        mode = self._server.handler.body_mode(exchange)
         streaming = mode is BodyMode.STREAM
         length = exchange.headers.get(b"content-length")
         if length is not None and int(length) > self._server.limits.max_body(streaming):
@@ -355,9 +389,6 @@ class ServerConnection(PacedConnection):
         if self._continue_due and self._active is None:
             self._continue_due = False
             self.write(CONTINUE)
-
-    def _is_idle(self) -> bool:
-        return self._active is None and self._receiving is None and self._head_bytes == 0 and not self._waiting
 
     def _move_body_deadline(self) -> None:
         """A body has to keep coming and to reach a lowest average rate, so that dripping holds nothing for long."""

@@ -24,6 +24,7 @@ FIGURES = {
     "hit_recorded": "What recording costs an exact hit",
     "hit_steps": "Where the time of one hit goes",
     "passthrough": "Pass-through",
+    "miss_steps": "Where the time of one miss goes",
     "streamed": "Streamed pass-through",
     "cold_start": "Cold start",
     "memory": "Memory at rest",

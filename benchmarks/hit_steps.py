@@ -77,7 +77,7 @@ async def _measure(folder: Path) -> list[Row]:
     request = known()
     assert request.principal is not None
     tenant = request.principal.tenant
-    asked, _ = tenants.reader.read(tenant, endpoint, exchange.body, exchange.headers, b"", None)
+    asked = tenants.reader.read(tenant, endpoint, exchange.body, exchange.headers, b"", None)
     assert asked.key is not None
     place = asked.key
     entry = services.cache.get(tenant.partition, place)

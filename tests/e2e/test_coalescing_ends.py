@@ -1,6 +1,7 @@
 """Coalescing: who leaves, whose time is over, and what fails for all."""
 
 import asyncio
+import gc
 import json
 from typing import Any
 
@@ -9,6 +10,9 @@ import pytest
 from tests.support.coalescing import error_code, kinds, text_of
 from tests.support.inside import Inside, Reader, inside, run, until
 from tests.support.product import Installation, Project
+from watchllm.proxy.flight import Flight
+from watchllm.proxy.request import Request
+from watchllm.proxy.waiter import Waiter
 
 
 @pytest.fixture(scope="module")
@@ -298,5 +302,28 @@ def test_a_provider_that_cannot_be_reached_fails_for_all(home: Installation, pro
             answers = await asyncio.gather(*[pair.ask("nobody there") for _ in range(50)])
             assert {(answer.status, error_code(answer)) for answer in answers} == {(502, "provider_unreachable")}
             assert pair.calls == 0
+
+    run(test())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_finished_call_leaves_nothing_that_only_the_collector_frees(
+    home: Installation, project: Project, stream: bool
+) -> None:
+    async def test() -> None:
+        async with inside(home, project) as pair:
+            pair.steps.release_all()
+            assert text_of(await pair.ask("warm up", stream=stream))
+            await pair.all_settled()
+            gc.collect()
+            gc.disable()
+            try:
+                for number in range(5):
+                    assert text_of(await pair.ask(f"once {number}", stream=stream))
+                await pair.all_settled()
+                await asyncio.sleep(0)
+                assert not [kept for kept in gc.get_objects() if type(kept) in (Flight, Waiter, Request)]
+            finally:
+                gc.enable()
 
     run(test())

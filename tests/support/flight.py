@@ -4,14 +4,17 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
+import pytest
+
+from watchllm.domain.errors import GatewayError
 from watchllm.domain.usage import TokenUsage
 from watchllm.providers.openai.assemble import StreamAssembler
-from watchllm.providers.openai.storable import judge
+from watchllm.providers.openai.storable import Verdict, judge
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.request import Request
 from watchllm.proxy.shared_stream import SharedStream
-from watchllm.proxy.waiter import FlightPlan, Landed, Waiter
+from watchllm.proxy.waiter import Landed, Waiter
 from watchllm.wire.exchange import Exchange
 
 WHOLE = b'{"choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9}}'
@@ -90,7 +93,7 @@ class Timer:
 
 
 class Trip:
-    """A flight and all around it. `settled` has (request, status, ended), `stored` the bodies."""
+    """A flight and all around it: its plan, too. `settled` has (request, status, ended), `stored` the bodies."""
 
     def __init__(self, *, streamed: bool) -> None:
         self.loop = asyncio.new_event_loop()
@@ -101,13 +104,9 @@ class Trip:
         self.settled: list[tuple[Request, int, str]] = []
         self.stored: list[bytes] = []
         self.ends = 0
-        plan = FlightPlan(
-            judge=lambda body: judge("generate", body), settle=self.settle, account=self.account,
-            store=self.stored.append, ended=self.ended,
-        )  # fmt: skip
         stream = SharedStream(StreamAssembler("generate"), has_usage=False) if streamed else None
         self.leader = self.waiter(streamed=streamed)
-        self.flight = Flight(self.leader.request, plan, stream)
+        self.flight = Flight(self.leader.request, self, stream)
         self.add(self.leader)
         self.flight.begin(lambda _flight: cast(Any, self.provider))
 
@@ -123,7 +122,13 @@ class Trip:
     def account(self, request: Request, usage: TokenUsage | None) -> None:
         request.usage, request.cost = usage, COST
 
-    def ended(self) -> None:
+    def judge(self, body: bytes) -> Verdict:
+        return judge("generate", body)
+
+    def store(self, body: bytes) -> None:
+        self.stored.append(body)
+
+    def ended(self, _flight: Flight) -> None:
         self.ends += 1
 
     def call_later(self, _delay: float, callback: Callable[..., None], *arguments: Any) -> Timer:
@@ -134,7 +139,7 @@ class Trip:
         request = Request(cast(Exchange, Client()), "chat.completions")
         request.streamed = streamed
         request.directives = Directives(True, True, 60, timeout=timeout)
-        return Waiter(request, self.loop.create_future(), include_usage=False)
+        return Waiter(request, include_usage=False)
 
     def add(self, waiter: Waiter) -> Client:
         self.flight.add(waiter, cast(asyncio.AbstractEventLoop, self))
@@ -171,4 +176,10 @@ def client_of(waiter: Waiter) -> Client:
 
 
 def landed(waiter: Waiter) -> Landed | None:
-    return waiter.done.result()
+    return waiter.result()
+
+
+def error_of(waiter: Waiter) -> GatewayError:
+    with pytest.raises(GatewayError) as raised:
+        waiter.result()
+    return raised.value

@@ -141,6 +141,7 @@ class ProxyApp:
         going_on = eager.run(stage, self._services.loop, partial(self._failed, request))
         if going_on is not None:
             request.exchange.on_disconnect = partial(self._client_left, request, going_on)
+            going_on.on_end = partial(_let_go, request)
 
     def _failed(self, request: Request, error: BaseException) -> None:
         if not isinstance(error, GatewayError):
@@ -172,6 +173,13 @@ class ProxyApp:
         request.error = "client_left"
         self._services.settlement.settle(request, CLIENT_LEFT, "cancelled")
         run.cancel()
+
+
+def _let_go(request: Request) -> None:
+    """Take apart what refers to each other: memory that the collector would have to find is used again at once."""
+    exchange = request.exchange
+    exchange.on_disconnect = exchange.on_writable = None
+    request.cancel_upstream = None
 
 
 class Stages(msgspec.Struct, frozen=True):

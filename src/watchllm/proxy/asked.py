@@ -16,6 +16,7 @@ from watchllm.cache.key import KeyHash, answer_headers
 from watchllm.cache.key import Target as KeyTarget
 from watchllm.domain import json_body
 from watchllm.domain.errors import BadRequest
+from watchllm.providers.openai.asks import expected_answers, takes_usage
 from watchllm.providers.openai.endpoints import Endpoint
 from watchllm.proxy.tenant import Tenant
 from watchllm.routing.resolve import Target
@@ -26,12 +27,21 @@ ANSWER_HEADERS = frozenset((b"anthropic-version", b"anthropic-beta", b"openai-be
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """`key` is the 32-byte key of the answer in the tenant's partition of the cache, None = BYPASS."""
+    """`key` is the 32-byte key of the answer in the tenant's partition of the cache, None = BYPASS.
+
+    The others are for a call upstream, which need not read the body once more for them: `bypass` names what in the body
+    forbids caching, `expected` is how many choices or embeddings are asked for where that is plain, `renamed` says that
+    the provider knows the model by another name, `takes_usage` that usage may be asked for in the client's place.
+    """
 
     target: Target
     streamed: bool
     include_usage: bool
     key: bytes | None
+    bypass: str | None
+    expected: int | None
+    renamed: bool
+    takes_usage: bool
 
 
 class Reader:
@@ -53,8 +63,8 @@ class Reader:
         user: str | None,
         *,
         usual: bool = False,
-    ) -> tuple[Asked, dict[str, Any] | None]:
-        """What `body` asks for, and the parsed body where it had to be parsed for that.
+    ) -> Asked:
+        """What `body` asks for.
 
         `user` is part of the key where the cache's scope is the user; `usual`: it is known already that no header is
         part of it. Raises BadRequest, Forbidden or NotFound.
@@ -69,12 +79,12 @@ class Reader:
         digest = hashed.digest()
         asked = self._remembered.get(digest)
         if asked is not None:
-            return asked, None
-        asked, document = self._read(tenant, endpoint, body, headers, query, user)
+            return asked
+        asked = self._read(tenant, endpoint, body, headers, query, user)
         if len(self._remembered) >= _MOST_REMEMBERED:
             self._remembered.clear()
         self._remembered[digest] = asked
-        return asked, document
+        return asked
 
     def _read(
         self,
@@ -84,12 +94,14 @@ class Reader:
         headers: dict[bytes, bytes],
         query: bytes,
         user: str | None,
-    ) -> tuple[Asked, dict[str, Any]]:
+    ) -> Asked:
         document = json_body.parse(body)
         streamed = _wants_stream(document, endpoint)
-        target = tenant.target(_model(document))
+        model = _model(document)
+        target = tenant.target(model)
         key = None
-        if bypass_reason(document) is None:
+        bypass = bypass_reason(document)
+        if bypass is None:
             key = self._key_hash.key(
                 tenant.project.id,
                 user,
@@ -101,7 +113,16 @@ class Reader:
                     document, plain=is_plain(body), defaults=tenant.defaults(target.vendor, endpoint.family)
                 ),
             )
-        return Asked(target, streamed, _wants_usage(document), key), document
+        return Asked(
+            target,
+            streamed,
+            _wants_usage(document),
+            key,
+            bypass,
+            expected_answers(endpoint, document),
+            model != target.model,
+            takes_usage(document),
+        )
 
 
 def _model(document: dict[str, Any]) -> str:

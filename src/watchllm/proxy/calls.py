@@ -58,14 +58,14 @@ def send(
     Raises GatewayError when it cannot even be queued.
     """
     exchange = request.exchange
-    url = destination.prefix + path.encode("ascii")
+    url = destination.prefix + path.encode()
     if exchange.query:
         url += b"?" + exchange.query
     head = destination.credential + services.forwarded(exchange.headers, own_key=destination.own_key) + lines
     request.upstream_began = perf_counter()
     services.settlement.open_call(request, 0 if body is None else len(body))
     try:
-        call = services.pool.send(
+        call = services.outbound.pool.send(
             destination.origin, method, url, head, body, sink, timeouts or services.timeouts, upload=upload
         )
     except WireError as error:

@@ -73,21 +73,31 @@ def _savings(saved: Nanos | None, tokens: int | None) -> str:
 def answer_head(request: Request, content_type: str, upstream_headers: Headers | None = None) -> bytes:
     """Header lines of any other answer, a provider's allowed ones included; sets the request's `head_sent`."""
     request.head_sent = now = perf_counter()
-    total = (now - request.began) * 1000
-    upstream = request.spent_upstream() * 1000
-    lines = [f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\n"]
-    if request.cache != REFUSED:
-        lines.append(f"X-WatchLLM-Cache: {request.cache}\r\n")
-    if request.cost is not None:
-        lines.append(f"X-WatchLLM-Cost-USD: {format_usd(request.cost)}\r\n")
-    if request.target is not None and request.cache in _CALLED:
-        lines.append(f"X-WatchLLM-Provider: {request.target.provider}\r\n")
-        if request.model:
-            lines.append(f"X-WatchLLM-Model: {request.model}\r\n")
-    lines.append(f"X-WatchLLM-Latency-Ms: {total:.3f}\r\nX-WatchLLM-Overhead-Ms: {total - upstream:.3f}\r\n")
-    lines.append(_server_timing(request, upstream, total))
-    head = "".join(lines).encode("latin-1")
-    return head + _passed_down(request, upstream_headers) if upstream_headers else head
+    began, authenticated, looked_up = request.began, request.authenticated, request.looked_up
+    total = f"{(now - began) * 1000:.3f}"
+    overhead, spans = total, ""
+    if authenticated:
+        spans = f"auth;dur={(authenticated - began) * 1000:.3f}, "
+    if looked_up:
+        spans += f"cache;dur={(looked_up - authenticated) * 1000:.3f}, "
+    if request.upstream_began:
+        upstream = (request.upstream_ended or now) - request.upstream_began
+        overhead = f"{(now - began - upstream) * 1000:.3f}"
+        spans += f"upstream;dur={upstream * 1000:.3f}, "
+    cache, target = request.cache, request.target
+    outcome = "" if cache == REFUSED else f"X-WatchLLM-Cache: {cache}\r\n"
+    cost = "" if request.cost is None else f"X-WatchLLM-Cost-USD: {format_usd(request.cost)}\r\n"
+    called = ""
+    if target is not None and cache in _CALLED:
+        model = f"X-WatchLLM-Model: {request.model}\r\n" if request.model else ""
+        called = f"X-WatchLLM-Provider: {target.provider}\r\n{model}"
+    lines = _passed_down(request, upstream_headers) if upstream_headers else ""
+    return (
+        f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\n"
+        f"{outcome}{cost}{called}"
+        f"X-WatchLLM-Latency-Ms: {total}\r\nX-WatchLLM-Overhead-Ms: {overhead}\r\n"
+        f"Server-Timing: {spans}total;dur={total}\r\n{lines}"
+    ).encode("latin-1")
 
 
 def error_head(request: Request, error: GatewayError) -> bytes:
@@ -122,20 +132,11 @@ def remember_upstream_id(request: Request, headers: Headers) -> None:
             return
 
 
-def _passed_down(request: Request, headers: Headers) -> bytes:
-    kept = b"".join(b"%b: %b\r\n" % (name, value) for name, value in headers if name in _PASSED_DOWN)
+def _passed_down(request: Request, headers: Headers) -> str:
+    kept = ""
+    for name, value in headers:
+        if name in _PASSED_DOWN:
+            kept += f"{name.decode('latin-1')}: {value.decode('latin-1')}\r\n"
     if request.upstream_request_id is not None:
-        kept += f"X-WatchLLM-Upstream-Request-Id: {request.upstream_request_id}\r\n".encode("latin-1")
+        kept += f"X-WatchLLM-Upstream-Request-Id: {request.upstream_request_id}\r\n"
     return kept
-
-
-def _server_timing(request: Request, upstream: float, total: float) -> str:
-    parts = []
-    if request.authenticated:
-        parts.append(f"auth;dur={(request.authenticated - request.began) * 1000:.3f}")
-    if request.looked_up:
-        parts.append(f"cache;dur={(request.looked_up - request.authenticated) * 1000:.3f}")
-    if request.upstream_began:
-        parts.append(f"upstream;dur={upstream:.3f}")
-    parts.append(f"total;dur={total:.3f}")
-    return f"Server-Timing: {', '.join(parts)}\r\n"

@@ -137,7 +137,9 @@ class EmbeddingCalls:
     async def _call(self, request: Request, endpoint: Endpoint, batch: Batch, places: list[bytes]) -> Answer:
         services = self._services
         if len(places) == len(batch.places):
-            body = upstream_body(batch.document, batch.body, batch.target.model, include_usage=False)
+            body, model = batch.body, batch.target.model
+            if batch.document["model"] != model:
+                body = upstream_body(body, model, include_usage=False)
         else:
             wanted = [batch.first[place] for place in places]
             body = wire_form.upstream_body(batch.body, wanted, batch.target.model)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 
 from watchllm.domain.errors import GatewayError, InternalError, ProviderFailed, TimedOut
@@ -16,7 +17,7 @@ from watchllm.proxy import egress
 from watchllm.proxy.request import Request
 from watchllm.proxy.shared_stream import Piece, SharedStream
 from watchllm.proxy.upstream import MAX_ANSWER_BYTES, Answer, upstream_error
-from watchllm.proxy.waiter import FlightPlan, Landed, Waiter
+from watchllm.proxy.waiter import FlightPlan, Landed, Waiter, close_books_of_absent
 from watchllm.wire import types as wire
 from watchllm.wire.types import BadMessage, Headers
 
@@ -79,7 +80,7 @@ class Flight:
         request = waiter.request
         waiter.leads = request is self.leader
         self._waiters[waiter] = None
-        request.cancel_upstream = lambda: self.leave(waiter)
+        request.cancel_upstream = partial(self.leave, waiter)
         timeout = request.directives.timeout if request.directives is not None else None
         if timeout is not None:
             # Counted from when it first had to wait: it may have waited for another call already.
@@ -102,15 +103,15 @@ class Flight:
         if self._over:
             return  # It was still reading what had come: the books on the call are closed already.
         if self._waiters:
-            self._defer(waiter)
+            waiter.defer()
             return
         self._over = True
         self._cancel_call()
-        self._plan.ended()
+        self._plan.ended(self)
         if not self.leader.settled and self._call is not None:
             # It was sent: what was read and said so far is charged.
             self._plan.account(self.leader, self._stream.usage_so_far() if self._stream is not None else None)
-        self._close_books_of_absent_leader()
+        close_books_of_absent(self.leader, self._plan)
 
     # --- sink --------------------------------------------------------------------------------------------------------
 
@@ -118,15 +119,13 @@ class Flight:
         now = perf_counter()
         self._status = self.leader.upstream_status = status
         self._headers = headers
-        content_type = next((value for name, value in headers if name == b"content-type"), b"")
-        self._relaying = (
-            self._stream is not None and status == 200 and content_type.lower().startswith(b"text/event-stream")
-        )
         egress.remember_upstream_id(self.leader, headers)
-        for waiter in list(self._waiters):
+        for waiter in self._waiters:
             waiter.request.first_byte = now
-            if self._relaying and waiter.request.streamed:
-                self._start(waiter)
+        if self._stream is not None and status == 200:
+            self._relaying = self._content_type().lower().startswith(b"text/event-stream")
+            if self._relaying:
+                self._start_readers()
 
     def on_data(self, data: bytes) -> None:
         stream = self._stream
@@ -143,17 +142,17 @@ class Flight:
 
     def on_complete(self) -> None:
         try:
-            self._conclude()
+            if self._relaying and self._stream is not None:
+                self._conclude(self._stream)
+            else:
+                body = self._body
+                self._land(Answer(self._status, self._headers, body[0] if len(body) == 1 else b"".join(body)))
         except Exception:
             # Whatever of ours is wrong: nobody may wait for ever for an answer that came, nor join such a call.
             self._fail(InternalError("Something went wrong inside the gateway with the provider's answer."))
             raise
 
-    def _conclude(self) -> None:
-        stream = self._stream
-        if not self._relaying or stream is None:
-            self._land(Answer(self._status, self._headers, b"".join(self._body)))
-            return
+    def _conclude(self, stream: SharedStream) -> None:
         rest = stream.finish()
         if rest is not None:
             self._distribute(rest)
@@ -198,25 +197,31 @@ class Flight:
         self._resolve(Landed(answer, verdict, leader.usage, leader.cost))
 
     def _resolve(self, landed: Landed) -> None:
+        """Give the answer to everybody who waits. Each goes on inside this call, so what others need comes first."""
         now = perf_counter()
         # An answer that may not be stored cannot be told as a stream: those who want one ask again, for a stream.
         can_be_streamed = landed.verdict is None or landed.verdict.storable
         self._finish()
+        close_books_of_absent(self.leader, self._plan)
         for waiter in list(self._waiters):
             self._remove(waiter)
             waiter.request.upstream_ended = now
             waiter.resolve(landed if can_be_streamed or not waiter.request.streamed else None)
-        self._close_books_of_absent_leader()
 
     def _fail(self, error: GatewayError) -> None:
         """Nothing was sent to anybody yet: the error is everybody's answer."""
         self._finish()
+        close_books_of_absent(self.leader, self._plan)
         for waiter in list(self._waiters):
             self._remove(waiter)
             waiter.fail(error)
-        self._close_books_of_absent_leader()
 
     # --- streams -----------------------------------------------------------------------------------------------------
+
+    def _start_readers(self) -> None:
+        for waiter in list(self._waiters):
+            if waiter.request.streamed:
+                self._start(waiter)
 
     def _start(self, waiter: Waiter) -> None:
         request = waiter.request
@@ -225,8 +230,7 @@ class Flight:
         exchange = request.exchange
         exchange.on_writable = lambda: self._writable_again(waiter)
         if waiter.leads:
-            content_type = next((value for name, value in self._headers if name == b"content-type"), b"")
-            head = egress.answer_head(request, content_type.decode("latin-1"), self._headers)
+            head = egress.answer_head(request, self._content_type().decode("latin-1"), self._headers)
         else:
             request.cost = 0
             head = egress.hit_head(request, egress.EVENT_STREAM)
@@ -324,6 +328,7 @@ class Flight:
         if completion is not None and verdict is not None and verdict.storable:
             self._plan.store(completion)
         self._finish()
+        close_books_of_absent(leader, self._plan)
         for waiter in list(self._waiters):
             if waiter.relayed:
                 self._pump(waiter)
@@ -335,7 +340,6 @@ class Flight:
                 waiter.resolve(None)
             else:
                 waiter.fail(error or ProviderFailed("The provider sent an error inside its stream."))
-        self._close_books_of_absent_leader()
 
     def _finish_stream(self, waiter: Waiter) -> None:
         stream = self._stream
@@ -355,7 +359,7 @@ class Flight:
         """A reader so slow that it would make the shared buffer grow without end loses its connection."""
         self._remove(waiter)
         waiter.request.error = "client_too_slow"
-        self._defer(waiter)
+        waiter.defer()
         self._plan.settle(waiter.request, 200, "cut")
         waiter.request.exchange.abort()
         waiter.resolve(None)
@@ -385,24 +389,12 @@ class Flight:
 
     def _finish(self) -> None:
         self._over = True
-        self._plan.ended()
+        self._call = None  # which refers to this
+        self._plan.ended(self)
 
     def _cancel_call(self) -> None:
         if self._call is not None:
             self._call.cancel()
 
-    def _defer(self, waiter: Waiter) -> None:
-        """The waiter goes while the call goes on: if it pays, its books are closed when the cost is known."""
-        if waiter.leads:
-            request = waiter.request
-            request.deferred = True
-            # Its latency is what it saw itself, not the length of the call.
-            request.head_sent = request.head_sent or perf_counter()
-
-    def _close_books_of_absent_leader(self) -> None:
-        """A leader that left while others waited is settled now that the cost is known."""
-        leader = self.leader
-        if leader.deferred:
-            leader.deferred = False
-            if leader.deferred_end is not None:
-                self._plan.settle(leader, *leader.deferred_end)
+    def _content_type(self) -> bytes:
+        return next((value for name, value in self._headers if name == b"content-type"), b"")

@@ -48,9 +48,7 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
     else:
         wishes = directives(headers, tenant.settings, embeddings=of_embeddings)
     request.directives = wishes
-    asked, document = services.tenants.reader.read(
-        tenant, endpoint, body, headers, exchange.query, wishes.user, usual=usual
-    )
+    asked = services.tenants.reader.read(tenant, endpoint, body, headers, exchange.query, wishes.user, usual=usual)
     request.target = target = asked.target
     request.model = target.model
     request.streamed = asked.streamed
@@ -73,7 +71,7 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
         raise TimedOut(
             "The answer is not in the cache, and only-if-cached forbids to ask upstream.", code="not_in_cache"
         )
-    return _go_upstream(services, request, endpoint, asked, body, document, key, entry)
+    return _go_upstream(services, request, endpoint, asked, body, key, entry)
 
 
 async def _go_upstream(
@@ -82,7 +80,6 @@ async def _go_upstream(
     endpoint: Endpoint,
     asked: Asked,
     body: bytes,
-    document: dict[str, Any] | None,
     key: bytes | None,
     entry: Entry | None,
 ) -> None:
@@ -94,7 +91,7 @@ async def _go_upstream(
     from watchllm.proxy.miss import answer_from_upstream
 
     try:
-        await answer_from_upstream(services, request, endpoint, asked, body, document, key, entry, stale)
+        await answer_from_upstream(services, request, endpoint, asked, body, key, entry, stale)
     except GatewayError as error:
         if stale is None or error.status < 500 or request.exchange.started:
             raise

@@ -2,18 +2,22 @@
 
 Kept are digests of canonical fields, never contents: Python's own keyed hash of each, meaningless outside this process.
 Bounded in projects, in requests a project and in fields a request; the memory ends with the process.
+
+Digests are made a moment after the request, in a batch: under load, most requests have been displaced by newer ones
+until then and need none. For that moment, a tenth of a second, and within a bound the body of the request is at hand.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from watchllm.cache.canonical import canonical_fields, is_plain
+from watchllm.cache.canonical import Defaults, canonical_fields, is_plain
 from watchllm.cache.entry import Entry
+from watchllm.domain import json_body
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.request import Request
 from watchllm.routing.resolve import Target
@@ -24,19 +28,39 @@ _PROJECTS = 64
 _FIELDS = 32
 _NAME_LENGTH = 64
 _OTHER_FIELDS = "other fields"
+# What all bodies that are not digested yet may take together; one that finds no room is digested at once.
+_UNREAD_BYTES = 1 << 20
+# Bytes of bodies that are digested before others on the loop have their turn: about a millisecond.
+_TURN_BYTES = 64 << 10
+READ_AFTER_SECONDS = 0.1
+_ANSWER_HEADERS = (b"anthropic-version", b"anthropic-beta", b"openai-beta")
+_ANY_ANSWER_HEADER = frozenset(_ANSWER_HEADERS)
 _PLACES = tuple(f"messages[{place}]" for place in range(32))
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-class Missed(msgspec.Struct, frozen=True):
-    """A request that went upstream. `reason` says why the cache did not answer, `fields` is digest by field's name."""
+class _Unread(msgspec.Struct, frozen=True):
+    """What the digests of a request are made of. `headers` are the values of _ANSWER_HEADERS, () = there are none."""
+
+    body: bytes
+    defaults: Defaults
+    target: Target
+    query: bytes
+    user: str | None
+    headers: tuple[bytes | None, ...]
+
+
+class Missed(msgspec.Struct):
+    """A request that went upstream. `reason` says why the cache did not answer, `fields` is digest by field's name:
+    empty while `unread` is still to be digested."""
 
     request_id: str
     at_ms: int
     reason: str
     model: str
     key: bytes | None
-    fields: dict[str, int]
+    unread: _Unread | None
+    fields: dict[str, int] = {}
 
 
 class Hit(msgspec.Struct, frozen=True, gc=False):
@@ -68,40 +92,50 @@ class _Project:
     __slots__ = ("hits", "missed")
 
     def __init__(self) -> None:
-        self.missed: deque[Missed] = deque(maxlen=_REQUESTS_A_PROJECT)
+        self.missed: deque[Missed] = deque()
         self.hits: deque[Hit] = deque(maxlen=_REQUESTS_A_PROJECT)
 
 
 class History:
-    """The memory of one process."""
+    """The memory of one process. `later(work)` calls `work` READ_AFTER_SECONDS from now; None = digest at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, later: Callable[[Callable[[], None]], object] | None = None) -> None:
+        self._later = later
         self._projects: OrderedDict[bytes, _Project] = OrderedDict()
+        self._unread: deque[Missed] = deque()
+        self._unread_bytes = 0
+        self._will_read = False
 
     def missed(
-        self,
-        request: Request,
-        target: Target,
-        key: bytes | None,
-        body: bytes,
-        document: Mapping[str, Any],
-        family: str,
-        reason: str,
+        self, request: Request, target: Target, key: bytes | None, body: bytes, family: str, reason: str
     ) -> None:
-        """Remember a request that goes upstream, as it was read; about 5 µs."""
+        """Remember a request that goes upstream; its `body` was read before. About 1 µs, the digests come later."""
         principal = request.principal
         assert principal is not None
         tenant = principal.tenant
-        defaults = tenant.defaults(target.vendor, family)
-        fields = _digests(canonical_fields(document, plain=is_plain(body), defaults=defaults))
-        fields["provider"] = hash((target.provider, target.base_url))
-        fields["query string"] = hash(request.exchange.query)
-        fields["X-WatchLLM-User"] = hash(request.directives.user if request.directives is not None else None)
-        for header in ("anthropic-version", "anthropic-beta", "openai-beta"):
-            fields[header] = hash(request.exchange.headers.get(header.encode()))
-        self._project(tenant.partition).missed.append(
-            Missed(request.id, request.wall_ms, reason, request.model, key, fields)
+        wishes, exchange = request.directives, request.exchange
+        headers = exchange.headers
+        unread = _Unread(
+            body,
+            tenant.defaults(target.vendor, family),
+            target,
+            exchange.query,
+            None if wishes is None else wishes.user,
+            () if _ANY_ANSWER_HEADER.isdisjoint(headers) else tuple(headers.get(name) for name in _ANSWER_HEADERS),
         )
+        record = Missed(request.id, request.wall_ms, reason, request.model, key, unread)
+        self._unread_bytes += len(body)
+        remembered = self._project(tenant.partition).missed
+        if len(remembered) == _REQUESTS_A_PROJECT:
+            self._release(remembered.popleft())
+        remembered.append(record)
+        if self._later is None or self._unread_bytes > _UNREAD_BYTES:
+            self._read(record)
+            return
+        self._unread.append(record)
+        if not self._will_read:
+            self._will_read = True
+            self._later(self._read_on)
 
     def hit(self, request: Request, key: bytes, entry: Entry) -> None:
         """Remember a request that the cache answered; about 0.5 µs."""
@@ -113,6 +147,7 @@ class History:
 
     def explain(self, request_id: str) -> dict[str, Any] | None:
         """Why that request was a hit or a miss; None when it is not remembered."""
+        self._read_bodies(_UNREAD_BYTES)
         for project in self._projects.values():
             for hit in project.hits:
                 if hit.request_id == request_id:
@@ -122,13 +157,52 @@ class History:
                     return _explain_miss(missed, project)
         return None
 
+    def _read_on(self) -> None:
+        """Digest a turn's worth; requests that were displaced cost nothing any more."""
+        self._read_bodies(_TURN_BYTES)
+        self._will_read = bool(self._unread)
+        if self._will_read and self._later is not None:
+            self._later(self._read_on)
+
+    def _read_bodies(self, most_bytes: int) -> None:
+        stop_at = self._unread_bytes - most_bytes
+        while self._unread and self._unread_bytes > stop_at:
+            self._read(self._unread.popleft())
+
+    def _read(self, record: Missed) -> None:
+        unread = record.unread
+        if unread is not None:
+            self._release(record)
+            record.fields = _fields(unread)
+
+    def _release(self, record: Missed) -> None:
+        """The body is not at hand any more."""
+        if record.unread is not None:
+            self._unread_bytes -= len(record.unread.body)
+            record.unread = None
+
     def _project(self, partition: bytes) -> _Project:
         project = self._projects.get(partition)
         if project is None:
             project = self._projects[partition] = _Project()
             if len(self._projects) > _PROJECTS:
-                self._projects.popitem(last=False)
+                _, displaced = self._projects.popitem(last=False)
+                for record in displaced.missed:
+                    self._release(record)
         return project
+
+
+def _fields(unread: _Unread) -> dict[str, int]:
+    body, target = unread.body, unread.target
+    document = json_body.parse(body)
+    fields = _digests(canonical_fields(document, plain=is_plain(body), defaults=unread.defaults))
+    fields["provider"] = hash((target.provider, target.base_url))
+    fields["query string"] = hash(unread.query)
+    fields["X-WatchLLM-User"] = hash(unread.user)
+    for name, value in zip(_ANSWER_HEADERS, unread.headers, strict=False):
+        if value is not None:
+            fields[name.decode()] = hash(value)
+    return fields
 
 
 def _digests(fields: dict[str, Any]) -> dict[str, int]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Any
 
-from watchllm.cache.bypass import bypass_reason
 from watchllm.cache.entry import Entry
-from watchllm.domain import json_body
 from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import HIT_COALESCED
 from watchllm.providers.openai import answers
+from watchllm.providers.openai.assemble import StreamAssembler
 from watchllm.providers.openai.endpoints import Endpoint
 from watchllm.providers.openai.replay import replay
+from watchllm.providers.openai.storable import Verdict, judge
 from watchllm.proxy import egress
 from watchllm.proxy.asked import Asked
 from watchllm.proxy.calls import account, head_of, pass_status_on, send, store
@@ -21,7 +20,8 @@ from watchllm.proxy.history import miss_reason
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.shared_stream import SharedStream
-from watchllm.proxy.waiter import FlightPlan, Landed, Waiter
+from watchllm.proxy.upstream import Destination
+from watchllm.proxy.waiter import Landed, Waiter
 
 
 async def answer_from_upstream(
@@ -30,75 +30,72 @@ async def answer_from_upstream(
     endpoint: Endpoint,
     asked: Asked,
     body: bytes,
-    document: dict[str, Any] | None,
     key: bytes | None,
     entry: Entry | None,
     stale: Entry | None,
 ) -> None:
-    """Answer `request` from a call upstream; `document` is the parsed body where it was parsed already.
+    """Answer `request` from a call upstream: one that is under way for the same question, or one of its own.
 
     The answer is stored under `key`, None = nowhere. `entry` is what the cache had and could not give. Where `stale`
     can answer instead, a provider's failure is raised even where its status could be passed on. Raises GatewayError.
     """
     wishes = request.directives
+    principal = request.principal
     assert wishes is not None
-    document = document or json_body.parse(body)
-    reason = miss_reason(entry, wishes, bypass_reason(document), request.wall_ms)
-    services.history.missed(request, asked.target, asked.key, body, document, endpoint.family, reason)
-    landed = await _fly(services, request, endpoint, asked, body, document, key)
-    if landed is not None:
+    assert principal is not None
+    reason = miss_reason(entry, wishes, asked.bypass, request.wall_ms)
+    services.history.missed(request, asked.target, asked.key, body, endpoint.family, reason)
+    # A request that must not read or must not store neither leads nor joins.
+    place = principal.tenant.partition + key if key is not None and wishes.read and wishes.store else None
+    destinations = services.outbound.destinations
+    # Between looking for a call under way and making one nothing may wait, or two would be made.
+    destination = destinations.known(asked.target) or await destinations.of(asked.target)
+    waiter = None
+    if place is not None and place in services.flights:
+        waiter = await _join(services, request, endpoint, asked, place)
+    if waiter is None:
+        plan = _Plan(services, request, endpoint, asked, body, key if wishes.store else None, place)
+        waiter = _lead(services, request, plan, destination)
+    landed = await waiter
+    if landed is not None:  # else it was relayed as a stream
         _give(services, request, endpoint, asked, landed, has_stale=stale is not None)
 
 
-async def _fly(
-    services: Services,
-    request: Request,
-    endpoint: Endpoint,
-    asked: Asked,
-    body: bytes,
-    document: dict[str, Any],
-    key: bytes | None,
-) -> Landed | None:
-    """Join the call that is under way for the same question, or make one; None = the answer was relayed as a stream.
-
-    A request that must not read or must not store neither leads nor joins.
-    """
-    wishes = request.directives
-    assert wishes is not None
-    assert request.principal is not None
-    partition = request.principal.tenant.partition
-    place = partition + key if key is not None and wishes.read and wishes.store else None
-    # Between looking for a call under way and making one nothing may wait, or two would be made.
-    destination = await services.destinations.of(asked.target)
+async def _join(services: Services, request: Request, endpoint: Endpoint, asked: Asked, place: bytes) -> Waiter | None:
+    """Wait for the call that is under way at `place`; None = there is none that this request can be given."""
     called_as = request.cache
     same_form = False
     while (flight := _to_join(services, request, endpoint, asked, place, same_form=same_form)) is not None:
         request.cache = HIT_COALESCED
         request.upstream_began = perf_counter()
-        waiter = Waiter(request, services.loop.create_future(), include_usage=asked.include_usage)
+        waiter = Waiter(request, include_usage=asked.include_usage)
         flight.add(waiter, services.loop)
-        landed = await waiter.done
+        landed = await waiter
         if landed is not None or waiter.relayed:
-            return landed
+            return waiter
         # The answer cannot be given in this request's form: of those who ask again, one calls and the others join it.
         request.cache = called_as
         same_form = True
-    waiter = Waiter(request, services.loop.create_future(), include_usage=asked.include_usage)
-    flight = _flight(services, request, endpoint, asked, document, key if wishes.store else None, place)
-    if place is not None:
-        services.flights[place] = flight
+    return None
+
+
+def _lead(services: Services, request: Request, plan: _Plan, destination: Destination) -> Waiter:
+    """Make the call, which others may join at the plan's place."""
+    body = plan.upstream_body()
+    flight = Flight(request, plan, plan.shared_stream())
+    if plan.place is not None:
+        services.flights[plan.place] = flight
+    waiter = Waiter(request, include_usage=plan.asked.include_usage)
     flight.add(waiter, services.loop)
-    add_usage = asked.streamed and not asked.include_usage and _adds_usage(asked, document)
-    sent = answers.upstream_body(document, body, asked.target.model, include_usage=add_usage)
-    flight.begin(lambda sink: send(services, request, destination, endpoint.path, sent, sink))
-    return await waiter.done
+    flight.begin(lambda sink: send(services, request, destination, plan.endpoint.path, body, sink))
+    return waiter
 
 
 def _to_join(
-    services: Services, request: Request, endpoint: Endpoint, asked: Asked, place: bytes | None, *, same_form: bool
+    services: Services, request: Request, endpoint: Endpoint, asked: Asked, place: bytes, *, same_form: bool
 ) -> Flight | None:
     """The call under way at `place` whose answer this request may be given, if there is one."""
-    flight = services.flights.get(place) if place is not None else None
+    flight = services.flights.get(place)
     if flight is None or not flight.can_be_joined(
         streamed=asked.streamed, include_usage=asked.include_usage, same_form=same_form
     ):
@@ -110,43 +107,70 @@ def _to_join(
     return flight
 
 
-def _flight(
-    services: Services,
-    request: Request,
-    endpoint: Endpoint,
-    asked: Asked,
-    document: dict[str, Any],
-    key: bytes | None,
-    place: bytes | None,
-) -> Flight:
-    """A flight led by `request`, whose answer is stored under `key` and which can be joined at `place`."""
+class _Plan:
+    """Implements `FlightPlan` for a flight whose answer is stored under `key` and which can be joined at `place`."""
 
-    def keep(body: bytes) -> None:
-        if key is not None:
-            store(services, request, endpoint, asked.target, key, body)
+    __slots__ = ("_assembler", "_body", "_key", "_leader", "_services", "asked", "endpoint", "place", "settle")
 
-    def ended() -> None:
-        if place is not None and services.flights.get(place) is flight:
-            del services.flights[place]
+    def __init__(
+        self,
+        services: Services,
+        leader: Request,
+        endpoint: Endpoint,
+        asked: Asked,
+        body: bytes,
+        key: bytes | None,
+        place: bytes | None,
+    ) -> None:
+        self._services = services
+        self._leader = leader
+        self.endpoint = endpoint
+        self.asked = asked
+        self._body = body
+        self._key = key
+        self.place = place
+        self._assembler: StreamAssembler | None = None
+        self.settle = services.settlement.settle
 
-    assembler = answers.assembler_of(endpoint, document) if asked.streamed else None
+    def shared_stream(self) -> SharedStream | None:
+        """What the answer is collected in where a stream is asked for."""
+        asked = self.asked
+        if not asked.streamed:
+            return None
+        self._assembler = StreamAssembler(self.endpoint.family, choices=asked.expected or 1)
+        return SharedStream(self._assembler, has_usage=asked.include_usage or self._adds_usage)
 
-    def pay(leader: Request, usage: TokenUsage | None) -> None:
-        account(services, leader, asked.target, usage or answers.usage_so_far(document, assembler))
+    def upstream_body(self) -> bytes:
+        """The request's body as it goes upstream."""
+        asked = self.asked
+        add_usage = asked.streamed and self._adds_usage
+        if not asked.renamed and not add_usage:
+            return self._body
+        return answers.upstream_body(self._body, asked.target.model, include_usage=add_usage)
 
-    plan = FlightPlan(
-        judge=lambda body: answers.judge_answer(endpoint, body, document),
-        settle=services.settlement.settle,
-        account=pay,
-        store=keep,
-        ended=ended,
-    )
-    stream = None
-    if assembler is not None:
-        has_usage = asked.include_usage or _adds_usage(asked, document)
-        stream = SharedStream(assembler, has_usage=has_usage)
-    flight = Flight(request, plan, stream)
-    return flight
+    def judge(self, body: bytes) -> Verdict:
+        family = self.endpoint.family
+        verdict = judge(family, body, expected=self.asked.expected)
+        return verdict if verdict.usage is not None else answers.with_usage(verdict, family, body, self._body)
+
+    def account(self, request: Request, usage: TokenUsage | None) -> None:
+        usage = usage or answers.usage_so_far(self._body, self._assembler)
+        account(self._services, request, self.asked.target, usage)
+
+    def store(self, body: bytes) -> None:
+        if self._key is not None:
+            store(self._services, self._leader, self.endpoint, self.asked.target, self._key, body)
+
+    def ended(self, flight: Flight) -> None:
+        place = self.place
+        if place is not None and self._services.flights.get(place) is flight:
+            del self._services.flights[place]
+
+    @property
+    def _adds_usage(self) -> bool:
+        """Whether the gateway asks for usage where the client did not."""
+        asked = self.asked
+        return not asked.include_usage and asked.target.vendor.stream_usage and asked.takes_usage
 
 
 def _give(
@@ -172,8 +196,3 @@ def _give(
     head = head_of(request, answer) if leads else egress.hit_head(request)
     services.settlement.settle(request, 200, "complete")
     request.exchange.respond(200, head, answer.body)
-
-
-def _adds_usage(asked: Asked, document: dict[str, Any]) -> bool:
-    """Whether the gateway asks for usage where the client did not."""
-    return not asked.include_usage and asked.target.vendor.stream_usage and answers.takes_usage(document)

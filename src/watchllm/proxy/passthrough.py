@@ -103,10 +103,11 @@ async def _route(
                 raise BadRequest("The field 'model' is the name of a model, a string.", param="model")
             target = tenant.target(model)
             request.model = target.model
+            if target.model == model:
+                return target, body, coding
             from watchllm.providers.openai.answers import upstream_body  # the first to pass through may wait for it
 
-            sent = upstream_body(document, text, target.model, include_usage=False)
-            return (target, body, coding) if sent is text else (target, sent, None)
+            return target, upstream_body(text, target.model, include_usage=False), None
     elif tenant.settings.allowed_models is not None and (body is not None or upload is not None):
         target = await _form_target(tenant, exchange, content_type, upload)
         request.model = target.model

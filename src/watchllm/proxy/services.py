@@ -67,10 +67,6 @@ class Services(msgspec.Struct):
         return self._outbound
 
     @property
-    def pool(self) -> ClientPool:
-        return self.outbound.pool
-
-    @property
     def destinations(self) -> Destinations:
         return self.outbound.destinations
 
@@ -80,7 +76,7 @@ class Services(msgspec.Struct):
         if self._model_lists is None:
             from watchllm.proxy.model_lists import ModelLists
 
-            self._model_lists = ModelLists(self.pool, self.destinations, self.loop)
+            self._model_lists = ModelLists(self.outbound.pool, self.destinations, self.loop)
         return self._model_lists
 
     def now_ms(self) -> int:

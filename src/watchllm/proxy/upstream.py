@@ -42,7 +42,10 @@ class Answer(NamedTuple):
     body: bytes
 
     def header(self, name: bytes) -> bytes:
-        return next((value for key, value in self.headers if key == name), b"")
+        for known, value in self.headers:
+            if known == name:
+                return value
+        return b""
 
 
 class Destinations:
@@ -58,8 +61,14 @@ class Destinations:
         self._builtin_simulator = builtin_simulator
         self._allow_private = allow_private
         self._credentials: dict[bytes, bytes] = {}
+        self._known: dict[int, tuple[Target, Destination]] = {}
         self._bases: dict[tuple[str, bool], tuple[Origin, bytes]] = {}
         self._simulator: Origin | None = None
+
+    def known(self, target: Target) -> Destination | None:
+        """Where and how to reach a target that was reached before; it is known by its identity, which is kept."""
+        found = self._known.get(id(target))
+        return found[1] if found is not None and found[0] is target else None
 
     async def of(self, target: Target) -> Destination:
         """Where and how to reach `target`; waits only when the built-in simulator has to start.
@@ -71,7 +80,11 @@ class Destinations:
                 self._simulator = await self._builtin_simulator()
             return Destination(self._simulator, b"/v1", b"")
         origin, prefix = self._base(target.base_url, target.trusted or self._allow_private)
-        return Destination(origin, prefix, self._credential(target), target.own_key is not None)
+        destination = Destination(origin, prefix, self._credential(target), target.own_key is not None)
+        if len(self._known) >= _MAX_REMEMBERED:
+            self._known.clear()
+        self._known[id(target)] = target, destination
+        return destination
 
     def _base(self, base_url: str, trusted: bool) -> tuple[Origin, bytes]:
         known = self._bases.get((base_url, trusted))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import NamedTuple
+from time import perf_counter
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from watchllm.domain.errors import GatewayError
 from watchllm.domain.money import Nanos
 from watchllm.domain.usage import TokenUsage
 from watchllm.providers.dialect import Verdict
+from watchllm.proxy.eager import Outcome
 from watchllm.proxy.request import Request
 from watchllm.proxy.upstream import Answer
+
+if TYPE_CHECKING:
+    from watchllm.proxy.flight import Flight
 
 
 class Landed(NamedTuple):
@@ -23,44 +26,56 @@ class Landed(NamedTuple):
     cost: Nanos | None
 
 
-class Waiter:
+class Waiter(Outcome[Landed | None]):
     """A request that waits for a flight.
 
-    `done` resolves to the whole answer, or to None: the answer was relayed as a stream (`relayed`), or this waiter
-    cannot be given it in its form and has to ask again. `position` is the number of the next piece to send.
+    Its outcome is the whole answer, or None: the answer was relayed as a stream (`relayed`), or this waiter cannot be
+    given it in its form and has to ask again. `position` is the number of the next piece to send.
     """
 
-    __slots__ = ("done", "include_usage", "leads", "position", "relayed", "request", "timer")
+    __slots__ = ("include_usage", "leads", "position", "relayed", "request", "timer")
 
-    def __init__(self, request: Request, done: asyncio.Future[Landed | None], *, include_usage: bool) -> None:
+    def __init__(self, request: Request, *, include_usage: bool) -> None:
+        super().__init__()
         self.request = request
-        self.done = done
         self.include_usage = include_usage
         self.leads = False
         self.relayed = False
         self.position = 0
         self.timer: asyncio.TimerHandle | None = None
 
-    def resolve(self, landed: Landed | None) -> None:
-        if not self.done.done():
-            self.done.set_result(landed)
-
-    def fail(self, error: GatewayError) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
-            # A client may leave before its request is told; asyncio would then report the error as never looked at.
-            self.done.exception()
+    def defer(self) -> None:
+        """The waiter goes while the call goes on: if it pays, its books are closed when the cost is known."""
+        if self.leads:
+            request = self.request
+            request.deferred = True
+            # Its latency is what it saw itself, not the length of the call.
+            request.head_sent = request.head_sent or perf_counter()
 
 
-class FlightPlan(NamedTuple):
-    """What the flight needs beside its waiters.
+class FlightPlan(Protocol):
+    """What the flight needs beside its waiters."""
 
-    `judge(body)` of a whole answer, `settle(request, status, ended)`, `account(request, usage)` which prices what was
-    used, `store(body)`, and `ended()`, which takes the flight off the list of those that may be joined.
-    """
+    def judge(self, body: bytes) -> Verdict:
+        """What a whole answer is, its usage estimated where it reports none."""
+        ...
 
-    judge: Callable[[bytes], Verdict]
-    settle: Callable[[Request, int, str], None]
-    account: Callable[[Request, TokenUsage | None], None]
-    store: Callable[[bytes], None]
-    ended: Callable[[], None]
+    def settle(self, request: Request, status: int, ended: str) -> None: ...
+
+    def account(self, request: Request, usage: TokenUsage | None) -> None:
+        """Put usage, price and cost on the request that pays; None = estimate what was used so far."""
+        ...
+
+    def store(self, body: bytes) -> None: ...
+
+    def ended(self, flight: Flight) -> None:
+        """Take the flight off the list of those that may be joined."""
+        ...
+
+
+def close_books_of_absent(leader: Request, plan: FlightPlan) -> None:
+    """Settle a leader that left while others waited, now that the cost is known."""
+    if leader.deferred:
+        leader.deferred = False
+        if leader.deferred_end is not None:
+            plan.settle(leader, *leader.deferred_end)

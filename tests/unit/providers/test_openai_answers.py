@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from watchllm.domain.usage import TokenUsage
+from watchllm.providers.openai import storable
 from watchllm.providers.openai.storable import judge
 from watchllm.providers.openai.usage import token_usage
 
@@ -39,6 +40,42 @@ CALLS = {"content": None, "tool_calls": [{"id": "1"}]}
 def test_complete_successful_answers_are_stored(family: str, body: bytes) -> None:
     assert judge(family, body).refused is None
     assert judge(family, body).storable
+
+
+USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"usage": USAGE},
+        {"usage": USAGE, "id": "chatcmpl-1", "created": 1, "model": "m", "service_tier": "default"},
+        {"usage": USAGE | {"prompt_tokens_details": {"cached_tokens": 5, "audio_tokens": 1}}},
+        {"usage": USAGE | {"prompt_tokens_details": {"cached_tokens": 50, "cache_write_tokens": 2}}},
+        {"usage": USAGE | {"completion_tokens_details": {"reasoning_tokens": 3, "audio_tokens": 40}}},
+        {"usage": USAGE | {"prompt_tokens_details": None, "completion_tokens_details": None}},
+        {"usage": USAGE | {"prompt_tokens": -1}},
+        {"usage": USAGE | {"completion_tokens": 1 << 30}},
+        {"usage": USAGE, "error": {"code": 1}},
+        {"usage": None},
+    ],
+)
+@pytest.mark.parametrize("said", ["Hi", " ", "", "H\u00e9"])
+def test_an_answer_of_the_usual_form_is_judged_as_any_other(
+    more: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = chat(message={"role": "assistant", "content": said, "refusal": None}, **more)
+    at_a_glance = judge("generate", body, expected=1)
+    monkeypatch.setattr(storable, "_judge_usual", lambda _body: None)
+    assert at_a_glance == judge("generate", body, expected=1)
+
+
+def test_what_is_wrong_in_a_member_that_nobody_needs_is_found() -> None:
+    body = chat(usage=USAGE, created=1)
+    assert judge("generate", body).storable
+    for wrong in (b"1e999", b'"\\ud800"', b'"\xff"', b"01"):
+        for member in (b'"created": ', b'"x": '):
+            assert not judge("generate", body.replace(b'"created": 1', member + wrong)).readable
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Coroutines that run at once, and go on from the callback of what they wait for."""
 
 import asyncio
+import traceback
 from collections.abc import Coroutine
 from typing import Any
 
@@ -167,5 +168,96 @@ def test_what_it_waited_for_before_it_was_cancelled_does_not_wake_it_from_cleani
         await settle_loop()
         assert seen == ["clean"]
         assert not errors
+
+    asyncio.run(test())
+
+
+# --- outcomes --------------------------------------------------------------------------------------------------------
+
+
+def test_who_waits_for_an_outcome_goes_on_inside_the_call_that_resolves_it() -> None:
+    async def test() -> None:
+        outcome: eager.Outcome[int] = eager.Outcome()
+        seen = []
+
+        async def work() -> None:
+            seen.append(await outcome)
+            seen.append(await outcome)
+
+        going_on = eager.run(work(), asyncio.get_running_loop(), unexpected)
+        assert going_on is not None
+        assert not outcome.done()
+        outcome.resolve(1)
+        assert seen == [1, 1]
+        assert going_on.done
+        outcome.resolve(2)
+        outcome.fail(ValueError("too late"))
+        assert outcome.result() == 1
+
+    asyncio.run(test())
+
+
+def test_an_outcome_that_fails_raises_where_it_is_awaited_and_shows_each_only_its_own_frames() -> None:
+    async def test() -> None:
+        error = ValueError("refused")
+        depths = []
+
+        async def work(outcome: eager.Outcome[int]) -> None:
+            try:
+                await outcome
+            except ValueError as raised:
+                depths.append(len(traceback.extract_tb(raised.__traceback__)))
+                raise
+
+        for _ in range(3):
+            outcome: eager.Outcome[int] = eager.Outcome()
+            with pytest.raises(asyncio.InvalidStateError):
+                outcome.result()
+            going_on, errors = start(work(outcome))
+            assert going_on is not None
+            outcome.fail(error)
+            assert errors == [error]
+        assert len(set(depths)) == 1
+
+    asyncio.run(test())
+
+
+def test_who_was_cancelled_does_not_go_on_when_the_outcome_is_known() -> None:
+    async def test() -> None:
+        outcome: eager.Outcome[int] = eager.Outcome()
+
+        async def work() -> None:
+            await outcome
+            raise AssertionError("went on")
+
+        going_on, errors = start(work())
+        assert going_on is not None
+        going_on.cancel()
+        outcome.resolve(1)
+        assert not errors
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("how", ["returns", "raises", "is cancelled"])
+def test_the_end_is_told_once_however_it_ends(how: str) -> None:
+    async def test() -> None:
+        outcome: eager.Outcome[int] = eager.Outcome()
+        told: list[bool] = []
+
+        async def work() -> None:
+            await outcome
+
+        going_on, errors = start(work())
+        assert going_on is not None
+        going_on.on_end = lambda: told.append(bool(errors))
+        if how == "returns":
+            outcome.resolve(1)
+        elif how == "raises":
+            outcome.fail(ValueError("refused"))
+        else:
+            going_on.cancel()
+        going_on.cancel()
+        assert told == [how == "raises"], "after the error was told"
 
     asyncio.run(test())

@@ -2,11 +2,11 @@
 
 import gc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from tests.support.flight import DONE, FILTERED, LAST, Trip, chunk, client_of, landed
+from tests.support.flight import DONE, FILTERED, LAST, Trip, chunk, client_of, error_of, landed
 from watchllm.domain.errors import GatewayError, InternalError, ProviderFailed, TimedOut
 from watchllm.proxy.flight import Flight
 from watchllm.wire.types import ConnectFailed, PeerClosed
@@ -60,7 +60,7 @@ def test_landing_at_the_moment_when_the_time_is_over_changes_nothing(trips: Call
     trip.timers[0].expire()
     trip.lands()
     with pytest.raises(TimedOut):
-        follower.done.result()
+        follower.result()
     assert landed(trip.leader) is not None
 
 
@@ -95,7 +95,7 @@ def test_a_call_that_cannot_be_made_fails_for_its_leader(trips: Callable[..., Tr
 
     trip.flight.begin(refuse)
     with pytest.raises(GatewayError, match="queue"):
-        trip.leader.done.result()
+        trip.leader.result()
     assert trip.ends == 1
 
 
@@ -104,7 +104,7 @@ def test_a_failure_reaches_all_as_one(trips: Callable[..., Trip], streamed: bool
     trip = trips(streamed=streamed)
     followers = [trip.join(streamed=streamed) for _ in range(3)]
     trip.flight.on_failure(ConnectFailed("refused"))
-    errors = {id(waiter.done.exception()) for waiter in (trip.leader, *followers)}
+    errors = {id(error_of(waiter)) for waiter in (trip.leader, *followers)}
     assert len(errors) == 1
     assert trip.ends == 1
     assert not trip.stored
@@ -120,12 +120,12 @@ def test_an_answer_that_the_gateway_stumbles_over_leaves_nobody_waiting(
     def stumble(_body: bytes) -> None:
         raise ZeroDivisionError
 
-    trip.flight._plan = trip.flight._plan._replace(store=stumble)
+    cast(Any, trip).store = stumble
     events = (chunk(), LAST, DONE)
     with pytest.raises(ZeroDivisionError):  # The loop is told.
         trip.streams(*events) if streamed else trip.lands()
     for waiter in (trip.leader, *followers):
-        assert isinstance(waiter.done.exception(), InternalError)
+        assert isinstance(error_of(waiter), InternalError)
     assert trip.ends >= 1
     assert not trip.flight.can_be_joined(streamed=streamed, include_usage=False)
 

@@ -1,9 +1,11 @@
 """What is remembered for `watchllm explain` is bounded, whatever a client sends, and still tells what differed."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
+import pytest
 
 from watchllm.cache.canonical import NO_DEFAULTS
 from watchllm.proxy.history import History
@@ -13,18 +15,24 @@ from watchllm.routing.resolve import Target
 TARGET = cast(Target, SimpleNamespace(provider="p", base_url="https://p", vendor=None))
 
 
-def miss(history: History, request_id: str, document: dict[str, Any], partition: bytes = b"x" * 16) -> None:
+def miss(
+    history: History,
+    request_id: str,
+    document: dict[str, Any],
+    partition: bytes = b"x" * 16,
+    headers: dict[bytes, bytes] | None = None,
+) -> None:
     tenant = SimpleNamespace(partition=partition, defaults=lambda _vendor, _family: NO_DEFAULTS)
     request = SimpleNamespace(
         principal=SimpleNamespace(tenant=tenant),
-        exchange=SimpleNamespace(query=b"", headers={}),
+        exchange=SimpleNamespace(query=b"", headers=headers or {}),
         directives=None,
         id=request_id,
         wall_ms=0,
         model="m",
     )
     body = msgspec.json.encode(document)
-    history.missed(cast(Request, request), TARGET, None, body, document, "generate", "new")
+    history.missed(cast(Request, request), TARGET, None, body, "generate", "new")
 
 
 def remembered(history: History) -> int:
@@ -61,6 +69,15 @@ def test_the_messages_that_differ_are_named() -> None:
     assert explained["differs_in"] == ["messages[1]", "temperature"]
 
 
+def test_a_header_that_differs_is_named_alone() -> None:
+    history = History()
+    miss(history, "req_1", {"n": 1})
+    miss(history, "req_2", {"n": 1}, headers={b"openai-beta": b"x", b"accept": b"y"})
+    explained = history.explain("req_2")
+    assert explained is not None
+    assert explained["differs_in"] == ["openai-beta"]
+
+
 def test_requests_and_projects_are_bounded() -> None:
     history = History()
     for number in range(1_000):
@@ -69,3 +86,92 @@ def test_requests_and_projects_are_bounded() -> None:
     for number in range(1_000):
         miss(history, f"req_{number}", {}, number.to_bytes(16, "big"))
     assert remembered(history) < 2 * alone
+
+
+class Later:
+    """Calls the work that waits when it is told to."""
+
+    def __init__(self) -> None:
+        self.work: list[Callable[[], None]] = []
+
+    def __call__(self, work: Callable[[], None]) -> None:
+        self.work.append(work)
+
+    def come(self) -> None:
+        work, self.work = self.work, []
+        for do in work:
+            do()
+
+
+def bodies(history: History) -> int:
+    """How many bytes of bodies are at hand."""
+    records = [missed for project in history._projects.values() for missed in project.missed]
+    held = sum(len(missed.unread.body) for missed in records if missed.unread is not None)
+    assert held == history._unread_bytes
+    return held
+
+
+def test_bodies_are_at_hand_for_a_moment_only() -> None:
+    later = Later()
+    history = History(later)
+    for number in range(100):
+        miss(history, f"req_{number}", {"messages": ["x" * 2_000], "n": number})
+    assert len(later.work) == 1
+    assert bodies(history) > 200_000
+    for _ in range(4):
+        later.come()
+    assert bodies(history) == 0
+    assert not later.work
+    assert remembered(history) == 100 * 5
+    explained = history.explain("req_99")
+    assert explained is not None
+    assert (explained["nearest"], explained["differs_in"]) == ("req_98", ["n"])
+
+
+def test_a_turn_of_digesting_is_bounded() -> None:
+    later = Later()
+    history = History(later)
+    for number in range(100):
+        miss(history, f"req_{number}", {"messages": ["x" * 2_000]})
+    before = bodies(history)
+    later.come()
+    assert 60_000 < before - bodies(history) < 70_000
+    assert len(later.work) == 1
+
+
+def test_an_explanation_does_not_wait_for_the_digests() -> None:
+    history = History(Later())
+    miss(history, "req_1", {"n": 1})
+    miss(history, "req_2", {"n": 2})
+    explained = history.explain("req_2")
+    assert explained is not None
+    assert explained["differs_in"] == ["n"]
+    assert bodies(history) == 0
+
+
+def test_the_bodies_that_wait_are_bounded_and_what_finds_no_room_is_digested_at_once() -> None:
+    history = History(Later())
+    for number in range(300):
+        miss(history, f"req_{number}", {"messages": ["x" * 50_000], "n": number}, (number % 10).to_bytes(16, "big"))
+        assert bodies(history) <= 1 << 20
+    assert remembered(history) > 1_000
+    explained = history.explain("req_299")
+    assert explained is not None
+    assert (explained["nearest"], explained["differs_in"]) == ("req_289", ["n"])
+
+
+@pytest.mark.parametrize("projects", [1, 10, 100])
+def test_requests_that_newer_ones_displaced_are_never_digested(projects: int) -> None:
+    later = Later()
+    history = History(later)
+    for number in range(3_000):
+        miss(history, f"req_{number}", {"n": number}, (number % projects).to_bytes(16, "big"))
+    records = [*history._unread]
+    assert len(records) == 3_000
+    assert bodies(history) < 64 * 128 * 10
+    kept = {id(missed) for project in history._projects.values() for missed in project.missed}
+    assert len(kept) < 3_000
+    later.come()
+    assert bodies(history) == 0
+    assert not history._unread
+    assert {id(record) for record in records if record.fields} == kept

@@ -1,11 +1,12 @@
 """Whether a finished answer may be stored: complete and successful ones only (contract, section 6, "Stored")."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from watchllm.domain.usage import TokenUsage
 from watchllm.providers.dialect import Verdict
-from watchllm.providers.openai.usage import token_usage
+from watchllm.providers.openai.usage import MAX_COUNT, token_usage
 
 
 def judge(family: str, body: bytes, *, expected: int | None = None) -> Verdict:
@@ -15,6 +16,10 @@ def judge(family: str, body: bytes, *, expected: int | None = None) -> Verdict:
     """
     if family == "embeddings":
         return _judge_embeddings(body, expected)
+    if family == "generate" and expected in (None, 1):
+        verdict = _judge_usual(body)
+        if verdict is not None:
+            return verdict
     try:
         answer = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -41,6 +46,97 @@ def judge(family: str, body: bytes, *, expected: int | None = None) -> Verdict:
 
 
 _decode = msgspec.json.Decoder().decode
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+
+
+class _Whole(msgspec.Struct, forbid_unknown_fields=True):
+    """Decoded member by member: nothing in it is passed over, so that what is wrong anywhere is found."""
+
+
+class _UsualMessage(_Whole):
+    content: str
+    role: str | None = None
+    refusal: str | None = None
+    annotations: Annotated[list[None], msgspec.Meta(max_length=0)] | None = None
+    tool_calls: None = None
+    function_call: None = None
+    audio: None = None
+
+
+class _UsualChoice(_Whole):
+    message: _UsualMessage
+    finish_reason: Literal["stop", "length"]
+    index: int = 0
+    logprobs: None = None
+
+
+class _UsualInput(_Whole):
+    cached_tokens: _Count = 0
+    cache_write_tokens: _Count = 0
+    audio_tokens: _Count = 0
+
+
+class _UsualOutput(_Whole):
+    reasoning_tokens: _Count = 0
+    audio_tokens: _Count = 0
+    accepted_prediction_tokens: _Count = 0
+    rejected_prediction_tokens: _Count = 0
+
+
+class _UsualUsage(_Whole):
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    total_tokens: int = 0
+    prompt_tokens_details: _UsualInput | None = None
+    completion_tokens_details: _UsualOutput | None = None
+
+
+class _UsualAnswer(_Whole):
+    """What most answers are, OpenAI's own among them: one choice of text, and its usage."""
+
+    choices: Annotated[list[_UsualChoice], msgspec.Meta(min_length=1, max_length=1)]
+    usage: _UsualUsage
+    id: str | None = None
+    object: str | None = None
+    created: int | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    system_fingerprint: str | None = None
+
+
+_decode_usual = msgspec.json.Decoder(_UsualAnswer).decode
+
+
+def _judge_usual(body: bytes) -> Verdict | None:
+    """The verdict on an answer of the usual form that may be stored; None = it has to be looked at closely."""
+    try:
+        answer = _decode_usual(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    (choice,) = answer.choices
+    if not _has_text(choice.message.content):
+        return None
+    reported = answer.usage
+    inputs, outputs = reported.prompt_tokens, reported.completion_tokens
+    of_input, of_output = reported.prompt_tokens_details, reported.completion_tokens_details
+    if of_input is None and of_output is None:
+        return Verdict(None, (choice.finish_reason,), TokenUsage(inputs, outputs))
+    of_input, of_output = of_input or _NO_INPUT, of_output or _NO_OUTPUT
+    usage = TokenUsage(
+        inputs,
+        outputs,
+        min(of_input.cached_tokens, inputs),
+        min(of_input.cache_write_tokens, inputs),
+        min(of_output.reasoning_tokens, outputs),
+        min(of_input.audio_tokens, inputs),
+        min(of_output.audio_tokens, outputs),
+    )
+    return Verdict(None, (choice.finish_reason,), usage)
+
+
+_NO_INPUT, _NO_OUTPUT = _UsualInput(), _UsualOutput()
 
 # A list, because `in` must take any JSON value.
 _SUCCESSFUL = ["stop", "tool_calls", "length", "function_call"]

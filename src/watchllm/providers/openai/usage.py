@@ -78,13 +78,13 @@ _NOT_WRITTEN = frozenset(("role", "id", "type", "finish_reason", "logprobs", "au
 
 # More tokens than any model can take in; a larger count is not one, and the costs of some such would overflow the
 # 64 bits in which they are summed up.
-_MAX_COUNT = 1 << 27
+MAX_COUNT = 1 << 27
 
 
 def _count(value: Any) -> int | None:
     if type(value) is float and value.is_integer():
         value = int(value)
-    return value if type(value) is int and 0 <= value <= _MAX_COUNT else None
+    return value if type(value) is int and 0 <= value <= MAX_COUNT else None
 
 
 def _part(details: Any, name: str, total: int) -> int:

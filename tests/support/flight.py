@@ -8,8 +8,9 @@ import pytest
 
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.usage import TokenUsage
+from watchllm.providers.dialect import Verdict
 from watchllm.providers.openai.assemble import StreamAssembler
-from watchllm.providers.openai.storable import Verdict, judge
+from watchllm.providers.openai.storable import judge
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.request import Request

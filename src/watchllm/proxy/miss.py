@@ -7,11 +7,12 @@ from time import perf_counter
 from watchllm.cache.entry import Entry
 from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import HIT_COALESCED
+from watchllm.providers.dialect import Verdict
 from watchllm.providers.openai import answers
 from watchllm.providers.openai.assemble import StreamAssembler
 from watchllm.providers.openai.endpoints import Endpoint
 from watchllm.providers.openai.replay import replay
-from watchllm.providers.openai.storable import Verdict, judge
+from watchllm.providers.openai.storable import judge
 from watchllm.proxy import egress
 from watchllm.proxy.asked import Asked
 from watchllm.proxy.calls import account, head_of, pass_status_on, send, store

@@ -127,8 +127,10 @@ class Reader:
 
 def _model(document: dict[str, Any]) -> str:
     model = document.get("model")
-    if type(model) is not str:
+    if model is None:
         raise BadRequest("Name a model in the field 'model', for example gpt-4o-mini.", param="model")
+    if type(model) is not str:
+        raise BadRequest("The field 'model' is a string, for example \"gpt-4o-mini\".", param="model")
     return model
 
 

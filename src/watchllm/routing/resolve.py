@@ -69,9 +69,19 @@ class Router:
             raise
 
     def _resolve(self, model: str, project: ProjectRecord, *, test_key: bool) -> Target:
-        # A model's name ends up in header lines and in paths.
-        if not model or len(model) > MAX_MODEL_LENGTH or not model.isascii() or not model.isprintable():
+        if not model:
             raise BadRequest("Name a model in the field 'model', for example gpt-4o-mini.", param="model")
+        # A model's name ends up in header lines and in paths.
+        if len(model) > MAX_MODEL_LENGTH:
+            raise BadRequest(
+                f"The model's name has {len(model)} characters; at most {MAX_MODEL_LENGTH} are taken.", param="model"
+            )
+        if not model.isascii() or not model.isprintable():
+            raise BadRequest(
+                "The model's name has characters other than printable ASCII; name it as its provider does, for example "
+                "gpt-4o-mini.",
+                param="model",
+            )
         prefix, slash, rest = model.partition("/")
         named = self._vendor(prefix, project) if slash and rest else None
         provider_model = rest if named is not None else model
@@ -147,12 +157,24 @@ class Router:
             return target
         if family is not None:
             raise _key_missing(family.name)
-        raise NotFound(
-            f"No provider is known for the model {model!r}. Name it as provider/model, such as openai/{model}, "
-            "or set the project's default_provider.",
-            code="model_not_found",
-            param="model",
-        )
+        prefix, slash, rest = model.partition("/")
+        raise self._unknown(prefix if slash and rest else None, model, project)
+
+    def _unknown(self, prefix: str | None, model: str, project: ProjectRecord) -> NotFound:
+        """Nothing leads anywhere: neither the `prefix` in front of the model's name, None = there is none, nor a family
+        nor a default provider."""
+        own = {key.provider for key in project.provider_keys if key.base_url}
+        known = ", ".join(sorted(self._vendors.keys() | own))
+        if prefix is None:
+            advice = f"Name it as provider/model, such as openai/{model}, or set the project's default_provider."
+            message = f"No provider is known for the model {model!r}. {advice} Known are {known}."
+        else:
+            message = (
+                f"No provider {prefix!r} is known, so the model {model!r} leads nowhere; known are {known}. One of your "
+                "own is added with `watchllm provider-key add`; where a provider itself names the model so, put that "
+                "provider in front or set the project's default_provider."
+            )
+        return NotFound(message, code="model_not_found", param="model")
 
     def _target(self, vendor: Vendor, model: str, project: ProjectRecord) -> Target | None:
         """The vendor's target with the best credential there is; None = no credential."""

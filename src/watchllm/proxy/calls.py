@@ -61,7 +61,9 @@ def send(
     url = destination.prefix + path.encode()
     if exchange.query:
         url += b"?" + exchange.query
-    head = destination.credential + services.forwarded(exchange.headers, own_key=destination.own_key) + lines
+    assert request.principal is not None
+    partition = request.principal.tenant.partition
+    head = destination.credential + services.forwarded(exchange.headers, partition, own_key=destination.own_key) + lines
     request.upstream_began = perf_counter()
     services.settlement.open_call(request, 0 if body is None else len(body))
     try:

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from watchllm.wire.types import Timeouts
 
 # Of a client's request only these lines go upstream: its credentials, cookies and addresses never do.
-_PASSED_UP = (b"accept", b"content-type", b"idempotency-key", b"openai-beta")
-# These name the client's own account at the provider: they fit a provider key of the project's own only.
-_PASSED_UP_WITH_OWN_KEY = (b"openai-organization", b"openai-project")
+_PASSED_UP = (b"accept", b"content-type", b"openai-beta")
+# These name the client's own account at the provider, or a call in it: they fit a provider key of the project's own only.
+_PASSED_UP_WITH_OWN_KEY = (b"idempotency-key", b"openai-organization", b"openai-project")
+_IDEMPOTENCY_KEY = b"idempotency-key"
 _COMMON_LINES = b"accept-encoding: identity\r\nuser-agent: watchllm\r\n"
 _UNUSUAL = frozenset((*_PASSED_UP, *_PASSED_UP_WITH_OWN_KEY)) - {b"accept", b"content-type"}
 _USUAL_LINES = b"accept: application/json\r\ncontent-type: application/json\r\n" + _COMMON_LINES
@@ -82,12 +83,19 @@ class Services(msgspec.Struct):
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
-    def forwarded(self, headers: dict[bytes, bytes], *, own_key: bool) -> bytes:
-        """The header lines of a client's request that go upstream, and our own."""
+    def forwarded(self, headers: dict[bytes, bytes], partition: bytes, *, own_key: bool) -> bytes:
+        """The header lines of a client's request that go upstream, and our own.
+
+        At a provider key that projects share they share one space of idempotency keys, too: theirs go up under a name
+        that is the `partition`'s own, the same one whenever the client tries again.
+        """
         usual = headers.get(b"content-type") == headers.get(b"accept") == b"application/json"
         if usual and _UNUSUAL.isdisjoint(headers):
             return _USUAL_LINES
         lines = [b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_UP if name in headers]
         if own_key:
             lines += [b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_UP_WITH_OWN_KEY if name in headers]
+        elif _IDEMPOTENCY_KEY in headers:
+            label = self.tenants.key_hash.label(partition, headers[_IDEMPOTENCY_KEY])
+            lines.append(b"%b: %b\r\n" % (_IDEMPOTENCY_KEY, label.hex().encode()))
         return b"".join(lines) + _COMMON_LINES

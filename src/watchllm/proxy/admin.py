@@ -72,6 +72,7 @@ class AdminApp:
         counters.fold()
         return {
             "pid": os.getpid(),
+            "port": self._public.port,
             "snapshot_version": self._services.tenants.version,
             "dependencies": self._services.dependencies(),
             "connections": self._public.connections,

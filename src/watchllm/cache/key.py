@@ -46,7 +46,7 @@ class KeyHash:
         return keyed
 
     def label(self, partition: bytes, value: bytes) -> bytes:
-        """16 bytes that stand for a `value` of a client's choice outside of its partition, where those of others are."""
+        """16 bytes that stand for a `value` of a client's choice where those of other partitions are, too."""
         keyed = self._labels.copy()
         keyed.update(partition + value)
         return keyed.digest()

@@ -47,8 +47,8 @@ async def stats(services: Services, request: Request) -> None:
 def invalidation_filter(document: dict[str, Any], plain_model: Any) -> InvalidationFilter:
     """The filter that `{model?, kind?, before?, after?, all?}` describes; `plain_model` takes `provider/` off a name.
 
-    Times are epoch seconds or ISO 8601, fractions included; an entry of the millisecond that a time lies in is forgotten
-    with those `after` it, and with those `before` it unless the time is that millisecond's begin. Raises BadRequest; a filter that names nothing needs `all: true`.
+    Times are epoch seconds or ISO 8601, fractions included; what was stored in the millisecond that a time lies in is
+    forgotten wherever it may be meant. Raises BadRequest; a filter that names nothing needs `all: true`.
     """
     unknown = document.keys() - set(_FIELDS)
     if unknown:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Of a client's request only these lines go upstream: its credentials, cookies and addresses never do.
 _PASSED_UP = (b"accept", b"content-type", b"openai-beta")
-# These name the client's own account at the provider, or a call in it: they fit a provider key of the project's own only.
+# These name the client's own account at the provider, or a call in it: they fit a key of the project's own only.
 _PASSED_UP_WITH_OWN_KEY = (b"idempotency-key", b"openai-organization", b"openai-project")
 _IDEMPOTENCY_KEY = b"idempotency-key"
 _COMMON_LINES = b"accept-encoding: identity\r\nuser-agent: watchllm\r\n"

@@ -171,8 +171,8 @@ class Router:
         else:
             message = (
                 f"No provider {prefix!r} is known, so the model {model!r} leads nowhere; known are {known}. "
-                "One of your own is added with `watchllm provider-key add`. Where a provider itself names the model so, "
-                "put that provider in front or set the project's default_provider."
+                "One of your own is added with `watchllm provider-key add`. Where a provider names the model so, put "
+                "that provider in front or set the project's default_provider."
             )
         return NotFound(message, code="model_not_found", param="model")
 

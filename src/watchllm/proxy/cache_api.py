@@ -78,7 +78,7 @@ def _time_ms(document: dict[str, Any], field: str) -> float | None:
     if value is None:
         return None
     if type(value) in (int, float) and 0 <= value < 1e11:
-        return round(value * 1000, _MICROSECONDS)
+        return round(float(value) * 1000, _MICROSECONDS)
     if type(value) is str:
         try:
             moment = datetime.fromisoformat(value)

@@ -45,13 +45,17 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Reader:
-    """Reads requests under one version of the snapshot; what it remembers is bounded in number."""
+    """Reads requests under one version of the snapshot; what it remembers is bounded in number.
 
-    __slots__ = ("_key_hash", "_remembered")
+    `newest` is what the last body that had not come before asks for; who makes use of that sets it to None.
+    """
+
+    __slots__ = ("_key_hash", "_remembered", "newest")
 
     def __init__(self, key_hash: KeyHash) -> None:
         self._key_hash = key_hash
         self._remembered: dict[bytes, Asked] = {}
+        self.newest: Asked | None = None
 
     def read(
         self,
@@ -70,7 +74,8 @@ class Reader:
         part of it. Raises BadRequest, Forbidden or NotFound.
         """
         if query or user is not None or not (usual or ANSWER_HEADERS.isdisjoint(headers)):
-            return self._read(tenant, endpoint, body, headers, query, user)
+            self.newest = always_new = self._read(tenant, endpoint, body, headers, query, user)
+            return always_new
         keyed = tenant.bodies.get(endpoint.name)
         if keyed is None:
             keyed = tenant.bodies[endpoint.name] = self._key_hash.bodies(tenant.partition, endpoint.name)
@@ -80,7 +85,7 @@ class Reader:
         asked = self._remembered.get(digest)
         if asked is not None:
             return asked
-        asked = self._read(tenant, endpoint, body, headers, query, user)
+        self.newest = asked = self._read(tenant, endpoint, body, headers, query, user)
         if len(self._remembered) >= _MOST_REMEMBERED:
             self._remembered.clear()
         self._remembered[digest] = asked

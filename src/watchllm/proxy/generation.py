@@ -48,7 +48,8 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
     else:
         wishes = directives(headers, tenant.settings, embeddings=of_embeddings)
     request.directives = wishes
-    asked = services.tenants.reader.read(tenant, endpoint, body, headers, exchange.query, wishes.user, usual=usual)
+    reader = services.tenants.reader
+    asked = reader.read(tenant, endpoint, body, headers, exchange.query, wishes.user, usual=usual)
     request.target = target = asked.target
     request.model = target.model
     request.streamed = asked.streamed
@@ -59,6 +60,9 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
     request.looked_up = perf_counter()
     if entry is not None and key is not None and wishes.accept(entry, request.wall_ms):
         services.history.hit(request, key, entry)
+        if asked is reader.newest:
+            reader.newest = None
+            services.history.first_seen(request, target, key, body, endpoint.family)
         if asked.streamed or not usual:
             serve_entry(services, request, endpoint, entry, HIT, include_usage=asked.include_usage)
             return None

@@ -11,7 +11,7 @@ from watchllm.compose.errors import FAILURES
 from watchllm.compose.running import RunningProxy, is_claimed, running_proxies
 from watchllm.configuration import Configuration
 from watchllm.journal.series import folder_bytes
-from watchllm.journal.status import recorder_state
+from watchllm.journal.status import recorder_lag, recorder_state
 from watchllm.stores.lmdb.cache_look import look
 
 _JOURNAL_FOLDER = "journal"
@@ -79,13 +79,15 @@ def _without_journal(configuration: Configuration) -> str:
 
 
 def _recorder(folder: Path, *, is_needed: bool) -> Check:
-    state = recorder_state(folder)
-    if state == "ok":
-        return Check("recorder", OK, "runs, and all usage is in the database")
-    if not is_needed:
+    state, lag = recorder_state(folder), recorder_lag(folder)
+    if lag is None and not is_needed:
         return Check("recorder", OK, "does not run, and no proxy does")
-    advice = "see its log" if "behind" in state else "start `watchllm recorder` on this home, or use `watchllm up`"
-    return Check("recorder", WARNING, state.removeprefix("degraded: "), advice)
+    if lag is None:
+        advice = "start `watchllm recorder` on this home, or use `watchllm up`"
+        return Check("recorder", WARNING, state.removeprefix("degraded: "), advice)
+    if state == "ok":
+        return Check("recorder", OK, f"runs, {lag:.1f} s behind")
+    return Check("recorder", WARNING, state.removeprefix("degraded: "), "see its log")
 
 
 def _proxies(configuration: Configuration, proxies: list[RunningProxy], *, claimed: bool) -> Iterator[Check]:
@@ -109,4 +111,6 @@ def _proxies(configuration: Configuration, proxies: list[RunningProxy], *, claim
 
 
 def _size(count: int) -> str:
+    if count < _MIB:
+        return f"{count / 1024:.1f} KiB"
     return f"{count / _MIB:.1f} MiB" if count < 1024 * _MIB else f"{count / (1024 * _MIB):.1f} GiB"

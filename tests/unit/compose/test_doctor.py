@@ -1,6 +1,8 @@
 """`doctor` finds what is wrong, says what to do, and changes nothing."""
 
+import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +19,7 @@ from watchllm.compose.control import bootstrap, open_control_plane
 from watchllm.compose.doctor import examine
 from watchllm.configuration import Configuration, load
 from watchllm.control import keys, tables
+from watchllm.journal.status import RecorderStatus, lock_recorder, write_status
 from watchllm.stores.sqlite.engine import open_engine
 
 
@@ -132,6 +135,25 @@ def test_where_a_proxy_runs_is_said_and_what_it_works_with(installation: Install
     proxy.stop()
     assert check(configuration, "proxy").detail == "none runs on this home"
     assert check(configuration, "recorder").status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("lag", "problem", "status", "said"),
+    [(0.2, None, "ok", "0.2 s behind"), (60.0, None, "warning", "60.0 s behind"), (0.0, "locked", "warning", "locked")],
+)
+def test_how_late_the_recorder_is_is_said(
+    ready: Configuration, lag: float, problem: str | None, status: str, said: str
+) -> None:
+    folder = ready.home / "journal"
+    lock = lock_recorder(folder)
+    assert lock is not None
+    try:
+        now_ms = time.time_ns() // 1_000_000
+        write_status(folder, RecorderStatus(at_ms=now_ms, lag_seconds=lag, problem=problem))
+        found = check(ready, "recorder")
+    finally:
+        os.close(lock)
+    assert (found.status, said in found.detail) == (status, True)
 
 
 def _answered(found: Check) -> Check | None:

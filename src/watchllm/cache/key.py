@@ -13,6 +13,8 @@ from watchllm.wire.types import Headers
 
 KEY_LENGTH = 32
 LABEL_LENGTH = 16
+ANSWER_HEADERS = frozenset((b"anthropic-version", b"anthropic-beta", b"openai-beta"))
+"""The request headers that can change an answer, by their lower-case names."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -86,13 +88,13 @@ class KeyHash:
 
 
 def answer_headers(headers: Headers) -> tuple[tuple[str, bytes], ...]:
-    """The request headers that can change an answer, normalised: by name, lists trimmed, without repeats, in order.
+    """Those of ANSWER_HEADERS that there are, normalised: by name, lists trimmed, without repeats, in order.
 
     `headers` have names in lower case, as received.
     """
     found: dict[bytes, list[bytes]] | None = None
     for name, value in headers:
-        if name in _ANSWER_HEADERS:
+        if name in ANSWER_HEADERS:
             found = found or {}
             found.setdefault(name, []).append(value)
     if found is None:
@@ -104,7 +106,5 @@ def _as_one(values: list[bytes]) -> bytes:
     items = {item.strip() for value in values for item in value.split(b",")}
     return b",".join(sorted(items - {b""}))
 
-
-_ANSWER_HEADERS = frozenset((b"anthropic-version", b"anthropic-beta", b"openai-beta"))
 
 _pack = msgspec.msgpack.Encoder().encode

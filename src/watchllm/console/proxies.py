@@ -25,7 +25,8 @@ class ProxyState(msgspec.Struct, frozen=True, kw_only=True):
     """One proxy as it described itself. `state` is ok, degraded (something is for the operator,
     requests are answered), not ready, starting or not answering; `detail` says why.
 
-    `requests` since that proxy started, by cache state; amounts in USD.
+    `requests` since that proxy started, by cache state, and those of them that were `answered` with 2xx; amounts in
+    USD.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ProxyState(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_version: int | None = None
     connections: int | None = None
     requests: dict[str, int] = {}
+    answered: dict[str, int] = {}
     unauthenticated: int = 0
     saved_usd: float = 0.0
     cost_usd: float = 0.0
@@ -108,6 +110,7 @@ def read_proxy(connect: Connect) -> ProxyState | None:
         snapshot_version=status.snapshot_version,
         connections=status.connections,
         requests=counted.requests,
+        answered=counted.answered,
         unauthenticated=int(counted.plain.get("watchllm_unauthenticated_total", 0)),
         saved_usd=counted.plain.get("watchllm_saved_usd_total", 0.0),
         cost_usd=counted.plain.get("watchllm_cost_usd_total", 0.0),
@@ -115,15 +118,16 @@ def read_proxy(connect: Connect) -> ProxyState | None:
 
 
 class Counted(msgspec.Struct):
-    """A proxy's counters: those without labels by name, and its requests by cache state."""
+    """A proxy's counters: those without labels by name, and its requests by cache state: all, and those with 2xx."""
 
     plain: dict[str, float] = {}
     requests: dict[str, int] = {}
+    answered: dict[str, int] = {}
 
 
 def read_metrics(text: str) -> Counted:
     """Read Prometheus' text form. Raises ValueError where a value is not a number."""
-    counted = Counted({}, {})
+    counted = Counted({}, {}, {})
     for line in text.splitlines():
         if line.startswith("#"):
             continue
@@ -137,6 +141,8 @@ def read_metrics(text: str) -> Counted:
             )
             cache = labels.get("cache", "").strip('"')
             counted.requests[cache] = counted.requests.get(cache, 0) + int(float(value))
+            if labels.get("status", "").strip('"').startswith("2"):
+                counted.answered[cache] = counted.answered.get(cache, 0) + int(float(value))
     return counted
 
 

@@ -12,7 +12,7 @@ from watchllm.domain.errors import GatewayError, NotFound, Unauthorized
 from watchllm.proxy import egress
 from watchllm.proxy.events import EventFeed
 from watchllm.proxy.services import Services
-from watchllm.proxy.settle import LATENCY_BOUNDS_US, Counters
+from watchllm.proxy.settle import LATENCY_BOUNDS_US, Counted
 from watchllm.wire.exchange import BodyMode, Exchange
 from watchllm.wire.server import Server
 
@@ -69,7 +69,6 @@ class AdminApp:
 
     def _status(self) -> dict[str, object]:
         counters = self._services.counters
-        counters.fold()
         return {
             "pid": os.getpid(),
             "port": self._public.port,
@@ -77,7 +76,7 @@ class AdminApp:
             "dependencies": self._services.dependencies(),
             "connections": self._public.connections,
             "inflight_bytes": self._public.inflight_bytes,
-            "requests": sum(counters.requests.values()),
+            "requests": sum(counters.read().requests.values()),
             "internal_errors": counters.internal_errors,
         }
 
@@ -85,21 +84,21 @@ class AdminApp:
 def metrics(services: Services, public: Server) -> str:
     """The process's counters in Prometheus' text form."""
     counters = services.counters
-    counters.fold()
+    counted = counters.read()
     lines = ["# TYPE watchllm_requests_total counter"]
-    for (endpoint, cache, status), count in sorted(counters.requests.items()):
+    for (endpoint, cache, status), count in sorted(counted.requests.items()):
         labels = f'endpoint="{endpoint}",cache="{cache}",status="{status}"'
         lines.append(f"watchllm_requests_total{{{labels}}} {count}")
-    lines += _latency(counters)
+    lines += _latency(counted)
     lines += [
         f"# TYPE {name} {kind}\n{name} {value}"
         for name, kind, value in (
-            ("watchllm_overhead_seconds_total", "counter", counters.overhead_sum_us / 1e6),
+            ("watchllm_overhead_seconds_total", "counter", counted.overhead_sum_us / 1e6),
             ("watchllm_unauthenticated_total", "counter", counters.unauthenticated),
             ("watchllm_refused_by_wire_total", "counter", counters.refused_by_wire),
             ("watchllm_internal_errors_total", "counter", counters.internal_errors),
-            ("watchllm_cost_usd_total", "counter", counters.cost_nanos / 1e9),
-            ("watchllm_saved_usd_total", "counter", counters.saved_nanos / 1e9),
+            ("watchllm_cost_usd_total", "counter", counted.cost_nanos / 1e9),
+            ("watchllm_saved_usd_total", "counter", counted.saved_nanos / 1e9),
             ("watchllm_connections", "gauge", public.connections),
             ("watchllm_inflight_request_bytes", "gauge", public.inflight_bytes),
             ("watchllm_snapshot_version", "gauge", services.tenants.version),
@@ -109,14 +108,14 @@ def metrics(services: Services, public: Server) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _latency(counters: Counters) -> list[str]:
+def _latency(counted: Counted) -> list[str]:
     lines = ["# TYPE watchllm_latency_seconds histogram"]
     total = 0
-    for bound, count in zip(LATENCY_BOUNDS_US, counters.latency, strict=False):
+    for bound, count in zip(LATENCY_BOUNDS_US, counted.latency, strict=False):
         total += count
         lines.append(f'watchllm_latency_seconds_bucket{{le="{bound / 1e6:g}"}} {total}')
-    total += counters.latency[-1]
+    total += counted.latency[-1]
     lines.append(f'watchllm_latency_seconds_bucket{{le="+Inf"}} {total}')
-    lines.append(f"watchllm_latency_seconds_sum {counters.latency_sum_us / 1e6}")
+    lines.append(f"watchllm_latency_seconds_sum {counted.latency_sum_us / 1e6}")
     lines.append(f"watchllm_latency_seconds_count {total}")
     return lines

@@ -12,7 +12,7 @@ import msgspec
 
 from watchllm.cache.bypass import bypass_reason
 from watchllm.cache.canonical import canonical_form, is_plain
-from watchllm.cache.key import KeyHash, answer_headers
+from watchllm.cache.key import ANSWER_HEADERS, KeyHash, answer_headers
 from watchllm.cache.key import Target as KeyTarget
 from watchllm.domain import json_body
 from watchllm.domain.errors import BadRequest
@@ -22,8 +22,6 @@ from watchllm.proxy.tenant import Tenant
 from watchllm.routing.resolve import Target
 
 _MOST_REMEMBERED = 16_384
-# A request with one of these, with a query string or with a user of its own is read anew: they are part of the key.
-ANSWER_HEADERS = frozenset((b"anthropic-version", b"anthropic-beta", b"openai-beta"))
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -73,7 +71,7 @@ class Reader:
         `user` is part of the key where the cache's scope is the user; `usual`: it is known already that no header is
         part of it. Raises BadRequest, Forbidden or NotFound.
         """
-        if query or user is not None or not (usual or ANSWER_HEADERS.isdisjoint(headers)):
+        if query or user is not None or not (usual or ANSWER_HEADERS.isdisjoint(headers)):  # parts of the key
             self.newest = always_new = self._read(tenant, endpoint, body, headers, query, user)
             return always_new
         keyed = tenant.bodies.get(endpoint.name)

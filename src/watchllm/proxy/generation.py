@@ -14,13 +14,14 @@ from time import perf_counter
 from typing import Any
 
 from watchllm.cache.entry import Entry
+from watchllm.cache.key import ANSWER_HEADERS
 from watchllm.domain.errors import GatewayError, TimedOut
 from watchllm.domain.usage_event import BYPASS, HIT, HIT_STALE, MISS
 from watchllm.providers.openai.endpoints import Endpoint
 from watchllm.providers.openai.replay import replay
 from watchllm.proxy import egress
 from watchllm.proxy.admission import admit
-from watchllm.proxy.asked import ANSWER_HEADERS, Asked
+from watchllm.proxy.asked import Asked
 from watchllm.proxy.directives import HEADERS, directives
 from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.request import Request

@@ -17,6 +17,7 @@ import msgspec
 
 from watchllm.cache.canonical import Defaults, canonical_fields, is_plain
 from watchllm.cache.entry import Entry
+from watchllm.cache.key import ANSWER_HEADERS
 from watchllm.domain import json_body
 from watchllm.domain.usage_event import BYPASS, HIT, MISS
 from watchllm.proxy.directives import Directives
@@ -34,14 +35,13 @@ _UNREAD_BYTES = 1 << 20
 # Bytes of bodies that are digested before others on the loop have their turn: about a millisecond.
 _TURN_BYTES = 64 << 10
 READ_AFTER_SECONDS = 0.1
-_ANSWER_HEADERS = (b"anthropic-version", b"anthropic-beta", b"openai-beta")
-_ANY_ANSWER_HEADER = frozenset(_ANSWER_HEADERS)
+_HEADERS_IN_ORDER = tuple(sorted(ANSWER_HEADERS))
 _PLACES = tuple(f"messages[{place}]" for place in range(32))
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class _Unread(msgspec.Struct, frozen=True):
-    """What the digests of a request are made of. `headers` are the values of _ANSWER_HEADERS, () = there are none."""
+    """What the digests of a request are made of. `headers` are the values of _HEADERS_IN_ORDER, () = there are none."""
 
     body: bytes
     defaults: Defaults
@@ -154,7 +154,7 @@ class History:
             target,
             exchange.query,
             None if wishes is None else wishes.user,
-            () if _ANY_ANSWER_HEADER.isdisjoint(headers) else tuple(headers.get(name) for name in _ANSWER_HEADERS),
+            () if ANSWER_HEADERS.isdisjoint(headers) else tuple(headers.get(name) for name in _HEADERS_IN_ORDER),
         )
         record = Remembered(request.id, request.wall_ms, outcome, reason, request.model, key, stores, unread)
         self._unread_bytes += len(body)
@@ -232,7 +232,7 @@ def _fields(unread: _Unread) -> dict[str, int]:
     fields["provider"] = hash((target.provider, target.base_url))
     fields["query string"] = hash(unread.query)
     fields["X-WatchLLM-User"] = hash(unread.user)
-    for name, value in zip(_ANSWER_HEADERS, unread.headers, strict=False):
+    for name, value in zip(_HEADERS_IN_ORDER, unread.headers, strict=False):
         if value is not None:
             fields[name.decode()] = hash(value)
     return fields

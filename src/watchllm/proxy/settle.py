@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable
 from time import perf_counter, time_ns
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from watchllm.domain.money import Nanos
 from watchllm.domain.usage import ModelPrice
@@ -27,30 +27,54 @@ LABELS = frozenset((b"x-watchllm-user", b"x-watchllm-session", b"x-watchllm-tags
 """The headers that become part of the usage event."""
 
 
+class Counted(NamedTuple):
+    """What settled requests add up to: how many by (endpoint, cache, status), and by bucket of the latency histogram.
+    Sums in microseconds and nano-dollars."""
+
+    requests: dict[tuple[str, str, int], int]
+    latency: tuple[int, ...]
+    latency_sum_us: int
+    overhead_sum_us: int
+    cost_nanos: Nanos
+    saved_nanos: Nanos
+
+
 class Counters:
-    """What this process has done since it started. `requests` by (endpoint, cache, status), `latency` by bucket."""
+    """What this process has done since it started. What requests add up to is to be had by `read` only."""
 
     def __init__(self) -> None:
-        self.requests: Counter[tuple[str, str, int]] = Counter()
-        self.latency = [0] * (len(LATENCY_BOUNDS_US) + 1)
-        self.latency_sum_us = 0
-        self.overhead_sum_us = 0
         self.unauthenticated = 0
         self.refused_by_wire = 0
         self.internal_errors = 0
-        self.cost_nanos = 0
-        self.saved_nanos = 0
+        self._requests: Counter[tuple[str, str, int]] = Counter()
+        self._latency = [0] * (len(LATENCY_BOUNDS_US) + 1)
+        self._latency_sum_us = 0
+        self._overhead_sum_us = 0
+        self._cost_nanos = 0
+        self._saved_nanos = 0
         self._hits: list[tuple[str, int, Nanos]] = []
 
     def hit(self, endpoint: str, latency_us: int, saved: Nanos) -> None:
-        """Count an answer from the cache: noted here, added up by hundreds or when somebody reads (`fold`)."""
+        """Count an answer from the cache: noted here, added up by hundreds or when somebody reads."""
         hits = self._hits
         hits.append((endpoint, latency_us, saved))
         if len(hits) == _HITS_A_FOLD:
-            self.fold()
+            self._fold()
 
-    def fold(self) -> None:
-        """Add up what was only noted; call it before reading."""
+    def read(self) -> Counted:
+        """All that was counted up to now."""
+        self._fold()
+        return Counted(
+            dict(self._requests),
+            tuple(self._latency),
+            self._latency_sum_us,
+            self._overhead_sum_us,
+            self._cost_nanos,
+            self._saved_nanos,
+        )
+
+    def _fold(self) -> None:
+        """Add up what was only noted."""
         if not self._hits:
             return
         endpoints, latencies, saved = zip(*self._hits, strict=True)
@@ -61,27 +85,27 @@ class Counters:
         below = 0
         for bucket, bound in enumerate(LATENCY_BOUNDS_US):
             upto = bisect_right(ordered, bound)
-            self.latency[bucket] += upto - below
+            self._latency[bucket] += upto - below
             below = upto
-        self.latency[-1] += len(ordered) - below
+        self._latency[-1] += len(ordered) - below
         spent = sum(ordered)
-        self.latency_sum_us += spent
-        self.overhead_sum_us += spent
-        self.saved_nanos += sum(saved)
+        self._latency_sum_us += spent
+        self._overhead_sum_us += spent
+        self._saved_nanos += sum(saved)
 
     def add(self, event: UsageEvent) -> None:
         self._count((event.endpoint, event.cache, event.status), 1)
         latency = event.latency_us
-        self.latency[bisect_left(LATENCY_BOUNDS_US, latency)] += 1
-        self.latency_sum_us += latency
-        self.overhead_sum_us += event.overhead_us
-        self.cost_nanos += event.cost or 0
-        self.saved_nanos += event.saved or 0
+        self._latency[bisect_left(LATENCY_BOUNDS_US, latency)] += 1
+        self._latency_sum_us += latency
+        self._overhead_sum_us += event.overhead_us
+        self._cost_nanos += event.cost or 0
+        self._saved_nanos += event.saved or 0
 
     def _count(self, series: tuple[str, str, int], count: int) -> None:
-        if len(self.requests) >= _MAX_SERIES and series not in self.requests:
+        if len(self._requests) >= _MAX_SERIES and series not in self._requests:
             series = (OTHER, *series[1:])
-        self.requests[series] += count
+        self._requests[series] += count
 
 
 class UsageJournal(Protocol):

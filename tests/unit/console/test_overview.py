@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from watchllm.configuration import load
-from watchllm.console.pages.overview import CacheState, base_url, instance_providers, summed
+from watchllm.console.pages.overview import CacheState, base_url, hits_of, instance_providers, summed
 from watchllm.console.proxies import ProxyState
 from watchllm.console.rendering import size, usd
 
@@ -51,6 +51,21 @@ def test_states_are_summed_over_proxies_and_those_of_no_request_are_left_out() -
         CacheState("MISS", "asked upstream", 1, 0.25),
     ]
     assert summed([]) == []
+
+
+def test_who_joined_a_call_that_failed_was_not_hit() -> None:
+    states = [
+        ProxyState(
+            name="a",
+            state="ok",
+            requests={"HIT": 2, "HIT-COALESCED": 5, "MISS": 2, "BYPASS": 7, "": 9},
+            answered={"HIT": 2, "HIT-COALESCED": 1, "MISS": 1, "BYPASS": 7},
+        ),
+        ProxyState(name="b", state="ok", requests={"MISS": 1}),
+    ]
+    assert hits_of(states) == (3, 0.3)
+    assert hits_of(states[1:]) == (0, 0.0)
+    assert hits_of([]) == (0, None)
 
 
 def test_amounts_and_sizes_keep_what_matters() -> None:

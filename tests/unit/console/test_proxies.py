@@ -20,6 +20,8 @@ METRICS = """# TYPE watchllm_requests_total counter
 watchllm_requests_total{endpoint="chat",cache="HIT",status="200"} 5
 watchllm_requests_total{endpoint="embeddings",cache="HIT",status="200"} 2
 watchllm_requests_total{endpoint="chat",cache="",status="429"} 1
+watchllm_requests_total{endpoint="chat",cache="HIT-COALESCED",status="502"} 4
+watchllm_requests_total{endpoint="chat",cache="HIT-COALESCED",status="200"} 1
 # TYPE watchllm_saved_usd_total counter
 watchllm_saved_usd_total 0.25
 watchllm_cost_usd_total 1.5
@@ -78,7 +80,8 @@ def test_a_running_proxy_says_what_it_has_done(folder: Path) -> None:
     with answering(listen(folder, 7), STATUS):
         [state] = read(folder)
     assert (state.name, state.state, state.snapshot_version, state.connections) == ("pid 7", OK, 4, 2)
-    assert state.requests == {"HIT": 7, "": 1}
+    assert state.requests == {"HIT": 7, "": 1, "HIT-COALESCED": 5}
+    assert state.answered == {"HIT": 7, "HIT-COALESCED": 1}
     assert (state.saved_usd, state.cost_usd, state.unauthenticated) == (0.25, 1.5, 3)
 
 

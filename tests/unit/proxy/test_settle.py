@@ -23,9 +23,10 @@ def test_names_that_clients_invent_do_not_make_series_without_end() -> None:
     for number in range(5_000):
         counters.add(event(endpoint=f"invented-{number}"))
     counters.add(event(endpoint="invented-0"))
-    assert len(counters.requests) <= 1_100
-    assert counters.requests["invented-0", "MISS", 200] == 2
-    assert sum(counters.requests.values()) == 5_001
+    requests = counters.read().requests
+    assert len(requests) <= 1_100
+    assert requests["invented-0", "MISS", 200] == 2
+    assert sum(requests.values()) == 5_001
 
 
 @pytest.mark.parametrize("count", [1, 511, 512, 513, 2_000])
@@ -37,9 +38,18 @@ def test_hits_that_were_noted_add_up_to_what_their_events_say(count: int) -> Non
         hit = event(endpoint=endpoint, cache="HIT", latency_us=latency, overhead_us=latency, cost=0, saved=saved)
         by_event.add(hit)
         noted.hit(endpoint, latency, saved)
-    noted.fold()
-    noted.fold()
-    assert vars(noted) == vars(by_event)
+    assert noted.read() == by_event.read()
+    assert noted.read() == by_event.read(), "nothing is added up twice"
+
+
+def test_what_was_read_does_not_change_while_others_are_counted() -> None:
+    counters = Counters()
+    counters.hit("completions", 100, 5)
+    before = counters.read()
+    counters.hit("completions", 100, 5)
+    assert counters.read().requests == {("completions", "HIT", 200): 2}
+    assert before.requests == {("completions", "HIT", 200): 1}
+    assert sum(before.latency) == 1
 
 
 def test_a_hit_settled_the_short_way_says_what_the_long_way_says() -> None:

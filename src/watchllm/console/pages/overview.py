@@ -52,8 +52,8 @@ class CacheState:
 class Live:
     """What changes by itself. `saved_usd` and the rest of the counters since the proxies that run now were started.
 
-    `hit_share`: of the requests that looked into the cache, None when there was none. `pending`: a change is saved but
-    not published.
+    `hits` are answers: who joined a call that failed was not served. `hit_share`: of the requests that looked into the
+    cache, None when there was none. `pending`: a change is saved but not published.
     """
 
     proxies: Sequence[ProxyState]
@@ -173,6 +173,18 @@ def summed(states: Sequence[ProxyState]) -> list[CacheState]:
     return [CacheState(name, _MEANING[name], count, count / total) for name, count in counts.items() if count]
 
 
+def hits_of(states: Sequence[ProxyState]) -> tuple[int, float | None]:
+    """How many requests were answered by a hit of any kind, and their share of those that looked into the cache, None =
+    there was none."""
+    hits = sum(
+        count for state in states for name, count in state.answered.items() if name.startswith(HIT) and name in _MEANING
+    )
+    looked = sum(
+        count for state in states for name, count in state.requests.items() if name in _MEANING and name != BYPASS
+    )
+    return hits, hits / looked if looked else None
+
+
 async def _live(console: Console) -> Live:
     states, version, pending, cache = await asyncio.gather(
         console.proxies.read(),
@@ -181,8 +193,7 @@ async def _live(console: Console) -> Live:
         run_in_threadpool(console.cache_totals),
     )
     by_state = summed(states)
-    hits = sum(state.count for state in by_state if state.name.startswith(HIT))
-    looked = hits + sum(state.count for state in by_state if state.name == MISS)
+    hits, hit_share = hits_of(states)
     answering = [state for state in states if state.answers]
     return Live(
         proxies=states,
@@ -190,7 +201,7 @@ async def _live(console: Console) -> Live:
         states=by_state,
         requests=sum(sum(state.requests.values()) for state in states),
         hits=hits,
-        hit_share=hits / looked if looked else None,
+        hit_share=hit_share,
         unauthenticated=sum(state.unauthenticated for state in states),
         saved_usd=sum(state.saved_usd for state in states),
         cost_usd=sum(state.cost_usd for state in states),

@@ -49,7 +49,9 @@ def head_size(url: bytes, headers: dict[bytes, bytes]) -> int:
 
 
 def head_too_large() -> GatewayError:
-    return WireRefusal("The request's header lines are too long.", status=431, code="request_header_fields_too_large")
+    return WireRefusal(
+        "The request's header lines are too long, or too many.", status=431, code="request_header_fields_too_large"
+    )
 
 
 def body_too_large(limit: int) -> GatewayError:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Kept as long as its connection: ten thousand of these have to be affordable.
 _LONGEST = 4096
+_MOST_HEADERS = 48
 _NEVER_REPEATED = frozenset((b"transfer-encoding", b"expect"))
 # How often in a row a head may turn out to be a new one before its connection's heads are learned no more.
 _LESSONS = 4
@@ -95,6 +96,7 @@ def repeated_head(exchange: Exchange, data: bytes) -> RepeatedHead | None:
         length != b"%d" % len(exchange.body)
         or len(data) != end + len(exchange.body)
         or end > _LONGEST
+        or len(headers) > _MOST_HEADERS
         or exchange.http_1_0
         or not exchange.keep_alive
         or not _NEVER_REPEATED.isdisjoint(headers)

@@ -1,17 +1,16 @@
-"""One client's connection: parses requests, hands them to the handler in order, keeps the bounds of the wire."""
+"""One client's connection: parses requests, and keeps the bounds of what may arrive."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from time import perf_counter
 from typing import TYPE_CHECKING, cast
 
 import httptools
 
 from watchllm.domain.errors import GatewayError, Unavailable
 from watchllm.wire.exchange import BodyMode, Exchange
-from watchllm.wire.pacing import LOWEST_RATE, NO_DEADLINE, PacedConnection
+from watchllm.wire.ordered import OrderedConnection
+from watchllm.wire.pacing import NO_DEADLINE
 from watchllm.wire.refusals import (
     body_too_large,
     head_refusal,
@@ -22,7 +21,6 @@ from watchllm.wire.refusals import (
     too_slow,
 )
 from watchllm.wire.repeated import HeadMemory
-from watchllm.wire.status import CONTINUE, status_line
 from watchllm.wire.target import path_and_query
 
 if TYPE_CHECKING:
@@ -30,27 +28,20 @@ if TYPE_CHECKING:
 
 # What a client may send ahead (pipelined) while an earlier request of its is under way, before we stop reading.
 _READ_AHEAD_BYTES = 65_536
+MOST_LINES = 256
+"""Header lines of a request. In memory the shortest take more than ten times their bytes."""
 
 
-class ServerConnection(PacedConnection):
+class ServerConnection(OrderedConnection):
     """Parser callbacks and transport callbacks of one connection."""
 
     __slots__ = (
-        "_active",
-        "_body",
-        "_body_began",
-        "_body_bytes",
-        "_continue_due",
         "_fed",
-        "_head_bytes",
+        "_lines",
         "_memory",
         "_next_headers",
         "_parser",
-        "_receiving",
-        "_refusal",
         "_url",
-        "_waiting",
-        "_waiting_bytes",
     )
 
     def __init__(self, server: Server) -> None:
@@ -58,17 +49,8 @@ class ServerConnection(PacedConnection):
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
         self._next_headers: dict[bytes, bytes] = {}
-        self._receiving: Exchange | None = None  # its head is complete, its body is not
-        self._active: Exchange | None = None  # given to the handler and not answered yet
-        self._waiting: deque[Exchange] = deque()  # complete, behind the active one
-        self._waiting_bytes = 0
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._body_began = 0.0
-        self._continue_due = False
-        self._head_bytes = 0
+        self._lines = 0
         self._fed = 0
-        self._refusal: GatewayError | None = None
         self._memory = HeadMemory()
 
     # --- transport ---------------------------------------------------------------------------------------------------
@@ -128,7 +110,7 @@ class ServerConnection(PacedConnection):
             return
         if self._receiving is not None and self._reading:
             self._move_body_deadline()
-        if self._head_bytes > self._server.limits.max_head_bytes:  # of a head, of trailers or between chunks
+        if self._head_bytes > self._server.limits.max_head_bytes or self._lines > MOST_LINES:
             self._refuse_in_turn(head_too_large(), self._receiving)
         elif self._waiting and self._waiting_bytes > _READ_AHEAD_BYTES:
             self._pause_reading()
@@ -152,6 +134,7 @@ class ServerConnection(PacedConnection):
     def on_message_begin(self) -> None:
         self._url = b""
         self._next_headers = {}
+        self._lines = 0
         self._head_bytes = self._fed
         if self._active is None:
             self.deadline = self._server.now() + self._server.limits.header_timeout
@@ -162,6 +145,9 @@ class ServerConnection(PacedConnection):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._receiving is not None:
             return  # a trailer
+        self._lines += 1
+        if self._lines > MOST_LINES:
+            return  # refused at the end of the head, or of what has come of it
         headers = self._next_headers
         name = name.lower()
         if name in headers:
@@ -171,14 +157,18 @@ class ServerConnection(PacedConnection):
     def on_headers_complete(self) -> None:
         if self._closing or self._refusal is not None:
             return
-        path, query = path_and_query(self._url)
+        url, headers = self._url, self._next_headers
+        # They are the exchange's from here on: a connection may stay for hours, and keeps nothing of what is answered.
+        self._url, self._next_headers = b"", {}
+        path, query = path_and_query(url)
         exchange = Exchange(self, self._parser.get_method(), path, query)
-        headers = exchange.headers = self._next_headers
+        exchange.headers = headers
         version = self._parser.get_http_version()
         exchange.http_1_0 = version == "1.0"
         exchange.keep_alive = self._parser.should_keep_alive() and b"upgrade" not in headers
         limits = self._server.limits
-        if self._fed > limits.max_head_bytes and head_size(self._url, headers) > limits.max_head_bytes:
+        too_large = self._fed > limits.max_head_bytes and head_size(url, headers) > limits.max_head_bytes
+        if too_large or self._lines > MOST_LINES:
             refusal: GatewayError | None = head_too_large()
         else:
             refusal = head_refusal(exchange, version, limits.max_upload_bytes, draining=self.draining)
@@ -186,7 +176,7 @@ class ServerConnection(PacedConnection):
             self._refuse_in_turn(refusal, exchange)
             return
         self._receiving = exchange
-        self._head_bytes = 0
+        self._head_bytes = self._lines = 0
         if b"content-length" in headers or b"transfer-encoding" in headers:
             self._begin_body(exchange, self._server.handler.body_mode(exchange))
 
@@ -235,31 +225,6 @@ class ServerConnection(PacedConnection):
             self._waiting.append(exchange)
             self._waiting_bytes += self._fed
 
-    # --- for exchanges -----------------------------------------------------------------------------------------------
-
-    def exchange_finished(self, exchange: Exchange) -> None:
-        """The answer was handed to the transport: go on with the next request, or end the connection."""
-        self._release(exchange)
-        if not self.connected:
-            return
-        if not exchange.body_complete:
-            self._end_with_linger()
-        elif not exchange.keep_alive or self._closing:
-            self.close_idle()
-        elif exchange is self._active:
-            self._turn_to_next()
-
-    def pause_body(self) -> None:
-        if self._receiving is None or self._receiving is not self._active:
-            return  # all of it is here
-        self.deadline = NO_DEADLINE
-        self._pause_reading()
-
-    def resume_body(self) -> None:
-        self._body_began = self._server.now()
-        self._move_body_deadline()
-        self._resume_reading()
-
     # --- for the server ----------------------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
@@ -274,24 +239,6 @@ class ServerConnection(PacedConnection):
             self._refuse_in_turn(too_slow("body"), self._receiving)
         else:
             self._refuse_in_turn(too_slow("head"))
-
-    @property
-    def arriving(self) -> Exchange | None:
-        """The request whose body is being received and kept in memory now."""
-        exchange = self._receiving
-        return None if exchange is None or exchange.streaming_body or not self._reading else exchange
-
-    def refuse_arriving(self, error: GatewayError) -> None:
-        self._refuse_in_turn(error, self._receiving)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request has begun to arrive or is not answered yet."""
-        return bool(self._active or self._receiving or self._head_bytes or self._waiting)
-
-    @property
-    def has_waiting(self) -> bool:
-        return bool(self._waiting)
 
     # --- details -----------------------------------------------------------------------------------------------------
 
@@ -331,83 +278,3 @@ class ServerConnection(PacedConnection):
         if streaming and self._active is None and self.writable:
             exchange.streaming_body = True
             self._dispatch(exchange)
-
-    def _dispatch(self, exchange: Exchange) -> None:
-        self._active = exchange
-        exchange.began = perf_counter()
-        if exchange.body_complete:
-            self.deadline = NO_DEADLINE
-        self._server.handler.on_request(exchange)
-
-    def _turn_to_next(self) -> None:
-        self._active = None
-        if not self.writable:
-            return  # resume_writing comes back here: answers must not pile up for a client that does not read
-        if self._waiting:
-            self._active = exchange = self._waiting.popleft()
-            if not self._waiting:
-                self._waiting_bytes = 0
-                self._resume_reading()
-            self._server.loop.call_soon(self._dispatch_waiting, exchange)
-        elif self._refusal is not None:
-            self._refuse(self._refusal)
-        elif self._receiving is not None:
-            self._body_began = self._server.now()
-            self._move_body_deadline()
-            self._continue()
-        elif self._head_bytes:
-            self.deadline = self._server.now() + self._server.limits.header_timeout
-        else:
-            self.deadline = self._server.now() + self._server.limits.idle_timeout
-
-    def _dispatch_waiting(self, exchange: Exchange) -> None:
-        if self.connected and not exchange.finished:
-            self._dispatch(exchange)
-
-    def _refuse_in_turn(self, error: GatewayError, exchange: Exchange | None = None) -> None:
-        """Answer with `error` once all earlier requests of this connection are answered; nothing more is read."""
-        if self._refusal is not None:
-            return
-        self._refusal = error
-        self._receiving = None
-        self._body = []
-        if exchange is not None and exchange is self._active:
-            self._active = None  # its body turned out too large or too slow while it was streamed to the handler
-            if exchange.on_disconnect is not None:
-                exchange.on_disconnect()
-            if exchange.started:
-                self.abort()
-                return
-        if exchange is not None:
-            self._release(exchange)
-            exchange.finished = True
-        if self._active is None and not self._waiting:
-            self._refuse(error, exchange)
-        else:
-            self._discarding = True
-
-    def _refuse(self, error: GatewayError, exchange: Exchange | None = None) -> None:
-        head, body = self._server.handler.on_refusal(exchange, error)
-        head = b"%bConnection: close\r\nContent-Length: %d\r\n" % (head, len(body))
-        if exchange is not None and exchange.method == b"HEAD":
-            body = b""
-        self.write(b"%b%b%b\r\n%b" % (status_line(error.status), self._server.date_line, head, body))
-        self._end_with_linger()
-
-    def _continue(self) -> None:
-        """Ask for the body of a request that waits to be asked, unless an earlier answer is still being written."""
-        if self._continue_due and self._active is None:
-            self._continue_due = False
-            self.write(CONTINUE)
-
-    def _move_body_deadline(self) -> None:
-        """A body has to keep coming and to reach a lowest average rate, so that dripping holds nothing for long: one
-        that is kept has a time in which to arrive besides, else megabytes sent at once would earn hours."""
-        receiving = self._receiving
-        if self.writable and (self._active is None or self._active is receiving):
-            limits = self._server.limits
-            allowed = self._body_bytes / LOWEST_RATE
-            if receiving is None or not receiving.streaming_body:
-                allowed = min(allowed, limits.body_timeout)
-            latest = self._body_began + limits.body_grace + allowed
-            self.deadline = min(latest, self._server.now() + limits.body_grace)

@@ -315,6 +315,13 @@ def test_heads_that_never_repeat_are_soon_learned_no_more() -> None:
     assert (memory._known, memory._lessons) == (None, 0)
 
 
+def test_a_head_of_very_many_lines_is_not_learned() -> None:
+    bed = Bed()
+    bed.feed(post(b"1", b"".join(b"%x:\r\n" % number for number in range(200))))
+    assert bed.connection._memory._known is None
+    assert [entry[0] for entry in bed.log].count("request") == 1
+
+
 def test_what_is_kept_of_a_connection_is_bounded() -> None:
     bed = Bed()
     bed.feed(post(b"1", b"X-Long: %b\r\n" % (b"x" * 4096)))

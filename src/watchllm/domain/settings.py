@@ -7,12 +7,14 @@ import msgspec
 
 NEVER_EXPIRES = -1
 NEVER_STORE = 0
+ALLOW, REFUSE = "allow", "refuse"
 _MAX_TTL = 10 * 365 * 86_400
 
 
 class ProjectSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """A project's policies. `cache_ttl` in seconds: 0 = never store, -1 = never expires. `instance_keys`: where the
-    project has no provider key of its own that works, the operator's instance-wide one may be used."""
+    project has no provider key of its own that works, the operator's instance-wide one may be used. `unpriced`: models
+    without a known price are used as others are (`allow`), or not at all (`refuse`)."""
 
     cache: bool = True
     cache_ttl: int = 86_400
@@ -22,6 +24,7 @@ class ProjectSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     allowed_models: tuple[str, ...] | None = None
     allowed_providers: tuple[str, ...] | None = None
     instance_keys: bool = True
+    unpriced: str = ALLOW
 
 
 class InvalidSetting(ValueError):
@@ -75,6 +78,12 @@ def _scope(text: str) -> str:
     return text
 
 
+def _unpriced(text: str) -> str:
+    if text not in (ALLOW, REFUSE):
+        raise ValueError(f"expected {ALLOW} or {REFUSE}")
+    return text
+
+
 def _name(text: str) -> str:
     if not text.replace("-", "").replace("_", "").isalnum() or not text.isascii() or len(text) > 64:
         raise ValueError("expected a provider's name: letters, digits, - and _")
@@ -97,4 +106,5 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "allowed_models": _names,
     "allowed_providers": _names,
     "instance_keys": _on_off,
+    "unpriced": _unpriced,
 }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from watchllm.domain.errors import Unavailable
+from watchllm.domain.errors import Forbidden, Unavailable
+from watchllm.domain.settings import REFUSE
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
-from watchllm.proxy.tenant import Principal
+from watchllm.proxy.tenant import Principal, Tenant
+from watchllm.routing.resolve import SIMULATOR, Target
 
 
 def admit(services: Services, request: Request, scope: str | None = "inference") -> Principal:
@@ -23,3 +25,24 @@ def admit(services: Services, request: Request, scope: str | None = "inference")
     if refusal is not None:
         raise Unavailable(refusal, retry_after=1)
     return principal
+
+
+def require_price(services: Services, tenant: Tenant, target: Target) -> None:
+    """Raise Forbidden (`model_not_allowed`) where the project refuses what has no known price, and `target` has none.
+
+    The simulated provider costs nothing, and test keys reach no other.
+    """
+    if tenant.settings.unpriced != REFUSE or is_priced(services, target):
+        return
+    model = f"the model {target.provider}/{target.model}" if target.model else f"what {target.provider} uses by default"
+    raise Forbidden(
+        f"No price is known for {model}, and this project refuses what has none. Name a model that has a price, add "
+        "this one's to prices.toml, or set unpriced=allow with `watchllm project set`.",
+        param="model",
+        provider=target.provider,
+    )
+
+
+def is_priced(services: Services, target: Target) -> bool:
+    """Whether it is known what `target` costs."""
+    return target.provider == SIMULATOR or services.tenants.price(target.provider, target.model) is not None

@@ -20,7 +20,7 @@ from watchllm.domain.usage_event import HIT, HIT_COALESCED, HIT_PARTIAL, HIT_STA
 from watchllm.providers.openai import embeddings as wire_form
 from watchllm.providers.openai.endpoints import Endpoint
 from watchllm.proxy import egress
-from watchllm.proxy.admission import admit
+from watchllm.proxy.admission import admit, require_price
 from watchllm.proxy.calls import head_of, pass_status_on
 from watchllm.proxy.directives import directives
 from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch, read_batch
@@ -90,6 +90,7 @@ class Embeddings:
         if batch is not None:
             request.target = batch.target
             request.model = batch.target.model
+            require_price(services, tenant, batch.target)
         return batch
 
     async def _look_up(self, request: Request, batch: Batch, turns: Turns) -> tuple[Items, Items]:

@@ -20,7 +20,7 @@ from watchllm.domain.usage_event import BYPASS, HIT, HIT_STALE, MISS
 from watchllm.providers.openai.endpoints import Endpoint
 from watchllm.providers.openai.replay import replay
 from watchllm.proxy import egress
-from watchllm.proxy.admission import admit
+from watchllm.proxy.admission import admit, require_price
 from watchllm.proxy.asked import Asked
 from watchllm.proxy.directives import HEADERS, directives
 from watchllm.proxy.intake import json_bytes
@@ -54,6 +54,7 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
     request.target = target = asked.target
     request.model = target.model
     request.streamed = asked.streamed
+    require_price(services, tenant, target)
 
     key = None if wishes.bypass else asked.key
     request.cache = BYPASS if key is None else MISS

@@ -13,7 +13,7 @@ from watchllm.domain import json_body
 from watchllm.domain.errors import BadRequest, Forbidden, GatewayError
 from watchllm.domain.usage_event import BYPASS
 from watchllm.proxy import egress, paths
-from watchllm.proxy.admission import admit
+from watchllm.proxy.admission import admit, require_price
 from watchllm.proxy.calls import account, send, status_refusal
 from watchllm.proxy.directives import directives
 from watchllm.proxy.intake import decoded, is_json
@@ -49,6 +49,8 @@ async def pass_through(services: Services, request: Request) -> None:
     tenant = principal.tenant
     target, body, coding = await _route(services, request, tenant, upload)
     request.target = target
+    if target.model or paths.is_stateless(path):
+        require_price(services, tenant, target)  # of the other paths, those that name no model keep and give objects
     if not paths.is_stateless(path) and target.own_key is None:
         # The simulated provider keeps objects too, and all test keys share it.
         way = (

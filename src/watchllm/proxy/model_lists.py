@@ -29,6 +29,8 @@ _MOST_LISTS = 256
 _MOST_MODELS = 2_000
 # OpenRouter's, the longest there is, has half a megabyte.
 _MOST_BYTES = 2 * 1024 * 1024
+# Reading it cannot be interrupted, and of the shortest objects so many bytes hold 200,000.
+_MOST_OBJECTS = 20_000
 # A project may have a key for any number of providers of its own.
 _MOST_ASKED = 16
 _LINES = b"accept: application/json\r\naccept-encoding: identity\r\nuser-agent: watchllm\r\n"
@@ -41,7 +43,16 @@ class OfferedModel(NamedTuple):
     created: int
 
 
-Offer = tuple[OfferedModel, ...] | None
+class Offered:
+    """What a provider said once. Others may know by its identity whether they have seen it."""
+
+    __slots__ = ("__weakref__", "models")
+
+    def __init__(self, models: tuple[OfferedModel, ...]) -> None:
+        self.models = models
+
+
+Offer = Offered | None
 """None: the provider does not say."""
 
 _Key = tuple[str, str, bool, bytes | None]
@@ -140,9 +151,9 @@ class _ListSink:
             self.done.set_result(body)
 
 
-class _Model(msgspec.Struct):
+class _Model(msgspec.Struct, gc=False):
     id: str
-    created: Any = 0
+    created: int | float | str | None = 0
 
 
 class _List(msgspec.Struct):
@@ -153,16 +164,20 @@ _decode = msgspec.json.Decoder(_List).decode
 
 
 def _read(body: bytes, *, shared: bool) -> Offer:
+    if body.count(b"{") > _MOST_OBJECTS:
+        return None
     try:
         models = _decode(body).data
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None  # no list of models
-    return tuple(
-        OfferedModel(model.id, model.created if type(model.created) is int else 0)
-        for model in models[:_MOST_MODELS]
-        if _is_nameable(model.id)
-        # Names of fine-tuned models hold their owner's words, which are not for all who share the key.
-        and not (shared and model.id.startswith("ft:"))
+    return Offered(
+        tuple(
+            OfferedModel(model.id, model.created if type(model.created) is int else 0)
+            for model in models[:_MOST_MODELS]
+            if _is_nameable(model.id)
+            # Names of fine-tuned models hold their owner's words, which are not for all who share the key.
+            and not (shared and model.id.startswith("ft:"))
+        )
     )
 
 

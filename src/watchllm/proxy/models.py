@@ -5,33 +5,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from watchllm.domain.errors import GatewayError, NotFound
+from watchllm.domain.errors import NotFound
 from watchllm.proxy import egress
 from watchllm.proxy.admission import admit
 from watchllm.proxy.calls import call_whole, status_refusal
+from watchllm.proxy.model_listing import Model
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
-from watchllm.proxy.tenant import Tenant
-from watchllm.routing.resolve import SIMULATOR
+from watchllm.routing.resolve import SIMULATOR, Target
 
-SIMULATED_MODELS = ("echo",)
+if TYPE_CHECKING:
+    from watchllm.proxy.model_lists import Offer
 
 
 async def listing(services: Services, request: Request) -> None:
     """`GET /v1/models`: the models of all usable providers, under the names that lead to them."""
     request.endpoint = "models.list"
     tenant = admit(services, request).tenant
-    found = []
-    for provider, models in await _offers(services, request, tenant):
-        for model, created in models:
-            name = model if tenant.router.is_family_name(model, provider) else f"{provider}/{model}"
-            if model and _allowed(tenant, name):
-                found.append(_model_object(name, provider, created))
-    _respond(services, request, 200, {"object": "list", "data": found})
+    targets = tenant.router.usable(tenant.project, test_key=tenant.test)
+    offers = await _offers(services, request, targets)
+    document = await services.model_listings.of(tenant, targets, offers)
+    _respond(services, request, document)
 
 
 async def retrieve(services: Services, request: Request) -> None:
@@ -45,7 +43,7 @@ async def retrieve(services: Services, request: Request) -> None:
     target = request.target = tenant.target(name)
     rows = services.tenants.price_rows(target.provider)
     if target.provider == SIMULATOR or any(row.model == target.model for row in rows):
-        _respond(services, request, 200, _model_object(name, target.provider))
+        _respond(services, request, msgspec.json.encode(Model(id=name, owned_by=target.provider)))
         return
     answer = await call_whole(services, request, target, f"/models/{_quoted(target.model)}", None, b"GET")
     refusal = status_refusal(answer.status)
@@ -57,31 +55,15 @@ async def retrieve(services: Services, request: Request) -> None:
     request.exchange.respond(answer.status, egress.answer_head(request, egress.JSON, answer.headers), answer.body)
 
 
-async def _offers(services: Services, request: Request, tenant: Tenant) -> list[tuple[str, Sequence[tuple[str, int]]]]:
-    """Each usable provider and its models: name there, and when it was made."""
-    targets = tenant.router.usable(tenant.project, test_key=tenant.test)
+async def _offers(services: Services, request: Request, targets: Sequence[Target]) -> list[Offer]:
+    """What the provider of each of `targets` says that it offers; the simulated one is not asked."""
     real = [target for target in targets if target.provider != SIMULATOR]
-    offers: dict[str, Sequence[tuple[str, int]]] = {SIMULATOR: [(model, 0) for model in SIMULATED_MODELS]}
-    if real:
-        request.upstream_began = perf_counter()
-        for target, offer in zip(real, await services.model_lists.of(real), strict=True):
-            rows = services.tenants.price_rows(target.provider) if offer is None else ()
-            offers[target.provider] = [(row.model, 0) for row in rows] if offer is None else offer
-        request.upstream_ended = perf_counter()
-    return [(target.provider, offers[target.provider]) for target in targets]
-
-
-def _allowed(tenant: Tenant, name: str) -> bool:
-    try:
-        # Not by way of what the tenant remembers: thousands of names would drive out those that are in use.
-        tenant.router.resolve(name, tenant.project, test_key=tenant.test)
-    except GatewayError:
-        return False
-    return True
-
-
-def _model_object(name: str, provider: str, created: int = 0) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": created, "owned_by": provider}
+    if not real:
+        return [None] * len(targets)
+    request.upstream_began = perf_counter()
+    said = iter(await services.model_lists.of(real))
+    request.upstream_ended = perf_counter()
+    return [None if target.provider == SIMULATOR else next(said) for target in targets]
 
 
 def _unquoted(path: bytes) -> str:
@@ -96,7 +78,7 @@ def _quoted(model: str) -> str:
     return quote(model, safe="/:@")
 
 
-def _respond(services: Services, request: Request, status: int, document: object) -> None:
+def _respond(services: Services, request: Request, document: bytes) -> None:
     head = egress.answer_head(request, egress.JSON)
-    services.settlement.settle(request, status, "complete")
-    request.exchange.respond(status, head, msgspec.json.encode(document))
+    services.settlement.settle(request, 200, "complete")
+    request.exchange.respond(200, head, document)

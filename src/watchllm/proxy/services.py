@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from watchllm.cache.entry import ExactStore
     from watchllm.proxy.flight import Flight
     from watchllm.proxy.history import History
+    from watchllm.proxy.model_listing import ModelListings
     from watchllm.proxy.model_lists import ModelLists
     from watchllm.proxy.settle import Counters, Settlement
     from watchllm.proxy.tenants import Tenants
@@ -60,6 +61,7 @@ class Services(msgspec.Struct):
 
     _outbound: Outbound | None = None
     _model_lists: ModelLists | None = None
+    _model_listings: ModelListings | None = None
 
     @property
     def outbound(self) -> Outbound:
@@ -79,6 +81,15 @@ class Services(msgspec.Struct):
 
             self._model_lists = ModelLists(self.outbound.pool, self.destinations, self.loop)
         return self._model_lists
+
+    @property
+    def model_listings(self) -> ModelListings:
+        """As `model_lists`."""
+        if self._model_listings is None:
+            from watchllm.proxy.model_listing import ModelListings
+
+            self._model_listings = ModelListings(self)
+        return self._model_listings
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000

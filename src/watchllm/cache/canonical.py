@@ -81,7 +81,7 @@ def canonical_fields(request: Mapping[str, Any], *, plain: bool, defaults: Defau
     fields: dict[str, Any] = {}
     values = defaults.values
     for field, value in request.items():
-        if field in _LEFT_OUT or ((value is None or field in values) and defaults.leave_out(field, value)):
+        if field in LEFT_OUT or ((value is None or field in values) and defaults.leave_out(field, value)):
             continue
         reduce = _REDUCED.get(field)
         fields[field] = value if reduce is None else reduce(value)
@@ -113,9 +113,10 @@ def embedding_items(request: Mapping[str, Any], *, plain: bool) -> list[bytes] |
     return [_encode(item if plain else _normalised(item)) for item in items]
 
 
-_LEFT_OUT = frozenset(
+LEFT_OUT = frozenset(
     ("model", "stream", "stream_options", "user", "metadata", "safety_identifier", "prompt_cache_key"),
 )
+"""Fields that are no part of the form."""
 
 
 def _in_order(schema: Any) -> msgspec.Raw:

@@ -19,7 +19,7 @@ from watchllm.domain.errors import ProviderFailed
 from watchllm.domain.sealing import Sealer
 from watchllm.journal.journal import Journal
 from watchllm.proxy.app import ProxyApp
-from watchllm.proxy.history import READ_AFTER_SECONDS, History
+from watchllm.proxy.history import History
 from watchllm.proxy.services import Outbound, Services
 from watchllm.proxy.settle import Counters, Settlement
 from watchllm.proxy.tenants import Tenants
@@ -144,7 +144,7 @@ class ProxyProcess:
                 configuration.upstream_idle_timeout,
                 configuration.upstream_total_timeout,
             ),
-            history=History(lambda work: loop.call_later(READ_AFTER_SECONDS, work)),
+            history=History(loop.call_later),
             flights={},
             make_outbound=self._make_outbound,
             dependencies=self._dependencies,

@@ -3,8 +3,9 @@
 Kept are digests of canonical fields, never contents: Python's own keyed hash of each, meaningless outside this process.
 Bounded in projects, in requests a project and in fields a request; the memory ends with the process.
 
-Digests are made a moment after the request, in a batch: under load, most requests have been displaced by newer ones
-until then and need none. For that moment, a tenth of a second, and within a bound the body of the request is at hand.
+Digests are made a moment after the request, in batches: under load, most requests have been displaced by newer ones
+until then and need none. For that moment the body of the request is at hand: a tenth of a second, or under load as long
+as the batches before its own take, which is less than a second, because all such bodies together are bounded.
 """
 
 from __future__ import annotations
@@ -15,29 +16,25 @@ from typing import Any
 
 import msgspec
 
-from watchllm.cache.canonical import Defaults, canonical_fields, is_plain
+from watchllm.cache.canonical import Defaults
 from watchllm.cache.entry import Entry
 from watchllm.cache.key import ANSWER_HEADERS
-from watchllm.domain import json_body
 from watchllm.domain.usage_event import BYPASS, HIT, MISS
+from watchllm.proxy.digests import LARGE, field_digests
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.request import Request
 from watchllm.routing.resolve import Target
 
 _REQUESTS_A_PROJECT = 128
 _PROJECTS = 64
-# A client can send fields by the hundred thousand, with names as long as it likes: the rest of them count as one.
-_FIELDS = 32
-_NAME_LENGTH = 64
-_OTHER_FIELDS = "other fields"
 # What all bodies that are not digested yet may take together; one that finds no room is digested at once.
 _UNREAD_BYTES = 1 << 20
 # Bytes of bodies that are digested before others on the loop have their turn: about a millisecond.
-_TURN_BYTES = 64 << 10
-READ_AFTER_SECONDS = 0.1
+_TURN_BYTES = LARGE
+_READ_AFTER_SECONDS = 0.1
+# Sixteen batches make up for all that may wait.
+_READ_ON_AFTER_SECONDS = 0.05
 _HEADERS_IN_ORDER = tuple(sorted(ANSWER_HEADERS))
-_PLACES = tuple(f"messages[{place}]" for place in range(32))
-_encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class _Unread(msgspec.Struct, frozen=True):
@@ -104,9 +101,9 @@ class _Project:
 
 
 class History:
-    """The memory of one process. `later(work)` calls `work` READ_AFTER_SECONDS from now; None = digest at once."""
+    """The memory of one process. `later(seconds, work)` calls `work` so long from now; None = digest at once."""
 
-    def __init__(self, later: Callable[[Callable[[], None]], object] | None = None) -> None:
+    def __init__(self, later: Callable[[float, Callable[[], None]], object] | None = None) -> None:
         self._later = later
         self._projects: OrderedDict[bytes, _Project] = OrderedDict()
         self._unread: deque[Remembered] = deque()
@@ -168,7 +165,7 @@ class History:
         self._unread.append(record)
         if not self._will_read:
             self._will_read = True
-            self._later(self._read_on)
+            self._later(_READ_AFTER_SECONDS, self._read_on)
 
     def hit(self, request: Request, key: bytes, entry: Entry) -> None:
         """Remember a request that the cache answered; about 0.5 µs."""
@@ -195,7 +192,7 @@ class History:
         self._read_bodies(_TURN_BYTES)
         self._will_read = bool(self._unread)
         if self._will_read and self._later is not None:
-            self._later(self._read_on)
+            self._later(_READ_ON_AFTER_SECONDS, self._read_on)
 
     def _read_bodies(self, most_bytes: int) -> None:
         stop_at = self._unread_bytes - most_bytes
@@ -226,9 +223,8 @@ class History:
 
 
 def _fields(unread: _Unread) -> dict[str, int]:
-    body, target = unread.body, unread.target
-    document = json_body.parse(body)
-    fields = _digests(canonical_fields(document, plain=is_plain(body), defaults=unread.defaults))
+    target = unread.target
+    fields = field_digests(unread.body, unread.defaults)
     fields["provider"] = hash((target.provider, target.base_url))
     fields["query string"] = hash(unread.query)
     fields["X-WatchLLM-User"] = hash(unread.user)
@@ -236,21 +232,6 @@ def _fields(unread: _Unread) -> dict[str, int]:
         if value is not None:
             fields[name.decode()] = hash(value)
     return fields
-
-
-def _digests(fields: dict[str, Any]) -> dict[str, int]:
-    digests: dict[str, int] = {}
-    others: dict[str, Any] = {}
-    for name, value in fields.items():
-        if name == "messages" and type(value) is list and len(value) <= len(_PLACES):
-            digests.update((place, hash(_encode(message))) for place, message in zip(_PLACES, value, strict=False))
-        elif len(digests) < _FIELDS + len(_PLACES) and len(name) <= _NAME_LENGTH:
-            digests[name] = hash(_encode(value))
-        else:
-            others[name] = value
-    if others:
-        digests[_OTHER_FIELDS] = hash(_encode(others))
-    return digests
 
 
 def _explain_hit(hit: Hit, project: _Project) -> dict[str, Any]:

@@ -130,9 +130,11 @@ class Later:
 
     def __init__(self) -> None:
         self.work: list[Callable[[], None]] = []
+        self.seconds: list[float] = []
 
-    def __call__(self, work: Callable[[], None]) -> None:
+    def __call__(self, seconds: float, work: Callable[[], None]) -> None:
         self.work.append(work)
+        self.seconds.append(seconds)
 
     def come(self) -> None:
         work, self.work = self.work, []
@@ -163,6 +165,19 @@ def test_bodies_are_at_hand_for_a_moment_only() -> None:
     explained = history.explain("req_99")
     assert explained is not None
     assert (explained["nearest"], explained["differs_in"]) == ("req_98", ["n"])
+
+
+def test_the_last_body_of_all_that_may_wait_is_digested_within_a_second() -> None:
+    later = Later()
+    history = History(later)
+    for number in range(250):
+        miss(history, f"req_{number}", {"messages": ["x" * 4_000]}, (number % 4).to_bytes(16, "big"))
+    assert bodies(history) > 1_000_000
+    while later.work:
+        later.come()
+    assert bodies(history) == 0
+    assert sum(later.seconds) < 1.0
+    assert later.seconds[0] >= 0.1, "time for newer requests to make it needless"
 
 
 def test_a_turn_of_digesting_is_bounded() -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from time import perf_counter
 
 from watchllm.domain.errors import Forbidden, Unavailable
-from watchllm.domain.settings import REFUSE
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.tenant import Principal, Tenant
-from watchllm.routing.resolve import SIMULATOR, Target
+from watchllm.routing.resolve import Target
 
 
 def admit(services: Services, request: Request, scope: str | None = "inference") -> Principal:
@@ -28,11 +27,8 @@ def admit(services: Services, request: Request, scope: str | None = "inference")
 
 
 def require_price(services: Services, tenant: Tenant, target: Target) -> None:
-    """Raise Forbidden (`model_not_allowed`) where the project refuses what has no known price, and `target` has none.
-
-    The simulated provider costs nothing, and test keys reach no other.
-    """
-    if tenant.settings.unpriced != REFUSE or is_priced(services, target):
+    """Raise Forbidden (`model_not_allowed`) where the project refuses what has no price and `target` has none."""
+    if not services.tenants.lacks_price(tenant, target):
         return
     model = f"the model {target.provider}/{target.model}" if target.model else f"what {target.provider} uses by default"
     raise Forbidden(
@@ -41,8 +37,3 @@ def require_price(services: Services, tenant: Tenant, target: Target) -> None:
         param="model",
         provider=target.provider,
     )
-
-
-def is_priced(services: Services, target: Target) -> bool:
-    """Whether it is known what `target` costs."""
-    return target.provider == SIMULATOR or services.tenants.price(target.provider, target.model) is not None

@@ -16,10 +16,9 @@ from weakref import ref
 import msgspec
 
 from watchllm.domain.errors import GatewayError
-from watchllm.proxy.admission import require_price
 from watchllm.proxy.model_lists import Offer, Offered
-from watchllm.proxy.services import Services
 from watchllm.proxy.tenant import Tenant
+from watchllm.proxy.tenants import Tenants
 from watchllm.proxy.turns import Turns
 from watchllm.routing.resolve import SIMULATOR, Target
 
@@ -49,8 +48,8 @@ class _Listing(NamedTuple):
 class ModelListings:
     """The listings of one proxy process, bounded in number and in bytes."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, tenants: Tenants) -> None:
+        self._tenants = tenants
         self._known: OrderedDict[Tenant, _Listing] = OrderedDict()
         self._bytes = 0
         self._building = asyncio.Lock()
@@ -107,16 +106,15 @@ class ModelListings:
             return ((model, 0) for model in SIMULATED_MODELS)
         if offer is not None:
             return offer.models
-        return ((row.model, 0) for row in self._services.tenants.price_rows(target.provider))
+        return ((row.model, 0) for row in self._tenants.price_rows(target.provider))
 
     def _is_usable(self, tenant: Tenant, name: str) -> bool:
         try:
             # Not by way of what the tenant remembers: thousands of names would drive out those that are in use.
             target = tenant.router.resolve(name, tenant.project, test_key=tenant.test)
-            require_price(self._services, tenant, target)
         except GatewayError:
             return False
-        return True
+        return not self._tenants.lacks_price(tenant, target)
 
 
 def _document(models: list[bytes]) -> bytes:

@@ -88,7 +88,7 @@ class Services(msgspec.Struct):
         if self._model_listings is None:
             from watchllm.proxy.model_listing import ModelListings
 
-            self._model_listings = ModelListings(self)
+            self._model_listings = ModelListings(self.tenants)
         return self._model_listings
 
     def now_ms(self) -> int:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from watchllm.cache.key import KeyHash
 from watchllm.domain import keys
 from watchllm.domain.errors import GatewayError, Unauthorized
+from watchllm.domain.settings import REFUSE
 from watchllm.domain.snapshot import PriceRow, SnapshotReader
 from watchllm.domain.usage import ModelPrice
 from watchllm.providers.prices import find
 from watchllm.proxy.asked import Reader
 from watchllm.proxy.tenant import Principal, Tenant
-from watchllm.routing.resolve import InstanceCredential, Router
+from watchllm.routing.resolve import SIMULATOR, InstanceCredential, Router, Target
 
 _MAX_REMEMBERED = 10_000
 _BEARER = b"bearer "
@@ -70,6 +71,13 @@ class Tenants:
                 self._model_prices.clear()
             self._model_prices[key] = price
             return price
+
+    def lacks_price(self, tenant: Tenant, target: Target) -> bool:
+        """Whether the tenant's project refuses what has no known price, and `target` has none. The simulated provider
+        costs nothing, and test keys reach no other."""
+        if tenant.settings.unpriced != REFUSE or target.provider == SIMULATOR:
+            return False
+        return self.price(target.provider, target.model) is None
 
     def price_rows(self, provider: str) -> tuple[PriceRow, ...]:
         """The price book's rows of a provider, in the order in which they are tried."""

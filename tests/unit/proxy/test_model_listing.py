@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -14,13 +13,13 @@ from hypothesis import strategies as st
 from watchllm.control.vendors import vendors
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.settings import ProjectSettings
-from watchllm.domain.snapshot import ProjectRecord, ProviderKeyRecord
+from watchllm.domain.snapshot import PriceRow, ProjectRecord, ProviderKeyRecord, SnapshotReader
 from watchllm.domain.usage import ModelPrice
 from watchllm.proxy import model_listing, turns
 from watchllm.proxy.model_listing import MOST_NAMES, ModelListings
 from watchllm.proxy.model_lists import Offer, Offered, OfferedModel, _read
-from watchllm.proxy.services import Services
 from watchllm.proxy.tenant import Tenant
+from watchllm.proxy.tenants import Tenants
 from watchllm.routing import resolve
 from watchllm.routing.resolve import Router, Target
 
@@ -35,14 +34,22 @@ class CountingRouter(Router):
         return super().resolve(model, project, test_key=test_key)
 
 
+class Snapshot:
+    """One with the price of one model."""
+
+    def version(self) -> int:
+        return 1
+
+    def prices(self, provider: str) -> tuple[PriceRow, ...]:
+        return (PriceRow({"equals": "priced"}, ModelPrice(), "priced"),)
+
+
 class World:
     """A proxy's listings, and a project with `providers` of its own."""
 
     def __init__(self, providers: int, **settings: Any) -> None:
         self.router = CountingRouter()
-        price = lambda provider, model: ModelPrice() if model == "priced" else None  # noqa: E731
-        tenants = SimpleNamespace(price_rows=lambda provider: (), price=price)
-        self.listings = ModelListings(cast(Services, SimpleNamespace(tenants=tenants)))
+        self.listings = ModelListings(Tenants(cast(SnapshotReader, Snapshot()), {}))
         keys = tuple(
             ProviderKeyRecord(f"pk_{number}", f"mine-{number:02}", b"", f"https://{number}.example.com/v1")
             for number in range(providers)
@@ -160,7 +167,7 @@ def test_a_list_that_is_gone_is_never_taken_for_another() -> None:
     async def ask() -> None:
         for number in range(200):  # each may be where the one before was in memory
             assert names(await world.asked(tenant, offered(f"m-{number}")))[1] == f"mine-00/m-{number}"
-        assert names(await world.asked(tenant, None)) == ["sim/echo"]
+        assert names(await world.asked(tenant, None)) == ["sim/echo", "mine-00/priced"], "what the price book says"
 
     asyncio.run(ask())
 

@@ -42,6 +42,13 @@ def test_hits_that_were_noted_add_up_to_what_their_events_say(count: int) -> Non
     assert noted.read() == by_event.read(), "nothing is added up twice"
 
 
+def test_hits_are_noted_within_a_bound_when_nobody_reads() -> None:
+    counters = Counters()
+    for _ in range(5_000):
+        counters.hit("completions", 100, 5)
+    assert len(counters._hits) < 512
+
+
 def test_what_was_read_does_not_change_while_others_are_counted() -> None:
     counters = Counters()
     counters.hit("completions", 100, 5)

@@ -8,12 +8,12 @@ from time import perf_counter
 from watchllm.cache.entry import NEVER, Entry
 from watchllm.domain.errors import GatewayError, ProviderFailed
 from watchllm.domain.usage import TokenUsage
-from watchllm.providers.openai.endpoints import Endpoint
+from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.upstream import Answer, Destination, WholeAnswer, upstream_error, with_timeout
-from watchllm.routing.resolve import Target
+from watchllm.routing.target import Target
 from watchllm.wire.client import Upload
 from watchllm.wire.types import Call, ResponseSink, Timeouts, WireError
 
@@ -82,7 +82,7 @@ def account(services: Services, request: Request, target: Target, usage: TokenUs
     request.usage = usage
     request.price = price = services.tenants.price(target.provider, target.model)
     if price is not None and usage is not None:
-        request.cost = price.cost(usage)
+        request.cost = price.cost(usage) + request.lost_cost
 
 
 def store(services: Services, request: Request, endpoint: Endpoint, target: Target, key: bytes, body: bytes) -> None:
@@ -101,6 +101,7 @@ def store(services: Services, request: Request, endpoint: Endpoint, target: Targ
         request.cost,
         request.principal.key.id,
         body,
+        endpoint.dialect,
     )
     services.cache.put(request.principal.tenant.partition, key, entry, request.wall_ms)
 

@@ -1,0 +1,54 @@
+"""A request as it is compared with others: in the words of chat completions, whatever dialect it was asked in.
+
+So one question asked in three dialects is one entry of the cache, where the translation loses nothing of it; what it
+would lose sets a request apart from those of other dialects.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from watchllm.domain.errors import BadRequest
+from watchllm.domain.snapshot import Vendor
+from watchllm.providers.dialect import CHAT, MESSAGES
+from watchllm.providers.endpoints import Endpoint
+
+_GENERATE = "generate"
+
+
+class Comparable(msgspec.Struct, frozen=True):
+    """`family` is the part of the cache: the endpoint's, or one of a dialect's own where `document` is in its words."""
+
+    document: dict[str, Any]
+    family: str
+
+    def for_vendor(self, vendor: Vendor, model: str) -> dict[str, Any]:
+        """The document with what this vendor takes for the same spelled in one way."""
+        if self.family != _GENERATE:
+            return self.document
+        document = self.document
+        for alias, field in vendor.aliases.items():
+            if alias in document and field not in document:
+                document = {field if name == alias else name: value for name, value in document.items()}
+        if MESSAGES in vendor.dialects and CHAT not in vendor.dialects and document.get("max_tokens") is None:
+            from watchllm.providers.anthropic.limits import default_max_tokens
+
+            document = {**document, "max_tokens": default_max_tokens(model)}
+        return document
+
+
+def comparable(endpoint: Endpoint, document: dict[str, Any], model: str) -> Comparable:
+    """The request `document` to an endpoint, as it is compared with others. Raises nothing."""
+    if endpoint.dialect == CHAT:
+        return Comparable(document, endpoint.family)
+    from watchllm.providers.translation import between
+
+    try:
+        translated = between.request_in(CHAT, endpoint.dialect, document, model)
+    except BadRequest:
+        translated = None
+    if translated is None or not translated.exact:
+        return Comparable(document, f"{endpoint.family}.{endpoint.dialect}")
+    return Comparable(translated.document, endpoint.family)

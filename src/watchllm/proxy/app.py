@@ -197,6 +197,7 @@ class Stages(msgspec.Struct, frozen=True):
 def load_stages() -> Stages:
     """Their code is loaded when first needed: it is not on the way to the first cached answer."""
     from watchllm.proxy import cache_api, health, models
+    from watchllm.proxy.count_tokens import count_tokens
     from watchllm.proxy.passthrough import pass_through
 
     own: dict[bytes, tuple[bytes, Stage]] = {
@@ -205,6 +206,7 @@ def load_stages() -> Stages:
         b"/v1/models": (b"GET", models.listing),
         b"/v1/cache/invalidate": (b"POST", cache_api.invalidate),
         b"/v1/cache/stats": (b"GET", cache_api.stats),
+        b"/v1/messages/count_tokens": (b"POST", count_tokens),
     }
     return Stages(own, models.retrieve, pass_through)
 

@@ -23,6 +23,7 @@ from watchllm.proxy.calls import account, store
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
+from watchllm.proxy.shared_objects import may_name_object, named_object, refuse_shared
 from watchllm.proxy.shared_stream import SharedStream
 from watchllm.proxy.waiter import Landed
 from watchllm.routing.target import Target
@@ -60,6 +61,11 @@ class Plan:
         """The request, read once more where something of it is needed."""
         return json_body.parse(self._body)
 
+    @cached_property
+    def named_object(self) -> str | None:
+        """The field that names an object kept at the provider."""
+        return named_object(self.document) if may_name_object(self._body) else None
+
     def shared_stream(self) -> SharedStream | None:
         """What the answer is collected in where a stream is asked for."""
         asked = self.asked
@@ -77,6 +83,7 @@ class Plan:
         """The question as it goes to `candidate`. Raises BadRequest where it cannot be put in that provider's words."""
         services, leader, endpoint, target = self._services, self._leader, self.endpoint, candidate.target
         spoken = upstream_dialect(endpoint, target)
+        refuse_shared(target, self.named_object)
         if spoken != self.dialect:
             return self._translated(candidate, spoken)
         url, head = addressed(services, leader, candidate, endpoint.path, dialect=spoken)

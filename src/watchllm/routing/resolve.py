@@ -102,9 +102,10 @@ class Router:
             raise refusal
         return targets
 
-    def default(self, project: ProjectRecord, *, test_key: bool) -> Target:
-        """The target of a path that names no model: the project's default provider, else OpenAI."""
-        name = SIMULATOR if test_key else project.settings.default_provider or "openai"
+    def default(self, project: ProjectRecord, *, test_key: bool, provider: str | None = None) -> Target:
+        """The target of a path that names no model: `provider` where the path is peculiar to it, else the project's
+        default provider, else OpenAI."""
+        name = SIMULATOR if test_key else provider or project.settings.default_provider or "openai"
         vendor = self._vendor(name, project)
         targets = self._targets(vendor, "", project) if vendor is not None else ()
         if not targets:

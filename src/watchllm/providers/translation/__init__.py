@@ -1,0 +1,1 @@
+"""Requests, answers and streams from one dialect to another; `chat` is the hub."""

@@ -44,7 +44,10 @@ def conversation(document: dict[str, Any], loss: Loss, *, reasoning_back: bool) 
         elif role == "assistant":
             messages.append(_assistant(content, f"{field}.content", loss, reasoning_back))
         elif role == "system":
-            messages.append({"role": "system", "content": texts(content, f"{field}.content", _PLACE, loss)})
+            told = texts(content, f"{field}.content", _PLACE, loss)
+            if told == []:
+                raise wrong(f"{field}.content", "a string or a non-empty array")
+            messages.append({"role": "system", "content": told})
         else:
             raise wrong(f"{field}.role", '"user", "assistant" or "system"')
     return messages

@@ -67,7 +67,7 @@ class CallIds:
     __slots__ = ("_answer", "_given", "_number")
 
     def __init__(self, answer: Any) -> None:
-        self._answer = _NOT_IN_IDS.sub("_", answer)[:64] if type(answer) is str else ""
+        self._answer = _NOT_IN_IDS.sub("_", answer)[-24:] if type(answer) is str else ""
         self._given: set[str] = set()
         self._number = 0
 

@@ -246,10 +246,10 @@ class Translator:
         """The end of the last block, the stop reason and the counts, once."""
         if self._stop_told or self._finish is None:
             return
-        self._stop_told = True
         for call in self._calls.rest():
             self._tell_call(call)
         self._close()
+        self._stop_told = True
         delta = stop(self._finish, self._sequence, calls=self._has_calls, refused=self._refused)
         self._tell_event("message_delta", {"delta": delta, "usage": message_usage(self._usage)})
 

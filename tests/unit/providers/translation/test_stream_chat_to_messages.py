@@ -5,7 +5,6 @@ by Anthropic's guide "Streaming messages" (order of events) and its official cli
 """
 
 import json
-from collections.abc import Iterable
 from typing import Any
 
 import anthropic
@@ -16,97 +15,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.providers.translation.chat_completions import completion
+from tests.unit.providers.translation.chat_streams import (
+    DONE,
+    USAGE,
+    USAGE_CHUNK,
+    call,
+    calls,
+    check_order,
+    chunk,
+    content_of,
+    events_of,
+    fed,
+    message_of,
+    says,
+)
 from tests.unit.providers.translation.replaced import replaced
 from watchllm.providers.openai.replay import replay
 from watchllm.providers.translation.answer_chat_to_messages import translate
 from watchllm.providers.translation.stream_chat_to_messages import Translator
 from watchllm.wire.sse import EventScanner, event_data
 from watchllm.wire.types import BadMessage
-
-DONE = b"[DONE]"
-USAGE = {
-    "prompt_tokens": 100,
-    "completion_tokens": 20,
-    "total_tokens": 120,
-    "prompt_tokens_details": {"cached_tokens": 64},
-    "completion_tokens_details": {"reasoning_tokens": 7},
-}
-
-
-def chunk(*choices: dict[str, Any], **more: Any) -> bytes:
-    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 5, "model": "gpt-4o-mini"}
-    return json.dumps(head | {"choices": list(choices)} | more).encode()
-
-
-def says(finish: str | None = None, **delta: Any) -> bytes:
-    return chunk({"index": 0, "delta": delta, "finish_reason": finish})
-
-
-def calls(*deltas: dict[str, Any], finish: str | None = None) -> bytes:
-    return says(finish, tool_calls=list(deltas))
-
-
-def call(index: int | None, arguments: str | None = None, name: str | None = None, **more: Any) -> dict[str, Any]:
-    numbered = {} if index is None else {"index": index}
-    function = {field: value for field, value in (("name", name), ("arguments", arguments)) if value is not None}
-    return numbered | more | {"function": function}
-
-
-USAGE_CHUNK = chunk(usage=USAGE)
-
-
-def fed(events: Iterable[bytes]) -> bytes:
-    translator = Translator()
-    return b"".join([translator.feed(data) for data in events]) + translator.finish()
-
-
-def events_of(stream: bytes) -> list[dict[str, Any]]:
-    """The events, each checked to be named as its data says."""
-    events = []
-    for raw in EventScanner().feed(stream):
-        data = json.loads(event_data(raw) or b"")
-        assert raw.startswith(b"event: " + data["type"].encode() + b"\ndata: ")
-        events.append(data)
-    return events
-
-
-def check_order(events: list[dict[str, Any]]) -> None:
-    """A message's events: blocks one after the other, each whole, inside of one message."""
-    assert events[0]["type"] == "message_start"
-    assert [event["type"] for event in events[-2:]] == ["message_delta", "message_stop"]
-    blocks = 0
-    inside = False
-    for event in events[1:-2]:
-        assert event["index"] == blocks
-        if event["type"] == "content_block_start":
-            assert not inside
-            inside = True
-        else:
-            assert inside
-        if event["type"] == "content_block_stop":
-            inside = False
-            blocks += 1
-    assert not inside
-
-
-def message_of(stream: bytes) -> Message:
-    """What the official client makes of the stream."""
-    check_order(events_of(stream))
-
-    def answer(request: httpx2.Request) -> httpx2.Response:
-        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=stream)
-
-    with (
-        httpx2.Client(transport=httpx2.MockTransport(answer)) as transport,
-        anthropic.Anthropic(api_key="k", base_url="http://provider", http_client=transport, max_retries=0) as client,
-        client.messages.stream(model="m", max_tokens=9, messages=[{"role": "user", "content": "?"}]) as read,
-    ):
-        return read.get_final_message()
-
-
-def content_of(*events: bytes) -> list[dict[str, Any]]:
-    message = message_of(fed(events))
-    return [block.model_dump(exclude_none=True) for block in message.content]
 
 
 def test_a_text_event_by_event() -> None:
@@ -228,123 +156,6 @@ def test_citations_close_the_text_that_they_are_of() -> None:
     assert [citation["url"] for citation in content[0]["citations"]] == ["https://example.com"]
 
 
-def tool_use(id_: str, name: str, **given: Any) -> dict[str, Any]:
-    return {"type": "tool_use", "id": id_, "name": name, "input": given}
-
-
-ROME, NOON = tool_use("call_a", "weather", city="Rome"), tool_use("call_b", "time", zone="UTC")
-END = (says("tool_calls"), USAGE_CHUNK, DONE)
-
-TOOL_STREAMS: dict[str, list[bytes]] = {
-    "as OpenAI streams them": [
-        calls(call(0, "", "weather", id="call_a", type="function")),
-        calls(call(0, '{"city"')),
-        calls(call(0, ':"Rome"}')),
-        calls(call(1, "", "time", id="call_b", type="function")),
-        calls(call(1, '{"zone":"UTC"}')),
-    ],
-    "ids and names repeated with each piece": [
-        calls(call(0, '{"city"', "weather", id="call_a")),
-        calls(call(0, ':"Rome"}', "weather", id="call_a")),
-        calls(call(1, '{"zone":', "time", id="call_b")),
-        calls(call(1, '"UTC"}', "time", id="call_b")),
-    ],
-    "another id with each piece": [
-        calls(call(0, '{"city"', "weather", id="call_a")),
-        calls(call(0, ':"Rome"}', id="x")),
-        calls(call(1, '{"zone":"UTC"}', "time", id="call_b")),
-        calls(call(1, "", id="y")),
-    ],
-    "whole calls that are all numbered 0": [
-        calls(call(0, '{"city":"Rome"}', "weather", id="call_a")),
-        calls(call(0, '{"zone":"UTC"}', "time", id="call_b")),
-    ],
-    "no numbers, ids with each piece": [
-        calls(call(None, '{"city"', "weather", id="call_a")),
-        calls(call(None, ':"Rome"}', id="call_a")),
-        calls(call(None, '{"zone":"UTC"}', "time", id="call_b")),
-    ],
-    "no numbers, ids at the beginning": [
-        calls(call(None, '{"city"', "weather", id="call_a")),
-        calls(call(None, ':"Rome"}')),
-        calls(call(None, '{"zone":"UTC"}', "time", id="call_b")),
-    ],
-    "both in one delta": [
-        calls(call(0, '{"city":"Rome"}', "weather", id="call_a"), call(1, '{"zone":"UTC"}', "time", id="call_b")),
-    ],
-    "arguments as objects": [
-        calls(call(0, None, "weather", id="call_a") | {"function": {"name": "weather", "arguments": {"city": "Rome"}}}),
-        calls(call(1, '{"zone":"UTC"}', "time", id="call_b")),
-    ],
-    "by turns": [
-        calls(call(0, '{"city"', "weather", id="call_a")),
-        calls(call(1, '{"zone"', "time", id="call_b")),
-        calls(call(0, ':"Rome"}')),
-        calls(call(1, ':"UTC"}')),
-    ],
-    "announced first": [
-        calls(call(0, "", "weather", id="call_a"), call(1, "", "time", id="call_b")),
-        calls(call(1, '{"zone":"UTC"}')),
-        calls(call(0, '{"city":"Rome"}')),
-    ],
-    "a name that comes later": [
-        calls(call(0, '{"city"', id="call_a")),
-        calls(call(0, ':"Rome"}', "weather")),
-        calls(call(1, '{"zone":"UTC"}', "time", id="call_b")),
-    ],
-}
-
-
-@pytest.mark.parametrize("vendor", TOOL_STREAMS)
-def test_parallel_tool_calls_however_the_vendor_numbers_them(vendor: str) -> None:
-    stream = fed([says(content="I look."), *TOOL_STREAMS[vendor], *END])
-    message = message_of(stream)
-    assert [block.model_dump(exclude_none=True) for block in message.content] == [
-        {"type": "text", "text": "I look."},
-        ROME,
-        NOON,
-    ]
-    assert message.stop_reason == "tool_use"
-
-
-def test_arguments_are_told_as_they_come() -> None:
-    translator = Translator()
-    translator.feed(calls(call(0, "", "weather", id="call_a")))
-    for piece in ('{"ci', 'ty":', '"Rome"}'):
-        (event,) = events_of(translator.feed(calls(call(0, piece))))
-        assert event["delta"] == {"type": "input_json_delta", "partial_json": piece}
-
-
-def test_the_next_call_is_told_as_soon_as_the_last_is_whole() -> None:
-    translator = Translator()
-    translator.feed(calls(call(0, '{"city":"Rome"}', "weather", id="call_a")))
-    told = events_of(translator.feed(calls(call(1, "{", "time", id="call_b"))))
-    assert [event["type"] for event in told] == ["content_block_stop", "content_block_start", "content_block_delta"]
-
-
-def test_calls_without_ids_get_some() -> None:
-    content = content_of(calls(call(None, "{}", "a"), call(None, "{}", "b")), *END)
-    assert [block["name"] for block in content] == ["a", "b"]
-    assert [block["id"] for block in content] == ["call_chatcmpl-1_0", "call_chatcmpl-1_1"]
-
-
-def test_one_id_for_two_calls_becomes_two() -> None:
-    content = content_of(calls(call(0, "{}", "a", id="same")), calls(call(1, "{}", "b", id="same")), *END)
-    assert content[0]["id"] == "same"
-    assert content[1]["id"] not in ("same", "")
-
-
-def test_a_call_that_was_cut_at_the_length_is_told_as_far_as_it_came() -> None:
-    message = message_of(fed([calls(call(0, '{"city":"Ro', "weather", id="call_a")), says("length"), DONE]))
-    assert message.stop_reason == "max_tokens"
-
-
-@pytest.mark.parametrize("finish", ["stop", "tool_calls"])
-def test_calls_to_make_decide_over_the_finish_reason(finish: str) -> None:
-    message = message_of(fed([calls(call(0, "{}", "a", id="c")), says(finish), DONE]))
-    assert message.stop_reason == "tool_use"
-
-
 def test_a_stop_sequence_is_named_where_the_vendor_tells_it() -> None:
     last = chunk({"index": 0, "delta": {"content": ""}, "finish_reason": "stop", "stop_reason": "END"})
     message = message_of(fed([says(content="Hi"), last, DONE]))
@@ -405,18 +216,6 @@ BAD: dict[str, list[bytes]] = {
     "content of an unknown kind": [says(content=[{"type": "video"}])],
     "reason that is not known": [says("insufficient_system_resource")],
     "without a finish_reason": [says(content="Hi"), DONE],
-    "tool_calls of the stream is not a list": [says(tool_calls={"0": {}})],
-    "no function call": [calls({"index": 0, "custom": {"name": "x"}})],
-    "has no number": [calls({"index": "0", "function": {"name": "x"}})],
-    "is malformed": [calls({"index": 0, "function": {"name": ["x"]}})],
-    "has no name": [calls(call(0, "{}", id="c")), says("tool_calls"), DONE],
-    "tool call that had ended": [
-        calls(call(0, "{}", "a", id="c")),
-        calls(call(1, "{}", "b", id="d")),
-        calls(call(0, "{}")),
-    ],
-    "too many tool calls": [calls(*[call(number, "{}", "a") for number in range(1025)])],
-    "too long": [calls(call(0, "x" * (1 << 20), "a")) for _ in range(5)],
     "too many citations": [says(citations=[{"type": "char_location"}] * 5000)],
     "behind its usage": [says(content="Hi"), says("stop"), USAGE_CHUNK, says(content="more")],
 }
@@ -428,12 +227,6 @@ def test_what_is_no_chat_stream_is_said_to_be_none(reason: str) -> None:
         fed(BAD[reason])
 
 
-def test_a_call_that_a_text_interrupts_cannot_be_gone_on_with() -> None:
-    begun = [calls(call(0, '{"a', "a", id="c")), says(content="so")]
-    with pytest.raises(BadMessage, match="had ended"):
-        fed([*begun, calls(call(0, '":1}'))])
-
-
 RECORDED = b"".join(
     b"data: " + data + b"\n\n"
     for data in (
@@ -441,8 +234,13 @@ RECORDED = b"".join(
         says(reasoning_content="Häm"),
         says(content="Grüß "),
         says(content="dich 🗼\r\n"),
-        *TOOL_STREAMS["as OpenAI streams them"],
-        *END,
+        calls(call(0, "", "weather", id="call_a", type="function")),
+        calls(call(0, '{"city"')),
+        calls(call(0, ':"Rome"}')),
+        calls(call(1, '{"zone":"UTC"}', "time", id="call_b", type="function")),
+        says("tool_calls"),
+        USAGE_CHUNK,
+        DONE,
     )
 )
 

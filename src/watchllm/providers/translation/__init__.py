@@ -1,1 +1,1 @@
-"""Requests, answers and streams from one dialect to another; `chat` is the hub."""
+"""Requests, answers, streams and errors of one dialect in the words of another."""

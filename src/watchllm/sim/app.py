@@ -74,9 +74,10 @@ class SimApp:
         self._prompts = PromptCache()
         self._dialect = openai_dialect(self._files)
         anthropic = anthropic_dialect(self._prompts)
-        self._routes = _routes(anthropic, responses_dialect(self._responses), self._dialect)
+        responses = responses_dialect(self._responses)
         # `/models` is both providers'; who names Anthropic's version means theirs.
-        self._versioned = _routes(self._dialect, anthropic)
+        self._routes = _routes(anthropic, responses, self._dialect)
+        self._versioned = _routes(self._dialect, responses, anthropic)
         self._number = 0
         self._start_over()
 

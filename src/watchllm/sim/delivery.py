@@ -77,14 +77,17 @@ def spoil(answer: Answer, knobs: Knobs) -> Answer:
     )
 
 
-def split(answer: Answer, size: int) -> StreamReply:
-    """The answer in pieces of `size` bytes, wherever they fall; a late usage event stays an event of its own."""
+def split(answer: Answer, size: int, *, with_end: bool) -> StreamReply:
+    """The answer in pieces of `size` bytes, wherever they fall; the events of a stream's end too, if `with_end`."""
     if isinstance(answer, Reply):
         return StreamReply(_pieces(answer.body, size), b"", b"", answer.status, answer.content_type, answer.head)
+    data, usage, done = b"".join(answer.events), answer.usage, answer.done
+    if with_end:
+        data, usage, done = data + usage + done, b"", b""
     return StreamReply(
-        _pieces(b"".join(answer.events), size),
-        answer.usage,
-        answer.done,
+        _pieces(data, size),
+        usage,
+        done,
         answer.status,
         answer.content_type,
         answer.head,
@@ -119,8 +122,6 @@ class Delivery:
         self._received = received
         self._ledger = ledger
         self._answer = spoil(answer, knobs)
-        if knobs.split:
-            self._answer = split(self._answer, knobs.split)
         self._knobs = knobs
         self._head = head
         self._error_event = error_event
@@ -130,6 +131,10 @@ class Delivery:
         self._position = 0
         self._usage_waited = False
         self._limit = max(knobs.cut, knobs.stall, knobs.stream_error)
+        if knobs.split:
+            # What may be late or kept back is not mixed with the rest.
+            with_end = self._limit < 0 and knobs.late_usage == 0
+            self._answer = split(self._answer, knobs.split, with_end=with_end)
 
     def start(self) -> None:
         """Begin, now or after the latency asked for."""

@@ -33,7 +33,7 @@ class Comparable(msgspec.Struct, frozen=True):
             if alias in document and field not in document:
                 document = {field if name == alias else name: value for name, value in document.items()}
         if MESSAGES in vendor.dialects and CHAT not in vendor.dialects and document.get("max_tokens") is None:
-            from watchllm.providers.anthropic.limits import default_max_tokens
+            from watchllm.providers.anthropic.models import default_max_tokens
 
             document = {**document, "max_tokens": default_max_tokens(model)}
         return document

@@ -24,7 +24,7 @@ def request_in(to: str, of: str, document: dict[str, Any], model: str) -> Transl
         return translated
     if to != MESSAGES:
         raise ValueError(f"no request is translated into {to}")
-    from watchllm.providers.anthropic.limits import default_max_tokens
+    from watchllm.providers.anthropic.models import default_max_tokens
     from watchllm.providers.translation.request_chat_to_messages import translate
 
     further = translate(translated.document, max_tokens=default_max_tokens(model))

@@ -10,12 +10,19 @@ from typing import Any
 
 import msgspec
 
+from watchllm.cache.key import answer_headers
 from watchllm.domain.errors import BadRequest
 from watchllm.domain.snapshot import Vendor
-from watchllm.providers.dialect import CHAT, MESSAGES
+from watchllm.providers.dialect import ANTHROPIC_VERSION, CHAT, MESSAGES
 from watchllm.providers.endpoints import Endpoint
 
+ANSWER_HEADERS = frozenset((b"anthropic-version", b"anthropic-beta", b"openai-beta"))
+"""The request headers that can change an answer."""
 _GENERATE = "generate"
+# Versions of Anthropic's API that give the same answers to what both accept (platform.claude.com, "Versions"): the
+# newer one refuses sampling parameters, and some blocks that no translation keeps.
+_NEWER_VERSION = b"2026-10-21"
+_REFUSED_BY_NEWER = ("temperature", "top_p", "top_k")
 
 
 class Comparable(msgspec.Struct, frozen=True):
@@ -52,3 +59,23 @@ def comparable(endpoint: Endpoint, document: dict[str, Any], model: str) -> Comp
     if translated is None or not translated.exact:
         return Comparable(document, f"{endpoint.family}.{endpoint.dialect}")
     return Comparable(translated.document, endpoint.family)
+
+
+def plain_version(headers: dict[bytes, bytes]) -> bytes | None:
+    """The version of Anthropic's API that is asked for, `b""` = none by name; None where another header matters, too."""
+    if ANSWER_HEADERS.isdisjoint(headers):
+        return b""
+    version = headers.get(b"anthropic-version", b"")
+    is_plain = version in (ANTHROPIC_VERSION, _NEWER_VERSION)
+    return version if is_plain and b"anthropic-beta" not in headers and b"openai-beta" not in headers else None
+
+
+def lines_that_matter(headers: dict[bytes, bytes], document: dict[str, Any]) -> tuple[tuple[str, bytes], ...]:
+    """The header lines that set the answer to `document` apart from that to the same asked without any."""
+    if ANSWER_HEADERS.isdisjoint(headers):
+        return ()
+    same = [ANTHROPIC_VERSION]
+    if not any(field in document for field in _REFUSED_BY_NEWER):
+        same.append(_NEWER_VERSION)
+    lines = answer_headers(list(headers.items()))
+    return tuple(line for line in lines if line[0] != "anthropic-version" or line[1] not in same)

@@ -13,8 +13,6 @@ from watchllm.routing.target import InstanceCredential, Target
 __all__ = ["MAX_MODEL_LENGTH", "SIMULATOR", "InstanceCredential", "Router", "Target"]
 
 SIMULATOR = "sim"
-# Anthropic's own models: of the providers that this version speaks to, none is theirs.
-_ANTHROPIC = ("anthropic/", "claude-")
 MAX_MODEL_LENGTH = 256
 
 
@@ -151,8 +149,6 @@ class Router:
         return next((vendor for prefix, vendor in self._families if model.startswith(prefix)), None)
 
     def _by_name(self, model: str, project: ProjectRecord) -> tuple[Target, ...]:
-        if model.lower().startswith(_ANTHROPIC):
-            raise _no_anthropic(model)
         family = self._family(model)
         if family is not None:
             targets = self._targets(family, model, project)
@@ -255,17 +251,6 @@ def _refusal(model: str, target: Target, project: ProjectRecord) -> GatewayError
         f"This project may not use the model {model}; allowed are {', '.join(settings.allowed_models)}.",
         param="model",
         provider=target.provider,
-    )
-
-
-def _no_anthropic(model: str) -> NotFound:
-    name = model.removeprefix("anthropic/")
-    return NotFound(
-        f"Anthropic is not in this version yet, so {model} leads nowhere. Another provider that has the model is asked "
-        f"when it is named in front, for example openrouter/anthropic/{name}.",
-        code="model_not_found",
-        param="model",
-        provider="anthropic",
     )
 
 

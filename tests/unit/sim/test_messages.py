@@ -1,5 +1,5 @@
 """The Messages API of the simulator says what Anthropic's would (API reference: Messages, Streaming messages, Extended
-thinking, Tool use, Citations, Prompt caching, Errors, Count tokens)."""
+thinking, Tool use, Citations, Prompt caching, Errors, Count tokens, Versions)."""
 
 import json
 from collections.abc import Callable
@@ -390,6 +390,35 @@ def test_the_version_is_required_and_must_be_known(sim: Any) -> None:
             exchange = sim.call(path, body, headers=headers, method=method)
             assert exchange.status == 400
             assert exchange.json["error"]["message"].startswith("anthropic-version: ")
+
+
+CITED = {"type": "text", "text": "a", "citations": [{"type": "char_location"}]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": 1},
+        {"top_p": 1},
+        {"top_k": 5},
+        {"messages": [{"role": "user", "content": [CITED]}]},
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "search_result", "source": "s", "title": "t", "content": [CITED]}],
+                }
+            ]
+        },
+        {"messages": [ASKED, {"role": "assistant", "content": [DOCUMENTS[0]]}, ASKED]},
+    ],
+)
+def test_the_newest_version_refuses_what_the_older_takes(sim: Any, change: dict[str, Any]) -> None:
+    body = {"model": "claude", "max_tokens": 5, "messages": [ASKED], **change}
+    assert sim.call("/v1/messages", body, headers=VERSION).status == 200
+    refused = sim.call("/v1/messages", body, headers={b"anthropic-version": b"2026-10-21"})
+    assert refused.status == 400
+    assert "not permitted" in refused.json["error"]["message"]
 
 
 def test_a_named_beta_may_bring_fields_of_its_own(sim: Any) -> None:

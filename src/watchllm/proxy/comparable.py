@@ -13,7 +13,7 @@ import msgspec
 from watchllm.cache.key import answer_headers
 from watchllm.domain.errors import BadRequest
 from watchllm.domain.snapshot import Vendor
-from watchllm.providers.dialect import ANTHROPIC_VERSION, CHAT, MESSAGES
+from watchllm.providers.dialect import ANTHROPIC_VERSION, CHAT
 from watchllm.providers.endpoints import Endpoint
 
 ANSWER_HEADERS = frozenset((b"anthropic-version", b"anthropic-beta", b"openai-beta"))
@@ -39,10 +39,15 @@ class Comparable(msgspec.Struct, frozen=True):
         for alias, field in vendor.aliases.items():
             if alias in document and field not in document:
                 document = {field if name == alias else name: value for name, value in document.items()}
-        if MESSAGES in vendor.dialects and CHAT not in vendor.dialects and document.get("max_tokens") is None:
-            from watchllm.providers.anthropic.models import default_max_tokens
+        if CHAT in vendor.dialects:
+            return document
+        from watchllm.providers.anthropic.models import default_max_tokens
+        from watchllm.providers.translation.between import NEW_LIMIT, OLD_LIMIT, renamed
 
-            document = {**document, "max_tokens": default_max_tokens(model)}
+        # What is translated for it has one name for the limit, and always one.
+        document = renamed(document, NEW_LIMIT, OLD_LIMIT)
+        if document.get(OLD_LIMIT) is None:
+            document = {**document, OLD_LIMIT: default_max_tokens(model)}
         return document
 
 
@@ -62,7 +67,7 @@ def comparable(endpoint: Endpoint, document: dict[str, Any], model: str) -> Comp
 
 
 def plain_version(headers: dict[bytes, bytes]) -> bytes | None:
-    """The version of Anthropic's API that is asked for, `b""` = none by name; None where another header matters, too."""
+    """The version of Anthropic's API that is asked for, `b""` = none by name; None where other headers matter, too."""
     if ANSWER_HEADERS.isdisjoint(headers):
         return b""
     version = headers.get(b"anthropic-version", b"")

@@ -225,7 +225,7 @@ def test_newer_records_are_set_aside_and_applied_by_the_version_that_knows_them(
     journal = journal_in(tmp_path)
     journal.opened(call("req_newer"))
     newer = msgspec.msgpack.encode([*msgspec.structs.astuple(event("req_newer")), "a field of the future"])
-    journal.append(SETTLED << 4 | 2, newer)
+    journal.append(tag_of(SETTLED) + 1, newer)
     journal.append(9 << 4 | 1, msgspec.msgpack.encode(["req_other", "a kind of the future"]))
     journal.settled(event("req_1"))
     journal.close()
@@ -240,7 +240,7 @@ def test_newer_records_are_set_aside_and_applied_by_the_version_that_knows_them(
         usage.recorder = usage.new_recorder()
         usage.record()
         assert usage.ids() == ["req_1"]
-        monkeypatch.setitem(records.VERSIONS, SETTLED, 2)
+        monkeypatch.setitem(records.VERSIONS, SETTLED, records.VERSIONS[SETTLED] + 1)
         usage.recorder = usage.new_recorder()
         usage.record()
         assert usage.ids() == ["req_1", "req_newer"]

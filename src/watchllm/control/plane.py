@@ -6,12 +6,25 @@ A call that changes something returns when the change is committed and in force 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from watchllm.control import keys, organizations, outbox, projects, provider_keys, users
+from watchllm.control import (
+    audit,
+    keys,
+    organizations,
+    outbox,
+    projects,
+    provider_keys,
+    records,
+    routes,
+    users,
+    vendors,
+)
 from watchllm.control.database import Database, UnitOfWork
 from watchllm.control.errors import PublicationFailed
 from watchllm.control.publisher import Publisher
 from watchllm.domain.sealing import Sealer
 from watchllm.domain.settings import ProjectSettings
+from watchllm.domain.snapshot import RouteRecord
+from watchllm.routing.resolve import Router
 
 _T = TypeVar("_T")
 
@@ -93,6 +106,32 @@ class ControlPlane:
     def provider_keys(self, project_id: str | None = None) -> list[provider_keys.ProviderKey]:
         with self.database.reading() as connection:
             return provider_keys.listed(connection, project_id)
+
+    def set_route(self, project_id: str, rule: RouteRecord) -> routes.Route:
+        def change(work: UnitOfWork) -> routes.Route:
+            record = records.published(work.connection, [project_id]).get(project_id)
+            router = Router(vendors.vendors(), {})
+            return routes.put(
+                work, project_id, rule, lambda model: None if record is None else router.leads_to(model, record)
+            )
+
+        return self._change(change)
+
+    def remove_route(self, project_id: str, name: str) -> routes.Route:
+        return self._change(lambda work: routes.remove(work, project_id, name))
+
+    def routes(self, project_id: str | None = None) -> list[routes.Route]:
+        with self.database.reading() as connection:
+            return routes.listed(connection, project_id)
+
+    def audit(
+        self, *, project_id: str | None = None, since_ms: int | None = None, limit: int = 100
+    ) -> list[audit.AuditLine]:
+        """The newest changes first. Raises NotFound for a project that does not exist."""
+        with self.database.reading() as connection:
+            if project_id is not None:
+                projects.get(connection, project_id)
+            return audit.listed(connection, project_id=project_id, since_ms=since_ms, limit=limit)
 
     def knows_provider(self, project_id: str, provider: str) -> bool:
         """Whether this version knows the provider, or the project has a key for one of that name."""

@@ -24,6 +24,7 @@ from watchllm.cli import (
     provider_key,
     recorder,
     route,
+    secret,
     sim,
     usage,
 )
@@ -78,6 +79,7 @@ app.add_typer(key.app, name="key")
 app.add_typer(provider_key.app, name="provider-key")
 app.add_typer(route.app, name="route")
 app.add_typer(audit.app, name="audit")
+app.add_typer(secret.app, name="secret")
 app.add_typer(cache.app, name="cache")
 app.add_typer(config.app, name="config")
 app.add_typer(db.app, name="db")

@@ -1,13 +1,11 @@
-"""`watchllm provider-key`: add, list, remove. The secret comes from stdin or a variable, never from the arguments,
-which every user of the machine can read."""
+"""`watchllm provider-key`: add, list, remove."""
 
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from watchllm.cli.output import JSON, print_json, print_rows, timestamp
+from watchllm.cli.secret import read_secret
 from watchllm.cli.session import configuration, control_plane
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ def add(
     as_json: bool = JSON,
 ) -> None:
     """Add a provider key; the secret is read from stdin."""
-    secret = _secret(from_env)
+    secret = read_secret("Provider key", from_env)
     with control_plane() as plane:
         key = plane.add_provider_key(project, provider, secret, base_url=base_url, priority=priority)
     if key.base_url is not None and not configuration().allow_private_urls and _is_private(key.base_url):
@@ -96,20 +94,6 @@ def _is_private(base_url: str) -> bool:
     except (ConnectFailed, TimeoutError):
         return False
     return False
-
-
-def _secret(from_env: str | None) -> str:
-    if from_env is not None:
-        secret = os.environ.get(from_env, "")
-        if not secret:
-            raise typer.BadParameter(f"the variable {from_env} is not set", param_hint="--from-env")
-        return secret.strip()
-    if sys.stdin.isatty():
-        return str(typer.prompt("Provider key", hide_input=True, err=True)).strip()
-    secret = sys.stdin.read().strip()
-    if not secret:
-        raise typer.BadParameter("no secret came on stdin: pipe it in, or use --from-env VAR", param_hint="stdin")
-    return secret
 
 
 def _state(state: "KeyState | None") -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from watchllm.compose.checks import FAILED, OK, WARNING, Check
 from watchllm.compose.control import SNAPSHOT_FOLDER, keyring_of, open_database, publisher_for
 from watchllm.compose.doctor_providers import examine_providers
+from watchllm.compose.doctor_running import examine_running
 from watchllm.compose.errors import FAILURES
 from watchllm.configuration import Configuration
 from watchllm.control import provider_keys, schema, secrets
@@ -35,6 +36,7 @@ def examine(configuration: Configuration) -> Iterator[Check]:
         yield from _stores(configuration, keyring)
     if not configuration.instance_providers:
         yield _no_provider()
+    yield from examine_running(configuration)
     yield _port("proxy", configuration.host, configuration.proxy_port, "WATCHLLM_PROXY_PORT")
     yield _port("console", configuration.host, configuration.console_port, "WATCHLLM_CONSOLE_PORT")
 

@@ -105,10 +105,11 @@ def _check(provider: str, secret: str, base_url: str | None, priority: int, know
     if not 0 <= priority <= _MAX_PRIORITY:
         raise Invalid(f"priority is a number from 0 to {_MAX_PRIORITY}; lower is tried first")
     if base_url is not None:
-        _check_base_url(base_url)
+        check_base_url(base_url)
 
 
-def _check_base_url(base_url: str) -> None:
+def check_base_url(base_url: str) -> None:
+    """Raises Invalid for one of the wrong form."""
     # Whether its address is allowed is decided on each connection, by the proxy: a name's address can change.
     try:
         parts = urlsplit(base_url)

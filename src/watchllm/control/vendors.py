@@ -18,6 +18,9 @@ class _Row(msgspec.Struct, forbid_unknown_fields=True):
     defaults: dict[str, dict[str, object]] = {}
     nullable: dict[str, tuple[str, ...]] = {}
     stream_usage: bool = True
+    dialects: tuple[str, ...] = ("chat",)
+    fetch_images: bool = False
+    aliases: dict[str, str] = {}
 
 
 @cache

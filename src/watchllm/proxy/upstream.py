@@ -134,7 +134,7 @@ class WholeAnswer:
         if self._size > MAX_ANSWER_BYTES:
             if self.call is not None:
                 self.call.cancel()
-            self._fail(ProviderFailed(f"The provider's answer is longer than {MAX_ANSWER_BYTES} bytes."))
+            self.fail(ProviderFailed(f"The provider's answer is longer than {MAX_ANSWER_BYTES} bytes."))
             return
         self._body.append(data)
 
@@ -144,9 +144,9 @@ class WholeAnswer:
             self.done.set_result(Answer(self._status, self._headers, body))
 
     def on_failure(self, error: wire.WireError) -> None:
-        self._fail(upstream_error(error))
+        self.fail(upstream_error(error))
 
-    def _fail(self, error: GatewayError) -> None:
+    def fail(self, error: GatewayError) -> None:
         if not self.done.done():
             self.done.set_exception(error)
 

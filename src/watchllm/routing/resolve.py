@@ -13,8 +13,6 @@ from watchllm.routing.target import InstanceCredential, Target
 __all__ = ["MAX_MODEL_LENGTH", "SIMULATOR", "InstanceCredential", "Router", "Target"]
 
 SIMULATOR = "sim"
-# Anthropic's own models: of the providers that this version speaks to, none is theirs.
-_ANTHROPIC = ("anthropic/", "claude-")
 MAX_MODEL_LENGTH = 256
 
 
@@ -41,9 +39,7 @@ class Router:
         model or rule it names.
         """
         try:
-            # A model's name ends up in header lines and in paths.
-            if not model or len(model) > MAX_MODEL_LENGTH or not model.isascii() or not model.isprintable():
-                raise BadRequest("Name a model in the field 'model', for example gpt-4o-mini.", param="model")
+            _check_name(model)
             rule = rule_for(model, project.routes) if project.routes else None
             if rule is not None:
                 return self._by_rule(rule, project, test_key=test_key)
@@ -111,9 +107,10 @@ class Router:
             raise refusal
         return targets
 
-    def default(self, project: ProjectRecord, *, test_key: bool) -> Target:
-        """The target of a path that names no model: the project's default provider, else OpenAI."""
-        name = SIMULATOR if test_key else project.settings.default_provider or "openai"
+    def default(self, project: ProjectRecord, *, test_key: bool, provider: str | None = None) -> Target:
+        """The target of a path that names no model: `provider` where the path is peculiar to it, else the project's
+        default provider, else OpenAI."""
+        name = SIMULATOR if test_key else provider or project.settings.default_provider or "openai"
         vendor = self._vendor(name, project)
         targets = self._targets(vendor, "", project) if vendor is not None else ()
         if not targets:
@@ -159,8 +156,6 @@ class Router:
         return next((vendor for prefix, vendor in self._families if model.startswith(prefix)), None)
 
     def _by_name(self, model: str, project: ProjectRecord) -> tuple[Target, ...]:
-        if model.lower().startswith(_ANTHROPIC):
-            raise _no_anthropic(model)
         family = self._family(model)
         if family is not None:
             targets = self._targets(family, model, project)
@@ -175,12 +170,24 @@ class Router:
             return targets
         if family is not None:
             raise _key_missing(family.name)
-        raise NotFound(
-            f"No provider is known for the model {model!r}. Name it as provider/model, such as openai/{model}, "
-            "or set the project's default_provider.",
-            code="model_not_found",
-            param="model",
-        )
+        prefix, slash, rest = model.partition("/")
+        raise self._unknown(prefix if slash and rest else None, model, project)
+
+    def _unknown(self, prefix: str | None, model: str, project: ProjectRecord) -> NotFound:
+        """Nothing leads anywhere: neither the `prefix` in front of the model's name, None = there is none, nor a family
+        nor a default provider."""
+        own = {key.provider for key in project.provider_keys if key.base_url}
+        known = ", ".join(sorted(self._vendors.keys() | own))
+        if prefix is None:
+            advice = f"Name it as provider/model, such as openai/{model}, or set the project's default_provider."
+            message = f"No provider is known for the model {model!r}. {advice} Known are {known}."
+        else:
+            message = (
+                f"No provider {prefix!r} is known, so the model {model!r} leads nowhere; known are {known}. "
+                "One of your own is added with `watchllm provider-key add`. Where a provider names the model so, put "
+                "that provider in front or set the project's default_provider."
+            )
+        return NotFound(message, code="model_not_found", param="model")
 
     def _targets(self, vendor: Vendor, model: str, project: ProjectRecord) -> tuple[Target, ...]:
         """The vendor's targets, one a credential: the project's own by priority, then the instance's."""
@@ -209,6 +216,22 @@ class Router:
         return tuple(targets)
 
 
+def _check_name(model: str) -> None:
+    """Raise BadRequest for what is no model's name: it ends up in header lines and in paths."""
+    if not model:
+        raise BadRequest("Name a model in the field 'model', for example gpt-4o-mini.", param="model")
+    if len(model) > MAX_MODEL_LENGTH:
+        raise BadRequest(
+            f"The model's name has {len(model)} characters; at most {MAX_MODEL_LENGTH} are taken.", param="model"
+        )
+    if not model.isascii() or not model.isprintable():
+        raise BadRequest(
+            "The model's name has characters other than printable ASCII; name it as its provider does, for example "
+            "gpt-4o-mini.",
+            param="model",
+        )
+
+
 def _instance_follows(own: list[ProviderKeyRecord], project: ProjectRecord) -> bool:
     """Whether the instance's key may be used where the project's `own` are not there or fail: who moved a provider to
     an address of their own does not want their requests at another one."""
@@ -235,17 +258,6 @@ def _refusal(model: str, target: Target, project: ProjectRecord) -> GatewayError
         f"This project may not use the model {model}; allowed are {', '.join(settings.allowed_models)}.",
         param="model",
         provider=target.provider,
-    )
-
-
-def _no_anthropic(model: str) -> NotFound:
-    name = model.removeprefix("anthropic/")
-    return NotFound(
-        f"Anthropic is not in this version yet, so {model} leads nowhere. Another provider that has the model is asked "
-        f"when it is named in front, for example openrouter/anthropic/{name}.",
-        code="model_not_found",
-        param="model",
-        provider="anthropic",
     )
 
 

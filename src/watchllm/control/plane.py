@@ -6,12 +6,26 @@ A call that changes something returns when the change is committed and in force 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from watchllm.control import keys, organizations, outbox, projects, provider_keys, users
+from watchllm.control import (
+    audit,
+    keys,
+    organizations,
+    outbox,
+    projects,
+    provider_keys,
+    records,
+    routes,
+    secrets,
+    users,
+    vendors,
+)
 from watchllm.control.database import Database, UnitOfWork
 from watchllm.control.errors import PublicationFailed
 from watchllm.control.publisher import Publisher
-from watchllm.domain.sealing import Sealer
+from watchllm.domain.sealing import Keyring, Sealer
 from watchllm.domain.settings import ProjectSettings
+from watchllm.domain.snapshot import RouteRecord
+from watchllm.routing.resolve import Router
 
 _T = TypeVar("_T")
 
@@ -21,11 +35,11 @@ class ControlPlane:
     not be published yet; besides that, what the slice's function raises."""
 
     def __init__(
-        self, database: Database, publisher: Publisher, sealer: Sealer, known_providers: Sequence[str], actor: str
+        self, database: Database, publisher: Publisher, keyring: Keyring, known_providers: Sequence[str], actor: str
     ) -> None:
         self.database = database
         self.publisher = publisher
-        self._sealer = sealer
+        self._keyring = keyring
         self._known_providers = known_providers
         self._actor = actor
 
@@ -77,7 +91,7 @@ class ControlPlane:
         return self._change(
             lambda work: provider_keys.add(
                 work,
-                self._sealer,
+                secrets.in_force(work.connection, self._keyring),
                 project_id,
                 provider,
                 secret,
@@ -94,11 +108,49 @@ class ControlPlane:
         with self.database.reading() as connection:
             return provider_keys.listed(connection, project_id)
 
+    def set_route(self, project_id: str, rule: RouteRecord) -> routes.Route:
+        def change(work: UnitOfWork) -> routes.Route:
+            record = records.published(work.connection, [project_id]).get(project_id)
+            router = Router(vendors.vendors(), {})
+            return routes.put(
+                work, project_id, rule, lambda model: None if record is None else router.leads_to(model, record)
+            )
+
+        return self._change(change)
+
+    def remove_route(self, project_id: str, name: str) -> routes.Route:
+        return self._change(lambda work: routes.remove(work, project_id, name))
+
+    def routes(self, project_id: str | None = None) -> list[routes.Route]:
+        with self.database.reading() as connection:
+            return routes.listed(connection, project_id)
+
+    def audit(
+        self, *, project_id: str | None = None, since_ms: int | None = None, limit: int = 100
+    ) -> list[audit.AuditLine]:
+        """The newest changes first. Raises NotFound for a project that does not exist."""
+        with self.database.reading() as connection:
+            if project_id is not None:
+                projects.get(connection, project_id)
+            return audit.listed(connection, project_id=project_id, since_ms=since_ms, limit=limit)
+
     def knows_provider(self, project_id: str, provider: str) -> bool:
         """Whether this version knows the provider, or the project has a key for one of that name."""
         if provider == provider_keys.SIMULATED or provider in self._known_providers:
             return True
         return any(key.provider == provider for key in self.provider_keys(project_id))
+
+    def secret_in_force(self) -> Sealer:
+        """The master secret that everything is sealed under now."""
+        with self.database.reading() as connection:
+            return secrets.in_force(connection, self._keyring)
+
+    def rotate_secret(self, new: Sealer) -> int:
+        """Seal everything under `new` and publish it; the number of provider keys."""
+        self._keyring.learn(new)
+        count = self._change(lambda work: secrets.rotate(work, self._keyring, new))
+        self._published(self.publisher.publish_all)
+        return count
 
     def authenticate(self, email: str, password: str) -> users.User | None:
         with self.database.reading() as connection:
@@ -123,10 +175,13 @@ class ControlPlane:
     def _change(self, change: Callable[[UnitOfWork], _T]) -> _T:
         with self.database.unit_of_work(self._actor) as work:
             result = change(work)
+        self._published(self.publisher.publish_pending)
+        return result
+
+    def _published(self, publish: Callable[[], object]) -> None:
         try:
-            self.publisher.publish_pending()
+            publish()
         except Exception as error:
             raise PublicationFailed(
                 f"the change is saved and will be published by `watchllm up`, but proxies don't know it yet: {error}"
             ) from error
-        return result

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from watchllm.control import audit, tables
 from watchllm.control.errors import Invalid, NotFound
 from watchllm.domain.keys import digest, is_well_formed
-from watchllm.domain.sealing import Sealer
+from watchllm.domain.sealing import Keyring
 from watchllm.domain.settings import ProjectSettings, parse_settings
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ def test_provider_keys_reach_proxies_sealed_and_in_order(world: "World") -> None
     assert record is not None
     assert [key.id for key in record.provider_keys] == [first.id, second.id]
     assert record.provider_keys[0].base_url == "http://127.0.0.1:11434/v1"
-    sealer = Sealer((world.configuration.home / "secret.key").read_text())
-    assert [sealer.open(key.sealed, key.id) for key in record.provider_keys] == [b"sk-first", b"sk-second-0123456789"]
+    keyring = Keyring(lambda: [(world.configuration.home / "secret.key").read_text()])
+    assert [keyring.open(key.sealed, key.id) for key in record.provider_keys] == [b"sk-first", b"sk-second-0123456789"]
     assert second.masked == "***6789"
     assert "first" not in first.masked
     world.plane.remove_provider_key(first.id)

@@ -6,6 +6,7 @@ import msgspec
 
 from watchllm.providers.dialect import TranslatedAnswer, Untranslatable
 from watchllm.providers.translation import responses_reasoning
+from watchllm.providers.translation.responses_fields import CHAT_TIERS
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -36,15 +37,16 @@ def translate(body: bytes) -> TranslatedAnswer:
     chat: dict[str, Any] = {
         "id": "chatcmpl-" + (response_id.removeprefix("resp_") if type(response_id) is str else ""),
         "object": "chat.completion",
-        "created": int(created) if type(created) in (int, float) else 0,
+        "created": int(created) if type(created) is int or type(created) is float else 0,
         "model": model if type(model) is str else "",
         "choices": [choice],
     }
     usage = _usage(response.get("usage"))
     if usage is not None:
         chat["usage"] = usage
-    if type(response.get("service_tier")) is str:
-        chat["service_tier"] = response["service_tier"]
+    tier = response.get("service_tier")
+    if type(tier) is str and tier in CHAT_TIERS:
+        chat["service_tier"] = tier
     try:
         return TranslatedAnswer(_encode(chat), message.exact)
     except RecursionError:
@@ -130,7 +132,7 @@ class _Message:
 
 def _nested(annotation: dict[str, Any], offset: int) -> dict[str, Any]:
     """A citation in a chat's form; its place counts from the beginning of the whole text."""
-    citation = {field: annotation.get(field) for field in ("url", "title", "start_index", "end_index")}
+    citation: dict[str, Any] = {field: annotation.get(field) for field in ("url", "title", "start_index", "end_index")}
     for field in ("start_index", "end_index"):
         if offset and type(citation[field]) is int:
             citation[field] += offset

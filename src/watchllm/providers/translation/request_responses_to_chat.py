@@ -11,6 +11,7 @@ from typing import Any
 from watchllm.providers.dialect import TranslatedRequest
 from watchllm.providers.translation import responses_input, responses_tools
 from watchllm.providers.translation.responses_fields import (
+    CHAT_TIERS,
     Losses,
     a_boolean,
     a_list,
@@ -71,7 +72,7 @@ def _dropped(field: str, read: Callable[[Any, str], Any]) -> _Field:
 
 
 def _service_tier(value: Any, chat: dict[str, Any], losses: Losses) -> None:
-    if a_text(value, "service_tier") in ("auto", "default", "flex", "scale", "priority", "fast"):
+    if a_text(value, "service_tier") in CHAT_TIERS:
         chat["service_tier"] = value
     else:
         losses.drop("service_tier")

@@ -7,6 +7,7 @@ import msgspec
 from watchllm.providers.dialect import TranslatedAnswer, Untranslatable
 from watchllm.providers.translation import responses_reasoning
 from watchllm.providers.translation.responses_fields import CHAT_TIERS
+from watchllm.providers.translation.responses_form import count
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -153,23 +154,18 @@ def _finish_reason(response: dict[str, Any], has_calls: bool) -> str:
 def _usage(reported: Any) -> dict[str, Any] | None:
     if type(reported) is not dict:
         return None
-    inputs, outputs = _count(reported, "input_tokens"), _count(reported, "output_tokens")
+    inputs, outputs = count(reported, "input_tokens"), count(reported, "output_tokens")
     of_input, of_output = reported.get("input_tokens_details"), reported.get("output_tokens_details")
     return {
         "prompt_tokens": inputs,
         "completion_tokens": outputs,
         "total_tokens": inputs + outputs,
         "prompt_tokens_details": {
-            "cached_tokens": _count(of_input, "cached_tokens"),
-            "cache_write_tokens": _count(of_input, "cache_write_tokens"),
+            "cached_tokens": count(of_input, "cached_tokens"),
+            "cache_write_tokens": count(of_input, "cache_write_tokens"),
         },
-        "completion_tokens_details": {"reasoning_tokens": _count(of_output, "reasoning_tokens")},
+        "completion_tokens_details": {"reasoning_tokens": count(of_output, "reasoning_tokens")},
     }
-
-
-def _count(holder: Any, field: str) -> int:
-    value = holder.get(field) if type(holder) is dict else None
-    return value if type(value) is int and value >= 0 else 0
 
 
 def _objects(given: Any, what: str) -> list[dict[str, Any]]:

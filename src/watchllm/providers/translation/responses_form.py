@@ -109,20 +109,23 @@ def usage(reported: Any) -> dict[str, Any] | None:
     """A chat's `usage` as Responses tells it; None where it has none. Counts that are no counts are left out."""
     if type(reported) is not dict:
         return None
-    inputs, outputs = _count(reported, "prompt_tokens"), _count(reported, "completion_tokens")
+    inputs, outputs = count(reported, "prompt_tokens"), count(reported, "completion_tokens")
     of_input, of_output = reported.get("prompt_tokens_details"), reported.get("completion_tokens_details")
     return {
         "input_tokens": inputs,
         "input_tokens_details": {
-            "cached_tokens": _count(of_input, "cached_tokens"),
-            "cache_write_tokens": _count(of_input, "cache_write_tokens"),
+            "cached_tokens": count(of_input, "cached_tokens"),
+            "cache_write_tokens": count(of_input, "cache_write_tokens"),
         },
         "output_tokens": outputs,
-        "output_tokens_details": {"reasoning_tokens": _count(of_output, "reasoning_tokens")},
+        "output_tokens_details": {"reasoning_tokens": count(of_output, "reasoning_tokens")},
         "total_tokens": inputs + outputs,
     }
 
 
-def _count(holder: Any, field: str) -> int:
+def count(holder: Any, field: str) -> int:
+    """A count of tokens; 0 where `holder` has none."""
     value = holder.get(field) if type(holder) is dict else None
+    if type(value) is float and value.is_integer():
+        value = int(value)
     return value if type(value) is int and value >= 0 else 0

@@ -11,18 +11,19 @@ from watchllm.providers.translation import responses_form, responses_output
 from watchllm.providers.translation.responses_growing import GrowingCall, GrowingMessage, GrowingReasoning
 from watchllm.wire.types import BadMessage
 
-MAX_BYTES = 4 * 1024 * 1024
-"""Default bound of one answer: its events end with the whole of it, so it has to be kept while it grows."""
+MAX_LENGTH = 4 * 1024 * 1024
+"""Default bound of one answer, in characters of text (structure is charged by its size on the wire). Its last events
+hold the whole of it, so it has to be kept while it grows."""
 
 
 class Translator:
     """Translates the stream that answers the Responses request `request`, event by event; about 5 µs each.
 
     A message or reasoning is closed when something else begins, calls only at the end: vendors may tell parallel calls
-    in turns. An answer of more than `limit` bytes on the wire is refused.
+    in turns. An answer longer than `limit` is refused.
     """
 
-    def __init__(self, request: dict[str, Any], *, limit: int = MAX_BYTES) -> None:
+    def __init__(self, request: dict[str, Any], *, limit: int = MAX_LENGTH) -> None:
         self._request = request
         self._left = limit
         self._events = EventWriter()
@@ -55,13 +56,13 @@ class Translator:
         if chunk.get("error"):
             self._ended = True
             return self._error(chunk["error"])
-        self._left -= len(data)
-        if self._left < 0:
-            raise BadMessage("the answer is too large to be translated")
         self._take_usage(chunk)
         choice = _only_choice(chunk)
         if choice is None:
             return b""
+        self._left -= _length(choice, len(data))
+        if self._left < 0:
+            raise BadMessage("the answer is too large to be translated")
         try:
             return self._begin(chunk, data) + self._take_choice(choice)
         except Untranslatable as reason:
@@ -178,6 +179,7 @@ class Translator:
         if type(self._open) is GrowingMessage:
             return b"", self._open
         told, index = self._close_open(), len(self._items)
+        self._left -= _ITEM_LENGTH
         message = GrowingMessage(self._events, self._ids.item("msg", index), index)
         self._items.append(message)
         self._open = message
@@ -188,6 +190,7 @@ class Translator:
         if type(self._open) is GrowingReasoning:
             return b"", self._open
         told, index = self._close_open(), len(self._items)
+        self._left -= _ITEM_LENGTH
         reasoning = GrowingReasoning(self._events, self._ids.item("rs", index), index)
         self._items.append(reasoning)
         self._open = reasoning
@@ -248,6 +251,19 @@ def _only_choice(chunk: dict[str, Any]) -> dict[str, Any] | None:
     if type(choice) is not dict or choice.get("index", 0) not in (0, None):
         raise BadMessage("an event of the stream is no chunk of one choice")
     return choice
+
+
+def _length(choice: dict[str, Any], size: int) -> int:
+    """What a chunk of `size` bytes adds to what is kept."""
+    delta = choice.get("delta")
+    if choice.get("logprobs") or type(delta) is not dict or delta.keys() - _TEXTS:
+        return size
+    return sum(len(text) for text in delta.values() if type(text) is str)
+
+
+_TEXTS = frozenset(("role", "content", "reasoning_content", "reasoning"))
+# What an item takes beside its text: a stream may begin one with every chunk.
+_ITEM_LENGTH = 512
 
 
 def _as_text(value: Any) -> str | None:

@@ -344,12 +344,38 @@ def test_what_is_no_chunk_of_one_choice_is_refused(data: bytes) -> None:
         Translator(REQUEST).feed(data)
 
 
-def test_a_stream_without_end_is_refused_before_it_fills_the_memory() -> None:
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"content": "x" * 6000},
+        {"reasoning": "x" * 6000},
+        {"refusal": "x" * 6000},
+        {"tool_calls": [call(0, "a", "f", "x" * 6000)]},
+        {"thinking_blocks": [{"type": "thinking", "thinking": "x" * 6000}]},
+        {"annotations": [{"type": "url_citation", "url_citation": {"url": "x" * 6000}}]},
+    ],
+)
+def test_a_stream_without_end_is_refused_before_it_fills_the_memory(delta: dict[str, Any]) -> None:
     translator = Translator(REQUEST, limit=10_000)
-    (piece,) = data_of(chunk({"content": "x" * 6000}))
+    (piece,) = data_of(chunk(delta))
     assert translator.feed(piece)
     with pytest.raises(BadMessage, match="too large"):
         translator.feed(piece)
+
+
+def test_many_small_chunks_are_charged_by_their_text_and_not_by_their_size() -> None:
+    translator = Translator(REQUEST, limit=2000)
+    (piece,) = data_of(chunk({"content": "x"}))
+    assert len(piece) * 1000 > 100_000
+    for _ in range(1000):
+        assert translator.feed(piece)
+
+
+def test_many_small_items_are_charged_for_more_than_their_text() -> None:
+    translator = Translator(REQUEST, limit=10_000)
+    pieces = data_of(chunk({"content": "x"}), chunk({"reasoning": "x"})) * 20
+    with pytest.raises(BadMessage, match="too large"):
+        b"".join(map(translator.feed, pieces))
 
 
 # With one choice, and without the calls of the old form that no translated request asks for.

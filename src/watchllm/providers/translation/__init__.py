@@ -1,1 +1,1 @@
-"""Requests, answers and streams from one dialect to another; `chat` is the hub."""
+"""Translations between the wire formats of providers, with chat completions as the hub: one file per pair and kind."""

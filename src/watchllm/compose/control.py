@@ -101,8 +101,7 @@ def bootstrap(configuration: Configuration) -> first_run.FirstRun | None:
 
 
 def _static(configuration: Configuration) -> tuple[tuple[Vendor, ...], dict[str, tuple[PriceRow, ...]]]:
-    names = (*vendors.names(), "anthropic")
-    return vendors.vendors(), prices.frozen(names, configuration.home, datetime.now(UTC))
+    return vendors.vendors(), prices.frozen(vendors.price_books(), configuration.home, datetime.now(UTC))
 
 
 def _user() -> str:

@@ -20,7 +20,7 @@ What is chosen where the book knows more than a rate:
 """
 
 import tomllib
-from collections.abc import Collection
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -49,8 +49,10 @@ _RATES = {
 _UNCOUNTED = {"input_image_mtok", "output_image_mtok", "input_mchars", "audio_hours", "input_audio_hours"}
 
 
-def frozen(providers: Collection[str], home: Path, now: datetime) -> dict[str, tuple[PriceRow, ...]]:
+def frozen(providers: Mapping[str, str], home: Path, now: datetime) -> dict[str, tuple[PriceRow, ...]]:
     """Price rows by provider, overrides first; `sim` is free. Providers without any price are absent.
+
+    `providers` says what the book calls each provider of ours.
 
     Raises PricesUnusable when prices.toml cannot be understood.
     """
@@ -66,15 +68,16 @@ def nanos_per_million(usd: Decimal) -> Nanos:
     return int((usd * NANOS_PER_USD).to_integral_value(rounding="ROUND_HALF_UP"))
 
 
-def _book(providers: Collection[str], now: datetime) -> dict[str, tuple[PriceRow, ...]]:
+def _book(providers: Mapping[str, str], now: datetime) -> dict[str, tuple[PriceRow, ...]]:
     # Imported here: its data takes a quarter of a second, and most commands publish no prices.
     from genai_prices.data import providers as book
 
+    models = {provider.id: provider.models for provider in book}
     found = {}
-    for provider in book:
-        if provider.id in providers:
-            rows = (_row(model, now) for model in provider.models)
-            found[provider.id] = tuple(row for row in rows if row is not None)
+    for name, called in providers.items():
+        if called in models:
+            rows = (_row(model, now) for model in models[called])
+            found[name] = tuple(row for row in rows if row is not None)
     return found
 
 

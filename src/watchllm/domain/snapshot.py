@@ -50,8 +50,11 @@ class ProjectRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Vendor(msgspec.Struct, frozen=True, array_like=True):
-    """An OpenAI-compatible provider as data. `families` are model-name prefixes; `defaults` the request fields that
-    mean the same when left out, per endpoint family; those in `nullable` also mean the same when null."""
+    """A provider as data. `families` are model-name prefixes; `defaults` the request fields that mean the same when
+    left out, per endpoint family; those in `nullable` also mean the same when null. `dialects` are the wire formats of
+    generated answers that it speaks, the preferred one first; `fetch_images` says that it takes images as base64 only;
+    `aliases` maps request fields of generated answers to the field that they are another name of. With
+    `needs_base_url`, `base_url` is empty and each key names its own; `key_optional` servers may run without a key."""
 
     name: str
     base_url: str
@@ -62,6 +65,11 @@ class Vendor(msgspec.Struct, frozen=True, array_like=True):
     defaults: dict[str, dict[str, Any]] = {}
     stream_usage: bool = True
     nullable: dict[str, tuple[str, ...]] = {}
+    dialects: tuple[str, ...] = ("chat",)
+    fetch_images: bool = False
+    aliases: dict[str, str] = {}
+    needs_base_url: bool = False
+    key_optional: bool = False
 
 
 class PriceRow(msgspec.Struct, frozen=True, array_like=True):

@@ -8,8 +8,6 @@ from watchllm.domain.errors import BadRequest, Forbidden, GatewayError, NotFound
 from watchllm.domain.snapshot import ProjectRecord, ProviderKeyRecord, Vendor
 
 SIMULATOR = "sim"
-# Anthropic's own models: of the providers that this version speaks to, none is theirs.
-_ANTHROPIC = ("anthropic/", "claude-")
 MAX_MODEL_LENGTH = 256
 
 
@@ -131,8 +129,6 @@ class Router:
         return vendor
 
     def _by_name(self, model: str, project: ProjectRecord) -> Target:
-        if model.lower().startswith(_ANTHROPIC):
-            raise _no_anthropic(model)
         family = next((vendor for prefix, vendor in self._families if model.startswith(prefix)), None)
         if family is not None:
             target = self._target(family, model, project)
@@ -163,6 +159,8 @@ class Router:
         )
         if own is not None:
             base_url = own.base_url or vendor.base_url
+            if not base_url:
+                return None
             return Target(vendor.name, vendor, base_url, model, own, None, trusted=own.base_url is None)
         instance = self._instance.get(vendor.name)
         if instance is not None and instance.api_key:
@@ -194,17 +192,6 @@ def _refusal(model: str, target: Target, project: ProjectRecord) -> GatewayError
         f"This project may not use the model {model}; allowed are {', '.join(settings.allowed_models)}.",
         param="model",
         provider=target.provider,
-    )
-
-
-def _no_anthropic(model: str) -> NotFound:
-    name = model.removeprefix("anthropic/")
-    return NotFound(
-        f"Anthropic is not in this version yet, so {model} leads nowhere. Another provider that has the model is asked "
-        f"when it is named in front, for example openrouter/anthropic/{name}.",
-        code="model_not_found",
-        param="model",
-        provider="anthropic",
     )
 
 

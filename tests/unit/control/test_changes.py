@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from watchllm.control import audit, tables
 from watchllm.control.errors import Invalid, NotFound
+from watchllm.control.vendors import vendors
 from watchllm.domain.keys import digest, is_well_formed
 from watchllm.domain.sealing import Sealer
 from watchllm.domain.settings import ProjectSettings, parse_settings
@@ -37,7 +38,7 @@ def test_an_empty_value_sets_back_to_the_default(world: "World") -> None:
 
 def test_the_first_change_brings_proxies_all_they_need(world: "World") -> None:
     world.plane.create_project("Mine")
-    assert {vendor.name for vendor in world.reader.vendors()} == {"openai", "groq", "openrouter", "sim"}
+    assert world.reader.vendors() == vendors()
     assert world.reader.prices("openai")
     assert len(world.reader.secret("cache_hash") or b"") == 32
 

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watchllm.control.prices import frozen
+from watchllm.control.vendors import price_books
 from watchllm.domain.usage import ModelPrice, TokenUsage
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
-PROVIDERS = ("openai", "groq", "openrouter", "anthropic")
+PROVIDERS = price_books()
 ROWS = [
     (provider, row)
     for provider, rows in frozen(PROVIDERS, Path("nowhere"), NOW).items()
@@ -21,9 +22,10 @@ ROWS = [
     for row in rows
 ]
 BOOK = {
-    (entry.id, model.id): model.get_prices(NOW)
+    (name, model.id): model.get_prices(NOW)
+    for name, called in PROVIDERS.items()
     for entry in providers
-    if entry.id in PROVIDERS
+    if entry.id == called
     for model in entry.models
 }
 counts = st.integers(0, 400_000)

@@ -20,17 +20,20 @@ app = typer.Typer(no_args_is_help=True, help="A project's own keys of providers,
 
 @app.command()
 def add(
-    provider: str = typer.Argument(metavar="PROVIDER", help="openai, groq, openrouter, or a name of your own."),
+    provider: str = typer.Argument(metavar="PROVIDER", help="openai, anthropic, mistral…, or a name of your own."),
     project: str = typer.Option(help="The project's id.", metavar="ID"),
-    base_url: str | None = typer.Option(None, metavar="URL", help="Where an OpenAI-compatible provider answers."),
+    base_url: str | None = typer.Option(None, metavar="URL", help="Where the provider answers, if it is your own."),
     priority: int = typer.Option(0, help="Lower is tried first."),
+    dialect: str | None = typer.Option(
+        None, metavar="NAME", help="What a provider of your own speaks: chat (default), messages or responses."
+    ),
     from_env: str | None = typer.Option(None, metavar="VAR", help="Read the secret from this variable."),
     as_json: bool = JSON,
 ) -> None:
-    """Add a provider key; the secret is read from stdin."""
+    """Add a provider key; the secret is read from stdin. A server that needs none, such as ollama, takes `-`."""
     secret = _secret(from_env)
     with control_plane() as plane:
-        key = plane.add_provider_key(project, provider, secret, base_url=base_url, priority=priority)
+        key = plane.add_provider_key(project, provider, secret, base_url=base_url, priority=priority, dialect=dialect)
     if key.base_url is not None and not configuration().allow_private_urls and _is_private(key.base_url):
         typer.echo(
             f"watchllm: warning: {key.base_url} is not a public address, and proxies refuse to call it for a project; "
@@ -97,10 +100,8 @@ def _secret(from_env: str | None) -> str:
         return secret.strip()
     if sys.stdin.isatty():
         return str(typer.prompt("Provider key", hide_input=True, err=True)).strip()
-    secret = sys.stdin.read().strip()
-    if not secret:
-        raise typer.BadParameter("no secret came on stdin: pipe it in, or use --from-env VAR", param_hint="stdin")
-    return secret
+    # Whether it may be empty is for the control plane to say, which knows the provider.
+    return sys.stdin.read().strip()
 
 
 def _as_data(key: "ProviderKey") -> dict[str, Any]:
@@ -109,6 +110,7 @@ def _as_data(key: "ProviderKey") -> dict[str, Any]:
         "provider": key.provider,
         "masked": key.masked,
         "base_url": key.base_url,
+        "dialect": key.dialect,
         "priority": key.priority,
         "project_id": key.project_id,
         "created_at": timestamp(key.created_ms),

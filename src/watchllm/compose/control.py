@@ -38,7 +38,7 @@ def open_control_plane(configuration: Configuration, *, actor: str | None = None
         snapshot = LmdbSnapshotWriter(configuration.home / SNAPSHOT_FOLDER)
         try:
             publisher = publisher_for(configuration, database, snapshot, sealer)
-            yield ControlPlane(database, publisher, sealer, vendors.names(), actor or f"cli:{_user()}")
+            yield ControlPlane(database, publisher, sealer, vendors.by_name(), actor or f"cli:{_user()}")
         finally:
             snapshot.close()
     finally:

@@ -12,6 +12,7 @@ from watchllm.control.errors import PublicationFailed
 from watchllm.control.publisher import Publisher
 from watchllm.domain.sealing import Sealer
 from watchllm.domain.settings import ProjectSettings
+from watchllm.domain.snapshot import Vendor
 
 _T = TypeVar("_T")
 
@@ -21,7 +22,12 @@ class ControlPlane:
     not be published yet; besides that, what the slice's function raises."""
 
     def __init__(
-        self, database: Database, publisher: Publisher, sealer: Sealer, known_providers: Sequence[str], actor: str
+        self,
+        database: Database,
+        publisher: Publisher,
+        sealer: Sealer,
+        known_providers: Mapping[str, Vendor],
+        actor: str,
     ) -> None:
         self.database = database
         self.publisher = publisher
@@ -72,7 +78,14 @@ class ControlPlane:
             return keys.listed(connection, project_id)
 
     def add_provider_key(
-        self, project_id: str, provider: str, secret: str, *, base_url: str | None = None, priority: int = 0
+        self,
+        project_id: str,
+        provider: str,
+        secret: str,
+        *,
+        base_url: str | None = None,
+        priority: int = 0,
+        dialect: str | None = None,
     ) -> provider_keys.ProviderKey:
         return self._change(
             lambda work: provider_keys.add(
@@ -83,6 +96,7 @@ class ControlPlane:
                 secret,
                 base_url=base_url,
                 priority=priority,
+                dialect=dialect,
                 known=self._known_providers,
             )
         )

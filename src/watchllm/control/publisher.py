@@ -122,7 +122,7 @@ def _projects(connection: Connection, only: Sequence[str] | None) -> dict[str, P
             project.name,
             project.settings,
             tuple(
-                ProviderKeyRecord(key.id, key.provider, secret, key.base_url, key.priority)
+                ProviderKeyRecord(key.id, key.provider, secret, key.base_url, key.priority, key.dialect)
                 for key, secret in sealed.get(project.id, ())
             ),
         )

@@ -9,7 +9,6 @@ import msgspec
 
 from watchllm.domain.snapshot import Vendor
 
-
 _NO_PRICES = "-"
 
 
@@ -42,6 +41,10 @@ def vendors() -> tuple[Vendor, ...]:
 def price_books() -> dict[str, str]:
     """What the price book calls each vendor; those that it has no prices of are absent."""
     return {name: row.price_book or name for name, row in _rows().items() if row.price_book != _NO_PRICES}
+
+
+def by_name() -> dict[str, Vendor]:
+    return {vendor.name: vendor for vendor in vendors()}
 
 
 def names() -> tuple[str, ...]:

@@ -25,7 +25,8 @@ class KeyRecord(msgspec.Struct, frozen=True, array_like=True):
 class ProviderKeyRecord(msgspec.Struct, frozen=True, array_like=True):
     """A project's own key of a provider. `sealed` is AES-GCM: 12-byte nonce, ciphertext, tag; `id` is authenticated.
 
-    `base_url` is None where the vendor's own applies. Lower `priority` is tried first.
+    `base_url` is None where the vendor's own applies. Lower `priority` is tried first. `dialect` is what a provider of
+    the project's own speaks, None = chat completions, or it is a known vendor. A sealed empty text is no key at all.
     """
 
     id: str
@@ -33,6 +34,7 @@ class ProviderKeyRecord(msgspec.Struct, frozen=True, array_like=True):
     sealed: bytes
     base_url: str | None = None
     priority: int = 0
+    dialect: str | None = None
 
     def __repr__(self) -> str:
         # Sealed or not, it is nothing for tracebacks and logs.
@@ -74,11 +76,12 @@ class Vendor(msgspec.Struct, frozen=True, array_like=True):
 
 class PriceRow(msgspec.Struct, frozen=True, array_like=True):
     """Rates of the models that `match` describes: a tree of `{"equals"|"starts_with"|"ends_with"|"contains"|"regex":
-    text}`, `{"or"|"and": [...]}`. Rows are tried in order."""
+    text}`, `{"or"|"and": [...]}`. Rows are tried in order. `variants` are the prices of other tiers (`usage.TIERS`)."""
 
     match: Any
     price: ModelPrice
     model: str = ""
+    variants: dict[str, ModelPrice] = {}
 
 
 class SnapshotReader(Protocol):

@@ -119,13 +119,13 @@ class Router:
         return rest if slash and rest and known else model
 
     def _vendor(self, name: str, project: ProjectRecord) -> Vendor | None:
-        """A known vendor, or an OpenAI-compatible provider of the project's own: nothing is assumed of its models."""
+        """A known vendor, or a compatible provider of the project's own: nothing is assumed of its models."""
         vendor = self._vendors.get(name)
         if vendor is None:
             keys = (key for key in project.provider_keys if key.provider == name and key.base_url)
             own = min(keys, key=lambda key: key.priority, default=None)
             if own is not None:
-                return Vendor(name, own.base_url or "")
+                return _own_vendor(name, own)
         return vendor
 
     def _by_name(self, model: str, project: ProjectRecord) -> Target:
@@ -170,6 +170,13 @@ class Router:
             base_url = instance.base_url if instance is not None and instance.base_url else vendor.base_url
             return Target(SIMULATOR, vendor, base_url, model, None, None, trusted=True)
         return None
+
+
+def _own_vendor(name: str, key: ProviderKeyRecord) -> Vendor:
+    if key.dialect == "messages":
+        # As Anthropic's own clients send their key.
+        return Vendor(name, key.base_url or "", auth_header="x-api-key", auth_scheme="", dialects=("messages",))
+    return Vendor(name, key.base_url or "", dialects=(key.dialect or "chat",))
 
 
 def _refusal(model: str, target: Target, project: ProjectRecord) -> GatewayError | None:

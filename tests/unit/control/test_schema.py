@@ -85,6 +85,7 @@ def test_hits_that_failed_are_taken_off_the_rollups_of_an_earlier_version(tmp_pa
             # An hour whose rows are gone.
             connection.execute(text("UPDATE usage_hourly SET hits = 70 WHERE hour_ms = 0 AND model = 'gpt'"))
             connection.execute(text("DELETE FROM usage_logs WHERE at_ms < 3600000 AND model = 'gpt'"))
+            connection.execute(text("ALTER TABLE provider_keys DROP COLUMN dialect"))
             connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
         assert recorded.rollups() != right
         assert schema.upgrade(recorded.engine)

@@ -25,7 +25,8 @@ def test_the_vendors_of_this_version() -> None:
 def test_a_vendor_is_reached_over_https_or_where_its_key_says(vendor: Vendor) -> None:
     assert bool(vendor.base_url) is not vendor.needs_base_url
     if vendor.base_url:
-        assert vendor.base_url.startswith("https://") and not vendor.base_url.endswith("/")
+        assert vendor.base_url.startswith("https://")
+        assert not vendor.base_url.endswith("/")
         assert not vendor.key_optional
 
 

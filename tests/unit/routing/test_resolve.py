@@ -37,6 +37,15 @@ def test_models_of_anthropic_without_its_key_go_to_the_default_provider_or_say_w
         assert (refused.value.provider, refused.value.code) == ("anthropic", "provider_key_missing")
 
 
+def test_a_provider_of_ones_own_is_called_in_its_dialect() -> None:
+    own = ProviderKeyRecord("pk_1", "mine", b"", "https://x.example/v1", dialect="messages")
+    vendor = ROUTER.resolve("mine/some-model", project(own), test_key=False).vendor
+    assert (vendor.dialects, vendor.auth_header, vendor.auth_scheme) == (("messages",), "x-api-key", "")
+    plain = ProviderKeyRecord("pk_1", "mine", b"", "https://x.example/v1")
+    vendor = ROUTER.resolve("mine/some-model", project(plain), test_key=False).vendor
+    assert (vendor.dialects, vendor.auth_header, vendor.auth_scheme) == (("chat",), "authorization", "Bearer")
+
+
 @pytest.mark.parametrize("provider", ["azure", "ollama", "vllm", "lmstudio"])
 def test_a_provider_without_an_address_of_its_own_is_reached_at_the_keys(provider: str) -> None:
     own = ProviderKeyRecord("pk_1", provider, b"", "https://models.example.com/v1")

@@ -11,7 +11,8 @@ _MAX_TTL = 10 * 365 * 86_400
 
 
 class ProjectSettings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A project's policies. `cache_ttl` in seconds: 0 = never store, -1 = never expires."""
+    """A project's policies. `cache_ttl` in seconds: 0 = never store, -1 = never expires. `instance_keys`: where the
+    project has no provider key of its own that works, the operator's instance-wide one may be used."""
 
     cache: bool = True
     cache_ttl: int = 86_400
@@ -20,6 +21,7 @@ class ProjectSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     default_provider: str | None = None
     allowed_models: tuple[str, ...] | None = None
     allowed_providers: tuple[str, ...] | None = None
+    instance_keys: bool = True
 
 
 class InvalidSetting(ValueError):
@@ -94,4 +96,5 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "default_provider": _name,
     "allowed_models": _names,
     "allowed_providers": _names,
+    "instance_keys": _on_off,
 }

@@ -41,6 +41,25 @@ class ProviderKeyRecord(msgspec.Struct, frozen=True, array_like=True):
         return f"ProviderKeyRecord(id={self.id!r}, provider={self.provider!r}, sealed=***)"
 
 
+class RouteRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A routing rule of a project: where the models that `name` matches lead.
+
+    `name` is a model's name or an alias as clients send it, exact or ending in `*`. `choices` are (model, weight) with
+    weights from 1 on, `fallbacks` models in the order they are tried: `provider/model` or a model's name, never another
+    route. `retries` counts the further tries at one target. Times in seconds, None = the gateway's own bounds:
+    `try_timeout` bounds one call upstream, `timeout` all of them together; after `hedge_after` without a first byte a
+    second call is begun beside the first, None = never.
+    """
+
+    name: str
+    choices: tuple[tuple[str, int], ...]
+    fallbacks: tuple[str, ...] = ()
+    retries: int = 0
+    try_timeout: float | None = None
+    timeout: float | None = None
+    hedge_after: float | None = None
+
+
 class ProjectRecord(msgspec.Struct, frozen=True, array_like=True):
     """One project with everything that belongs to it."""
 
@@ -49,14 +68,18 @@ class ProjectRecord(msgspec.Struct, frozen=True, array_like=True):
     name: str
     settings: ProjectSettings = ProjectSettings()
     provider_keys: tuple[ProviderKeyRecord, ...] = ()
+    routes: tuple[RouteRecord, ...] = ()
 
 
 class Vendor(msgspec.Struct, frozen=True, array_like=True):
     """A provider as data. `families` are model-name prefixes; `defaults` the request fields that mean the same when
-    left out, per endpoint family; those in `nullable` also mean the same when null. `dialects` are the wire formats of
-    generated answers that it speaks, the preferred one first; `fetch_images` says that it takes images as base64 only;
-    `aliases` maps request fields of generated answers to the field that they are another name of. With
-    `needs_base_url`, `base_url` is empty and each key names its own; `key_optional` servers may run without a key."""
+    left out, per endpoint family; those in `nullable` also mean the same when null.
+
+    `dialects` are those it speaks, its own first; `fetch_images`: it takes images as base64 only, so that those given
+    by URL are fetched for it; `aliases` are request fields of the endpoint family `generate` that mean the same as the
+    one they map to (`max_completion_tokens` as `max_tokens`). With `needs_base_url`, `base_url` is empty and each key
+    names its own; `key_optional` servers may run without a key.
+    """
 
     name: str
     base_url: str

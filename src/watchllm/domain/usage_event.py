@@ -28,7 +28,11 @@ FREE_HITS = frozenset((HIT, HIT_SEMANTIC, HIT_COALESCED, HIT_STALE))
 
 
 class Attempt(msgspec.Struct, frozen=True, array_like=True):
-    """One call upstream on behalf of a request. `began_us` counts from the request's begin; `status` 0 = no answer."""
+    """One call upstream on behalf of a request. `began_us` counts from the request's begin; `status` 0 = no answer.
+
+    `key_id` is the project's provider key it was made with, None = the instance's; `hedged`: it was begun beside one
+    that had not answered yet.
+    """
 
     provider: str
     model: str
@@ -39,12 +43,15 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True):
     cost: Nanos | None = None
     price: ModelPrice | None = None
     error: str | None = None
+    key_id: str | None = None
+    hedged: bool = False
 
 
 class OpenedCall(msgspec.Struct, frozen=True, array_like=True):
     """A call upstream that is about to begin: what is known of it should the process die before the request settles.
 
     `attempt` counts the calls of one request from 0; `input_bytes` is the size of the body sent, 0 = not known.
+    `provider_key_id` and `hedged` are what Attempt has as `key_id` and `hedged`.
     """
 
     request_id: str
@@ -62,6 +69,8 @@ class OpenedCall(msgspec.Struct, frozen=True, array_like=True):
     user: str | None = None
     session: str | None = None
     tags: str | None = None
+    provider_key_id: str | None = None
+    hedged: bool = False
 
 
 # Without the collector's bookkeeping, like all that is made for every request: it holds nothing that could hold it.

@@ -1,49 +1,19 @@
-"""From a model's name to the target of a call: `provider/` first, then the model's family, then the default."""
+"""From a model's name to the targets of its calls.
+
+The project's own rules come first, then `provider/`, then the model's family, then the project's default provider.
+"""
 
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
 from watchllm.domain.errors import BadRequest, Forbidden, GatewayError, NotFound
-from watchllm.domain.snapshot import ProjectRecord, ProviderKeyRecord, Vendor
+from watchllm.domain.snapshot import ProjectRecord, ProviderKeyRecord, RouteRecord, Vendor
+from watchllm.routing.route import Choice, Route, rule_for
+from watchllm.routing.target import InstanceCredential, Target
+
+__all__ = ["MAX_MODEL_LENGTH", "SIMULATOR", "InstanceCredential", "Router", "Target"]
 
 SIMULATOR = "sim"
 MAX_MODEL_LENGTH = 256
-
-
-class InstanceCredential(msgspec.Struct, frozen=True):
-    """A provider as the operator configured it for the whole instance."""
-
-    api_key: str | None
-    base_url: str | None
-
-    def __repr__(self) -> str:
-        # A repr ends in tracebacks and logs; a base URL may hold a password.
-        return f"InstanceCredential(api_key={_masked(self.api_key)}, base_url={_masked(self.base_url)})"
-
-
-class Target(msgspec.Struct, frozen=True):
-    """Where a call goes. `own_key` is the project's provider key, None = the instance's `instance_key` (None for
-    the simulated provider). `trusted` says that the operator named the base URL. `model` is the provider's name."""
-
-    provider: str
-    vendor: Vendor
-    base_url: str
-    model: str
-    own_key: ProviderKeyRecord | None
-    instance_key: str | None
-    trusted: bool
-
-    def __repr__(self) -> str:
-        own = None if self.own_key is None else self.own_key.id
-        return (
-            f"Target(provider={self.provider!r}, model={self.model!r}, base_url={_masked(self.base_url)}, "
-            f"own_key={own!r}, instance_key={_masked(self.instance_key)}, trusted={self.trusted})"
-        )
-
-
-def _masked(secret: str | None) -> str:
-    return "***" if secret else repr(secret)
 
 
 class Router:
@@ -57,46 +27,92 @@ class Router:
         self._instance = instance
 
     def resolve(self, model: str, project: ProjectRecord, *, test_key: bool) -> Target:
-        """The target for `model`, or BadRequest, Forbidden (`model_not_allowed`, `provider_key_missing`) or NotFound
-        (`model_not_found`); the error names model and provider. A test key reaches only the simulated provider,
-        whatever model it names."""
+        """The first target for `model` of all that `route` gives; raises what it raises."""
+        return self.route(model, project, test_key=test_key).first
+
+    def route(self, model: str, project: ProjectRecord, *, test_key: bool) -> Route:
+        """All that may answer `model`, or BadRequest, Forbidden (`model_not_allowed`, `provider_key_missing`) or
+        NotFound (`model_not_found`); the error names model and provider.
+
+        Where a rule of the project names `model`, what may not be used or has no credential is left out; when that
+        leaves nothing, the first candidate's error is raised. A test key reaches only the simulated provider, whatever
+        model or rule it names.
+        """
         try:
-            return self._resolve(model, project, test_key=test_key)
+            # A model's name ends up in header lines and in paths.
+            if not model or len(model) > MAX_MODEL_LENGTH or not model.isascii() or not model.isprintable():
+                raise BadRequest("Name a model in the field 'model', for example gpt-4o-mini.", param="model")
+            rule = rule_for(model, project.routes) if project.routes else None
+            if rule is not None:
+                return self._by_rule(rule, project, test_key=test_key)
+            return Route(model, (Choice(1, self._allowed(model, project, test_key=test_key), model),))
         except GatewayError as error:
             error.model = "".join(filter(str.isprintable, model[:MAX_MODEL_LENGTH]))
             raise
 
-    def _resolve(self, model: str, project: ProjectRecord, *, test_key: bool) -> Target:
-        # A model's name ends up in header lines and in paths.
-        if not model or len(model) > MAX_MODEL_LENGTH or not model.isascii() or not model.isprintable():
-            raise BadRequest("Name a model in the field 'model', for example gpt-4o-mini.", param="model")
+    def leads_to(self, model: str, project: ProjectRecord) -> str | None:
+        """The provider that `model` leads to, rules and credentials left aside; None = to none that is known."""
+        prefix, slash, rest = model.partition("/")
+        if slash and rest and self._vendor(prefix, project) is not None:
+            return prefix
+        vendor = self._family(model)
+        return vendor.name if vendor is not None else project.settings.default_provider
+
+    def _by_rule(self, rule: RouteRecord, project: ProjectRecord, *, test_key: bool) -> Route:
+        errors: list[GatewayError] = []
+
+        def usable(model: str) -> tuple[Target, ...]:
+            try:
+                return self._allowed(model, project, test_key=test_key)
+            except GatewayError as error:
+                errors.append(error)
+                return ()
+
+        choices = (Choice(weight, usable(model), model) for model, weight in rule.choices)
+        fallbacks = (usable(model) for model in rule.fallbacks)
+        route = Route(
+            rule.name,
+            tuple(choice for choice in choices if choice.targets),
+            tuple(targets for targets in fallbacks if targets),
+            rule.retries,
+            rule.try_timeout,
+            rule.timeout,
+            rule.hedge_after,
+        )
+        if not route.choices and not route.fallbacks:
+            raise errors[0]
+        return route
+
+    def _allowed(self, model: str, project: ProjectRecord, *, test_key: bool) -> tuple[Target, ...]:
+        """The targets of a model by its own name, at least one; raises what `route` does."""
         prefix, slash, rest = model.partition("/")
         named = self._vendor(prefix, project) if slash and rest else None
         provider_model = rest if named is not None else model
         if test_key:
-            target = self._target(self._vendors[SIMULATOR], provider_model, project)
+            targets = self._targets(self._vendors[SIMULATOR], provider_model, project)
         elif named is not None:
-            target = self._target(named, provider_model, project)
+            targets = self._targets(named, provider_model, project)
         else:
-            target = self._by_name(model, project)
-        if target is None:
+            targets = self._by_name(model, project)
+        if not targets:
             raise _key_missing(prefix)
-        refusal = _refusal(model, target, project)
+        # They differ in their credentials only.
+        refusal = _refusal(model, targets[0], project)
         if refusal is not None:
             raise refusal
-        return target
+        return targets
 
     def default(self, project: ProjectRecord, *, test_key: bool) -> Target:
         """The target of a path that names no model: the project's default provider, else OpenAI."""
         name = SIMULATOR if test_key else project.settings.default_provider or "openai"
         vendor = self._vendor(name, project)
-        target = self._target(vendor, "", project) if vendor is not None else None
-        if target is None:
+        targets = self._targets(vendor, "", project) if vendor is not None else ()
+        if not targets:
             raise _key_missing(name)
         allowed = project.settings.allowed_providers
         if allowed is not None and name not in allowed:
             raise Forbidden(f"This project may not use the provider {name}; ask its owner to allow it.", provider=name)
-        return target
+        return targets[0]
 
     def usable(self, project: ProjectRecord, *, test_key: bool) -> list[Target]:
         """A target without a model for every provider that this project could call now."""
@@ -105,8 +121,10 @@ class Router:
             own = {key.provider for key in project.provider_keys} - self._vendors.keys()
             vendors = [*self._vendors.values(), *filter(None, (self._vendor(name, project) for name in sorted(own)))]
         allowed = project.settings.allowed_providers
-        targets = (self._target(vendor, "", project) for vendor in vendors if allowed is None or vendor.name in allowed)
-        return [target for target in targets if target is not None]
+        targets = (
+            self._targets(vendor, "", project) for vendor in vendors if allowed is None or vendor.name in allowed
+        )
+        return [found[0] for found in targets if found]
 
     def is_family_name(self, model: str, provider: str) -> bool:
         """Whether `model` alone, without `provider/`, leads to `provider`."""
@@ -128,19 +146,22 @@ class Router:
                 return _own_vendor(name, own)
         return vendor
 
-    def _by_name(self, model: str, project: ProjectRecord) -> Target:
-        family = next((vendor for prefix, vendor in self._families if model.startswith(prefix)), None)
+    def _family(self, model: str) -> Vendor | None:
+        return next((vendor for prefix, vendor in self._families if model.startswith(prefix)), None)
+
+    def _by_name(self, model: str, project: ProjectRecord) -> tuple[Target, ...]:
+        family = self._family(model)
         if family is not None:
-            target = self._target(family, model, project)
-            if target is not None:
-                return target
+            targets = self._targets(family, model, project)
+            if targets:
+                return targets
         default = project.settings.default_provider
         vendor = self._vendor(default, project) if default is not None else None
         if vendor is not None:
-            target = self._target(vendor, model, project)
-            if target is None:
+            targets = self._targets(vendor, model, project)
+            if not targets:
                 raise _key_missing(vendor.name)
-            return target
+            return targets
         if family is not None:
             raise _key_missing(family.name)
         raise NotFound(
@@ -150,26 +171,38 @@ class Router:
             param="model",
         )
 
-    def _target(self, vendor: Vendor, model: str, project: ProjectRecord) -> Target | None:
-        """The vendor's target with the best credential there is; None = no credential."""
-        own = min(
-            (key for key in project.provider_keys if key.provider == vendor.name),
-            key=lambda k: k.priority,
-            default=None,
-        )
-        if own is not None:
-            base_url = own.base_url or vendor.base_url
-            if not base_url:
-                return None
-            return Target(vendor.name, vendor, base_url, model, own, None, trusted=own.base_url is None)
+    def _targets(self, vendor: Vendor, model: str, project: ProjectRecord) -> tuple[Target, ...]:
+        """The vendor's targets, one a credential: the project's own by priority, then the instance's."""
+        own = sorted((key for key in project.provider_keys if key.provider == vendor.name), key=lambda k: k.priority)
+        targets = [
+            Target(
+                vendor.name,
+                vendor,
+                key.base_url or vendor.base_url,
+                model,
+                key,
+                None,
+                # The base URL of a provider of the project's own is the project's, whichever key it is taken from.
+                trusted=key.base_url is None and vendor.name in self._vendors,
+            )
+            for key in own
+            if key.base_url or vendor.base_url
+        ]
         instance = self._instance.get(vendor.name)
-        if instance is not None and instance.api_key:
-            base_url = instance.base_url or vendor.base_url
-            return Target(vendor.name, vendor, base_url, model, None, instance.api_key, trusted=True)
         if vendor.name == SIMULATOR:
             base_url = instance.base_url if instance is not None and instance.base_url else vendor.base_url
-            return Target(SIMULATOR, vendor, base_url, model, None, None, trusted=True)
-        return None
+            api_key = instance.api_key if instance is not None else None
+            targets.append(Target(SIMULATOR, vendor, base_url, model, None, api_key or None, trusted=True))
+        elif instance is not None and instance.api_key and _instance_follows(own, project):
+            base_url = instance.base_url or vendor.base_url
+            targets.append(Target(vendor.name, vendor, base_url, model, None, instance.api_key, trusted=True))
+        return tuple(targets)
+
+
+def _instance_follows(own: list[ProviderKeyRecord], project: ProjectRecord) -> bool:
+    """Whether the instance's key may be used where the project's `own` are not there or fail: who moved a provider to
+    an address of their own does not want their requests at another one."""
+    return project.settings.instance_keys and all(key.base_url is None for key in own)
 
 
 def _own_vendor(name: str, key: ProviderKeyRecord) -> Vendor:

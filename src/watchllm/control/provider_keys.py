@@ -21,7 +21,7 @@ from watchllm.setting_forms import messages_base_url
 SIMULATED = "sim"
 NO_KEY = "-"
 _MAX_SECRET = 4096
-_MAX_PRIORITY = 1000
+MAX_PRIORITY = 1000
 
 
 class ProviderKey(msgspec.Struct, frozen=True):
@@ -122,8 +122,8 @@ def _check(provider: str, secret: str, base_url: str | None, priority: int, know
         raise Invalid(f"no secret came on stdin: pipe {provider}'s key in, or use --from-env VAR")
     if len(secret) > _MAX_SECRET or not secret.isascii() or not secret.isprintable() or " " in secret:
         raise Invalid("a provider's key is one line of printable ASCII without spaces")
-    if not 0 <= priority <= _MAX_PRIORITY:
-        raise Invalid(f"priority is a number from 0 to {_MAX_PRIORITY}; lower is tried first")
+    if not 0 <= priority <= MAX_PRIORITY:
+        raise Invalid(f"priority is a number from 0 to {MAX_PRIORITY}; lower is tried first")
     if base_url is not None:
         _check_base_url(base_url)
 

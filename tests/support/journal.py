@@ -190,7 +190,8 @@ class Usage:
         return sorted(
             self.query(
                 f"SELECT attempt.value ->> 'key_id' AS pvk, {began} - {began} % {HOUR_MS} AS hour, MAX(project_id), "
-                f"COUNT(*), SUM({refused}), MAX({began}), MAX(CASE WHEN {refused} THEN {began} END) "
+                f"COUNT(*), SUM({refused}), MAX({began}), MAX(CASE WHEN {refused} THEN {began} END), "
+                f"MAX(CASE WHEN attempt.value ->> 'status' BETWEEN 200 AND 299 THEN {began} END) "
                 "FROM usage_logs, json_each(usage_logs.attempts) AS attempt WHERE pvk IS NOT NULL GROUP BY pvk, hour"
             )
         )

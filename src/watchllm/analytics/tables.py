@@ -94,10 +94,12 @@ provider_key_uses = Table(
     Column("hour_ms", BigInteger, nullable=False),
     Column("project_id", Text, nullable=False),
     Column("uses", BigInteger, nullable=False),
-    # Answers 401 and 403, and when the last of them came.
+    # Answers 401 and 403.
     Column("refused", BigInteger, nullable=False),
     Column("last_ms", BigInteger, nullable=False),
     Column("last_refused_ms", BigInteger),
+    # The latest answer 2xx.
+    Column("last_worked_ms", BigInteger),
     PrimaryKeyConstraint("provider_key_id", "hour_ms"),
     Index(None, "hour_ms"),
     Index("ix_provider_key_uses_project_id_hour_ms", "project_id", "hour_ms"),

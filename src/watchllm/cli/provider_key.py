@@ -11,6 +11,7 @@ from watchllm.cli.output import JSON, print_json, print_rows, timestamp
 from watchllm.cli.session import configuration, control_plane
 
 if TYPE_CHECKING:
+    from watchllm.analytics.key_use_log import KeyState
     from watchllm.control.provider_keys import ProviderKey
 
 _RESOLVE_SECONDS = 2.0
@@ -50,13 +51,21 @@ def add(
 def list_(
     project: str | None = typer.Option(None, help="Only this project's.", metavar="ID"), as_json: bool = JSON
 ) -> None:
-    """List provider keys, their secrets masked."""
+    """List provider keys, their secrets masked, and whether the provider takes them."""
+    from watchllm.analytics import key_use_log
+
     with control_plane() as plane:
-        keys = [_as_data(key) for key in plane.provider_keys(project)]
+        listed = plane.provider_keys(project)
+        with plane.database.reading() as connection:
+            states = key_use_log.states(connection, project)
+    keys = [_as_data(key) | _state(states.get(key.id)) for key in listed]
     if as_json:
         print_json(keys)
     else:
-        columns = ("id", "provider", "masked", "base_url", "priority", "project_id", "created_at")
+        for key in keys:
+            if key["state"] == "refused":
+                key["state"] = f"refused by the provider at {key['refused_at']}"
+        columns = ("id", "provider", "masked", "base_url", "priority", "project_id", "last_used", "state")
         print_rows(keys, columns, nothing="no provider key yet; `watchllm provider-key add PROVIDER --project ID`")
 
 
@@ -102,6 +111,16 @@ def _secret(from_env: str | None) -> str:
         return str(typer.prompt("Provider key", hide_input=True, err=True)).strip()
     # Whether it may be empty is for the control plane to say, which knows the provider.
     return sys.stdin.read().strip()
+
+
+def _state(state: "KeyState | None") -> dict[str, Any]:
+    if state is None:
+        return {"last_used": None, "refused_at": None, "state": "unused"}
+    return {
+        "last_used": timestamp(state.last_used_ms),
+        "refused_at": timestamp(state.refused_ms),
+        "state": "used" if state.refused_ms is None else "refused",
+    }
 
 
 def _as_data(key: "ProviderKey") -> dict[str, Any]:

@@ -4,17 +4,36 @@ A call that changes something returns when the change is committed and in force 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from watchllm.control import keys, organizations, outbox, projects, provider_keys, users
+from watchllm.control import (
+    audit,
+    keys,
+    organizations,
+    outbox,
+    projects,
+    provider_keys,
+    records,
+    routes,
+    users,
+    vendors,
+)
 from watchllm.control.database import Database, UnitOfWork
 from watchllm.control.errors import PublicationFailed
 from watchllm.control.publisher import Publisher
 from watchllm.domain.sealing import Sealer
 from watchllm.domain.settings import ProjectSettings
-from watchllm.domain.snapshot import Vendor
+from watchllm.domain.snapshot import RouteRecord, Vendor
+from watchllm.routing.resolve import Router
+
+if TYPE_CHECKING:
+    from watchllm.control.litellm import Imported
 
 _T = TypeVar("_T")
+
+
+class _OnlyTriedError(Exception):
+    """Has a transaction rolled back that was made to see what would come of it."""
 
 
 class ControlPlane:
@@ -108,6 +127,55 @@ class ControlPlane:
         with self.database.reading() as connection:
             return provider_keys.listed(connection, project_id)
 
+    def set_route(self, project_id: str, rule: RouteRecord) -> routes.Route:
+        def change(work: UnitOfWork) -> routes.Route:
+            record = records.published(work.connection, [project_id]).get(project_id)
+            router = Router(vendors.vendors(), {})
+            return routes.put(
+                work, project_id, rule, lambda model: None if record is None else router.leads_to(model, record)
+            )
+
+        return self._change(change)
+
+    def remove_route(self, project_id: str, name: str) -> routes.Route:
+        return self._change(lambda work: routes.remove(work, project_id, name))
+
+    def routes(self, project_id: str | None = None) -> list[routes.Route]:
+        with self.database.reading() as connection:
+            return routes.listed(connection, project_id)
+
+    def audit(
+        self, *, project_id: str | None = None, since_ms: int | None = None, limit: int = 100
+    ) -> list[audit.AuditLine]:
+        """The newest changes first. Raises NotFound for a project that does not exist."""
+        with self.database.reading() as connection:
+            if project_id is not None:
+                projects.get(connection, project_id)
+            return audit.listed(connection, project_id=project_id, since_ms=since_ms, limit=limit)
+
+    def import_litellm(
+        self, text: str, variables: Mapping[str, str], *, project_id: str | None = None, dry_run: bool = False
+    ) -> "Imported":
+        """Bring a LiteLLM configuration over into a project, None = the only one there is, or say what would come of it
+        and change nothing. `variables` are the environment that its keys are referred to in.
+
+        Raises Invalid for what is no such configuration, and where it must be said into which project.
+        """
+        # Here, not above: a parser of YAML is nothing for every other command to load.
+        from watchllm.control import litellm
+
+        with self.database.reading() as connection:
+            target = projects.only(connection) if project_id is None else projects.get(connection, project_id)
+            places: dict[str, set[str | None]] = {}
+            for key in provider_keys.listed(connection, target.id):
+                places.setdefault(key.provider, set()).add(key.base_url)
+        plan = litellm.read(text, variables, self._known_providers, places)
+
+        def change(work: UnitOfWork) -> "Imported":
+            return litellm.apply(work, self._sealer, target.id, plan, known=self._known_providers, dry_run=dry_run)
+
+        return self._tried(change) if dry_run else self._change(change)
+
     def knows_provider(self, project_id: str, provider: str) -> bool:
         """Whether this version knows the provider, or the project has a key for one of that name."""
         if provider == provider_keys.SIMULATED or provider in self._known_providers:
@@ -133,6 +201,16 @@ class ControlPlane:
 
     def close(self) -> None:
         self.database.close()
+
+    def _tried(self, change: Callable[[UnitOfWork], _T]) -> _T:
+        """What a change would give; it is rolled back."""
+        results: list[_T] = []
+        try:
+            with self.database.unit_of_work(self._actor) as work:
+                results.append(change(work))
+                raise _OnlyTriedError
+        except _OnlyTriedError:
+            return results[0]
 
     def _change(self, change: Callable[[UnitOfWork], _T]) -> _T:
         with self.database.unit_of_work(self._actor) as work:

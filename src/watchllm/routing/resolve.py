@@ -51,12 +51,19 @@ class Router:
             raise
 
     def leads_to(self, model: str, project: ProjectRecord) -> str | None:
-        """The provider that `model` leads to, rules and credentials left aside; None = to none that is known."""
+        """The provider that `model` leads to, rules and credentials left aside; None = to none that is known.
+
+        A name with a `/` behind something that is no provider is taken for a mistyped one, not for a model of the
+        project's default provider.
+        """
         prefix, slash, rest = model.partition("/")
         if slash and rest and self._vendor(prefix, project) is not None:
             return prefix
         vendor = self._family(model)
-        return vendor.name if vendor is not None else project.settings.default_provider
+        if vendor is not None or slash:
+            return vendor.name if vendor is not None else None
+        default = project.settings.default_provider
+        return default if default is not None and self._vendor(default, project) is not None else None
 
     def _by_rule(self, rule: RouteRecord, project: ProjectRecord, *, test_key: bool) -> Route:
         errors: list[GatewayError] = []

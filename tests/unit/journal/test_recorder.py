@@ -66,9 +66,9 @@ def test_uses_of_a_projects_provider_keys_are_counted_by_hour_and_those_refused_
         usage.record()
         assert usage.key_uses() == usage.key_uses_from_rows()
         assert usage.key_uses() == [
-            ("pvk_1", hour, "prj_1", 2, 1, hour + 5, hour + 5),
-            ("pvk_1", hour + HOUR_MS, "prj_1", 1, 0, hour + HOUR_MS + 7, None),
-            ("pvk_2", hour, "prj_1", 1, 1, hour + 10, hour + 10),
+            ("pvk_1", hour, "prj_1", 2, 1, hour + 5, hour + 5, None),
+            ("pvk_1", hour + HOUR_MS, "prj_1", 1, 0, hour + HOUR_MS + 7, None, hour + HOUR_MS + 7),
+            ("pvk_2", hour, "prj_1", 1, 1, hour + 10, hour + 10, None),
         ]
         assert usage.query("SELECT request_id, provider_key_id, hedged FROM usage_logs ORDER BY 1") == [
             ("req_1", None, 0),

@@ -2,3 +2,8 @@
 
 What has no counterpart is never dropped silently: each such line is named with its place in the file and the reason.
 """
+
+from watchllm.control.litellm.applying import Imported, apply
+from watchllm.control.litellm.reading import read
+
+__all__ = ["Imported", "apply", "read"]

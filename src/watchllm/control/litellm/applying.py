@@ -1,19 +1,17 @@
 """Applies a plan in one transaction, and says what came of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from watchllm.control import provider_keys
+from watchllm.control import provider_keys, records, routes
 from watchllm.control.database import UnitOfWork
 from watchllm.control.errors import Invalid
 from watchllm.control.litellm.plan import Plan, PlannedKey, Skipped
 from watchllm.domain.sealing import Sealer
 from watchllm.domain.snapshot import RouteRecord, Vendor
-
-PutRoute = Callable[[UnitOfWork, str, RouteRecord], object]
-"""Sets a route of a project; raises Invalid, before anything is written, for one that may not be."""
+from watchllm.routing.resolve import Router
 
 
 class ImportedKey(msgspec.Struct, frozen=True):
@@ -53,13 +51,12 @@ def apply(
     plan: Plan,
     *,
     known: Mapping[str, Vendor],
-    put_route: PutRoute,
     dry_run: bool,
 ) -> Imported:
     """Add the plan's keys and set its routes. Those that may not be are reported, and the others are kept; a key that
     the project has already is not added again. Raises NotFound for the project."""
     added: list[ImportedKey] = []
-    routes: list[RouteRecord] = []
+    rules: list[RouteRecord] = []
     skipped = list(plan.skipped)
     held = _held(work, sealer, project_id)
     for key in plan.keys:
@@ -69,14 +66,17 @@ def apply(
             added.append(held.get(_identity(key)) or _add(work, sealer, project_id, key, len(added), known))
         except Invalid as error:
             skipped.append(Skipped(key.path, f"the key of {key.provider} is not added: {error}"))
+    # With the keys of this plan, which make providers of the project's own known.
+    record = records.published(work.connection, [project_id])[project_id]
+    router = Router(tuple(known.values()), {})
     for planned in plan.routes:
         try:
-            put_route(work, project_id, planned.rule)
-            routes.append(planned.rule)
+            routes.put(work, project_id, planned.rule, lambda model: router.leads_to(model, record))
+            rules.append(planned.rule)
         except Invalid as error:
             skipped.append(Skipped(planned.path, f"the route {planned.rule.name} is not set: {error}"))
     missing = tuple(_missing(key, project_id) for key in plan.keys if key.secret is None and key.variable)
-    return Imported(project_id, dry_run, tuple(added), missing, tuple(routes), plan.unchanged, tuple(skipped))
+    return Imported(project_id, dry_run, tuple(added), missing, tuple(rules), plan.unchanged, tuple(skipped))
 
 
 def _add(

@@ -56,13 +56,10 @@ class Rules:
         report = self._router.report
         if len(choices) > MAX_CHOICES:
             report(path, f"of the group's models only {MAX_CHOICES} can be chosen from; the others are left out")
-        fallbacks = [
-            model for model in dict.fromkeys([*rest, *self._fallback_models(name, group)]) if model not in choices
-        ]
+        others = dict.fromkeys([*rest, *self._fallback_models(name, group)])
+        fallbacks = [model for model in others if model not in choices]
         if len(fallbacks) > MAX_FALLBACKS:
-            report(
-                path, f"only {MAX_FALLBACKS} fallbacks are kept: {', '.join(fallbacks[MAX_FALLBACKS:])} are left out"
-            )
+            report(path, f"only {MAX_FALLBACKS} fallbacks are kept; left out: {', '.join(fallbacks[MAX_FALLBACKS:])}")
         own_retries = [int(member.retries) for member in members if member.retries is not None]
         own_timeouts = [member.timeout for member in members if member.timeout]
         return RouteRecord(

@@ -34,11 +34,14 @@ _ADD_ROLLUP = (
     _insert("usage_hourly", (*rollups.KEY, *rollups.MEASURES))
     + f" ON CONFLICT (project_id, hour_ms, provider, model) DO UPDATE SET {_SUMS}"
 )
+_LATEST = ", ".join(
+    # Its MAX of NULL and a number is NULL.
+    f"{name} = MAX(COALESCE({name}, excluded.{name}), COALESCE(excluded.{name}, {name}))"
+    for name in ("last_ms", "last_refused_ms", "last_worked_ms")
+)
 _ADD_KEY_USES = _insert("provider_key_uses", (*key_uses.KEY, *key_uses.MEASURES)) + (
     " ON CONFLICT (provider_key_id, hour_ms) DO UPDATE SET uses = uses + excluded.uses, "
-    "refused = refused + excluded.refused, last_ms = MAX(last_ms, excluded.last_ms), "
-    "last_refused_ms = MAX(COALESCE(last_refused_ms, excluded.last_refused_ms), "
-    "COALESCE(excluded.last_refused_ms, last_refused_ms))"
+    f"refused = refused + excluded.refused, {_LATEST}"
 )
 _ADD_ROW = _insert("usage_logs", COLUMNS)
 _ADD_OPENED = _insert("journal_opened", ("request_id", "attempt", "series", "region", "call")) + (

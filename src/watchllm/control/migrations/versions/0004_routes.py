@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("refused", sa.BigInteger, nullable=False),
         sa.Column("last_ms", sa.BigInteger, nullable=False),
         sa.Column("last_refused_ms", sa.BigInteger),
+        sa.Column("last_worked_ms", sa.BigInteger),
         sa.PrimaryKeyConstraint("provider_key_id", "hour_ms", name="pk_provider_key_uses"),
     )
     op.create_index("ix_provider_key_uses_hour_ms", "provider_key_uses", ["hour_ms"])

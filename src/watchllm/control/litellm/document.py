@@ -46,9 +46,10 @@ class _Values:
             raise Invalid(f"more than {MAX_VALUES} values, those that aliases stand for counted each time")
         if depth > MAX_DEPTH:
             raise Invalid(f"line {_line(node)}: nested deeper than {MAX_DEPTH} levels")
-        if isinstance(node, yaml.MappingNode):
+        # By the tag and the kind of node: a text may be tagged as a mapping.
+        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
             return self._mapping(node, depth)
-        if isinstance(node, yaml.SequenceNode):
+        if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
             return [self.of(item, depth + 1) for item in node.value]
         return _scalar(node)
 
@@ -78,7 +79,7 @@ class _Values:
 
 
 def _scalar(node: Any) -> Any:
-    kind = node.tag.removeprefix(_TAG)
+    kind = node.tag.removeprefix(_TAG) if isinstance(node, yaml.ScalarNode) else ""
     try:
         if kind in ("str", "timestamp"):
             return str(node.value)

@@ -1,6 +1,7 @@
 """`router_settings` and `litellm_settings`: groups of deployments, their fallbacks and bounds, become routes."""
 
 from collections.abc import Mapping, Sequence
+from math import gcd
 from typing import Any
 
 from watchllm.control.litellm.deployments import Deployment, Deployments
@@ -181,6 +182,8 @@ def _weights(members: Sequence[Deployment]) -> Mapping[str, int]:
         for member in members:
             shares[member.model] += 1
     largest = max(shares.values())
-    if largest <= MAX_WEIGHT and all(share.is_integer() for share in shares.values()):
-        return {model: int(share) for model, share in shares.items()}
+    if all(share.is_integer() for share in shares.values()):
+        common = gcd(*map(int, shares.values())) or 1
+        if largest / common <= MAX_WEIGHT:
+            return {model: int(share) // common for model, share in shares.items()}
     return {model: max(1, round(share / largest * MAX_WEIGHT)) if share else 0 for model, share in shares.items()}

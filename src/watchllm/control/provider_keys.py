@@ -55,10 +55,10 @@ def add(
 
     Raises NotFound for the project, Invalid for the rest.
     """
-    projects.get(work.connection, project_id)
     secret = "" if secret == NO_KEY else secret
     _check(provider, secret, base_url, priority, known)
     _check_dialect(provider, dialect, known)
+    projects.get(work.connection, project_id)
     key_id = ids.new_id(ids.PROVIDER_KEY)
     vendor = known.get(provider)
     if base_url and (dialect == MESSAGES or (vendor is not None and vendor.dialects == (MESSAGES,))):

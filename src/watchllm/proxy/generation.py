@@ -17,14 +17,14 @@ from watchllm.cache.entry import Entry
 from watchllm.cache.key import ANSWER_HEADERS
 from watchllm.domain.errors import GatewayError, TimedOut
 from watchllm.domain.usage_event import BYPASS, HIT, HIT_STALE, MISS
-from watchllm.providers.openai.endpoints import Endpoint
-from watchllm.providers.openai.replay import replay
+from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
 from watchllm.proxy.admission import admit, require_price
 from watchllm.proxy.asked import Asked
 from watchllm.proxy.directives import HEADERS, directives
 from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.request import Request
+from watchllm.proxy.retelling import replayed, told_in
 from watchllm.proxy.services import Services
 from watchllm.proxy.settle import LABELS
 
@@ -60,6 +60,8 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
     request.cache = BYPASS if key is None else MISS
     entry = services.cache.get(tenant.partition, key) if key is not None and wishes.read else None
     request.looked_up = perf_counter()
+    if entry is not None and entry.dialect != endpoint.dialect:
+        entry = told_in(endpoint, entry, body)
     if entry is not None and key is not None and wishes.accept(entry, request.wall_ms):
         services.history.hit(request, key, entry)
         if asked is reader.newest:
@@ -116,7 +118,7 @@ def serve_entry(
         exchange.respond(200, head, entry.body)
         return
     head = egress.hit_head(request, egress.EVENT_STREAM)
-    body = replay(endpoint.family, entry.body, include_usage=include_usage)
+    body = replayed(endpoint, entry.body, include_usage=include_usage)
     services.settlement.settle(request, 200, "complete")
     exchange.start(200, head)
     exchange.write(body)

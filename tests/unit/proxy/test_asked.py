@@ -6,10 +6,11 @@ from typing import cast
 from watchllm.cache.canonical import NO_DEFAULTS
 from watchllm.cache.key import KeyHash
 from watchllm.domain.snapshot import Vendor
-from watchllm.providers.openai.endpoints import ENDPOINTS
+from watchllm.providers.endpoints import ENDPOINTS
 from watchllm.proxy.asked import Reader
 from watchllm.proxy.tenant import Tenant
-from watchllm.routing.resolve import Target
+from watchllm.routing.route import Choice, Route
+from watchllm.routing.target import Target
 
 BODY = b'{"model":"m","messages":[]}'
 
@@ -20,7 +21,7 @@ def test_only_the_first_sight_of_a_body_is_the_newest() -> None:
         partition=b"p" * 16,
         bodies={},
         project=SimpleNamespace(id="prj_1"),
-        target=lambda _model: target,
+        route=lambda model: Route(model, (Choice(1, (target,)),)),
         defaults=lambda _vendor, _family: NO_DEFAULTS,
     )
     reader = Reader(KeyHash(bytes(32)))

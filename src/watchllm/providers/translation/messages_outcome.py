@@ -73,7 +73,7 @@ class CallIds:
 
     def next(self, told: Any) -> str:
         """The id of the next call, of which the provider told the id `told`, or something else."""
-        id_ = told if type(told) is str and told and told not in self._given else None
+        id_ = told if type(told) is str and told else None
         while id_ is None or id_ in self._given:
             id_ = f"call_{self._answer}_{self._number}"
             self._number += 1

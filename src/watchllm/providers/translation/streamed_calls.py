@@ -4,6 +4,7 @@ Vendors number the pieces of calls in different ways. OpenAI gives each call an 
 others repeat the id or the name with each piece, send whole calls that are all numbered 0, or number none.
 """
 
+from io import StringIO
 from typing import Any, NamedTuple
 
 import msgspec
@@ -130,45 +131,46 @@ class StreamedCalls:
     def _waiting(self, call: "_Call") -> bool:
         """Whether `call` is not whole although another one has begun. Looked at once: then the others wait."""
         if call.torn is None:
-            call.torn = not _is_whole("".join(call.pieces))
+            call.torn = not call.is_whole()
         return call.torn
 
 
 class _Call:
     """One call: what has come of it, and how much of that has been told."""
 
-    __slots__ = ("_begun", "_next", "id", "name", "pieces", "torn")
+    __slots__ = ("_arguments", "_begun", "_told", "id", "name", "torn")
 
     def __init__(self, id_: Any) -> None:
         self.id = id_
         self.name: str | None = None
-        self.pieces: list[str] = []
         self.torn: bool | None = None
+        # One buffer, however many pieces: a provider may send each character by itself.
+        self._arguments = StringIO()
         self._begun = False
-        self._next = 0
+        self._told = 0
 
     def add(self, arguments: str) -> None:
-        self.pieces.append(arguments)
+        self._arguments.write(arguments)
+
+    def is_whole(self) -> bool:
+        """Whether nothing more can come. Without arguments it can: some vendors announce all calls first."""
+        try:
+            _decode(self._arguments.getvalue())
+        except (msgspec.DecodeError, RecursionError):
+            return False
+        return True
 
     def tell(self, told: list[StreamedCall]) -> None:
         """Put what has not been told yet on the list."""
         assert self.name is not None
-        arguments = "".join(self.pieces[self._next :])
+        self._arguments.seek(self._told)
+        arguments = self._arguments.read()
         if self._begun and not arguments:
             return
         told.append(StreamedCall(not self._begun, self.id, self.name, arguments))
         self._begun = True
-        self._next = len(self.pieces)
+        self._told += len(arguments)
 
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
-
-
-def _is_whole(arguments: str) -> bool:
-    """Whether a call can go on no more. None at all may still come: some vendors announce all calls first."""
-    try:
-        _decode(arguments)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True

@@ -205,6 +205,13 @@ def turn(*blocks: dict[str, Any]) -> Any:
     return messages_of(user("?"), {"role": "assistant", "content": list(blocks)}, user("!"))[1]
 
 
+def test_citations_of_an_earlier_answer_are_dropped() -> None:
+    cited = text("It is tall.", citations=[{"type": "char_location", "cited_text": "tall"}])
+    translated = translate(asked(user("?"), {"role": "assistant", "content": [cited]}, user("!")))
+    assert translated.document["messages"][1] == {"role": "assistant", "content": "It is tall."}
+    assert (translated.dropped, translated.exact) == (("messages[].content[].citations",), False)
+
+
 class TestReasoning:
     THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": ""}  # noqa: RUF012
 
@@ -229,6 +236,8 @@ class TestReasoning:
         message = self.told(signed, redacted)
         assert message["reasoning_content"] == "Hm."
         assert message["thinking_blocks"] == [signed, redacted]
+        assert self.told(signed)["thinking_blocks"] == [signed]
+        assert self.told(redacted)["thinking_blocks"] == [redacted]
 
 
 class TestToolResults:
@@ -323,6 +332,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("messages[0].content[1].source", source("image", {"type": "file", "file_id": "f"})),
     ("messages[0].content[1].source.media_type", source("image", PDF)),
     ("messages[0].content[1].source.url", source("image", {"type": "url"})),
+    ("messages[0].content[1].source.crop", source("image", {"type": "url", "url": "u", "crop": [0, 1]})),
     (
         "messages[0].content[1].transformations",
         source("image", {"type": "url", "url": "u"}, transformations={"oversized_image": "error"}),

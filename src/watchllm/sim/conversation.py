@@ -12,6 +12,7 @@ import msgspec
 from watchllm.sim.answer import Tool
 from watchllm.sim.text import count_tokens, digest
 
+_BASE_TOKENS = 3
 _TOKENS_PER_MESSAGE = 4
 _TOKENS_PER_ATTACHMENT = 85
 _EXACT_AS_FLOAT = 2**53
@@ -45,28 +46,28 @@ class Part(NamedTuple):
 class Conversation:
     """What was said so far. `text` is the last user message's; `answered_call` says that a tool's result came last."""
 
-    __slots__ = ("answered_call", "items", "system", "text", "tokens")
+    __slots__ = ("_messages", "answered_call", "items", "system", "text")
 
     def __init__(self) -> None:
         self.system: list[str] = []
-        self.items: list[tuple[str, ...]] = []
+        self.items: list[tuple[str, str, str]] = []
         self.text = ""
         self.answered_call = False
-        self.tokens = 3
+        self._messages = 0
 
     def instruct(self, text: str) -> None:
         """A system prompt, or a piece of one."""
         self.system.append(text)
-        self.tokens += _TOKENS_PER_MESSAGE + count_tokens(text)
+        self._messages += 1
 
     def say(self, role: str, parts: Iterable[Part]) -> None:
         """A message of the user or the assistant."""
         said = [part for part in parts if part.value]
-        self.items += [(role, *part) for part in said]
+        self.items += [(role, part.kind, part.value) for part in said]
         self.answered_call = False
         if role.startswith("user"):
-            self.text = "".join(part.value for part in said if part.kind == "text")
-        self._count(said)
+            self.text = "".join([part.value for part in said if part.kind == "text"])
+        self._messages += 1
 
     def call(self, name: str, arguments: str) -> None:
         """A tool that the assistant called; `arguments` is JSON or a free tool's text."""
@@ -75,19 +76,25 @@ class Conversation:
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             pass  # A free tool's text, or what a model wrote that is no JSON: it stands for itself.
         self.items.append(("call", name, arguments))
-        self.tokens += _TOKENS_PER_MESSAGE + count_tokens(name + arguments)
+        self._messages += 1
 
     def result(self, parts: Iterable[Part]) -> None:
         """What a called tool gave back."""
         said = [part for part in parts if part.value]
-        self.items += [("result", *part) for part in said]
+        self.items += [("result", part.kind, part.value) for part in said]
         self.answered_call = True
-        self._count(said)
+        self._messages += 1
 
-    def _count(self, parts: list[Part]) -> None:
-        self.tokens += _TOKENS_PER_MESSAGE
-        for kind, value in parts:
-            self.tokens += count_tokens(value) if kind == "text" else _TOKENS_PER_ATTACHMENT
+    def tokens(self) -> int:
+        """How many tokens all of it is billed as."""
+        total = _BASE_TOKENS + _TOKENS_PER_MESSAGE * self._messages + sum(map(count_tokens, self.system))
+        for role, kind, value in self.items:
+            if role == "call":
+                # Here `kind` is the tool's name.
+                total += count_tokens(kind + value)
+            else:
+                total += count_tokens(value) if kind == "text" else _TOKENS_PER_ATTACHMENT
+        return total
 
 
 def seed_of(

@@ -44,7 +44,7 @@ def ask_of(fields: dict[str, Any], items: list[dict[str, Any]], model: str) -> t
         schema=schema,
         max_tokens=fields.get("max_output_tokens"),
     )
-    return ask, conversation.tokens + tools_tokens(fields.get("tools"), format_.get("schema"))
+    return ask, conversation.tokens() + tools_tokens(fields.get("tools"), format_.get("schema"))
 
 
 def _choice(choice: Any, tools: tuple[Tool, ...]) -> str:

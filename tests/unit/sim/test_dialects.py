@@ -166,6 +166,28 @@ def test_different_questions_get_different_words_in_each(sim: Any) -> None:
         assert len(said) == len(PAIRS)
 
 
+@pytest.mark.parametrize(
+    ("case", "was", "becomes"),
+    [
+        ("system, turns and parameters", "Be brief.", "Be long."),
+        ("system, turns and parameters", '"One"', '"Six"'),
+        ("system, turns and parameters", '"1"', '"7"'),
+        ("system, turns and parameters", '"temperature": 1', '"temperature": 0'),
+        ("an image", PNG, "YWxsbw=="),
+        ("tools and their results", "Ulm", "Bonn"),
+        ("tools and their results", "sunny", "rainy"),
+        ("tools and their results", '"description": "d"', '"description": "e"'),
+        ("tools and their results", '"required": ["city"]', '"required": []'),
+        ("structured output", '"city"', '"town"'),
+    ],
+)
+def test_whatever_is_in_the_question_changes_the_words_in_each(sim: Any, case: str, was: str, becomes: str) -> None:
+    for ask, fields in zip((chat, messages, responses), PAIRS[case], strict=True):
+        asked = json.dumps(fields)
+        assert was in asked
+        assert ask(sim, **json.loads(asked.replace(was, becomes))) != ask(sim, **fields)
+
+
 def test_the_model_is_part_of_the_question_and_its_prefix_and_knobs_are_not(sim: Any) -> None:
     said = chat(sim, messages=user("Hi"))
     assert chat(sim, model="other", messages=user("Hi")) != said

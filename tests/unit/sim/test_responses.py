@@ -60,6 +60,9 @@ def assembled(streamed: list[dict[str, Any]]) -> list[dict[str, Any]]:
             else:
                 output[-1] = event["item"]
     assert not texts
+    kinds = [event["type"] for event in streamed]
+    for part in ("output_item", "content_part", "reasoning_summary_part"):
+        assert kinds.count(f"response.{part}.added") == kinds.count(f"response.{part}.done")
     return output
 
 

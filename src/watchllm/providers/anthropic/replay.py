@@ -52,57 +52,48 @@ def _event(kind: str, members: dict[str, Any]) -> bytes:
 
 
 def _beginning(message: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
-    begun = message | {"content": []} | {field: None for field in _END if field in message}
-    if usage:
-        begun["usage"] = {
-            field: value for field, value in usage.items() if field not in _OUTPUT_COUNTS or value is None
-        }
-        if type(usage.get("output_tokens")) is int:
-            begun["usage"]["output_tokens"] = min(1, usage["output_tokens"])
-    return begun
+    counts = {field: value for field, value in usage.items() if field not in _OUTPUT_COUNTS or value is None}
+    if type(usage.get("output_tokens")) is int:
+        counts["output_tokens"] = min(1, usage["output_tokens"])
+    ends = {field: None for field in _END if field in message}
+    return message | {"content": []} | ends | {"usage": counts or {"input_tokens": 0, "output_tokens": 0}}
 
 
 def _ending(message: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
-    # A container is told only where there is one.
-    delta = {
-        field: message[field]
-        for field in _END
-        if field in message and (field != "container" or message[field] is not None)
-    }
+    # Of containers only one that there is, is told.
+    told = [field for field in _END if field in message and (field != "container" or message[field] is not None)]
+    delta = {field: message[field] for field in told}
     counts = {field: usage[field] for field in (*_INPUT_COUNTS, *_OUTPUT_COUNTS) if usage.get(field) is not None}
-    return {"delta": delta, "usage": counts or {"output_tokens": 0}} if usage else {"delta": delta}
+    # Clients count on there being some, so a message without is told as one that took none.
+    return {"delta": delta, "usage": counts or {"output_tokens": 0}}
 
 
 def _told(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """How a block begins, and what comes after that."""
+    """How a block begins, and what comes after that. One that is not of the usual form begins with all that it is."""
     kind = block.get("type")
-    if kind == "text":
-        return _told_text(block)
-    if kind == "thinking":
-        begun = block | {"thinking": ""} | ({"signature": ""} if "signature" in block else {})
-        deltas = [{"type": "thinking_delta", "thinking": piece} for piece in _pieces(_text(block, "thinking"))]
-        if block.get("signature"):
+    if kind == "text" and type(block.get("text")) is str:
+        citations = block.get("citations")
+        if citations is None or type(citations) is list:
+            return _told_text(block, citations)
+    elif kind == "thinking" and type(block.get("thinking")) is str and type(block.get("signature")) is str:
+        deltas = [{"type": "thinking_delta", "thinking": piece} for piece in _pieces(block["thinking"])]
+        if block["signature"]:
             deltas.append({"type": "signature_delta", "signature": block["signature"]})
-        return begun, deltas
-    if kind in ("tool_use", "server_tool_use") and type(block.get("input")) is dict:
+        return block | {"thinking": "", "signature": ""}, deltas
+    elif kind in ("tool_use", "server_tool_use") and type(block.get("input")) is dict:
         return block | {"input": {}}, [
             {"type": "input_json_delta", "partial_json": piece} for piece in _json_pieces(block["input"])
         ]
     return block, []
 
 
-def _told_text(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    deltas: list[dict[str, Any]] = [{"type": "text_delta", "text": piece} for piece in _pieces(_text(block, "text"))]
+def _told_text(block: dict[str, Any], citations: list[Any] | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    deltas: list[dict[str, Any]] = [{"type": "text_delta", "text": piece} for piece in _pieces(block["text"])]
     begun = block | {"text": ""}
-    if block.get("citations"):
+    if citations:
         begun["citations"] = []
-        deltas += [{"type": "citations_delta", "citation": citation} for citation in block["citations"]]
+        deltas += [{"type": "citations_delta", "citation": citation} for citation in citations]
     return begun, deltas
-
-
-def _text(block: dict[str, Any], field: str) -> str:
-    text = block.get(field)
-    return text if type(text) is str else ""
 
 
 def _json_pieces(value: dict[str, Any]) -> Iterator[str]:

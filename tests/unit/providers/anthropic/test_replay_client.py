@@ -79,6 +79,13 @@ def test_the_stream_helper_puts_the_stored_message_together(stored: dict[str, An
     assert kinds[-1] == "message_stop"
 
 
+@pytest.mark.parametrize("usage", [None, {}])
+def test_a_message_without_usage_is_read_too(usage: Any) -> None:
+    stored = message({"type": "text", "text": "Hi"}, usage=usage)
+    with client(replay(json.dumps(stored).encode())) as told, told.messages.stream(**ASKED) as stream:
+        assert stream.get_final_message().usage.output_tokens == 0
+
+
 def test_the_helper_tells_text_and_input_as_they_come() -> None:
     with client(replay(json.dumps(STORED[0]).encode())) as told, told.messages.stream(**ASKED) as stream:
         pieces = list(stream.text_stream)

@@ -26,6 +26,7 @@ from tests.unit.providers.anthropic.messages import (
 from watchllm.domain.usage import TokenUsage
 from watchllm.providers.anthropic.assemble import StreamAssembler
 from watchllm.providers.anthropic.replay import replay
+from watchllm.providers.anthropic.storable import judge
 from watchllm.wire.sse import EventScanner, event_data
 
 HELLO = begun() + PING + text(0, "Hel", "lo") + ended() + STOP
@@ -49,6 +50,20 @@ def assembled(stream: bytes) -> Any:
 def test_a_message_told_as_a_stream_is_the_same_message(message: dict[str, Any], include_usage: bool) -> None:
     stream = replay(json.dumps(message).encode(), include_usage=include_usage)
     assert assembled(stream) == message
+
+
+@given(messages(hosted=True), st.data())
+def test_whatever_may_be_stored_can_be_told(message: dict[str, Any], data: st.DataObject) -> None:
+    place = data.draw(st.sampled_from([message, message["usage"], *message["content"]]))
+    place[data.draw(st.sampled_from(sorted(place)))] = data.draw(json_values)
+    body = json.dumps(message).encode()
+    if judge(body).storable:
+        got = assembled(replay(body))
+        if type(message.get("usage")) is not dict or type(message["usage"].get("output_tokens")) is not int:
+            # A stream always tells counts.
+            assert got.pop("usage").keys() >= {"output_tokens"}
+            del message["usage"]
+        assert got == message
 
 
 def test_a_stream_is_put_together_as_the_reference_tells_it() -> None:

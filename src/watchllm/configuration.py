@@ -307,6 +307,8 @@ def _build(values: dict[str, Any], origins: dict[str, str]) -> Configuration:
     providers = {}
     for name in INSTANCE_PROVIDERS:
         api_key, base_url = values.pop(f"{name}_api_key", None), values.pop(f"{name}_base_url", None)
+        if name == "anthropic" and base_url:
+            base_url = forms.messages_base_url(base_url)
         if api_key or base_url:
             providers[name] = InstanceProvider(api_key, base_url)
     proxies = {name: values.pop(name.lower()) for name in _PROXY_VARIABLES if name.lower() in values}

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlalchemy import text
 
 from watchllm.analytics import key_uses
@@ -83,7 +84,8 @@ def any_event(choose: random.Random, request_id: str | None = None) -> UsageEven
     cache = choose.choice([*_HITS, "MISS", "BYPASS", ""])
     usage = None
     if choose.random() < 0.8:
-        usage = TokenUsage(**{name: choose.randrange(1000) for name in _TOKENS}, estimated=choose.random() < 0.2)
+        counts = {name: choose.randrange(1000) for name in _TOKENS}
+        usage = msgspec.structs.replace(TokenUsage(estimated=choose.random() < 0.2), **counts)
     cost = None if choose.random() < 0.2 else choose.randrange(10**6)
     project = f"prj_{choose.randrange(3)}"
     attempts = tuple(

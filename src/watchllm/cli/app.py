@@ -17,6 +17,7 @@ from watchllm.cli import (
     db,
     doctor,
     explain,
+    import_,
     key,
     logs,
     processes,
@@ -81,6 +82,7 @@ app.add_typer(route.app, name="route")
 app.add_typer(audit.app, name="audit")
 app.add_typer(secret.app, name="secret")
 app.add_typer(cache.app, name="cache")
+app.add_typer(import_.app, name="import")
 app.add_typer(config.app, name="config")
 app.add_typer(db.app, name="db")
 app.add_typer(usage.app, name="usage")

@@ -17,19 +17,22 @@ app = typer.Typer(no_args_is_help=True, help="A project's own keys of providers,
 
 @app.command()
 def add(
-    provider: str = typer.Argument(metavar="PROVIDER", help="openai, groq, openrouter, or a name of your own."),
+    provider: str = typer.Argument(metavar="PROVIDER", help="openai, anthropic, mistral…, or a name of your own."),
     project: str = typer.Option(help="The project's id.", metavar="ID"),
-    base_url: str | None = typer.Option(None, metavar="URL", help="Where an OpenAI-compatible provider answers."),
+    base_url: str | None = typer.Option(None, metavar="URL", help="Where the provider answers, if it is your own."),
     priority: int = typer.Option(0, help="Lower is tried first."),
+    dialect: str | None = typer.Option(
+        None, metavar="NAME", help="What a provider of your own speaks: chat (default), messages or responses."
+    ),
     from_env: str | None = typer.Option(None, metavar="VAR", help="Read the secret from this variable."),
     as_json: bool = JSON,
 ) -> None:
-    """Add a provider key; the secret is read from stdin."""
+    """Add a provider key; the secret is read from stdin. A server that needs none, such as ollama, takes `-`."""
     secret = read_secret("Provider key", from_env)
     if base_url is not None and not configuration().allow_private_urls:
         _check_address(base_url)
     with control_plane() as plane:
-        key = plane.add_provider_key(project, provider, secret, base_url=base_url, priority=priority)
+        key = plane.add_provider_key(project, provider, secret, base_url=base_url, priority=priority, dialect=dialect)
     if as_json:
         print_json(_as_data(key))
     else:
@@ -113,6 +116,7 @@ def _as_data(key: "ProviderKey") -> dict[str, Any]:
         "provider": key.provider,
         "masked": key.masked,
         "base_url": key.base_url,
+        "dialect": key.dialect,
         "priority": key.priority,
         "project_id": key.project_id,
         "created_at": timestamp(key.created_ms),

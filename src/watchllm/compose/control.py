@@ -38,7 +38,7 @@ def open_control_plane(configuration: Configuration, *, actor: str | None = None
         snapshot = LmdbSnapshotWriter(configuration.home / SNAPSHOT_FOLDER)
         try:
             publisher = publisher_for(configuration, database, snapshot, keyring)
-            yield ControlPlane(database, publisher, keyring, vendors.names(), actor or f"cli:{_user()}")
+            yield ControlPlane(database, publisher, keyring, vendors.by_name(), actor or f"cli:{_user()}")
         finally:
             snapshot.close()
     finally:
@@ -108,8 +108,7 @@ def bootstrap(configuration: Configuration) -> first_run.FirstRun | None:
 
 
 def _static(configuration: Configuration) -> tuple[tuple[Vendor, ...], dict[str, tuple[PriceRow, ...]]]:
-    names = (*vendors.names(), "anthropic")
-    return vendors.vendors(), prices.frozen(names, configuration.home, datetime.now(UTC))
+    return vendors.vendors(), prices.frozen(vendors.price_books(), configuration.home, datetime.now(UTC))
 
 
 def _user() -> str:

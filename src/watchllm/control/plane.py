@@ -4,7 +4,7 @@ A call that changes something returns when the change is committed and in force 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from watchllm.control import (
     audit,
@@ -24,10 +24,17 @@ from watchllm.control.errors import PublicationFailed
 from watchllm.control.publisher import Publisher
 from watchllm.domain.sealing import Keyring, Sealer
 from watchllm.domain.settings import ProjectSettings
-from watchllm.domain.snapshot import RouteRecord
+from watchllm.domain.snapshot import RouteRecord, Vendor
 from watchllm.routing.resolve import Router
 
+if TYPE_CHECKING:
+    from watchllm.control.litellm import Imported
+
 _T = TypeVar("_T")
+
+
+class _OnlyTriedError(Exception):
+    """Has a transaction rolled back that was made to see what would come of it."""
 
 
 class ControlPlane:
@@ -35,7 +42,12 @@ class ControlPlane:
     not be published yet; besides that, what the slice's function raises."""
 
     def __init__(
-        self, database: Database, publisher: Publisher, keyring: Keyring, known_providers: Sequence[str], actor: str
+        self,
+        database: Database,
+        publisher: Publisher,
+        keyring: Keyring,
+        known_providers: Mapping[str, Vendor],
+        actor: str,
     ) -> None:
         self.database = database
         self.publisher = publisher
@@ -86,7 +98,14 @@ class ControlPlane:
             return keys.listed(connection, project_id)
 
     def add_provider_key(
-        self, project_id: str, provider: str, secret: str, *, base_url: str | None = None, priority: int = 0
+        self,
+        project_id: str,
+        provider: str,
+        secret: str,
+        *,
+        base_url: str | None = None,
+        priority: int = 0,
+        dialect: str | None = None,
     ) -> provider_keys.ProviderKey:
         return self._change(
             lambda work: provider_keys.add(
@@ -97,6 +116,7 @@ class ControlPlane:
                 secret,
                 base_url=base_url,
                 priority=priority,
+                dialect=dialect,
                 known=self._known_providers,
             )
         )
@@ -133,6 +153,30 @@ class ControlPlane:
             if project_id is not None:
                 projects.get(connection, project_id)
             return audit.listed(connection, project_id=project_id, since_ms=since_ms, limit=limit)
+
+    def import_litellm(
+        self, text: str, variables: Mapping[str, str], *, project_id: str | None = None, dry_run: bool = False
+    ) -> "Imported":
+        """Bring a LiteLLM configuration over into a project, None = the only one there is, or say what would come of it
+        and change nothing. `variables` are the environment that its keys are referred to in.
+
+        Raises Invalid for what is no such configuration, and where it must be said into which project.
+        """
+        # Here, not above: a parser of YAML is nothing for every other command to load.
+        from watchllm.control import litellm
+
+        with self.database.reading() as connection:
+            target = projects.only(connection) if project_id is None else projects.get(connection, project_id)
+            places: dict[str, set[str | None]] = {}
+            for key in provider_keys.listed(connection, target.id):
+                places.setdefault(key.provider, set()).add(key.base_url)
+        plan = litellm.read(text, variables, self._known_providers, places)
+
+        def change(work: UnitOfWork) -> "Imported":
+            sealer = secrets.in_force(work.connection, self._keyring)
+            return litellm.apply(work, sealer, target.id, plan, known=self._known_providers, dry_run=dry_run)
+
+        return self._tried(change) if dry_run else self._change(change)
 
     def knows_provider(self, project_id: str, provider: str) -> bool:
         """Whether this version knows the provider, or the project has a key for one of that name."""
@@ -171,6 +215,16 @@ class ControlPlane:
 
     def close(self) -> None:
         self.database.close()
+
+    def _tried(self, change: Callable[[UnitOfWork], _T]) -> _T:
+        """What a change would give; it is rolled back."""
+        results: list[_T] = []
+        try:
+            with self.database.unit_of_work(self._actor) as work:
+                results.append(change(work))
+                raise _OnlyTriedError
+        except _OnlyTriedError:
+            return results[0]
 
     def _change(self, change: Callable[[UnitOfWork], _T]) -> _T:
         with self.database.unit_of_work(self._actor) as work:

@@ -19,7 +19,7 @@ def published(connection: Connection, only: Sequence[str] | None = None) -> dict
             project.name,
             project.settings,
             tuple(
-                ProviderKeyRecord(key.id, key.provider, secret, key.base_url, key.priority)
+                ProviderKeyRecord(key.id, key.provider, secret, key.base_url, key.priority, key.dialect)
                 for key, secret in sealed.get(project.id, ())
             ),
             tuple(rules.get(project.id, ())),

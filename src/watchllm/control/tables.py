@@ -93,6 +93,7 @@ provider_keys = Table(
     Column("base_url", Text),
     Column("priority", Integer, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
+    Column("dialect", Text),
     Index(None, "project_id"),
 )
 

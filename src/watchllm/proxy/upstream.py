@@ -196,6 +196,8 @@ def with_timeout(timeouts: Timeouts, seconds: float | None) -> Timeouts:
 
 
 def _credential_line(vendor: Vendor, secret: str) -> bytes:
+    if not secret:
+        return b""
     scheme = f"{vendor.auth_scheme} " if vendor.auth_scheme else ""
     return f"{vendor.auth_header}: {scheme}{secret}\r\n".encode("latin-1")
 

@@ -143,13 +143,13 @@ class Router:
         return rest if slash and rest and known else model
 
     def _vendor(self, name: str, project: ProjectRecord) -> Vendor | None:
-        """A known vendor, or an OpenAI-compatible provider of the project's own: nothing is assumed of its models."""
+        """A known vendor, or a compatible provider of the project's own: nothing is assumed of its models."""
         vendor = self._vendors.get(name)
         if vendor is None:
             keys = (key for key in project.provider_keys if key.provider == name and key.base_url)
             own = min(keys, key=lambda key: key.priority, default=None)
             if own is not None:
-                return Vendor(name, own.base_url or "")
+                return _own_vendor(name, own)
         return vendor
 
     def _family(self, model: str) -> Vendor | None:
@@ -204,6 +204,7 @@ class Router:
                 trusted=key.base_url is None and vendor.name in self._vendors,
             )
             for key in own
+            if key.base_url or vendor.base_url
         ]
         instance = self._instance.get(vendor.name)
         if vendor.name == SIMULATOR:
@@ -236,6 +237,13 @@ def _instance_follows(own: list[ProviderKeyRecord], project: ProjectRecord) -> b
     """Whether the instance's key may be used where the project's `own` are not there or fail: who moved a provider to
     an address of their own does not want their requests at another one."""
     return project.settings.instance_keys and all(key.base_url is None for key in own)
+
+
+def _own_vendor(name: str, key: ProviderKeyRecord) -> Vendor:
+    if key.dialect == "messages":
+        # As Anthropic's own clients send their key.
+        return Vendor(name, key.base_url or "", auth_header="x-api-key", auth_scheme="", dialects=("messages",))
+    return Vendor(name, key.base_url or "", dialects=(key.dialect or "chat",))
 
 
 def _refusal(model: str, target: Target, project: ProjectRecord) -> GatewayError | None:

@@ -8,6 +8,9 @@ from typing import Any
 import jsonschema
 import pytest
 
+from tests.unit.sim.conftest import FakeExchange
+from watchllm.domain.errors import WireRefusal
+
 VERSION = {b"anthropic-version": b"2023-06-01"}
 WEATHER = {
     "name": "get_weather",
@@ -467,3 +470,12 @@ def test_anthropics_headers_are_there_to_be_filtered(sim: Any) -> None:
     for name in ("request-id", "anthropic-organization-id", "anthropic-ratelimit-tokens-remaining", "set-cookie"):
         assert exchange.head_lines(name), name
     assert not exchange.head_lines("openai-organization")
+
+
+def test_what_the_wire_refuses_is_told_in_the_paths_dialect(sim: Any) -> None:
+    error = WireRefusal("The body is too large.")
+    exchange = FakeExchange(b"POST", "/v1/messages", VERSION, b"")
+    told_here = json.loads(sim.app.on_refusal(exchange, error)[1])
+    assert (told_here["type"], told_here["error"]["type"]) == ("error", "request_too_large")
+    for elsewhere in (None, FakeExchange(b"POST", "/v1/responses", {}, b"")):
+        assert "param" in json.loads(sim.app.on_refusal(elsewhere, error)[1])["error"]

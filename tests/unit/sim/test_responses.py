@@ -6,6 +6,9 @@ from typing import Any
 import jsonschema
 import pytest
 
+from watchllm.sim.reply import Refused
+from watchllm.sim.responses_store import StoredResponses
+
 WEATHER = {
     "type": "function",
     "name": "get_weather",
@@ -238,14 +241,22 @@ def test_a_tools_output_can_be_sent_alone(sim: Any) -> None:
     assert [item["type"] for item in second["output"]] == ["message"]
 
 
-def test_what_is_kept_is_bounded(sim: Any) -> None:
+def test_what_is_kept_is_bounded_in_number_and_bytes(sim: Any) -> None:
     first = send(sim).json["id"]
     for _ in range(1000):
         last = send(sim).json["id"]
     assert read(sim, first).status == 404
     assert read(sim, last).status == 200
-    big = send(sim, "x" * 70_000_000).json["id"]
-    assert read(sim, big).status == read(sim, last).status == 404
+    stored = StoredResponses()
+    for name in ("a", "b", "c"):
+        stored.put(name, bytes(30_000_000), [], [])
+    assert stored.body("b")
+    with pytest.raises(Refused):
+        stored.body("a")
+    stored.put("d", bytes(70_000_000), [], [])
+    for name in ("b", "c", "d"):
+        with pytest.raises(Refused):
+            stored.body(name)
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

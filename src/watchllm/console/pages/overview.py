@@ -154,14 +154,11 @@ def base_url(configuration: Configuration, host_in_use: str | None) -> str | Non
 
 def instance_providers(configuration: Configuration) -> list[InstanceProvider]:
     """The simulated provider, and those that the operator's environment or file names."""
-    known = {vendor.name: vendor for vendor in vendors.vendors()}
+    known = vendors.by_name()
     rows = []
     for name, provider in configuration.instance_providers.items():
-        vendor = known.get(name)
-        url = provider.base_url or (vendor.base_url if vendor else "")
+        url = provider.base_url or known[name].base_url
         note = "ready" if provider.api_key else f"no key: set {name.upper()}_API_KEY, or give a project one"
-        if vendor is None:
-            note = "set, but this version cannot call it yet"
         rows.append(
             InstanceProvider(name, mask_url(url), mask(provider.api_key or "") if provider.api_key else "", note)
         )

@@ -113,6 +113,24 @@ def test_which_sequence_stopped_it_is_lost() -> None:
     assert not translated(message(text("x"), stop_reason="stop_sequence", stop_sequence=",")).exact
 
 
+CALL = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+THOUGHT = {"type": "thinking", "thinking": "Hm", "signature": "s"}
+
+
+@pytest.mark.parametrize(
+    ("content", "exact"),
+    [
+        ([THOUGHT, text("a"), CALL, CALL], True),
+        ([CALL, THOUGHT, CALL], False),
+        ([text("a"), THOUGHT], False),
+        ([text("a"), text("b")], False),
+        ([CALL, text("a")], False),
+    ],
+)
+def test_an_order_that_chat_cannot_tell_is_not_exact(content: list[Any], exact: bool) -> None:
+    assert translated(message(*content, stop_reason="tool_use")).exact is exact
+
+
 def test_a_refusal_is_explained_and_not_to_be_stored() -> None:
     details = {"type": "refusal", "category": "cyber", "explanation": "Not this."}
     result = translated(message(stop_reason="refusal", stop_details=details))

@@ -25,6 +25,8 @@ PNG = "iVBORw0KGgo="
 SCHEMA = {"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "integer"}}}
 TOOL = {"type": "function", "function": {"name": "weather", "description": "Weather of a city", "parameters": SCHEMA}}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Zürich"}'}}
+TEXT = {"type": "text", "text": "Hi"}
+PART = TEXT | {"prompt_cache_breakpoint": {"mode": "explicit"}}
 NINE = [{"type": "text", "text": "9"}, {"type": "text", "text": "am"}]
 FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
 
@@ -251,6 +253,7 @@ def test_what_changes_no_answer_is_dropped_and_named() -> None:
         prompt_cache_key="k",
         prompt_cache_retention="24h",
         service_tier="flex",
+        messages=[{"role": "user", "content": [PART, PART]}],
         stream_options={"include_usage": True, "include_obfuscation": False},
     )
     assert set(result.dropped) == {
@@ -258,10 +261,16 @@ def test_what_changes_no_answer_is_dropped_and_named() -> None:
         "safety_identifier",
         "prompt_cache_key",
         "prompt_cache_retention",
+        "messages[].content[].prompt_cache_breakpoint",
         "service_tier",
         "stream_options.include_obfuscation",
     }
-    assert result.document == {"model": OLD, "max_tokens": 1000, "messages": [USER]}
+    assert len(result.dropped) == 7
+    assert result.document == {
+        "model": OLD,
+        "max_tokens": 1000,
+        "messages": [{"role": "user", "content": [TEXT, TEXT]}],
+    }
     assert result.exact
 
 
@@ -316,7 +325,7 @@ def test_what_can_be_said_only_about_so_is_not_exact() -> None:
     assert moved.document["system"] == "Late."
     assert not moved.exact
     thought = translated(messages=[USER, {"role": "assistant", "content": "a", "reasoning_content": "Hm"}, USER])
-    assert thought.dropped == ("messages[1].reasoning_content",)
+    assert thought.dropped == ("messages[].reasoning_content",)
     assert not thought.exact
     refused = translated(messages=[USER, {"role": "assistant", "content": None, "refusal": "No."}, USER])
     assert refused.document["messages"][1] == {"role": "assistant", "content": "No."}

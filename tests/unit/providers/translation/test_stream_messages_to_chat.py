@@ -221,7 +221,7 @@ def test_a_refusal_is_explained() -> None:
     ("kind", "expected"),
     [
         ("overloaded_error", ("api_error", "overloaded")),
-        ("rate_limit_error", ("rate_limit_error", None)),
+        ("rate_limit_error", ("rate_limit_error", "rate_limit_exceeded")),
         ("not_found_error", ("invalid_request_error", "not_found")),
     ],
 )

@@ -73,6 +73,13 @@ def test_less_than_ten_outcomes_or_less_than_half_do_not_open_it(world: World) -
     assert world.state() == CLOSED
 
 
+def test_what_worked_does_not_open_it_whatever_came_before(world: World) -> None:
+    world.calls(*[FAILED] * 9, WORKED)
+    assert world.state() == CLOSED
+    world.calls(FAILED)
+    assert world.is_open()
+
+
 def test_only_the_last_thirty_seconds_count(world: World) -> None:
     world.calls(*[FAILED] * 9)
     world.now += 30.001
@@ -198,8 +205,10 @@ def test_they_stay_few_and_the_one_used_longest_ago_is_forgotten(monkeypatch: py
     world.calls(*[FAILED] * 10)
     for number in range(2):
         world.breakers.admit(("prj_1", "openai", f"https://{number}", "instance"))
-    assert world.is_open(), "it was used just now"
-    for number in range(2, 5):
+    assert world.is_open()
+    world.breakers.admit(("prj_1", "openai", "https://2", "instance"))
+    assert world.is_open(), "it was used just now, others longer ago"
+    for number in range(3, 6):
         world.breakers.admit(("prj_1", "openai", f"https://{number}", "instance"))
     assert not world.is_open()
     assert len(world.breakers._breakers) == 3

@@ -128,7 +128,7 @@ def _steps(process: ProxyProcess, client: ServerConnection, raw: bytes) -> dict[
 
     def directions() -> None:
         services.outbound.destinations.known(asked.target)
-        services.forwarded(exchange.headers, own_key=False)
+        services.forwarded(exchange.headers, tenant.partition, own_key=False)
 
     return {
         "the request's own state and id": lambda: Request(exchange, endpoint.name),

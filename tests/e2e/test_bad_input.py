@@ -72,6 +72,8 @@ MALFORMED: dict[str, bytes] = {
     "space before the colon": head(HOST, JSON, f"Content-Length : {len(BODY)}") + BODY,
     "chunked twice": head(HOST, JSON, "Transfer-Encoding: chunked, chunked") + CHUNK,
     "chunked not last": head(HOST, JSON, "Transfer-Encoding: chunked, gzip") + CHUNK,
+    "gzip before chunked": head(HOST, JSON, "Transfer-Encoding: gzip, chunked") + CHUNK,
+    "gzip and chunked in two lines": head(HOST, JSON, "Transfer-Encoding: gzip", CHUNKED) + CHUNK,
     "unknown transfer coding": head(HOST, JSON, "Transfer-Encoding: xchunked") + CHUNK,
     "transfer coding identity": head(HOST, JSON, "Transfer-Encoding: identity") + BODY,
     "chunk size that is no number": head(HOST, JSON, CHUNKED) + b"zz\r\n" + BODY,
@@ -95,7 +97,9 @@ MALFORMED: dict[str, bytes] = {
     "CONNECT": head(HOST, method="CONNECT", target="example.com:443"),
     "no host": head(JSON, LENGTH) + BODY,
     "two hosts": head(HOST, "Host: other", JSON, LENGTH) + BODY,
-    "absolute target": head(HOST, JSON, LENGTH, target="http://example.com/v1/chat/completions") + BODY,
+    "absolute target of a user": head(HOST, JSON, LENGTH, target="http://a@example.com/v1/chat/completions") + BODY,
+    "absolute target of another scheme": head(HOST, JSON, LENGTH, target="ftp://example.com" + CHAT) + BODY,
+    "absolute target without a host": head(HOST, JSON, LENGTH, target="http:///v1/chat/completions") + BODY,
     "target without a slash": head(HOST, JSON, LENGTH, target="v1/chat/completions") + BODY,
     "asterisk": head(HOST, method="OPTIONS", target="*"),
     "old HTTP": b"GET /health\r\n\r\n",
@@ -113,6 +117,8 @@ MALFORMED: dict[str, bytes] = {
     "declared body over the limit": head(HOST, JSON, f"Content-Length: {33 * KIB * KIB}"),
 }
 _STATUS = {
+    "gzip before chunked": {501},
+    "gzip and chunked in two lines": {501},
     "absurd method": {400, 405},
     "long method": {400, 405},
     "lower-case method": {400, 405},

@@ -77,6 +77,22 @@ def test_what_a_filter_names_is_forgotten_and_nothing_else(
     assert gateway.get("/v1/cache/stats", project.key).json()["entries"] == len(remaining)
 
 
+@pytest.mark.parametrize(
+    ("field", "beside_ms", "count"),
+    [("after", 0.9, 1), ("after", 0, 1), ("after", 1, 0), ("before", 0.1, 1), ("before", 1, 1), ("before", 0, 0)],
+)
+@pytest.mark.parametrize("iso", [False, True])
+def test_the_millisecond_in_which_a_time_lies_is_forgotten_too(
+    gateway: Gateway, project: Project, writer: str, field: str, beside_ms: float, count: int, iso: bool
+) -> None:
+    gateway.chat(project.key, "When?")
+    hit = gateway.chat(project.key, "When?")
+    stored_ms = gateway.installation.run_json("explain", hit.header("X-Request-Id") or "")["stored_ms"]
+    moment = (stored_ms + beside_ms) / 1000
+    named = datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds") if iso else moment
+    assert gateway.post(INVALIDATE, writer, {field: named}).json()["invalidated"] == count
+
+
 def test_another_projects_entries_are_untouched_and_uncounted(
     gateway: Gateway, sim: Sim, project: Project, writer: str
 ) -> None:

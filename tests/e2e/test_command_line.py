@@ -212,6 +212,31 @@ def test_a_private_base_url_is_warned_of_unless_it_is_allowed(installation: Inst
     assert add("http://127.0.0.1:1/v1") == ""
 
 
+@pytest.mark.parametrize(
+    "host",
+    ["169.254.169.254", "169.254.1.1", "2852039166", "[fe80::1]", "[fd00:ec2::254]", "[::ffff:169.254.169.254]",
+     "metadata.google.internal", "Metadata.Google.Internal.", "168.63.129.16"],
+)  # fmt: skip
+def test_a_metadata_service_is_refused_as_base_url_unless_it_is_allowed(installation: Installation, host: str) -> None:
+    project = installation.project().id
+    url = f"http://{host}/latest"
+    arguments = ("provider-key", "add", "mine", "--project", project, "--base-url", url)
+    done = installation.run(*arguments, stdin="sk-secret", check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nothing was added" in done.stderr
+    assert "WATCHLLM_ALLOW_PRIVATE_URLS" in done.stderr
+    assert installation.run_json("provider-key", "list") == []
+    installation.environment["WATCHLLM_ALLOW_PRIVATE_URLS"] = "true"
+    assert installation.run(*arguments, stdin="sk-secret").stderr == ""
+
+
+def test_a_base_url_that_does_not_resolve_is_warned_of(installation: Installation) -> None:
+    arguments = ("--project", installation.project().id, "--base-url", "https://llm.provider.invalid/v1")
+    done = installation.run("provider-key", "add", "mine", *arguments, stdin="sk-secret")
+    assert "does not resolve" in done.stderr
+    assert done.stdout.startswith("pvk_")
+
+
 def test_another_master_secret_is_an_error_and_changes_nothing(installation: Installation) -> None:
     installation.run("project", "create", "Mine")
     installation.environment["WATCHLLM_SECRET_KEY"] = "another-secret-0123456789abcdefghij"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.support.product import Gateway, Project
+from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
 from tests.support.raw_http import RawResponse
 
 
@@ -50,6 +50,41 @@ def test_what_the_cache_was_not_asked_is_said(gateway: Gateway, project: Project
     assert "left the cache out" in reasons[1]
     assert "store" in reasons[2]
     assert "max-age" in reasons[3] or "no answer" not in reasons[3]
+
+
+def test_a_request_that_the_cache_left_out_is_a_bypass(gateway: Gateway, project: Project) -> None:
+    gateway.chat(project.key, "Stored")
+    for headers, fields in (({"X-WatchLLM-Cache": "off"}, {}), ({}, {"store": True})):
+        answer = gateway.chat(project.key, "Stored", headers=headers, **fields)
+        assert answer.header("X-WatchLLM-Cache") == "BYPASS"
+        assert explained(gateway, answer)["outcome"] == "bypass"
+        said = gateway.installation.run("explain", answer.header("X-Request-Id") or "").stdout
+        assert "bypass (gpt-4o-mini)" in said
+        assert "nearest" not in said
+
+
+def test_a_hit_is_not_said_to_be_stored_by_one_that_stored_nothing(gateway: Gateway, project: Project) -> None:
+    first = gateway.chat(project.key, "Whose answer?")
+    for headers in ({"X-WatchLLM-Cache": "off"}, {"Cache-Control": "no-cache, no-store"}):
+        gateway.chat(project.key, "Whose answer?", headers=headers)
+    hit = gateway.chat(project.key, "Whose answer?")
+    assert explained(gateway, hit)["stored_by"] == first.header("X-Request-Id")
+
+
+def test_a_hit_from_before_a_restart_can_be_the_nearest(installation: Installation, sim: Sim) -> None:
+    installation.environment |= upstream_environment(sim.base_url)
+    project = installation.project()
+    before = installation.start_proxy()
+    before.chat(project.key, "What is a mutex?", temperature=0.5)
+    before.stop()
+    after = installation.start_proxy()
+    hit = after.chat(project.key, "What is a mutex?", temperature=0.5)
+    assert hit.header("X-WatchLLM-Cache") == "HIT"
+    told = explained(after, after.chat(project.key, "What is a mutex?", temperature=0.7))
+    assert (told["nearest"], told["differs_in"]) == (hit.header("X-Request-Id"), ["temperature"])
+    assert explained(after, hit)["outcome"] == "hit"
+    assert explained(after, hit)["stored_by"] is None
+    after.stop()
 
 
 def test_another_projects_requests_are_never_the_nearest(gateway: Gateway, project: Project) -> None:

@@ -201,6 +201,26 @@ def test_a_provider_key_that_points_elsewhere_is_another_question(
     assert open_gateway.chat(project.key, "Where?").header("X-WatchLLM-Cache") == "HIT"
 
 
+_NULLS = ("tools", "tool_choice", "response_format", "parallel_tool_calls", "functions", "function_call")
+
+
+@pytest.mark.parametrize(("provider", "again"), [("groq", "HIT"), ("openai", "MISS")])
+def test_null_is_left_out_where_the_provider_documents_it_so(
+    open_gateway: Gateway, sim: Sim, provider: str, again: str
+) -> None:
+    home = open_gateway.installation
+    project = home.project("nulls")
+    with home.control_plane() as plane:
+        plane.add_provider_key(project.id, provider, "sk-own-secret-0123456789", base_url=sim.base_url)
+    body = {"model": f"{provider}/some-model", "messages": [user("Null?")]}
+    assert open_gateway.post(CHAT, project.key, body).header("X-WatchLLM-Cache") == "MISS"
+    for field in _NULLS:
+        answer = open_gateway.post(CHAT, project.key, body | {field: None})
+        assert (answer.status, answer.header("X-WatchLLM-Cache")) == (200, again), field
+    streamed = open_gateway.post(CHAT, project.key, body | {"stream_options": None})
+    assert streamed.header("X-WatchLLM-Cache") == "HIT"
+
+
 def raw(text: str) -> bytes:
     return text.encode()
 

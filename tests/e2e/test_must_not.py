@@ -215,6 +215,35 @@ def test_no_credential_cookie_or_address_of_the_client_goes_upstream(
     assert received["headers"]["accept-encoding"] == "identity"
 
 
+_RETRIED = {"Idempotency-Key": "order-1", "Cache-Control": "no-cache"}
+
+
+@pytest.mark.parametrize(("path", "body"), _PATHS)
+def test_projects_that_share_a_provider_key_do_not_share_idempotency_keys(
+    gateway: Gateway, sim: Sim, project: Project, path: str, body: dict[str, object]
+) -> None:
+    other = gateway.installation.project("other")
+    for key in (project.key, project.key, other.key):
+        assert gateway.post(path, key, body, headers=_RETRIED).status == 200
+    first, again, others = [request["headers"]["idempotency-key"] for request in sim.requests()]
+    assert first == again
+    assert first != others
+    assert "order-1" not in (first, others)
+    assert len(first) == 32
+
+
+def test_an_idempotency_key_goes_up_as_it_is_with_the_projects_own_provider_key(
+    open_gateway: Gateway, sim: Sim
+) -> None:
+    home = open_gateway.installation
+    project = home.project("own key")
+    with home.control_plane() as plane:
+        plane.add_provider_key(project.id, "openai", "sk-own-secret-0123456789", base_url=sim.base_url)
+    assert open_gateway.chat(project.key, "Why?", headers=_RETRIED).status == 200
+    [received] = sim.requests()
+    assert received["headers"]["idempotency-key"] == "order-1"
+
+
 @pytest.mark.parametrize(("path", "body"), _PATHS)
 def test_no_cookie_account_or_limit_of_the_provider_comes_down(
     gateway: Gateway, sim: Sim, project: Project, path: str, body: dict[str, object]

@@ -54,6 +54,31 @@ def test_a_connection_serves_many_requests_of_every_kind(gateway: Gateway, sim: 
             assert connection.response(method).status == status
 
 
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("http://gateway.example/health", 200),
+        ("HTTPS://gateway.example:8443/health", 200),
+        ("http://gateway.example/nothing", 404),
+        ("http://gateway.example", 404),
+        ("http://gateway.example?health", 404),
+    ],
+)
+def test_a_whole_url_is_asked_for_by_its_path(gateway: Gateway, target: str, status: int) -> None:
+    with RawConnection(gateway.port) as connection:
+        connection.send(request_bytes(target))
+        assert connection.response(b"GET").status == status
+
+
+def test_a_whole_url_keeps_its_query_and_hits_as_its_path_does(gateway: Gateway, sim: Sim, project: Project) -> None:
+    seen = []
+    with RawConnection(gateway.port) as connection:
+        for target in (f"{CHAT}?a=1", f"http://gateway.example{CHAT}?a=1", f"http://gateway.example{CHAT}?a=2"):
+            connection.send(request_bytes(target, key=project.key, body=ask("By URL")))
+            seen.append(connection.response(b"POST").header("X-WatchLLM-Cache"))
+    assert seen == ["MISS", "HIT", "MISS"]
+
+
 def test_requests_sent_ahead_are_answered_in_order(gateway: Gateway, sim: Sim, project: Project) -> None:
     gateway.chat(project.key, "known")
     wanted = [

@@ -8,8 +8,9 @@ import pytest
 
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.usage import TokenUsage
-from watchllm.providers.dialect import Verdict
+from watchllm.providers.dialect import CHAT, Verdict
 from watchllm.providers.openai.assemble import StreamAssembler
+from watchllm.providers.openai.errors import error_event
 from watchllm.providers.openai.storable import judge
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.flight import Flight
@@ -80,6 +81,9 @@ class Provider:
     def cancel(self) -> None:
         self.asked.append("cancel")
 
+    def begin(self) -> None:
+        pass
+
     def reading(self) -> bool:
         return self.asked[-1:] != ["pause"]
 
@@ -96,6 +100,8 @@ class Timer:
 class Trip:
     """A flight and all around it: its plan, too. `settled` has (request, status, ended), `stored` the bodies."""
 
+    dialect = CHAT
+
     def __init__(self, *, streamed: bool) -> None:
         self.loop = asyncio.new_event_loop()
         self.complaints: list[dict[str, Any]] = []
@@ -109,7 +115,7 @@ class Trip:
         self.leader = self.waiter(streamed=streamed)
         self.flight = Flight(self.leader.request, self, stream)
         self.add(self.leader)
-        self.flight.begin(lambda _flight: cast(Any, self.provider))
+        self.flight.begin(cast(Any, self.provider))
 
     def settle(self, request: Request, status: int, ended: str) -> None:
         if request.settled:
@@ -128,6 +134,13 @@ class Trip:
 
     def store(self, body: bytes) -> None:
         self.stored.append(body)
+
+    def error_event(self, error: GatewayError) -> bytes:
+        return error_event(error)
+
+    def told_to(self, _request: Request, dialect: str, landed: Landed) -> Landed:
+        assert dialect == self.dialect
+        return landed
 
     def ended(self, _flight: Flight) -> None:
         self.ends += 1

@@ -12,8 +12,8 @@ NEVER = 0
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One complete answer, in the non-streamed wire form of its dialect (`body`, as bytes of JSON); or one item of an
-    embeddings answer, as `providers.openai.embeddings` packs its vector.
+    """One complete answer, in the non-streamed wire form of its `dialect` (`body`, as bytes of JSON; `chat` is OpenAI's
+    own of every kind); or one item of an embeddings answer, as `providers.openai.embeddings` packs its vector.
 
     Times in epoch milliseconds; `kind` is the endpoint family (`generate`, `completions`, `embeddings`); `cost` is what
     the answer cost when it was bought, None = unpriced; `key_id` names the project key that caused it.
@@ -28,6 +28,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     cost: Nanos | None
     key_id: str
     body: bytes
+    dialect: str = "chat"
 
     def is_fresh(self, now_ms: int) -> bool:
         return self.expires_ms == NEVER or now_ms < self.expires_ms

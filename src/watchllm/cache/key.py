@@ -12,6 +12,7 @@ import msgspec
 from watchllm.wire.types import Headers
 
 KEY_LENGTH = 32
+LABEL_LENGTH = 16
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -28,13 +29,14 @@ class KeyHash:
     Raises ValueError for a secret of another length.
     """
 
-    __slots__ = ("_bodies", "_keyed")
+    __slots__ = ("_bodies", "_keyed", "_labels")
 
     def __init__(self, secret: bytes) -> None:
         if not 16 <= len(secret) <= 64:
             raise ValueError("the secret of the cache's hash must have 16 to 64 bytes")
         self._keyed = hashlib.blake2b(key=secret, digest_size=KEY_LENGTH, person=b"watchllm-exact-1")
         self._bodies = hashlib.blake2b(key=secret, digest_size=KEY_LENGTH, person=b"watchllm-body-1")
+        self._labels = hashlib.blake2b(key=secret, digest_size=LABEL_LENGTH, person=b"watchllm-label-1")
 
     def bodies(self, partition: bytes, name: str) -> hashlib.blake2b:
         """The hash, to be copied and fed with a body, whose 32 bytes stand for a request's exact bytes to the endpoint
@@ -42,6 +44,12 @@ class KeyHash:
         keyed = self._bodies.copy()
         keyed.update(b"%b%b\0" % (partition, name.encode()))
         return keyed
+
+    def label(self, partition: bytes, value: bytes) -> bytes:
+        """16 bytes that stand for a `value` of a client's choice where those of other partitions are, too."""
+        keyed = self._labels.copy()
+        keyed.update(partition + value)
+        return keyed.digest()
 
     def key(
         self,

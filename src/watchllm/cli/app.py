@@ -25,6 +25,7 @@ from watchllm.cli import (
     provider_key,
     recorder,
     route,
+    secret,
     sim,
     usage,
 )
@@ -79,6 +80,7 @@ app.add_typer(key.app, name="key")
 app.add_typer(provider_key.app, name="provider-key")
 app.add_typer(route.app, name="route")
 app.add_typer(audit.app, name="audit")
+app.add_typer(secret.app, name="secret")
 app.add_typer(cache.app, name="cache")
 app.add_typer(import_.app, name="import")
 app.add_typer(config.app, name="config")

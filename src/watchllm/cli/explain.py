@@ -19,7 +19,7 @@ def explain(
     request_id: Annotated[str, typer.Argument(metavar="REQ_ID", help="The X-Request-Id of an answer.")],
     as_json: bool = JSON,
 ) -> None:
-    """Say why a request was a hit or a miss: the reason, the nearest earlier request, the fields that differ.
+    """Say why a request was a hit, a miss or a bypass: the reason, the nearest earlier request, the fields that differ.
 
     Proxies remember the latest 256 hits and misses of each project, as digests, until they end.
     """
@@ -47,6 +47,8 @@ def _lines(told: dict[str, Any]) -> list[str]:
         stored = datetime.fromtimestamp(told["stored_ms"] / 1000, UTC).isoformat(timespec="seconds")
         source = f" by {told['stored_by']}" if told["stored_by"] else ""
         return [*lines, f"stored {stored}{source}"]
+    if told["outcome"] == "bypass":
+        return lines
     if told["nearest"] is None:
         return [*lines, "no earlier request of this project with the same model is remembered"]
     if not told["differs_in"]:

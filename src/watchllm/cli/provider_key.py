@@ -1,20 +1,16 @@
-"""`watchllm provider-key`: add, list, remove. The secret comes from stdin or a variable, never from the arguments,
-which every user of the machine can read."""
+"""`watchllm provider-key`: add, list, remove."""
 
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from watchllm.cli.output import JSON, print_json, print_rows, timestamp
+from watchllm.cli.secret import read_secret
 from watchllm.cli.session import configuration, control_plane
 
 if TYPE_CHECKING:
     from watchllm.analytics.key_use_log import KeyState
     from watchllm.control.provider_keys import ProviderKey
-
-_RESOLVE_SECONDS = 2.0
 
 app = typer.Typer(no_args_is_help=True, help="A project's own keys of providers, encrypted at rest.")
 
@@ -32,15 +28,12 @@ def add(
     as_json: bool = JSON,
 ) -> None:
     """Add a provider key; the secret is read from stdin. A server that needs none, such as ollama, takes `-`."""
-    secret = _secret(from_env)
+    # Whether it may be empty is for the control plane to say, which knows the provider.
+    secret = read_secret("Provider key", from_env, optional=True)
+    if base_url is not None and not configuration().allow_private_urls:
+        _check_address(base_url)
     with control_plane() as plane:
         key = plane.add_provider_key(project, provider, secret, base_url=base_url, priority=priority, dialect=dialect)
-    if key.base_url is not None and not configuration().allow_private_urls and _is_private(key.base_url):
-        typer.echo(
-            f"watchllm: warning: {key.base_url} is not a public address, and proxies refuse to call it for a project; "
-            "start them with WATCHLLM_ALLOW_PRIVATE_URLS=true to allow it",
-            err=True,
-        )
     if as_json:
         print_json(_as_data(key))
     else:
@@ -80,37 +73,32 @@ def remove(
         print_json(_as_data(key))
 
 
-def _is_private(base_url: str) -> bool:
-    """Whether the proxy would refuse the host's address now. One that does not resolve here may do so there."""
-    import asyncio
-    from urllib.parse import urlsplit
+def _check_address(base_url: str) -> None:
+    """Warn of an address that proxies refuse to call for a project; exit 1 for one where no provider can be.
 
-    from watchllm.wire.address import resolve
-    from watchllm.wire.types import AddressRefused, ConnectFailed
+    Raises Invalid for a URL of the wrong form.
+    """
+    from watchllm.compose.base_url import Verdict, judge
+    from watchllm.control.provider_keys import check_base_url
 
-    async def look() -> None:
-        host = urlsplit(base_url).hostname or ""
-        await asyncio.wait_for(resolve(asyncio.get_running_loop(), host, 443, public_only=True), _RESOLVE_SECONDS)
-
-    try:
-        asyncio.run(look())
-    except AddressRefused:
-        return True
-    except (ConnectFailed, TimeoutError):
-        return False
-    return False
-
-
-def _secret(from_env: str | None) -> str:
-    if from_env is not None:
-        secret = os.environ.get(from_env, "")
-        if not secret:
-            raise typer.BadParameter(f"the variable {from_env} is not set", param_hint="--from-env")
-        return secret.strip()
-    if sys.stdin.isatty():
-        return str(typer.prompt("Provider key", hide_input=True, err=True)).strip()
-    # Whether it may be empty is for the control plane to say, which knows the provider.
-    return sys.stdin.read().strip()
+    check_base_url(base_url)
+    verdict = judge(base_url)
+    if verdict is Verdict.METADATA:
+        typer.echo(
+            f"watchllm: {base_url} is a link-local address or a cloud's metadata service, which proxies never call for "
+            "a project; nothing was added. Where a provider really answers there, set WATCHLLM_ALLOW_PRIVATE_URLS=true "
+            "for this command and for the proxies",
+            err=True,
+        )
+        raise typer.Exit(1)
+    if verdict is Verdict.PRIVATE:
+        typer.echo(
+            f"watchllm: warning: {base_url} is not a public address, and proxies refuse to call it for a project; "
+            "start them with WATCHLLM_ALLOW_PRIVATE_URLS=true to allow it",
+            err=True,
+        )
+    elif verdict is Verdict.UNKNOWN:
+        typer.echo(f"watchllm: warning: the host of {base_url} does not resolve here; is it spelled right?", err=True)
 
 
 def _state(state: "KeyState | None") -> dict[str, Any]:

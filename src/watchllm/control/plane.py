@@ -15,13 +15,14 @@ from watchllm.control import (
     provider_keys,
     records,
     routes,
+    secrets,
     users,
     vendors,
 )
 from watchllm.control.database import Database, UnitOfWork
 from watchllm.control.errors import PublicationFailed
 from watchllm.control.publisher import Publisher
-from watchllm.domain.sealing import Sealer
+from watchllm.domain.sealing import Keyring, Sealer
 from watchllm.domain.settings import ProjectSettings
 from watchllm.domain.snapshot import RouteRecord, Vendor
 from watchllm.routing.resolve import Router
@@ -44,13 +45,13 @@ class ControlPlane:
         self,
         database: Database,
         publisher: Publisher,
-        sealer: Sealer,
+        keyring: Keyring,
         known_providers: Mapping[str, Vendor],
         actor: str,
     ) -> None:
         self.database = database
         self.publisher = publisher
-        self._sealer = sealer
+        self._keyring = keyring
         self._known_providers = known_providers
         self._actor = actor
 
@@ -109,7 +110,7 @@ class ControlPlane:
         return self._change(
             lambda work: provider_keys.add(
                 work,
-                self._sealer,
+                secrets.in_force(work.connection, self._keyring),
                 project_id,
                 provider,
                 secret,
@@ -172,7 +173,7 @@ class ControlPlane:
         plan = litellm.read(text, variables, self._known_providers, places)
 
         def change(work: UnitOfWork) -> "Imported":
-            return litellm.apply(work, self._sealer, target.id, plan, known=self._known_providers, dry_run=dry_run)
+            return litellm.apply(work, self._keyring, target.id, plan, known=self._known_providers, dry_run=dry_run)
 
         return self._tried(change) if dry_run else self._change(change)
 
@@ -181,6 +182,18 @@ class ControlPlane:
         if provider == provider_keys.SIMULATED or provider in self._known_providers:
             return True
         return any(key.provider == provider for key in self.provider_keys(project_id))
+
+    def secret_in_force(self) -> Sealer:
+        """The master secret that everything is sealed under now."""
+        with self.database.reading() as connection:
+            return secrets.in_force(connection, self._keyring)
+
+    def rotate_secret(self, new: Sealer) -> int:
+        """Seal everything under `new` and publish it; the number of provider keys."""
+        self._keyring.learn(new)
+        count = self._change(lambda work: secrets.rotate(work, self._keyring, new))
+        self._published(self.publisher.publish_all)
+        return count
 
     def authenticate(self, email: str, password: str) -> users.User | None:
         with self.database.reading() as connection:
@@ -215,10 +228,13 @@ class ControlPlane:
     def _change(self, change: Callable[[UnitOfWork], _T]) -> _T:
         with self.database.unit_of_work(self._actor) as work:
             result = change(work)
+        self._published(self.publisher.publish_pending)
+        return result
+
+    def _published(self, publish: Callable[[], object]) -> None:
         try:
-            self.publisher.publish_pending()
+            publish()
         except Exception as error:
             raise PublicationFailed(
                 f"the change is saved and will be published by `watchllm up`, but proxies don't know it yet: {error}"
             ) from error
-        return result

@@ -125,21 +125,21 @@ def _check(provider: str, secret: str, base_url: str | None, priority: int, know
     if not 0 <= priority <= MAX_PRIORITY:
         raise Invalid(f"priority is a number from 0 to {MAX_PRIORITY}; lower is tried first")
     if base_url is not None:
-        _check_base_url(base_url)
+        check_base_url(base_url)
 
 
 def _check_dialect(provider: str, dialect: str | None, known: Mapping[str, Vendor]) -> None:
     if dialect is None:
         return
     if provider in known:
-        raise Invalid(
-            f"--dialect is for a provider of your own; {provider} speaks {', '.join(known[provider].dialects)}"
-        )
+        spoken = ", ".join(known[provider].dialects)
+        raise Invalid(f"--dialect is for a provider of your own; {provider} speaks {spoken}")
     if dialect not in (CHAT, MESSAGES, RESPONSES):
         raise Invalid(f"a provider speaks {CHAT}, {MESSAGES} or {RESPONSES}, not {dialect!r}")
 
 
-def _check_base_url(base_url: str) -> None:
+def check_base_url(base_url: str) -> None:
+    """Raises Invalid for one of the wrong form."""
     # Whether its address is allowed is decided on each connection, by the proxy: a name's address can change.
     try:
         parts = urlsplit(base_url)

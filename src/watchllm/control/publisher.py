@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from watchllm.control import keys, outbox, records, secrets
 from watchllm.control.database import KEY, PROJECT, Database
 from watchllm.control.publication import Publication, SnapshotWriter
-from watchllm.domain.sealing import Sealer
+from watchllm.domain.sealing import Keyring
 from watchllm.domain.snapshot import PriceRow, Vendor
 
 POLL_SECONDS = 0.5
@@ -30,10 +30,10 @@ StaticPart = Callable[[], tuple[tuple[Vendor, ...], dict[str, tuple[PriceRow, ..
 class Publisher:
     """Publishes from `database` into `snapshot`. Safe in any number of processes at once."""
 
-    def __init__(self, database: Database, snapshot: SnapshotWriter, sealer: Sealer, static: StaticPart) -> None:
+    def __init__(self, database: Database, snapshot: SnapshotWriter, keyring: Keyring, static: StaticPart) -> None:
         self._database = database
         self._snapshot = snapshot
-        self._sealer = sealer
+        self._keyring = keyring
         self._static = static
 
     def publish_pending(self) -> bool:
@@ -96,7 +96,7 @@ class Publisher:
                 projects=dict(records.published(connection)),
                 vendors=vendors,
                 prices=prices,
-                secrets=secrets.shared(self._sealer),
+                secrets=secrets.shared(connection, self._keyring),
                 complete=True,
             )
 

@@ -14,6 +14,8 @@ from watchllm.domain.errors import GatewayError
 from watchllm.domain.usage import TokenUsage
 
 CHAT, MESSAGES, RESPONSES = "chat", "messages", "responses"
+ANTHROPIC_VERSION = b"2023-06-01"
+"""The `anthropic-version` that the gateway speaks where a client names none."""
 
 
 class Verdict(NamedTuple):

@@ -44,10 +44,13 @@ class AdminApp:
                 self._events.listen(exchange)
             elif exchange.path == b"/status":
                 exchange.respond(200, _JSON, msgspec.json.encode(self._status()))
+            elif exchange.path == b"/breakers":
+                states = self._services.breakers.states()
+                exchange.respond(200, _JSON, msgspec.json.encode({"breakers": states}))
             elif exchange.path == b"/explain":
                 exchange.respond(200, _JSON, msgspec.json.encode(self._explain(exchange.query)))
             else:
-                raise NotFound("The admin listener has /metrics, /status, /events and /explain?id=req_….")
+                raise NotFound("The admin listener has /metrics, /status, /breakers, /events and /explain?id=req_….")
         except GatewayError as error:
             exchange.respond(error.status, _JSON, egress.error_body(error))
 
@@ -72,6 +75,7 @@ class AdminApp:
         counters.fold()
         return {
             "pid": os.getpid(),
+            "port": self._public.port,
             "snapshot_version": self._services.tenants.version,
             "dependencies": self._services.dependencies(),
             "connections": self._public.connections,

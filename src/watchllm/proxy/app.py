@@ -10,7 +10,8 @@ import msgspec
 
 from watchllm.domain.errors import GatewayError, InternalError, NotFound, WireRefusal
 from watchllm.domain.ids import new_request_id
-from watchllm.providers.openai.endpoints import ENDPOINTS
+from watchllm.providers.dialect import CHAT
+from watchllm.providers.endpoints import ENDPOINTS, dialect_at
 from watchllm.proxy import eager, egress
 from watchllm.proxy.generation import generate
 from watchllm.proxy.intake import is_json
@@ -86,8 +87,10 @@ class ProxyApp:
     def on_refusal(self, exchange: Exchange | None, error: GatewayError) -> tuple[bytes, bytes]:
         self._services.counters.refused_by_wire += 1
         retry = b"" if error.retry_after is None else b"Retry-After: %d\r\n" % max(1, round(error.retry_after))
-        head = f"Content-Type: {egress.JSON}\r\nX-Request-Id: {new_request_id()}\r\n".encode()
-        return head + retry, egress.error_body(error)
+        request_id = new_request_id()
+        head = f"Content-Type: {egress.JSON}\r\nX-Request-Id: {request_id}\r\n".encode()
+        dialect = CHAT if exchange is None else dialect_at(exchange.path)
+        return head + retry, egress.error_body(error, dialect, request_id)
 
     def warm_up(self) -> None:
         """Load what the first request of each kind would have to wait for."""
@@ -165,7 +168,7 @@ class ProxyApp:
             return
         head = egress.error_head(request, error)
         self._services.settlement.settle(request, error.status, "error")
-        exchange.respond(error.status, head, egress.error_body(error))
+        exchange.respond(error.status, head, egress.error_body(error, dialect_at(exchange.path), request.id))
 
     def _client_left(self, request: Request, run: eager.EagerRun) -> None:
         if request.cancel_upstream is not None:
@@ -194,6 +197,7 @@ class Stages(msgspec.Struct, frozen=True):
 def load_stages() -> Stages:
     """Their code is loaded when first needed: it is not on the way to the first cached answer."""
     from watchllm.proxy import cache_api, health, models
+    from watchllm.proxy.count_tokens import count_tokens
     from watchllm.proxy.passthrough import pass_through
 
     own: dict[bytes, tuple[bytes, Stage]] = {
@@ -202,6 +206,7 @@ def load_stages() -> Stages:
         b"/v1/models": (b"GET", models.listing),
         b"/v1/cache/invalidate": (b"POST", cache_api.invalidate),
         b"/v1/cache/stats": (b"GET", cache_api.stats),
+        b"/v1/messages/count_tokens": (b"POST", count_tokens),
     }
     return Stages(own, models.retrieve, pass_through)
 

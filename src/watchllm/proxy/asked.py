@@ -12,46 +12,56 @@ import msgspec
 
 from watchllm.cache.bypass import bypass_reason
 from watchllm.cache.canonical import canonical_form, is_plain
-from watchllm.cache.key import KeyHash, answer_headers
+from watchllm.cache.key import KeyHash
 from watchllm.cache.key import Target as KeyTarget
 from watchllm.domain import json_body
 from watchllm.domain.errors import BadRequest
+from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai.asks import expected_answers, takes_usage
-from watchllm.providers.openai.endpoints import Endpoint
+from watchllm.proxy.comparable import Comparable, comparable, lines_that_matter, plain_version
 from watchllm.proxy.tenant import Tenant
-from watchllm.routing.resolve import Target
+from watchllm.routing.route import Route
+from watchllm.routing.target import Target
 
 _MOST_REMEMBERED = 16_384
-# A request with one of these, with a query string or with a user of its own is read anew: they are part of the key.
-ANSWER_HEADERS = frozenset((b"anthropic-version", b"anthropic-beta", b"openai-beta"))
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """`key` is the 32-byte key of the answer in the tenant's partition of the cache, None = BYPASS.
+    """`targets` are those that may answer, in the order they are tried; `target` is the first of them. `key` is the
+    32-byte key of its answer in the tenant's partition of the cache, None = BYPASS.
 
-    The others are for a call upstream, which need not read the body once more for them: `bypass` names what in the body
-    forbids caching, `expected` is how many choices or embeddings are asked for where that is plain, `renamed` says that
-    the provider knows the model by another name, `takes_usage` that usage may be asked for in the client's place.
+    The others are for a call upstream, which need not read the body once more for them: `named` is the model as the
+    client named it, `bypass` names what in the body forbids caching, `expected` is how many choices or embeddings are
+    asked for where that is plain, `takes_usage` that usage may be asked for in the client's place.
     """
 
-    target: Target
+    route: Route
+    targets: tuple[Target, ...]
     streamed: bool
     include_usage: bool
     key: bytes | None
+    named: str
     bypass: str | None
     expected: int | None
-    renamed: bool
     takes_usage: bool
+
+    @property
+    def target(self) -> Target:
+        return self.targets[0]
 
 
 class Reader:
-    """Reads requests under one version of the snapshot; what it remembers is bounded in number."""
+    """Reads requests under one version of the snapshot; what it remembers is bounded in number.
 
-    __slots__ = ("_key_hash", "_remembered")
+    `newest` is what the last body that had not come before asks for; who makes use of that sets it to None.
+    """
+
+    __slots__ = ("_key_hash", "_remembered", "newest")
 
     def __init__(self, key_hash: KeyHash) -> None:
         self._key_hash = key_hash
         self._remembered: dict[bytes, Asked] = {}
+        self.newest: Asked | None = None
 
     def read(
         self,
@@ -69,18 +79,21 @@ class Reader:
         `user` is part of the key where the cache's scope is the user; `usual`: it is known already that no header is
         part of it. Raises BadRequest, Forbidden or NotFound.
         """
-        if query or user is not None or not (usual or ANSWER_HEADERS.isdisjoint(headers)):
-            return self._read(tenant, endpoint, body, headers, query, user)
-        keyed = tenant.bodies.get(endpoint.name)
+        version = b"" if usual else plain_version(headers)
+        if query or user is not None or version is None:
+            self.newest = always_new = self._read(tenant, endpoint, body, headers, query, user)
+            return always_new
+        spoken = endpoint.name if not version else f"{endpoint.name} {version.decode()}"
+        keyed = tenant.bodies.get(spoken)
         if keyed is None:
-            keyed = tenant.bodies[endpoint.name] = self._key_hash.bodies(tenant.partition, endpoint.name)
+            keyed = tenant.bodies[spoken] = self._key_hash.bodies(tenant.partition, spoken)
         hashed = keyed.copy()
         hashed.update(body)
         digest = hashed.digest()
         asked = self._remembered.get(digest)
         if asked is not None:
             return asked
-        asked = self._read(tenant, endpoint, body, headers, query, user)
+        self.newest = asked = self._read(tenant, endpoint, body, headers, query, user)
         if len(self._remembered) >= _MOST_REMEMBERED:
             self._remembered.clear()
         self._remembered[digest] = asked
@@ -98,37 +111,76 @@ class Reader:
         document = json_body.parse(body)
         streamed = _wants_stream(document, endpoint)
         model = _model(document)
-        target = tenant.target(model)
-        key = None
-        bypass = bypass_reason(document)
-        if bypass is None:
-            key = self._key_hash.key(
-                tenant.project.id,
-                user,
-                endpoint.family,
-                KeyTarget(target.provider, target.base_url, target.model),
-                () if ANSWER_HEADERS.isdisjoint(headers) else answer_headers(list(headers.items())),
-                query,
-                canonical_form(
-                    document, plain=is_plain(body), defaults=tenant.defaults(target.vendor, endpoint.family)
-                ),
+        route = tenant.route(model)
+        form = comparable(endpoint, document, model)
+        plain = is_plain(body)
+        if route.is_plain:
+            targets = route.choices[0].targets
+        else:
+            targets = route.candidates(
+                self._key_hash.label(tenant.partition, canonical_form(form.document, plain=plain))
             )
+        bypass = bypass_reason(document)
+        key = None
+        if bypass is None:
+            key = self._key(tenant, form, targets[0], headers, query, user, plain=plain)
         return Asked(
-            target,
+            route,
+            targets,
             streamed,
             _wants_usage(document),
             key,
+            model,
             bypass,
             expected_answers(endpoint, document),
-            model != target.model,
             takes_usage(document),
+        )
+
+    def key_at(
+        self,
+        tenant: Tenant,
+        endpoint: Endpoint,
+        body: bytes,
+        headers: dict[bytes, bytes],
+        query: bytes,
+        user: str | None,
+        target: Target,
+    ) -> bytes:
+        """The key of the answer of another target than the one that was looked for, to a request that was read."""
+        document = json_body.parse(body)
+        form = comparable(endpoint, document, _model(document))
+        return self._key(tenant, form, target, headers, query, user, plain=is_plain(body))
+
+    def _key(
+        self,
+        tenant: Tenant,
+        form: Comparable,
+        target: Target,
+        headers: dict[bytes, bytes],
+        query: bytes,
+        user: str | None,
+        *,
+        plain: bool,
+    ) -> bytes:
+        vendor = target.vendor
+        defaults = tenant.defaults(vendor, form.family)
+        return self._key_hash.key(
+            tenant.project.id,
+            user,
+            form.family,
+            KeyTarget(target.provider, target.base_url, target.model),
+            lines_that_matter(headers, form.document),
+            query,
+            canonical_form(form.for_vendor(vendor, target.model), plain=plain, defaults=defaults),
         )
 
 
 def _model(document: dict[str, Any]) -> str:
     model = document.get("model")
-    if type(model) is not str:
+    if model is None:
         raise BadRequest("Name a model in the field 'model', for example gpt-4o-mini.", param="model")
+    if type(model) is not str:
+        raise BadRequest("The field 'model' is a string, for example \"gpt-4o-mini\".", param="model")
     return model
 
 

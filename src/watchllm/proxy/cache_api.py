@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from math import ceil, floor
 from typing import Any
 
 import msgspec
@@ -18,6 +19,8 @@ from watchllm.proxy.services import Services
 
 KINDS = ("generate", "completions", "embeddings")
 _FIELDS = ("model", "kind", "before", "after", "all")
+# Decimals of milliseconds. Beyond them lies what the multiplication of a float adds to a time or takes from it.
+_MICROSECONDS = 3
 
 
 async def invalidate(services: Services, request: Request) -> None:
@@ -44,7 +47,8 @@ async def stats(services: Services, request: Request) -> None:
 def invalidation_filter(document: dict[str, Any], plain_model: Any) -> InvalidationFilter:
     """The filter that `{model?, kind?, before?, after?, all?}` describes; `plain_model` takes `provider/` off a name.
 
-    Times are epoch seconds or ISO 8601. Raises BadRequest; a filter that names nothing needs `all: true`.
+    Times are epoch seconds or ISO 8601, fractions included; what was stored in the millisecond that a time lies in is
+    forgotten wherever it may be meant. Raises BadRequest; a filter that names nothing needs `all: true`.
     """
     unknown = document.keys() - set(_FIELDS)
     if unknown:
@@ -57,18 +61,24 @@ def invalidation_filter(document: dict[str, Any], plain_model: Any) -> Invalidat
         raise BadRequest("The field 'model' is a model's name.", param="model")
     if kind is not None and kind not in KINDS:
         raise BadRequest(f"The field 'kind' is one of {', '.join(KINDS)}.", param="kind")
-    before, after = _time(document, "before"), _time(document, "after")
+    before, after = _time_ms(document, "before"), _time_ms(document, "after")
     if not everything and model is None and kind is None and before is None and after is None:
         raise BadRequest("Name what to forget: model, kind, before, after, or all: true.")
-    return InvalidationFilter(None if model is None else plain_model(model), kind, before, after)
+    # Entries know the millisecond in which they were stored: one that may lie on the named side of a time is forgotten.
+    return InvalidationFilter(
+        None if model is None else plain_model(model),
+        kind,
+        None if before is None else ceil(before),
+        None if after is None else floor(after) - 1,
+    )
 
 
-def _time(document: dict[str, Any], field: str) -> int | None:
+def _time_ms(document: dict[str, Any], field: str) -> float | None:
     value = document.get(field)
     if value is None:
         return None
     if type(value) in (int, float) and 0 <= value < 1e11:
-        return int(value * 1000)
+        return round(float(value) * 1000, _MICROSECONDS)
     if type(value) is str:
         try:
             moment = datetime.fromisoformat(value)
@@ -77,7 +87,7 @@ def _time(document: dict[str, Any], field: str) -> int | None:
         else:
             if moment.tzinfo is None:
                 moment = moment.replace(tzinfo=UTC)
-            return int(moment.timestamp() * 1000)
+            return round(moment.timestamp() * 1000, _MICROSECONDS)
     raise BadRequest(f"The field {field!r} is epoch seconds or an ISO 8601 time.", param=field)
 
 

@@ -8,18 +8,26 @@ from time import perf_counter
 from watchllm.cache.entry import NEVER, Entry
 from watchllm.domain.errors import GatewayError, ProviderFailed
 from watchllm.domain.usage import TokenUsage
-from watchllm.providers.openai.endpoints import Endpoint
+from watchllm.providers.dialect import CHAT
+from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.upstream import Answer, Destination, WholeAnswer, upstream_error, with_timeout
-from watchllm.routing.resolve import Target
+from watchllm.routing.target import Target
 from watchllm.wire.client import Upload
 from watchllm.wire.types import Call, ResponseSink, Timeouts, WireError
 
 
 async def call_whole(
-    services: Services, request: Request, target: Target, path: str, body: bytes | None, method: bytes = b"POST"
+    services: Services,
+    request: Request,
+    target: Target,
+    path: str,
+    body: bytes | None,
+    method: bytes = b"POST",
+    *,
+    dialect: str = CHAT,
 ) -> Answer:
     """Call upstream and collect the answer. Raises GatewayError; a client that leaves cancels the call."""
     done: asyncio.Future[Answer] = services.loop.create_future()
@@ -31,7 +39,7 @@ async def call_whole(
     destination = await services.destinations.of(target)
     wishes = request.directives
     timeouts = with_timeout(services.timeouts, wishes.timeout if wishes is not None else None)
-    sink.call = send(services, request, destination, path, body, sink, method, timeouts=timeouts)
+    sink.call = send(services, request, destination, path, body, sink, method, timeouts=timeouts, dialect=dialect)
     answer = await done
     request.upstream_ended = perf_counter()
     request.upstream_status = answer.status
@@ -51,9 +59,10 @@ def send(
     upload: Upload | None = None,
     timeouts: Timeouts | None = None,
     lines: bytes = b"",
+    dialect: str = CHAT,
 ) -> Call:
     """Begin a call upstream; `path` is below the base URL, the client's query string goes along. `lines` are header
-    lines beside those that always go up.
+    lines beside those that always go up in `dialect`.
 
     Raises GatewayError when it cannot even be queued.
     """
@@ -61,7 +70,10 @@ def send(
     url = destination.prefix + path.encode()
     if exchange.query:
         url += b"?" + exchange.query
-    head = destination.credential + services.forwarded(exchange.headers, own_key=destination.own_key) + lines
+    assert request.principal is not None
+    partition = request.principal.tenant.partition
+    forwarded = services.forwarded(exchange.headers, partition, own_key=destination.own_key, dialect=dialect)
+    head = destination.credential + forwarded + lines
     request.upstream_began = perf_counter()
     services.settlement.open_call(request, 0 if body is None else len(body))
     try:
@@ -81,7 +93,7 @@ def account(services: Services, request: Request, target: Target, usage: TokenUs
     tier = usage.tier if usage is not None else ""
     request.price = price = services.tenants.price(target.provider, target.model, tier)
     if price is not None and usage is not None:
-        request.cost = price.cost(usage)
+        request.cost = price.cost(usage) + request.lost_cost
 
 
 def store(services: Services, request: Request, endpoint: Endpoint, target: Target, key: bytes, body: bytes) -> None:
@@ -100,6 +112,7 @@ def store(services: Services, request: Request, endpoint: Endpoint, target: Targ
         request.cost,
         request.principal.key.id,
         body,
+        endpoint.dialect,
     )
     services.cache.put(request.principal.tenant.partition, key, entry, request.wall_ms)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from time import perf_counter
 
-import msgspec
-
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.money import Nanos, format_usd
 from watchllm.domain.usage_event import BYPASS, HIT_PARTIAL, MISS, REFUSED
+from watchllm.providers.dialect import CHAT
+from watchllm.providers.openai import errors as openai_errors
 from watchllm.proxy.request import Request
 from watchllm.wire.types import Headers
 
@@ -30,6 +30,9 @@ _PASSED_DOWN = frozenset(
     )
 )
 _CALLED = (MISS, BYPASS, HIT_PARTIAL)
+_MOST_FIELDS = 32
+_LONGEST_FIELD = 80
+_MAY_STAND_IN_LINE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.[]").__contains__
 # Durations as a hit's header lines give them, in milliseconds by microsecond: three each, and floats are slow to write.
 _MOST_WRITTEN_US = 1000
 _MILLISECONDS = tuple(f"0.{micros:03d}" for micros in range(_MOST_WRITTEN_US))
@@ -91,6 +94,10 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
     if target is not None and cache in _CALLED:
         model = f"X-WatchLLM-Model: {request.model}\r\n" if request.model else ""
         called = f"X-WatchLLM-Provider: {target.provider}\r\n{model}"
+        if request.attempts:
+            called += _fallback(request, target.provider)
+        if request.dropped:
+            called += f"X-WatchLLM-Dropped: {_listed(request.dropped)}\r\n"
     lines = _passed_down(request, upstream_headers) if upstream_headers else ""
     return (
         f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\n"
@@ -98,6 +105,17 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
         f"X-WatchLLM-Latency-Ms: {total}\r\nX-WatchLLM-Overhead-Ms: {overhead}\r\n"
         f"Server-Timing: {spans}total;dur={total}\r\n{lines}"
     ).encode("latin-1")
+
+
+def _fallback(request: Request, answered: str) -> str:
+    """The providers that were tried before the one that answered."""
+    tried = dict.fromkeys(attempt.provider for attempt in request.attempts if attempt.provider != answered)
+    return f"X-WatchLLM-Fallback: {', '.join(tried)}\r\n" if tried else ""
+
+
+def _listed(fields: tuple[str, ...]) -> str:
+    """Names of fields, as the client wrote them, in a header line."""
+    return ", ".join("".join(filter(_MAY_STAND_IN_LINE, name[:_LONGEST_FIELD])) for name in fields[:_MOST_FIELDS])
 
 
 def error_head(request: Request, error: GatewayError) -> bytes:
@@ -112,16 +130,22 @@ def error_head(request: Request, error: GatewayError) -> bytes:
     return head
 
 
-def error_body(error: GatewayError) -> bytes:
-    """The error in OpenAI's form."""
-    return msgspec.json.encode(
-        {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
-    )
+def error_body(error: GatewayError, dialect: str = CHAT, request_id: str = "") -> bytes:
+    """The error in the form of the dialect that was spoken."""
+    if dialect == CHAT:
+        return openai_errors.error_body(error)
+    from watchllm.providers.dialects import dialect as spoken  # most clients speak OpenAI's
+
+    return spoken(dialect).error_body(error, request_id)
 
 
-def error_event(error: GatewayError) -> bytes:
-    """The error as a server-sent event, as OpenAI sends one inside a stream."""
-    return b"data: " + error_body(error) + b"\n\n"
+def error_event(error: GatewayError, dialect: str = CHAT, request_id: str = "") -> bytes:
+    """The error as the dialect tells one inside a stream."""
+    if dialect == CHAT:
+        return openai_errors.error_event(error)
+    from watchllm.providers.dialects import dialect as spoken  # as above
+
+    return spoken(dialect).error_event(error, request_id)
 
 
 def remember_upstream_id(request: Request, headers: Headers) -> None:

@@ -9,22 +9,27 @@ from watchllm.cache.canonical import canonical_form, embedding_base, embedding_i
 from watchllm.cache.key import Target as KeyTarget
 from watchllm.cache.key import answer_headers
 from watchllm.domain import json_body
+from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai.embeddings import DOCUMENTED
-from watchllm.providers.openai.endpoints import Endpoint
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.tenant import Tenant
-from watchllm.routing.resolve import Target
+from watchllm.routing.route import Route
+from watchllm.routing.target import Target
 
 PARTITION_LENGTH = 16
 
 
 class Batch(NamedTuple):
     """A request's inputs. `places` has one place in the cache (partition and key) per input, `first` the position of
-    the first input at each place, in order; `base64` is how vectors are to be written."""
+    the first input at each place, in order; `base64` is how vectors are to be written.
+
+    Vectors of different models do not go together: of a route only the first choice answers, with any of its keys.
+    """
 
     tenant: Tenant
+    route: Route
     target: Target
     wishes: Directives
     family: str
@@ -56,7 +61,8 @@ def read_batch(
     items = embedding_items(document, plain=plain)
     if items is None or encoding not in (None, "float", "base64"):
         return None
-    target = tenant.target(document["model"])
+    route = tenant.route(document["model"])
+    target = route.first
     defaults = tenant.defaults(target.vendor, endpoint.family)
     if document.keys() <= DOCUMENTED:
         base = embedding_base(document, plain=plain, defaults=defaults)
@@ -79,4 +85,4 @@ def read_batch(
     first: dict[bytes, int] = {}
     for position, place in enumerate(places):
         first.setdefault(place, position)
-    return Batch(tenant, target, wishes, endpoint.family, body, document, places, first, encoding == "base64")
+    return Batch(tenant, route, target, wishes, endpoint.family, body, document, places, first, encoding == "base64")

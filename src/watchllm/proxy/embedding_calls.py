@@ -10,11 +10,12 @@ from watchllm.domain.errors import GatewayError, InternalError, ProviderFailed, 
 from watchllm.domain.money import Nanos
 from watchllm.domain.usage import TokenUsage
 from watchllm.providers import tokens
+from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai import embeddings as wire_form
 from watchllm.providers.openai.answers import upstream_body
-from watchllm.providers.openai.endpoints import Endpoint
 from watchllm.proxy import eager, egress
-from watchllm.proxy.calls import send
+from watchllm.proxy.approach import Approach, Candidate, addressed, candidates_of, upstream_dialect
+from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch
 from watchllm.proxy.purchase import Bought, Item, Purchase, Waiter
 from watchllm.proxy.request import Request
@@ -136,21 +137,22 @@ class EmbeddingCalls:
 
     async def _call(self, request: Request, endpoint: Endpoint, batch: Batch, places: list[bytes]) -> Answer:
         services = self._services
-        if len(places) == len(batch.places):
-            body, model = batch.body, batch.target.model
-            if batch.document["model"] != model:
-                body = upstream_body(body, model, include_usage=False)
-        else:
-            wanted = [batch.first[place] for place in places]
-            body = wire_form.upstream_body(batch.body, wanted, batch.target.model)
         done: asyncio.Future[Answer] = services.loop.create_future()
 
         def head_arrived() -> None:
             request.first_byte = perf_counter()
 
         sink = WholeAnswer(done, head_arrived)
-        destination = await services.destinations.of(batch.target)
-        sink.call = call = send(services, request, destination, endpoint.path, body, sink)
+        candidates = await candidates_of(services, batch.route.first_targets)
+
+        def approach(candidate: Candidate) -> Approach:
+            upstream_dialect(endpoint, candidate.target)
+            url, head = addressed(services, request, candidate, endpoint.path)
+            return Approach(url, head, _body_for(batch, places, candidate.target.model))
+
+        call = Attempts(services, request, batch.route, candidates, approach, sink)
+        sink.call = call
+        call.begin()
         try:
             answer = await done
         except asyncio.CancelledError:
@@ -211,6 +213,15 @@ class EmbeddingCalls:
             self._services.cache.put(batch.tenant.partition, place[PARTITION_LENGTH:], entry, request.wall_ms)
             if turns.due():
                 await turns.take()
+
+
+def _body_for(batch: Batch, places: list[bytes], model: str) -> bytes:
+    """The request for the items at `places`: the client's own where those are all."""
+    if len(places) != len(batch.places):
+        return wire_form.upstream_body(batch.body, [batch.first[place] for place in places], model)
+    if batch.document["model"] != model:
+        return upstream_body(batch.body, model, include_usage=False)
+    return batch.body
 
 
 async def _vectors(batch: Batch, members: wire_form.Members, expected: int, turns: Turns) -> list[wire_form.Vector]:

@@ -17,8 +17,8 @@ from watchllm.domain.errors import GatewayError, ProviderFailed, TimedOut
 from watchllm.domain.money import Nanos, format_usd
 from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import HIT, HIT_COALESCED, HIT_PARTIAL, HIT_STALE, MISS
+from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai import embeddings as wire_form
-from watchllm.providers.openai.endpoints import Endpoint
 from watchllm.proxy import egress
 from watchllm.proxy.admission import admit
 from watchllm.proxy.calls import head_of, pass_status_on

@@ -8,11 +8,12 @@ that leaves ends the call. What the provider does wrong is told to all.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 from time import perf_counter
+from typing import Protocol
 
 from watchllm.domain.errors import GatewayError, InternalError, ProviderFailed, TimedOut
+from watchllm.providers.dialect import CHAT
 from watchllm.proxy import egress
 from watchllm.proxy.request import Request
 from watchllm.proxy.shared_stream import Piece, SharedStream
@@ -20,6 +21,12 @@ from watchllm.proxy.upstream import MAX_ANSWER_BYTES, Answer, upstream_error
 from watchllm.proxy.waiter import FlightPlan, Landed, Waiter, close_books_of_absent
 from watchllm.wire import types as wire
 from watchllm.wire.types import BadMessage, Headers
+
+
+class Beginning(wire.Call, Protocol):
+    """The calls upstream, before the first is made. Raises GatewayError when none can be."""
+
+    def begin(self) -> None: ...
 
 
 class Flight:
@@ -56,22 +63,31 @@ class Flight:
         self._paused = False
         self._over = False
 
-    def begin(self, send: Callable[[Flight], wire.Call]) -> None:
+    def begin(self, attempts: Beginning) -> None:
         """Make the call; what cannot be sent at all fails for everybody."""
+        self._call = attempts
         try:
-            self._call = send(self)
+            attempts.begin()
         except GatewayError as error:
-            self._fail(error)
+            self.fail(error)
+        except Exception:
+            # Whatever of ours is wrong: a call that was never made must not be joined.
+            self.fail(InternalError("Something went wrong inside the gateway before the provider was called."))
+            raise
 
-    def can_be_joined(self, *, streamed: bool, include_usage: bool, same_form: bool = False) -> bool:
+    def can_be_joined(
+        self, *, streamed: bool, include_usage: bool, dialect: str = CHAT, same_form: bool = False
+    ) -> bool:
         """Whether a request of this form can still be given the whole answer.
 
         `same_form`: only by a call that asked for this very form (the answer of another could not be turned into it).
+        Who speaks another dialect is not relayed the stream, but told the whole answer in its own.
         """
         stream = self._stream
-        if self._over or (same_form and streamed != (stream is not None)):
+        other_dialect = dialect != self._plan.dialect
+        if self._over or (same_form and (other_dialect or streamed != (stream is not None))):
             return False
-        if stream is None or not streamed:
+        if stream is None or not streamed or other_dialect:
             return True
         return stream.whole and (not include_usage or stream.has_usage)
 
@@ -86,7 +102,7 @@ class Flight:
             # Counted from when it first had to wait: it may have waited for another call already.
             left = timeout - (perf_counter() - request.looked_up)
             waiter.timer = loop.call_later(left, self._expire, waiter, timeout)
-        if self._relaying and request.streamed:
+        if self._relaying and self._reads(waiter):
             self._start(waiter)
             self._pump(waiter)
         # Whoever comes anew does not wait for the slow readers that upstream was paused for.
@@ -149,7 +165,7 @@ class Flight:
                 self._land(Answer(self._status, self._headers, body[0] if len(body) == 1 else b"".join(body)))
         except Exception:
             # Whatever of ours is wrong: nobody may wait for ever for an answer that came, nor join such a call.
-            self._fail(InternalError("Something went wrong inside the gateway with the provider's answer."))
+            self.fail(InternalError("Something went wrong inside the gateway with the provider's answer."))
             raise
 
     def _conclude(self, stream: SharedStream) -> None:
@@ -166,7 +182,7 @@ class Flight:
         if self._relaying:
             self._break_off(failure)
         else:
-            self._fail(failure)
+            self.fail(failure)
 
     # --- whole answers -----------------------------------------------------------------------------------------------
 
@@ -176,7 +192,7 @@ class Flight:
             self._body.append(data)
             return
         self._cancel_call()
-        self._fail(ProviderFailed(f"The provider's answer is longer than {MAX_ANSWER_BYTES} bytes."))
+        self.fail(ProviderFailed(f"The provider's answer is longer than {MAX_ANSWER_BYTES} bytes."))
 
     def _land(self, answer: Answer) -> None:
         verdict = None
@@ -184,15 +200,13 @@ class Flight:
         if answer.status == 200 and self._stream is None:
             verdict = self._plan.judge(answer.body)
             if not verdict.readable:
-                self._fail(
-                    ProviderFailed("The provider's answer is not JSON of the expected form; check its base URL.")
-                )
+                self.fail(ProviderFailed("The provider's answer is not JSON of the expected form; check its base URL."))
                 return
             self._plan.account(leader, verdict.usage)
             if verdict.storable:
                 self._plan.store(answer.body)
         elif answer.status == 200:
-            self._fail(ProviderFailed("The provider did not answer with an event stream, though one was asked for."))
+            self.fail(ProviderFailed("The provider did not answer with an event stream, though one was asked for."))
             return
         self._resolve(Landed(answer, verdict, leader.usage, leader.cost))
 
@@ -206,9 +220,11 @@ class Flight:
         for waiter in list(self._waiters):
             self._remove(waiter)
             waiter.request.upstream_ended = now
-            waiter.resolve(landed if can_be_streamed or not waiter.request.streamed else None)
+            self._adopt(waiter.request)
+            given = can_be_streamed or not waiter.request.streamed
+            waiter.resolve(self._plan.told_to(waiter.request, waiter.dialect, landed) if given else None)
 
-    def _fail(self, error: GatewayError) -> None:
+    def fail(self, error: GatewayError) -> None:
         """Nothing was sent to anybody yet: the error is everybody's answer."""
         self._finish()
         close_books_of_absent(self.leader, self._plan)
@@ -220,8 +236,12 @@ class Flight:
 
     def _start_readers(self) -> None:
         for waiter in list(self._waiters):
-            if waiter.request.streamed:
+            if self._reads(waiter):
                 self._start(waiter)
+
+    def _reads(self, waiter: Waiter) -> bool:
+        """Whether it can be relayed the stream."""
+        return waiter.request.streamed and waiter.dialect == self._plan.dialect
 
     def _start(self, waiter: Waiter) -> None:
         request = waiter.request
@@ -233,8 +253,13 @@ class Flight:
             head = egress.answer_head(request, self._content_type().decode("latin-1"), self._headers)
         else:
             request.cost = 0
+            self._adopt(request)
             head = egress.hit_head(request, egress.EVENT_STREAM)
         exchange.start(200, head)
+
+    def _adopt(self, follower: Request) -> None:
+        """Who really answered, where that is not who was asked first."""
+        follower.target, follower.model = self.leader.target, self.leader.model
 
     def _distribute(self, piece: Piece) -> None:
         stream = self._stream
@@ -313,7 +338,7 @@ class Flight:
         self._cancel_call()
         for waiter in self._waiters:
             waiter.request.error = error.code
-        event = egress.error_event(error)
+        event = self._plan.error_event(error)
         stream.append(Piece(event, event))
         self._end_stream("cut", error)
 
@@ -335,7 +360,9 @@ class Flight:
                 continue
             self._remove(waiter)
             if completion is not None:
-                waiter.resolve(Landed(Answer(200, self._headers, completion), verdict, leader.usage, leader.cost))
+                self._adopt(waiter.request)
+                landed = Landed(Answer(200, self._headers, completion), verdict, leader.usage, leader.cost)
+                waiter.resolve(self._plan.told_to(waiter.request, waiter.dialect, landed))
             elif ended == "complete":
                 waiter.resolve(None)
             else:
@@ -377,7 +404,7 @@ class Flight:
             return
         request = waiter.request
         request.error = error.code
-        request.exchange.write(egress.error_event(error))
+        request.exchange.write(self._plan.error_event(error))
         self._plan.settle(request, 200, "cut")
         request.exchange.finish()
         waiter.resolve(None)

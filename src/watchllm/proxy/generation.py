@@ -16,14 +16,15 @@ from typing import Any
 from watchllm.cache.entry import Entry
 from watchllm.domain.errors import GatewayError, TimedOut
 from watchllm.domain.usage_event import BYPASS, HIT, HIT_STALE, MISS
-from watchllm.providers.openai.endpoints import Endpoint
-from watchllm.providers.openai.replay import replay
+from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
 from watchllm.proxy.admission import admit
-from watchllm.proxy.asked import ANSWER_HEADERS, Asked
+from watchllm.proxy.asked import Asked
+from watchllm.proxy.comparable import ANSWER_HEADERS
 from watchllm.proxy.directives import HEADERS, directives
 from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.request import Request
+from watchllm.proxy.retelling import replayed, told_in
 from watchllm.proxy.services import Services
 from watchllm.proxy.settle import LABELS
 
@@ -48,7 +49,8 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
     else:
         wishes = directives(headers, tenant.settings, embeddings=of_embeddings)
     request.directives = wishes
-    asked = services.tenants.reader.read(tenant, endpoint, body, headers, exchange.query, wishes.user, usual=usual)
+    reader = services.tenants.reader
+    asked = reader.read(tenant, endpoint, body, headers, exchange.query, wishes.user, usual=usual)
     request.target = target = asked.target
     request.model = target.model
     request.streamed = asked.streamed
@@ -57,8 +59,13 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
     request.cache = BYPASS if key is None else MISS
     entry = services.cache.get(tenant.partition, key) if key is not None and wishes.read else None
     request.looked_up = perf_counter()
+    if entry is not None and entry.dialect != endpoint.dialect:
+        entry = told_in(endpoint, entry, body)
     if entry is not None and key is not None and wishes.accept(entry, request.wall_ms):
         services.history.hit(request, key, entry)
+        if asked is reader.newest:
+            reader.newest = None
+            services.history.first_seen(request, target, key, body, endpoint.family)
         if asked.streamed or not usual:
             serve_entry(services, request, endpoint, entry, HIT, include_usage=asked.include_usage)
             return None
@@ -110,7 +117,7 @@ def serve_entry(
         exchange.respond(200, head, entry.body)
         return
     head = egress.hit_head(request, egress.EVENT_STREAM)
-    body = replay(endpoint.family, entry.body, include_usage=include_usage)
+    body = replayed(endpoint, entry.body, include_usage=include_usage)
     services.settlement.settle(request, 200, "complete")
     exchange.start(200, head)
     exchange.write(body)

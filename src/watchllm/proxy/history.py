@@ -18,6 +18,7 @@ import msgspec
 from watchllm.cache.canonical import Defaults, canonical_fields, is_plain
 from watchllm.cache.entry import Entry
 from watchllm.domain import json_body
+from watchllm.domain.usage_event import BYPASS, HIT, MISS
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.request import Request
 from watchllm.routing.resolve import Target
@@ -50,15 +51,21 @@ class _Unread(msgspec.Struct, frozen=True):
     headers: tuple[bytes | None, ...]
 
 
-class Missed(msgspec.Struct):
-    """A request that went upstream. `reason` says why the cache did not answer, `fields` is digest by field's name:
-    empty while `unread` is still to be digested."""
+class Remembered(msgspec.Struct):
+    """A request whose fields later ones are compared with: one that went upstream, or the first that the cache answered
+    to a body that this process had not seen.
+
+    `outcome` is HIT, MISS or BYPASS, `reason` says why the cache did not answer, `stores` that the answer may be kept,
+    `fields` is digest by field's name: empty while `unread` is still to be digested.
+    """
 
     request_id: str
     at_ms: int
+    outcome: str
     reason: str
     model: str
     key: bytes | None
+    stores: bool
     unread: _Unread | None
     fields: dict[str, int] = {}
 
@@ -89,10 +96,10 @@ def miss_reason(entry: Entry | None, wishes: Directives, bypass: str | None, now
 
 
 class _Project:
-    __slots__ = ("hits", "missed")
+    __slots__ = ("hits", "remembered")
 
     def __init__(self) -> None:
-        self.missed: deque[Missed] = deque()
+        self.remembered: deque[Remembered] = deque()
         self.hits: deque[Hit] = deque(maxlen=_REQUESTS_A_PROJECT)
 
 
@@ -102,7 +109,7 @@ class History:
     def __init__(self, later: Callable[[Callable[[], None]], object] | None = None) -> None:
         self._later = later
         self._projects: OrderedDict[bytes, _Project] = OrderedDict()
-        self._unread: deque[Missed] = deque()
+        self._unread: deque[Remembered] = deque()
         self._unread_bytes = 0
         self._will_read = False
 
@@ -110,6 +117,32 @@ class History:
         self, request: Request, target: Target, key: bytes | None, body: bytes, family: str, reason: str
     ) -> None:
         """Remember a request that goes upstream; its `body` was read before. About 1 µs, the digests come later."""
+        wishes = request.directives
+        outcome = BYPASS if request.cache == BYPASS else MISS
+        stores = outcome == MISS and wishes is not None and wishes.store
+        self._remember(request, target, key, body, family, outcome, reason, stores=stores)
+
+    def first_seen(self, request: Request, target: Target, key: bytes, body: bytes, family: str) -> None:
+        """Remember a request that the cache answers and whose `body` had not come before: its answer is of another
+        process, of one before a restart. The cost is a miss's, and that of a look whether it is remembered already."""
+        principal = request.principal
+        assert principal is not None
+        known = self._projects.get(principal.tenant.partition)
+        if known is None or all(record.key != key for record in known.remembered):
+            self._remember(request, target, key, body, family, HIT, "", stores=False)
+
+    def _remember(
+        self,
+        request: Request,
+        target: Target,
+        key: bytes | None,
+        body: bytes,
+        family: str,
+        outcome: str,
+        reason: str,
+        *,
+        stores: bool,
+    ) -> None:
         principal = request.principal
         assert principal is not None
         tenant = principal.tenant
@@ -123,9 +156,9 @@ class History:
             None if wishes is None else wishes.user,
             () if _ANY_ANSWER_HEADER.isdisjoint(headers) else tuple(headers.get(name) for name in _ANSWER_HEADERS),
         )
-        record = Missed(request.id, request.wall_ms, reason, request.model, key, unread)
+        record = Remembered(request.id, request.wall_ms, outcome, reason, request.model, key, stores, unread)
         self._unread_bytes += len(body)
-        remembered = self._project(tenant.partition).missed
+        remembered = self._project(tenant.partition).remembered
         if len(remembered) == _REQUESTS_A_PROJECT:
             self._release(remembered.popleft())
         remembered.append(record)
@@ -152,9 +185,9 @@ class History:
             for hit in project.hits:
                 if hit.request_id == request_id:
                     return _explain_hit(hit, project)
-            for missed in project.missed:
-                if missed.request_id == request_id:
-                    return _explain_miss(missed, project)
+            for record in project.remembered:
+                if record.request_id == request_id and record.outcome != HIT:
+                    return _explain_call(record, project)
         return None
 
     def _read_on(self) -> None:
@@ -169,13 +202,13 @@ class History:
         while self._unread and self._unread_bytes > stop_at:
             self._read(self._unread.popleft())
 
-    def _read(self, record: Missed) -> None:
+    def _read(self, record: Remembered) -> None:
         unread = record.unread
         if unread is not None:
             self._release(record)
             record.fields = _fields(unread)
 
-    def _release(self, record: Missed) -> None:
+    def _release(self, record: Remembered) -> None:
         """The body is not at hand any more."""
         if record.unread is not None:
             self._unread_bytes -= len(record.unread.body)
@@ -187,7 +220,7 @@ class History:
             project = self._projects[partition] = _Project()
             if len(self._projects) > _PROJECTS:
                 _, displaced = self._projects.popitem(last=False)
-                for record in displaced.missed:
+                for record in displaced.remembered:
                     self._release(record)
         return project
 
@@ -221,7 +254,8 @@ def _digests(fields: dict[str, Any]) -> dict[str, int]:
 
 
 def _explain_hit(hit: Hit, project: _Project) -> dict[str, Any]:
-    source = next((m for m in reversed(project.missed) if m.key == hit.key and m.at_ms <= hit.at_ms), None)
+    stored = (record for record in reversed(project.remembered) if record.stores and record.key == hit.key)
+    source = next((record for record in stored if record.at_ms <= hit.stored_ms), None)
     return {
         "request_id": hit.request_id,
         "outcome": "hit",
@@ -232,20 +266,20 @@ def _explain_hit(hit: Hit, project: _Project) -> dict[str, Any]:
     }
 
 
-def _explain_miss(missed: Missed, project: _Project) -> dict[str, Any]:
+def _explain_call(asked: Remembered, project: _Project) -> dict[str, Any]:
     nearest, differing = None, []
-    for other in project.missed:
-        if other.request_id == missed.request_id:
+    for other in project.remembered:
+        if other.request_id == asked.request_id:
             break
-        if other.model == missed.model:
-            names = _differing(missed.fields, other.fields)
+        if other.model == asked.model:
+            names = _differing(asked.fields, other.fields)
             if nearest is None or len(names) <= len(differing):
                 nearest, differing = other, names
     return {
-        "request_id": missed.request_id,
-        "outcome": "miss",
-        "model": missed.model,
-        "reason": missed.reason,
+        "request_id": asked.request_id,
+        "outcome": asked.outcome.lower(),
+        "model": asked.model,
+        "reason": asked.reason,
         "nearest": None if nearest is None else nearest.request_id,
         "differs_in": differing,
     }

@@ -5,23 +5,19 @@ from __future__ import annotations
 from time import perf_counter
 
 from watchllm.cache.entry import Entry
-from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import HIT_COALESCED
-from watchllm.providers.dialect import Verdict
-from watchllm.providers.openai import answers
-from watchllm.providers.openai.assemble import StreamAssembler
-from watchllm.providers.openai.endpoints import Endpoint
-from watchllm.providers.openai.replay import replay
-from watchllm.providers.openai.storable import judge
+from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
+from watchllm.proxy.approach import Candidate, candidates_of
 from watchllm.proxy.asked import Asked
-from watchllm.proxy.calls import account, head_of, pass_status_on, send, store
+from watchllm.proxy.attempts import Attempts
+from watchllm.proxy.calls import head_of, pass_status_on
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.history import miss_reason
+from watchllm.proxy.plan import Plan
 from watchllm.proxy.request import Request
+from watchllm.proxy.retelling import replayed
 from watchllm.proxy.services import Services
-from watchllm.proxy.shared_stream import SharedStream
-from watchllm.proxy.upstream import Destination
 from watchllm.proxy.waiter import Landed, Waiter
 
 
@@ -48,15 +44,14 @@ async def answer_from_upstream(
     services.history.missed(request, asked.target, asked.key, body, endpoint.family, reason)
     # A request that must not read or must not store neither leads nor joins.
     place = principal.tenant.partition + key if key is not None and wishes.read and wishes.store else None
-    destinations = services.outbound.destinations
     # Between looking for a call under way and making one nothing may wait, or two would be made.
-    destination = destinations.known(asked.target) or await destinations.of(asked.target)
+    candidates = await candidates_of(services, asked.targets)
     waiter = None
     if place is not None and place in services.flights:
         waiter = await _join(services, request, endpoint, asked, place)
     if waiter is None:
-        plan = _Plan(services, request, endpoint, asked, body, key if wishes.store else None, place)
-        waiter = _lead(services, request, plan, destination)
+        plan = Plan(services, request, endpoint, asked, body, key if wishes.store else None, place)
+        waiter = _lead(services, request, plan, candidates)
     landed = await waiter
     if landed is not None:  # else it was relayed as a stream
         _give(services, request, endpoint, asked, landed, has_stale=stale is not None)
@@ -69,7 +64,7 @@ async def _join(services: Services, request: Request, endpoint: Endpoint, asked:
     while (flight := _to_join(services, request, endpoint, asked, place, same_form=same_form)) is not None:
         request.cache = HIT_COALESCED
         request.upstream_began = perf_counter()
-        waiter = Waiter(request, include_usage=asked.include_usage)
+        waiter = Waiter(request, include_usage=asked.include_usage, dialect=endpoint.dialect)
         flight.add(waiter, services.loop)
         landed = await waiter
         if landed is not None or waiter.relayed:
@@ -80,15 +75,14 @@ async def _join(services: Services, request: Request, endpoint: Endpoint, asked:
     return None
 
 
-def _lead(services: Services, request: Request, plan: _Plan, destination: Destination) -> Waiter:
+def _lead(services: Services, request: Request, plan: Plan, candidates: tuple[Candidate, ...]) -> Waiter:
     """Make the call, which others may join at the plan's place."""
-    body = plan.upstream_body()
     flight = Flight(request, plan, plan.shared_stream())
     if plan.place is not None:
         services.flights[plan.place] = flight
-    waiter = Waiter(request, include_usage=plan.asked.include_usage)
+    waiter = Waiter(request, include_usage=plan.asked.include_usage, dialect=plan.dialect)
     flight.add(waiter, services.loop)
-    flight.begin(lambda sink: send(services, request, destination, plan.endpoint.path, body, sink))
+    flight.begin(Attempts(services, request, plan.asked.route, candidates, plan.approach, flight))
     return waiter
 
 
@@ -98,7 +92,7 @@ def _to_join(
     """The call under way at `place` whose answer this request may be given, if there is one."""
     flight = services.flights.get(place)
     if flight is None or not flight.can_be_joined(
-        streamed=asked.streamed, include_usage=asked.include_usage, same_form=same_form
+        streamed=asked.streamed, include_usage=asked.include_usage, dialect=endpoint.dialect, same_form=same_form
     ):
         return None
     assert request.principal is not None
@@ -108,74 +102,14 @@ def _to_join(
     return flight
 
 
-class _Plan:
-    """Implements `FlightPlan` for a flight whose answer is stored under `key` and which can be joined at `place`."""
-
-    __slots__ = ("_assembler", "_body", "_key", "_leader", "_services", "asked", "endpoint", "place", "settle")
-
-    def __init__(
-        self,
-        services: Services,
-        leader: Request,
-        endpoint: Endpoint,
-        asked: Asked,
-        body: bytes,
-        key: bytes | None,
-        place: bytes | None,
-    ) -> None:
-        self._services = services
-        self._leader = leader
-        self.endpoint = endpoint
-        self.asked = asked
-        self._body = body
-        self._key = key
-        self.place = place
-        self._assembler: StreamAssembler | None = None
-        self.settle = services.settlement.settle
-
-    def shared_stream(self) -> SharedStream | None:
-        """What the answer is collected in where a stream is asked for."""
-        asked = self.asked
-        if not asked.streamed:
-            return None
-        self._assembler = StreamAssembler(self.endpoint.family, choices=asked.expected or 1)
-        return SharedStream(self._assembler, has_usage=asked.include_usage or self._adds_usage)
-
-    def upstream_body(self) -> bytes:
-        """The request's body as it goes upstream."""
-        asked = self.asked
-        add_usage = asked.streamed and self._adds_usage
-        if not asked.renamed and not add_usage:
-            return self._body
-        return answers.upstream_body(self._body, asked.target.model, include_usage=add_usage)
-
-    def judge(self, body: bytes) -> Verdict:
-        family = self.endpoint.family
-        verdict = judge(family, body, expected=self.asked.expected)
-        return verdict if verdict.usage is not None else answers.with_usage(verdict, family, body, self._body)
-
-    def account(self, request: Request, usage: TokenUsage | None) -> None:
-        usage = usage or answers.usage_so_far(self._body, self._assembler)
-        account(self._services, request, self.asked.target, usage)
-
-    def store(self, body: bytes) -> None:
-        if self._key is not None:
-            store(self._services, self._leader, self.endpoint, self.asked.target, self._key, body)
-
-    def ended(self, flight: Flight) -> None:
-        place = self.place
-        if place is not None and self._services.flights.get(place) is flight:
-            del self._services.flights[place]
-
-    @property
-    def _adds_usage(self) -> bool:
-        """Whether the gateway asks for usage where the client did not."""
-        asked = self.asked
-        return not asked.include_usage and asked.target.vendor.stream_usage and asked.takes_usage
-
-
 def _give(
-    services: Services, request: Request, endpoint: Endpoint, asked: Asked, landed: Landed, *, has_stale: bool
+    services: Services,
+    request: Request,
+    endpoint: Endpoint,
+    asked: Asked,
+    landed: Landed,
+    *,
+    has_stale: bool,
 ) -> None:
     """Answer a waiter from a whole answer."""
     answer, verdict = landed.answer, landed.verdict
@@ -188,10 +122,10 @@ def _give(
     if request.streamed:
         # The leader asked for a whole answer, this request for a stream.
         head = egress.hit_head(request, egress.EVENT_STREAM)
-        body = replay(endpoint.family, answer.body, include_usage=asked.include_usage)
+        told = replayed(endpoint, answer.body, include_usage=asked.include_usage)
         services.settlement.settle(request, 200, "complete")
         request.exchange.start(200, head)
-        request.exchange.write(body)
+        request.exchange.write(told)
         request.exchange.finish()
         return
     head = head_of(request, answer) if leads else egress.hit_head(request)

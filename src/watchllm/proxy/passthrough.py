@@ -12,6 +12,8 @@ import msgspec
 from watchllm.domain import json_body
 from watchllm.domain.errors import BadRequest, Forbidden, GatewayError
 from watchllm.domain.usage_event import BYPASS
+from watchllm.providers.dialect import MESSAGES
+from watchllm.providers.endpoints import dialect_at
 from watchllm.proxy import egress, paths
 from watchllm.proxy.admission import admit
 from watchllm.proxy.calls import account, send, status_refusal
@@ -77,6 +79,7 @@ async def pass_through(services: Services, request: Request) -> None:
         upload=upload,
         timeouts=timeouts,
         lines=b"" if coding is None else b"content-encoding: %b\r\n" % coding,
+        dialect=dialect_at(path),
     )
     if upload is not None:
         upload.go_to(call, relay.fail)
@@ -113,7 +116,8 @@ async def _route(
         request.model = target.model
         return target, body, coding
     # The body goes up as it came, so what it is encoded in does, too.
-    return tenant.router.default(tenant.project, test_key=tenant.test), body, coding
+    spoken = "anthropic" if dialect_at(exchange.path) == MESSAGES else None
+    return tenant.router.default(tenant.project, test_key=tenant.test, provider=spoken), body, coding
 
 
 async def _form_target(tenant: Tenant, exchange: Exchange, content_type: bytes, upload: _Upload | None) -> Target:

@@ -38,7 +38,7 @@ _ADMINISTRATION = frozenset(
     )
 )
 # What the contract gives a meaning of its own: passed through, it would go around cache, routes and limits.
-_NOT_YET = frozenset((b"/v1/feedback", b"/v1/messages", b"/v1/messages/count_tokens", b"/v1/responses"))
+_NOT_YET = frozenset((b"/v1/feedback",))
 _NAME = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 _PLAIN = _NAME | frozenset(b".~:@!$&'()*+,=")
 

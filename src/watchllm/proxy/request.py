@@ -8,10 +8,10 @@ from time import perf_counter, time_ns
 from watchllm.domain.ids import new_request_id
 from watchllm.domain.money import Nanos
 from watchllm.domain.usage import ModelPrice, TokenUsage
-from watchllm.domain.usage_event import REFUSED
+from watchllm.domain.usage_event import REFUSED, Attempt
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.tenant import Principal
-from watchllm.routing.resolve import Target
+from watchllm.routing.target import Target
 from watchllm.wire.exchange import Exchange
 
 
@@ -44,11 +44,20 @@ class Request:
     deferred_end: tuple[int, str] | None = None
     calls = 0
     """How many calls upstream were begun on behalf of this request."""
+    attempts: tuple[Attempt, ...] = ()
+    """Calls that came to nothing, before the one that answered or is under way."""
+    lost_cost: Nanos = 0
+    """What those may have cost."""
+    hedged = False
+    dropped: tuple[str, ...] = ()
+    """Fields of the request that the provider has no counterpart for."""
     upstream_status = 0
     """The status that the last of them was answered with, 0 = none."""
     authenticated = 0.0
     looked_up = 0.0
     upstream_began = 0.0
+    try_began = 0.0
+    """When the call that answered was begun, 0 = the first one did."""
     upstream_ended = 0.0
     first_byte = 0.0
     head_sent = 0.0

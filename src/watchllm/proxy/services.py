@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from watchllm.providers.dialect import ANTHROPIC_VERSION, CHAT, MESSAGES
+
 if TYPE_CHECKING:
     from watchllm.cache.entry import ExactStore
     from watchllm.proxy.flight import Flight
@@ -17,14 +19,17 @@ if TYPE_CHECKING:
     from watchllm.proxy.settle import Counters, Settlement
     from watchllm.proxy.tenants import Tenants
     from watchllm.proxy.upstream import Destinations
+    from watchllm.routing.breaker import Breakers
     from watchllm.wire.client import ClientPool
     from watchllm.wire.server import ServerLimits
     from watchllm.wire.types import Timeouts
 
 # Of a client's request only these lines go upstream: its credentials, cookies and addresses never do.
-_PASSED_UP = (b"accept", b"content-type", b"idempotency-key", b"openai-beta")
-# These name the client's own account at the provider: they fit a provider key of the project's own only.
-_PASSED_UP_WITH_OWN_KEY = (b"openai-organization", b"openai-project")
+_PASSED_UP = (b"accept", b"content-type", b"openai-beta")
+_PASSED_UP_OF_MESSAGES = (b"accept", b"content-type", b"anthropic-version", b"anthropic-beta")
+# These name the client's own account at the provider, or a call in it: they fit a key of the project's own only.
+_PASSED_UP_WITH_OWN_KEY = (b"idempotency-key", b"openai-organization", b"openai-project")
+_IDEMPOTENCY_KEY = b"idempotency-key"
 _COMMON_LINES = b"accept-encoding: identity\r\nuser-agent: watchllm\r\n"
 _UNUSUAL = frozenset((*_PASSED_UP, *_PASSED_UP_WITH_OWN_KEY)) - {b"accept", b"content-type"}
 _USUAL_LINES = b"accept: application/json\r\ncontent-type: application/json\r\n" + _COMMON_LINES
@@ -58,6 +63,7 @@ class Services(msgspec.Struct):
     """Seconds by which usage is late in the database; None = nobody brings it there."""
 
     _outbound: Outbound | None = None
+    _breakers: Breakers | None = None
     _model_lists: ModelLists | None = None
 
     @property
@@ -71,6 +77,15 @@ class Services(msgspec.Struct):
         return self.outbound.destinations
 
     @property
+    def breakers(self) -> Breakers:
+        """Made, and its code loaded, when first needed."""
+        if self._breakers is None:
+            from watchllm.routing.breaker import Breakers
+
+            self._breakers = Breakers(time.monotonic)
+        return self._breakers
+
+    @property
     def model_lists(self) -> ModelLists:
         """Made, and its code loaded, when first needed."""
         if self._model_lists is None:
@@ -82,12 +97,38 @@ class Services(msgspec.Struct):
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
-    def forwarded(self, headers: dict[bytes, bytes], *, own_key: bool) -> bytes:
-        """The header lines of a client's request that go upstream, and our own."""
-        usual = headers.get(b"content-type") == headers.get(b"accept") == b"application/json"
-        if usual and _UNUSUAL.isdisjoint(headers):
-            return _USUAL_LINES
-        lines = [b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_UP if name in headers]
+    def forwarded(
+        self,
+        headers: dict[bytes, bytes],
+        partition: bytes,
+        *,
+        own_key: bool,
+        dialect: str = CHAT,
+        same_dialect: bool = True,
+    ) -> bytes:
+        """The header lines of a client's request that go upstream, in the words of `dialect`, and our own.
+
+        Where that is not the client's dialect, what is peculiar to its own stays behind.
+
+        At a provider key that projects share they share one space of idempotency keys, too: theirs go up under a name
+        that is the `partition`'s own, the same one whenever the client tries again.
+        """
+        if dialect == MESSAGES:
+            lines = _named(_PASSED_UP_OF_MESSAGES if same_dialect else _PASSED_UP[:2], headers)
+            if not same_dialect or b"anthropic-version" not in headers:
+                lines.append(b"anthropic-version: %b\r\n" % ANTHROPIC_VERSION)
+        else:
+            usual = headers.get(b"content-type") == headers.get(b"accept") == b"application/json"
+            if usual and _UNUSUAL.isdisjoint(headers):
+                return _USUAL_LINES
+            lines = _named(_PASSED_UP if same_dialect else _PASSED_UP[:2], headers)
         if own_key:
-            lines += [b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_UP_WITH_OWN_KEY if name in headers]
+            lines += _named(_PASSED_UP_WITH_OWN_KEY, headers)
+        elif _IDEMPOTENCY_KEY in headers:
+            label = self.tenants.key_hash.label(partition, headers[_IDEMPOTENCY_KEY])
+            lines.append(b"%b: %b\r\n" % (_IDEMPOTENCY_KEY, label.hex().encode()))
         return b"".join(lines) + _COMMON_LINES
+
+
+def _named(names: tuple[bytes, ...], headers: dict[bytes, bytes]) -> list[bytes]:
+    return [b"%b: %b\r\n" % (name, headers[name]) for name in names if name in headers]

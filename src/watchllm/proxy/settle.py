@@ -12,7 +12,7 @@ from watchllm.domain.money import Nanos
 from watchllm.domain.usage import ModelPrice
 from watchllm.domain.usage_event import COMPLETE, HIT, HIT_STALE, Attempt, OpenedCall, UsageEvent
 from watchllm.proxy.request import Request
-from watchllm.routing.resolve import Target
+from watchllm.routing.target import Target
 
 _MAX_TEXT = 512
 # Clients name the endpoints that are passed through: beyond so many series, they count as one.
@@ -127,7 +127,7 @@ class Settlement:
         self._price_of = price_of
         self.observers: list[Callable[[UsageEvent], None]] = []
 
-    def open_call(self, request: Request, input_bytes: int) -> None:
+    def open_call(self, request: Request, input_bytes: int, *, hedged: bool = False) -> None:
         """Record a call upstream; call it before the first byte is sent. `input_bytes`: of the body, 0 = not known."""
         principal, target = request.principal, request.target
         if principal is None or target is None:
@@ -155,6 +155,8 @@ class Settlement:
                 user,
                 session,
                 tags,
+                target.key_id,
+                hedged,
             )
         )
         request.calls += 1
@@ -239,7 +241,7 @@ class Settlement:
             session,
             tags,
             request.upstream_request_id,
-            (_attempt(request, now),) if request.calls else (),
+            _attempts(request, now) if request.calls else (),
         )
         self.journal.settled(event)
         self.counters.add(event)
@@ -260,19 +262,26 @@ def _text(value: bytes | None) -> str | None:
     return value.decode("latin-1")[:_MAX_TEXT] if value else None
 
 
-def _attempt(request: Request, now: float) -> Attempt:
-    """The call upstream, as far as it has come."""
+def _attempts(request: Request, now: float) -> tuple[Attempt, ...]:
+    """The calls upstream, the last of them as far as it has come."""
+    if request.calls == len(request.attempts):
+        return request.attempts
     target = request.target
     assert target is not None
     is_hit = request.cache == HIT_STALE
-    return Attempt(
+    began = request.try_began or request.upstream_began
+    cost = None if is_hit or request.cost is None else request.cost - request.lost_cost
+    last = Attempt(
         target.provider,
         request.model[:_MAX_MODEL],
         request.upstream_status,
-        int((request.upstream_began - request.began) * 1e6),
-        int(((now if request.streamed else request.upstream_ended or now) - request.upstream_began) * 1e6),
+        int((began - request.began) * 1e6),
+        int(((now if request.streamed else request.upstream_ended or now) - began) * 1e6),
         None if is_hit else request.usage,
-        None if is_hit else request.cost,
+        cost,
         request.price,
         request.error,
+        target.key_id,
+        request.hedged,
     )
+    return (*request.attempts, last)

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any, NamedTuple
 
 from watchllm.domain.usage import TokenUsage
-from watchllm.providers.openai.assemble import StreamAssembler
+from watchllm.providers.dialect import Assembler
 from watchllm.providers.openai.strip_usage import without_usage
 from watchllm.wire.sse import EventScanner, event_data
 
@@ -31,7 +31,7 @@ class SharedStream:
     did not ask. `ended` says how the stream ended, None = it goes on.
     """
 
-    def __init__(self, assembler: StreamAssembler, *, has_usage: bool) -> None:
+    def __init__(self, assembler: Assembler, *, has_usage: bool) -> None:
         self._assembler = assembler
         self._scanner = EventScanner()
         self._pieces: deque[Piece] = deque()

@@ -8,9 +8,11 @@ from watchllm.cache.canonical import Defaults
 from watchllm.domain.errors import Forbidden
 from watchllm.domain.snapshot import KeyRecord, ProjectRecord, Vendor
 from watchllm.proxy.directives import directives
-from watchllm.routing.resolve import Router, Target
+from watchllm.routing.resolve import Router
+from watchllm.routing.route import Route
+from watchllm.routing.target import Target
 
-_MAX_TARGETS = 256
+_MAX_ROUTES = 256
 
 
 class Tenant:
@@ -23,12 +25,12 @@ class Tenant:
 
     __slots__ = (
         "_defaults",
+        "_routes",
         "bodies",
         "partition",
         "project",
         "router",
         "settings",
-        "targets",
         "test",
         "usual",
         "usual_embeddings",
@@ -43,7 +45,7 @@ class Tenant:
         self.usual_embeddings = directives({}, project.settings, embeddings=True)
         self.bodies: dict[str, blake2b] = {}
         self.partition = partition_of(project.id, test=test)
-        self.targets: dict[str, Target] = {}
+        self._routes: dict[str, Route] = {}
         self._defaults: dict[tuple[str, str], Defaults] = {}
 
     def defaults(self, vendor: Vendor, family: str) -> Defaults:
@@ -54,15 +56,19 @@ class Tenant:
             self._defaults[vendor.name, family] = known
         return known
 
+    def route(self, model: str) -> Route:
+        """All that may answer `model`; raises what Router.route raises. Only successes are remembered."""
+        route = self._routes.get(model)
+        if route is None:
+            route = self.router.route(model, self.project, test_key=self.test)
+            if len(self._routes) >= _MAX_ROUTES:
+                self._routes.clear()
+            self._routes[model] = route
+        return route
+
     def target(self, model: str) -> Target:
-        """Where `model` leads; raises what Router.resolve raises. Only successes are remembered."""
-        target = self.targets.get(model)
-        if target is None:
-            target = self.router.resolve(model, self.project, test_key=self.test)
-            if len(self.targets) >= _MAX_TARGETS:
-                self.targets.clear()
-            self.targets[model] = target
-        return target
+        """Where `model` leads first; raises what Router.route raises."""
+        return self.route(model).first
 
 
 class Principal:

@@ -6,9 +6,10 @@ import asyncio
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from watchllm.domain.errors import GatewayError
 from watchllm.domain.money import Nanos
 from watchllm.domain.usage import TokenUsage
-from watchllm.providers.dialect import Verdict
+from watchllm.providers.dialect import CHAT, Verdict
 from watchllm.proxy.eager import Outcome
 from watchllm.proxy.request import Request
 from watchllm.proxy.upstream import Answer
@@ -33,12 +34,13 @@ class Waiter(Outcome[Landed | None]):
     given it in its form and has to ask again. `position` is the number of the next piece to send.
     """
 
-    __slots__ = ("include_usage", "leads", "position", "relayed", "request", "timer")
+    __slots__ = ("dialect", "include_usage", "leads", "position", "relayed", "request", "timer")
 
-    def __init__(self, request: Request, *, include_usage: bool) -> None:
+    def __init__(self, request: Request, *, include_usage: bool, dialect: str = CHAT) -> None:
         super().__init__()
         self.request = request
         self.include_usage = include_usage
+        self.dialect = dialect
         self.leads = False
         self.relayed = False
         self.position = 0
@@ -56,6 +58,9 @@ class Waiter(Outcome[Landed | None]):
 class FlightPlan(Protocol):
     """What the flight needs beside its waiters."""
 
+    dialect: str
+    """The dialect of the answer, and of those who can be relayed a stream."""
+
     def judge(self, body: bytes) -> Verdict:
         """What a whole answer is, its usage estimated where it reports none."""
         ...
@@ -67,6 +72,14 @@ class FlightPlan(Protocol):
         ...
 
     def store(self, body: bytes) -> None: ...
+
+    def error_event(self, error: GatewayError) -> bytes:
+        """The error as it is told inside the stream."""
+        ...
+
+    def told_to(self, request: Request, dialect: str, landed: Landed) -> Landed | None:
+        """A whole answer as a request in `dialect` may be given it; None where it has to ask for itself."""
+        ...
 
     def ended(self, flight: Flight) -> None:
         """Take the flight off the list of those that may be joined."""

@@ -39,9 +39,7 @@ class Router:
         model or rule it names.
         """
         try:
-            # A model's name ends up in header lines and in paths.
-            if not model or len(model) > MAX_MODEL_LENGTH or not model.isascii() or not model.isprintable():
-                raise BadRequest("Name a model in the field 'model', for example gpt-4o-mini.", param="model")
+            _check_name(model)
             rule = rule_for(model, project.routes) if project.routes else None
             if rule is not None:
                 return self._by_rule(rule, project, test_key=test_key)
@@ -109,9 +107,10 @@ class Router:
             raise refusal
         return targets
 
-    def default(self, project: ProjectRecord, *, test_key: bool) -> Target:
-        """The target of a path that names no model: the project's default provider, else OpenAI."""
-        name = SIMULATOR if test_key else project.settings.default_provider or "openai"
+    def default(self, project: ProjectRecord, *, test_key: bool, provider: str | None = None) -> Target:
+        """The target of a path that names no model: `provider` where the path is peculiar to it, else the project's
+        default provider, else OpenAI."""
+        name = SIMULATOR if test_key else provider or project.settings.default_provider or "openai"
         vendor = self._vendor(name, project)
         targets = self._targets(vendor, "", project) if vendor is not None else ()
         if not targets:
@@ -171,12 +170,24 @@ class Router:
             return targets
         if family is not None:
             raise _key_missing(family.name)
-        raise NotFound(
-            f"No provider is known for the model {model!r}. Name it as provider/model, such as openai/{model}, "
-            "or set the project's default_provider.",
-            code="model_not_found",
-            param="model",
-        )
+        prefix, slash, rest = model.partition("/")
+        raise self._unknown(prefix if slash and rest else None, model, project)
+
+    def _unknown(self, prefix: str | None, model: str, project: ProjectRecord) -> NotFound:
+        """Nothing leads anywhere: neither the `prefix` in front of the model's name, None = there is none, nor a family
+        nor a default provider."""
+        own = {key.provider for key in project.provider_keys if key.base_url}
+        known = ", ".join(sorted(self._vendors.keys() | own))
+        if prefix is None:
+            advice = f"Name it as provider/model, such as openai/{model}, or set the project's default_provider."
+            message = f"No provider is known for the model {model!r}. {advice} Known are {known}."
+        else:
+            message = (
+                f"No provider {prefix!r} is known, so the model {model!r} leads nowhere; known are {known}. "
+                "One of your own is added with `watchllm provider-key add`. Where a provider names the model so, put "
+                "that provider in front or set the project's default_provider."
+            )
+        return NotFound(message, code="model_not_found", param="model")
 
     def _targets(self, vendor: Vendor, model: str, project: ProjectRecord) -> tuple[Target, ...]:
         """The vendor's targets, one a credential: the project's own by priority, then the instance's."""
@@ -204,6 +215,22 @@ class Router:
             base_url = instance.base_url or vendor.base_url
             targets.append(Target(vendor.name, vendor, base_url, model, None, instance.api_key, trusted=True))
         return tuple(targets)
+
+
+def _check_name(model: str) -> None:
+    """Raise BadRequest for what is no model's name: it ends up in header lines and in paths."""
+    if not model:
+        raise BadRequest("Name a model in the field 'model', for example gpt-4o-mini.", param="model")
+    if len(model) > MAX_MODEL_LENGTH:
+        raise BadRequest(
+            f"The model's name has {len(model)} characters; at most {MAX_MODEL_LENGTH} are taken.", param="model"
+        )
+    if not model.isascii() or not model.isprintable():
+        raise BadRequest(
+            "The model's name has characters other than printable ASCII; name it as its provider does, for example "
+            "gpt-4o-mini.",
+            param="model",
+        )
 
 
 def _instance_follows(own: list[ProviderKeyRecord], project: ProjectRecord) -> bool:

@@ -50,6 +50,11 @@ class Route(msgspec.Struct, frozen=True):
         return self.choices[0].targets[0] if self.choices else self.fallbacks[0][0]
 
     @property
+    def first_targets(self) -> tuple[Target, ...]:
+        """The same with all of its credentials."""
+        return self.choices[0].targets if self.choices else self.fallbacks[0]
+
+    @property
     def is_plain(self) -> bool:
         """Whether there is nothing to draw or to fall back to: one target, whatever is asked."""
         return len(self.choices) == 1 and len(self.choices[0].targets) == 1 and not self.fallbacks

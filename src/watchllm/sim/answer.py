@@ -6,7 +6,7 @@ import msgspec
 
 from watchllm.sim.knobs import Knobs
 from watchllm.sim.schema import build_value
-from watchllm.sim.text import digest, pseudo_tokens, tokenize
+from watchllm.sim.text import count_tokens, digest, pseudo_tokens, tokenize
 
 REFUSAL = "I'm sorry, but I can't help with that request."
 
@@ -17,6 +17,7 @@ class Tool(msgspec.Struct, frozen=True):
     name: str
     schema: Any = None
     free: bool = False
+    description: str = ""
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -44,21 +45,33 @@ class ToolCall(msgspec.Struct, frozen=True):
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """One alternative. `finish` is stop, length, tool_calls or content_filter; `refused`: the tokens are a refusal."""
+    """One alternative. `finish` is stop, length, tool_calls or content_filter; `refused`: the tokens are a refusal;
+    `stopped_by` is the stop sequence that ended it."""
 
     tokens: list[str]
     calls: list[ToolCall]
     finish: str
     refused: bool = False
+    stopped_by: str = ""
 
     @property
     def text(self) -> str:
         return "".join(self.tokens)
 
+    @property
+    def billed_tokens(self) -> int:
+        """How many tokens the alternative is billed as."""
+        return len(self.tokens) + sum(count_tokens(call.name + call.arguments) for call in self.calls)
+
 
 def decide(ask: Ask, knobs: Knobs) -> list[Choice]:
     """All alternatives, the same for the same `ask` and `knobs`. Raises UnsupportedSchema."""
     return [_decide_one(ask, knobs, index) for index in range(ask.choices)]
+
+
+def think(ask: Ask, knobs: Knobs) -> list[str]:
+    """The tokens of what the model thinks before it answers: as many as `knobs.reasoning` says, else some."""
+    return pseudo_tokens(digest(ask.seed, b"thinking"), knobs.reasoning)
 
 
 def _decide_one(ask: Ask, knobs: Knobs, index: int) -> Choice:
@@ -83,18 +96,24 @@ def _words(ask: Ask, knobs: Knobs, seed: bytes) -> list[str]:
         return tokenize(msgspec.json.encode(value).decode())
     if ask.echo or knobs.echo:
         return tokenize(ask.text)
-    return pseudo_tokens(seed, knobs.tokens)
+    tokens = pseudo_tokens(seed, knobs.tokens)
+    if knobs.big:
+        # In the middle, so that good events come before it and after it.
+        tokens.insert(len(tokens) // 2, "x" * knobs.big)
+    return tokens
 
 
 def _bounded(tokens: list[str], ask: Ask) -> Choice:
+    stopped_by = ""
     if ask.stop:
         text = "".join(tokens)
-        ends = [end for end in map(text.find, ask.stop) if end >= 0]
-        if ends:
-            tokens = tokenize(text[: min(ends)])
+        found = [(at, stop) for stop in ask.stop if (at := text.find(stop)) >= 0]
+        if found:
+            end, stopped_by = min(found)
+            tokens = tokenize(text[:end])
     if ask.max_tokens is not None and len(tokens) > ask.max_tokens:
         return Choice(tokens[: ask.max_tokens], [], "length")
-    return Choice(tokens, [], "stop")
+    return Choice(tokens, [], "stop", stopped_by=stopped_by)
 
 
 def _called_tools(ask: Ask) -> list[Tool]:

@@ -13,19 +13,21 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 
 from watchllm.domain.errors import GatewayError
+from watchllm.sim.anthropic import anthropic_dialect
+from watchllm.sim.anthropic_cache import PromptCache
 from watchllm.sim.delivery import Delivery, Scheduler, loop_scheduler
 from watchllm.sim.form import parse_form
 from watchllm.sim.knobs import InvalidKnob, Knobs, ModelNames, from_header
 from watchllm.sim.ledger import Ledger, Received
-from watchllm.sim.openai import asked_for, openai_dialect
+from watchllm.sim.openai import openai_dialect, responses_dialect
 from watchllm.sim.openai_media import Files
-from watchllm.sim.reply import Answer, Dialect, Endpoint, Refused, Reply, Request, Upload
+from watchllm.sim.reply import Answer, Dialect, Endpoint, Refused, Reply, Request, StreamReply, Upload
+from watchllm.sim.responses_store import StoredResponses
 from watchllm.wire.exchange import BodyMode, Exchange
 
 _FIRST_ERROR_STATUS = 400
 _COUNTED_MODELS_BOUND = 4096
 _NOT_FOUND = b"unknown"
-_MID_STREAM = Refused("The server had an error while processing your request. Sorry about that!", kind="server_error")
 _decode = msgspec.json.Decoder().decode
 
 
@@ -68,11 +70,14 @@ class SimApp:
         self._undisturbed = options.knobs == Knobs()
         self._key = options.require_key.encode()
         self._files = Files()
+        self._responses = StoredResponses()
+        self._prompts = PromptCache()
         self._dialect = openai_dialect(self._files)
-        self._routes: dict[bytes, _Route] = {}
-        for path, endpoints in self._dialect.paths.items():
-            route = _Route(b"/v1" + path, self._dialect, endpoints)
-            self._routes[path] = self._routes[b"/v1" + path] = route
+        anthropic = anthropic_dialect(self._prompts)
+        responses = responses_dialect(self._responses)
+        # `/models` is both providers'; who names Anthropic's version means theirs.
+        self._routes = _routes(anthropic, responses, self._dialect)
+        self._versioned = _routes(self._dialect, responses, anthropic)
         self._number = 0
         self._start_over()
 
@@ -85,9 +90,11 @@ class SimApp:
     def body_mode(self, _exchange: Exchange) -> BodyMode:
         return BodyMode.BUFFER
 
-    def on_refusal(self, _exchange: Exchange | None, error: GatewayError) -> tuple[bytes, bytes]:
+    def on_refusal(self, exchange: Exchange | None, error: GatewayError) -> tuple[bytes, bytes]:
         refused = Refused(error.message, status=error.status, kind=error.type, param=error.param, code=error.code)
-        return b"Content-Type: application/json\r\n", self._dialect.error_body(refused)
+        route = self._find(exchange)[0] if exchange is not None else None
+        dialect = route.dialect if route is not None else self._dialect
+        return b"Content-Type: application/json\r\n", dialect.error_body(refused, self._number)
 
     def on_request(self, exchange: Exchange) -> None:
         path = exchange.path
@@ -99,11 +106,12 @@ class SimApp:
         ledger.calls += 1
         received = Received(self._number, exchange.method, path, exchange.query, exchange.headers, exchange.body)
         ledger.requests.append(received)
-        route, tail = self._find(path)
+        route, tail = self._find(exchange)
         name = route.name if route is not None else _NOT_FOUND
         ledger.by_path[name] = ledger.by_path.get(name, 0) + 1
-        knobs, answer = self._answer(exchange, route, tail)
-        head = self._head(knobs)
+        dialect = route.dialect if route is not None else self._dialect
+        knobs, answer = self._answer(exchange, dialect, route, tail)
+        head = self._head(dialect, knobs)
         if self._undisturbed and knobs is self._options.knobs and isinstance(answer, Reply):
             received.status = answer.status
             received.outcome = "answered"
@@ -111,36 +119,38 @@ class SimApp:
                 answer.status, b"Content-Type: %b\r\n%b%b" % (answer.content_type, head, answer.head), answer.body
             )
             return
-        dialect = route.dialect if route is not None else self._dialect
-        event = dialect.error_event(_MID_STREAM) if knobs.stream_error >= 0 else b""
+        event = b""
+        if knobs.stream_error >= 0 and isinstance(answer, StreamReply):
+            event = dialect.stream_error(self._number, min(knobs.stream_error, len(answer.events)))
         Delivery(exchange, received, ledger, answer, knobs, head, event, self._scheduler).start()
 
     # --- the answer -------------------------------------------------------------------------------------------------
 
-    def _find(self, path: bytes) -> tuple[_Route | None, str]:
-        route = self._routes.get(path)
+    def _find(self, exchange: Exchange) -> tuple[_Route | None, str]:
+        path = exchange.path
+        routes = self._routes if exchange.header(b"anthropic-version") is None else self._versioned
+        route = routes.get(path)
         if route is not None and not path.endswith(b"/"):
             return route, ""
         # A path with an id behind it: the longest known beginning wins ("/v1/files/" before nothing).
         at = path.find(b"/", len(b"/v1/") if path.startswith(b"/v1/") else 1)
         tail = path[at + 1 :]
-        route = self._routes.get(path[: at + 1]) if at > 0 and tail else None
+        route = routes.get(path[: at + 1]) if at > 0 and tail else None
         return route, unquote(tail.decode("latin-1"))
 
-    def _answer(self, exchange: Exchange, route: _Route | None, tail: str) -> tuple[Knobs, Answer]:
-        knobs = self._options.knobs
-        dialect = route.dialect if route is not None else self._dialect
+    def _answer(self, exchange: Exchange, dialect: Dialect, route: _Route | None, tail: str) -> tuple[Knobs, Answer]:
+        knobs, name = self._options.knobs, ""
         try:
-            self._authenticate(exchange)
+            self._authenticate(exchange, dialect)
             endpoint = self._endpoint(exchange, route)
-            fields, files = self._body(exchange, endpoint)
+            fields, files = self._body(exchange, dialect, endpoint)
             model = fields.get("model") if endpoint.body else tail
             if isinstance(model, str):
-                knobs = self._names.knobs(model)
+                knobs, name = self._names.read(model)
             asked = exchange.header(b"x-sim")
             if asked is not None:
                 knobs = from_header(asked.decode("latin-1"), knobs)
-            error = self._error_due(knobs, str(model))
+            error = self._error_due(dialect, knobs, str(model))
             if error is not None:
                 return knobs, error
             request = Request(
@@ -152,6 +162,8 @@ class SimApp:
                 self._number,
                 int(self._clock()),
                 self._options.run,
+                name,
+                exchange.headers,
             )
             answer = endpoint.answer(request)
         except InvalidKnob as unknown:
@@ -160,9 +172,16 @@ class SimApp:
             return knobs, self._refusal(dialect, refused)
         if 0 < knobs.status < _FIRST_ERROR_STATUS:
             answer.status = knobs.status
-        return knobs, answer
+        return knobs, self._error_inside(dialect, answer) if knobs.error_200 else answer
 
-    def _authenticate(self, exchange: Exchange) -> None:
+    def _error_inside(self, dialect: Dialect, answer: Answer) -> Answer:
+        """An error under a status that says there is none."""
+        self.ledger.errors += 1
+        if isinstance(answer, StreamReply):
+            return StreamReply([dialect.stream_error(self._number, 0)], status=answer.status)
+        return Reply(dialect.error_body(dialect.asked_for(500, ""), self._number), answer.status)
+
+    def _authenticate(self, exchange: Exchange, dialect: Dialect) -> None:
         if not self._key:
             return
         scheme, _, bearer = (exchange.header(b"authorization") or b"").partition(b" ")
@@ -170,7 +189,7 @@ class SimApp:
         if not given:
             raise Refused("You didn't provide an API key.", status=401)
         if not hmac.compare_digest(given, self._key):
-            raise asked_for(401, "")
+            raise dialect.asked_for(401, "")
 
     def _endpoint(self, exchange: Exchange, route: _Route | None) -> Endpoint:
         method = exchange.method
@@ -186,7 +205,7 @@ class SimApp:
             )
         return endpoint
 
-    def _body(self, exchange: Exchange, endpoint: Endpoint) -> tuple[dict[str, Any], list[Upload]]:
+    def _body(self, exchange: Exchange, dialect: Dialect, endpoint: Endpoint) -> tuple[dict[str, Any], list[Upload]]:
         if not endpoint.body:
             return {}, []
         if endpoint.body == "form":
@@ -197,13 +216,10 @@ class SimApp:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             parsed = None
         if not isinstance(parsed, dict):
-            raise Refused(
-                "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP "
-                "library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)"
-            )
+            raise Refused(dialect.unreadable)
         return parsed, []
 
-    def _error_due(self, knobs: Knobs, model: str) -> Reply | None:
+    def _error_due(self, dialect: Dialect, knobs: Knobs, model: str) -> Reply | None:
         if knobs.fail:
             if len(self._failed) >= _COUNTED_MODELS_BOUND:
                 self._failed.clear()
@@ -211,25 +227,26 @@ class SimApp:
             if failed >= knobs.fail:
                 return None
             self._failed[model] = failed + 1
-            return self._error(knobs, knobs.status or 503)
+            return self._error(dialect, knobs, knobs.status or 503)
         if knobs.error_rate:
-            return self._error(knobs, knobs.status or 500) if self._random.random() < knobs.error_rate else None
-        return self._error(knobs, knobs.status) if knobs.status >= _FIRST_ERROR_STATUS else None
+            return (
+                self._error(dialect, knobs, knobs.status or 500) if self._random.random() < knobs.error_rate else None
+            )
+        return self._error(dialect, knobs, knobs.status) if knobs.status >= _FIRST_ERROR_STATUS else None
 
-    def _error(self, knobs: Knobs, status: int) -> Reply:
-        return self._refusal(self._dialect, asked_for(status, knobs.code))
+    def _error(self, dialect: Dialect, knobs: Knobs, status: int) -> Reply:
+        return self._refusal(dialect, dialect.asked_for(status, knobs.code))
 
     def _refusal(self, dialect: Dialect, refused: Refused) -> Reply:
         self.ledger.errors += 1
-        return Reply(dialect.error_body(refused), refused.status)
+        return Reply(dialect.error_body(refused, self._number), refused.status)
 
-    def _head(self, knobs: Knobs) -> bytes:
-        number = self._number
-        head = _HEAD % (number, number, number)
+    def _head(self, dialect: Dialect, knobs: Knobs) -> bytes:
+        head = dialect.head(self._number)
         if knobs.retry_after >= 0:
             head += b"Retry-After: %b\r\n" % f"{knobs.retry_after:g}".encode()
         if knobs.set_cookie:
-            head += b"Set-Cookie: sim_session=%d; Path=/; HttpOnly\r\n" % number
+            head += b"Set-Cookie: sim_session=%d; Path=/; HttpOnly\r\n" % self._number
         return head
 
     # --- for tests --------------------------------------------------------------------------------------------------
@@ -247,6 +264,8 @@ class SimApp:
         elif action == (b"POST", b"/sim/reset"):
             self.ledger.clear()
             self._files.clear()
+            self._responses.clear()
+            self._prompts.clear()
             self._start_over()
             shown = {"reset": True}
         else:
@@ -255,21 +274,10 @@ class SimApp:
         exchange.respond(status, b"Content-Type: application/json\r\n", msgspec.json.encode(shown))
 
 
-# What real answers carry beside the content: a gateway must not hand these on, so they had better be there.
-_HEAD = (
-    b"x-request-id: req_sim%08d\r\n"
-    b"x-sim-call: %d\r\n"
-    b"openai-organization: org-simulated\r\n"
-    b"openai-processing-ms: 12\r\n"
-    b"openai-version: 2020-10-01\r\n"
-    b"x-ratelimit-limit-requests: 10000\r\n"
-    b"x-ratelimit-limit-tokens: 2000000\r\n"
-    b"x-ratelimit-remaining-requests: 9999\r\n"
-    b"x-ratelimit-remaining-tokens: 1999975\r\n"
-    b"x-ratelimit-reset-requests: 6ms\r\n"
-    b"x-ratelimit-reset-tokens: 0s\r\n"
-    b"strict-transport-security: max-age=31536000; includeSubDomains\r\n"
-    b"cf-ray: 0000000000000000-SIM\r\n"
-    b"server: sim\r\n"
-    b"set-cookie: __cf_bm=sim%d; path=/; HttpOnly; Secure\r\n"
-)
+def _routes(*dialects: Dialect) -> dict[bytes, _Route]:
+    """Every path with and without `/v1`; where two dialects share one, the later has it."""
+    routes: dict[bytes, _Route] = {}
+    for dialect in dialects:
+        for path, endpoints in dialect.paths.items():
+            routes[path] = routes[b"/v1" + path] = _Route(b"/v1" + path, dialect, endpoints)
+    return routes

@@ -67,8 +67,36 @@ def spoil(answer: Answer, knobs: Knobs) -> Answer:
         return StreamReply(events, status=answer.status, content_type=content_type)
     if knobs.short >= 0:
         return StreamReply(answer.events[: knobs.short], status=answer.status, content_type=content_type)
-    done = b"" if knobs.no_done else answer.done
-    return StreamReply(answer.events, answer.usage, done, answer.status, content_type)
+    events, usage, done = answer.events, answer.usage, b"" if knobs.no_done else answer.done
+    if knobs.duplicate == 0:
+        events, usage, done = [event for event in events for _ in range(2)], usage * 2, done * 2
+    elif 0 < knobs.duplicate <= len(events):
+        events = [*events[: knobs.duplicate], *events[knobs.duplicate - 1 :]]
+    return StreamReply(
+        events, usage, done, answer.status, content_type, answer.head, usage_in_done=answer.usage_in_done
+    )
+
+
+def split(answer: Answer, size: int, *, with_end: bool) -> StreamReply:
+    """The answer in pieces of `size` bytes, wherever they fall; the events of a stream's end too, if `with_end`."""
+    if isinstance(answer, Reply):
+        return StreamReply(_pieces(answer.body, size), b"", b"", answer.status, answer.content_type, answer.head)
+    data, usage, done = b"".join(answer.events), answer.usage, answer.done
+    if with_end:
+        data, usage, done = data + usage + done, b"", b""
+    return StreamReply(
+        _pieces(data, size),
+        usage,
+        done,
+        answer.status,
+        answer.content_type,
+        answer.head,
+        usage_in_done=answer.usage_in_done,
+    )
+
+
+def _pieces(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 class Delivery:
@@ -103,6 +131,10 @@ class Delivery:
         self._position = 0
         self._usage_waited = False
         self._limit = max(knobs.cut, knobs.stall, knobs.stream_error)
+        if knobs.split:
+            # What may be late or kept back is not mixed with the rest.
+            with_end = self._limit < 0 and knobs.late_usage == 0
+            self._answer = split(self._answer, knobs.split, with_end=with_end)
 
     def start(self) -> None:
         """Begin, now or after the latency asked for."""
@@ -120,11 +152,11 @@ class Delivery:
             self._cut()
             return
         answer = self._answer
-        head = b"Content-Type: %b\r\n%b" % (answer.content_type, self._head)
+        head = b"Content-Type: %b\r\n%b%b" % (answer.content_type, self._head, answer.head)
         if self._knobs.encoding:
             head += b"Content-Encoding: %b\r\n" % self._knobs.encoding.encode()
         if isinstance(answer, Reply):
-            self._whole(answer, head + answer.head)
+            self._whole(answer, head)
             return
         self._received.status = answer.status
         if self._knobs.encoding:
@@ -158,7 +190,8 @@ class Delivery:
                 return
             self._write(events[self._position])
             self._position += 1
-            if self._knobs.chunk_time > 0 and self._position < len(events):
+            # Pieces of an event leave one by one: the loop would join what is written in one turn of it.
+            if (self._knobs.chunk_time > 0 or self._knobs.split) and self._position < len(events):
                 self._after(self._knobs.chunk_time, self._pump)
                 return
         if self._limit >= 0:
@@ -176,12 +209,13 @@ class Delivery:
 
     def _conclude(self) -> None:
         assert isinstance(self._answer, StreamReply)
-        if self._answer.usage:
+        if self._answer.usage or self._answer.usage_in_done:
             if self._knobs.late_usage > 0 and not self._usage_waited:
                 self._usage_waited = True
                 self._after(self._knobs.late_usage, self._conclude)
                 return
-            self._write(self._answer.usage)
+            if self._answer.usage:
+                self._write(self._answer.usage)
         if self._answer.done:
             self._write(self._answer.done)
         self._finish()

@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 
 _LATE_USAGE_DEFAULT = 0.3
+_BIG_DEFAULT = 10 * 1024 * 1024
+_BIG_MAX = 64 * 1024 * 1024
 _MAX_TOKENS = 1_000_000
 _MAX_SECONDS = 86_400.0
 _KNOWN_MODELS_BOUND = 4096
@@ -20,7 +22,11 @@ class InvalidKnob(ValueError):
 
 
 class Knobs(msgspec.Struct, frozen=True):
-    """How one request is answered. Times are seconds; counts of chunks are stream events, -1 = not asked for."""
+    """How one request is answered. Times are seconds; counts of chunks are stream events, -1 = not asked for.
+
+    `duplicate` repeats that event of a stream, counted from 1, and 0 all of them; `split` sends pieces of that many
+    bytes; `big` is a token of that many characters.
+    """
 
     latency: float = 0.0
     chunk_time: float = 0.0
@@ -35,6 +41,11 @@ class Knobs(msgspec.Struct, frozen=True):
     short: int = -1
     stall: int = -1
     stream_error: int = -1
+    duplicate: int = -1
+    split: int = 0
+    big: int = 0
+    error_200: bool = False
+    failed: bool = False
     html: bool = False
     half_json: bool = False
     wrong_type: bool = False
@@ -51,6 +62,10 @@ class Knobs(msgspec.Struct, frozen=True):
     content_filter: bool = False
     reasoning: int = 0
     cached: int = 0
+    cache_write: int = 0
+    redacted: bool = False
+    raw_reasoning: bool = False
+    cite: bool = False
 
 
 def from_header(text: str, base: Knobs) -> Knobs:
@@ -69,10 +84,10 @@ class ModelNames:
 
     def __init__(self, base: Knobs) -> None:
         self._base = base
-        self._seen: dict[str, Knobs] = {}
+        self._seen: dict[str, tuple[Knobs, str]] = {}
 
-    def knobs(self, model: str) -> Knobs:
-        """The knobs that `model` asks for. Parts that are no knobs are the model's own name."""
+    def read(self, model: str) -> tuple[Knobs, str]:
+        """The knobs that `model` asks for, and what is left of the name: the parts that are no knobs."""
         known = self._seen.get(model)
         if known is None:
             if len(self._seen) >= _KNOWN_MODELS_BOUND:
@@ -80,11 +95,16 @@ class ModelNames:
             known = self._seen[model] = self._read(model)
         return known
 
-    def _read(self, model: str) -> Knobs:
+    def _read(self, model: str) -> tuple[Knobs, str]:
         changes: dict[str, Any] = {}
+        own: list[str] = []
         for part in model.removeprefix("sim/").split("+"):
-            changes.update(_parse_model_part(part))
-        return msgspec.structs.replace(self._base, **changes) if changes else self._base
+            asked = _parse_model_part(part)
+            changes.update(asked)
+            if not asked:
+                own.append(part)
+        knobs = msgspec.structs.replace(self._base, **changes) if changes else self._base
+        return knobs, "+".join(own)
 
 
 def parse_duration(text: str) -> float:
@@ -121,6 +141,10 @@ def _within(value: float, low: float, high: float) -> float:
     return value
 
 
+def _piece(text: str) -> int:
+    return int(_within(int(text), 1, _BIG_MAX))
+
+
 def _encoding(text: str) -> str:
     if text not in ("gzip", "deflate", "br", "zstd"):
         raise ValueError("expected gzip, deflate, br or zstd")
@@ -145,10 +169,14 @@ _VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "short": ("short", parse_tokens),
     "stall": ("stall", parse_tokens),
     "stream_error": ("stream_error", parse_tokens),
+    "duplicate": ("duplicate", parse_tokens),
+    "split": ("split", _piece),
+    "big": ("big", _piece),
     "encoding": ("encoding", _encoding),
     "tokens": ("tokens", parse_tokens),
     "reasoning": ("reasoning", parse_tokens),
     "cached": ("cached", parse_tokens),
+    "cache_write": ("cache_write", parse_tokens),
 }
 _FLAGS: dict[str, dict[str, Any]] = {
     name: {name: True}
@@ -166,8 +194,19 @@ _FLAGS: dict[str, dict[str, Any]] = {
         "blank",
         "refusal",
         "content_filter",
+        "error_200",
+        "failed",
+        "redacted",
+        "raw_reasoning",
+        "cite",
     )
-} | {"gzip": {"encoding": "gzip"}, "late_usage": {"late_usage": _LATE_USAGE_DEFAULT}}
+} | {
+    "gzip": {"encoding": "gzip"},
+    "late_usage": {"late_usage": _LATE_USAGE_DEFAULT},
+    "duplicate": {"duplicate": 0},
+    "split": {"split": 1},
+    "big": {"big": _BIG_DEFAULT},
+}
 _USAGE: dict[str, dict[str, Any]] = {
     "none": {"no_usage": True},
     "late": {"late_usage": _LATE_USAGE_DEFAULT},

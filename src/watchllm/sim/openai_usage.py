@@ -3,9 +3,7 @@
 from hashlib import blake2b
 from typing import Any
 
-from watchllm.sim.answer import Choice
 from watchllm.sim.knobs import Knobs
-from watchllm.sim.text import count_tokens
 
 
 def usage_of(prompt_tokens: int, completion_tokens: int, knobs: Knobs) -> dict[str, Any]:
@@ -23,11 +21,6 @@ def usage_of(prompt_tokens: int, completion_tokens: int, knobs: Knobs) -> dict[s
             "rejected_prediction_tokens": 0,
         },
     }
-
-
-def choice_tokens(choice: Choice) -> int:
-    """How many tokens an alternative is billed as."""
-    return len(choice.tokens) + sum(count_tokens(call.name + call.arguments) for call in choice.calls)
 
 
 def logprob_entries(tokens: list[str], top: int) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ def check_completion(fields: dict[str, Any]) -> None:
     _check_known({name: value for name, value in fields.items() if name != "logprobs"})
     logprobs = fields.get("logprobs")
     if logprobs is not None:
-        _integer(0, 5)("logprobs", logprobs)
+        check_integer(0, 5)("logprobs", logprobs)
 
 
 def require(fields: dict[str, Any], name: str) -> None:
@@ -131,12 +131,12 @@ def _check_parts(parts: list[Any], where: str) -> None:
             )
 
 
-def _boolean(name: str, value: Any) -> None:
+def check_boolean(name: str, value: Any) -> None:
     if not isinstance(value, bool):
         raise wrong_type(name, "a boolean", value)
 
 
-def _integer(low: int, high: int) -> Callable[[str, Any], None]:
+def check_integer(low: int, high: int) -> Callable[[str, Any], None]:
     def check(name: str, value: Any) -> None:
         if not isinstance(value, int) or isinstance(value, bool):
             raise wrong_type(name, "an integer", value)
@@ -145,7 +145,7 @@ def _integer(low: int, high: int) -> Callable[[str, Any], None]:
     return check
 
 
-def _number(low: float, high: float) -> Callable[[str, Any], None]:
+def check_number(low: float, high: float) -> Callable[[str, Any], None]:
     def check(name: str, value: Any) -> None:
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise wrong_type(name, "a decimal", value)
@@ -183,7 +183,7 @@ def _stop(name: str, value: Any) -> None:
         )
 
 
-def _object(name: str, value: Any) -> None:
+def check_object(name: str, value: Any) -> None:
     if not isinstance(value, dict):
         raise wrong_type(name, "an object", value)
 
@@ -224,7 +224,7 @@ def _tool_choice(name: str, value: Any) -> None:
 
 
 def _response_format(name: str, value: Any) -> None:
-    _object(name, value)
+    check_object(name, value)
     kind = value.get("type")
     if kind not in ("text", "json_object", "json_schema"):
         raise Refused(
@@ -252,22 +252,22 @@ def _json_type(value: Any) -> str:
 
 
 _CHECKS: dict[str, Callable[[str, Any], None]] = {
-    "stream": _boolean,
-    "stream_options": _object,
-    "temperature": _number(0, 2),
-    "top_p": _number(0, 1),
-    "presence_penalty": _number(-2, 2),
-    "frequency_penalty": _number(-2, 2),
-    "n": _integer(1, _MAX_CHOICES),
-    "best_of": _integer(1, _MAX_CHOICES),
-    "max_tokens": _integer(1, 1_000_000),
-    "max_completion_tokens": _integer(1, 1_000_000),
-    "logprobs": _boolean,
-    "top_logprobs": _integer(0, 20),
+    "stream": check_boolean,
+    "stream_options": check_object,
+    "temperature": check_number(0, 2),
+    "top_p": check_number(0, 1),
+    "presence_penalty": check_number(-2, 2),
+    "frequency_penalty": check_number(-2, 2),
+    "n": check_integer(1, _MAX_CHOICES),
+    "best_of": check_integer(1, _MAX_CHOICES),
+    "max_tokens": check_integer(1, 1_000_000),
+    "max_completion_tokens": check_integer(1, 1_000_000),
+    "logprobs": check_boolean,
+    "top_logprobs": check_integer(0, 20),
     "stop": _stop,
     "tools": _tools,
     "tool_choice": _tool_choice,
-    "parallel_tool_calls": _boolean,
+    "parallel_tool_calls": check_boolean,
     "response_format": _response_format,
-    "logit_bias": _object,
+    "logit_bias": check_object,
 }

@@ -21,7 +21,8 @@ class Upload(NamedTuple):
 
 class Request(msgspec.Struct):
     """One call. `fields` are the JSON body's or the form's, empty without a body; `tail` is what follows a path that
-    ends in an id; `number` counts calls, so that ids are unique; `created` is in epoch seconds."""
+    ends in an id; `name` is the model's without prefix and knobs; `headers` have lower-case names; `number` counts
+    calls, so that ids are unique; `created` is in epoch seconds."""
 
     method: str
     fields: dict[str, Any]
@@ -31,6 +32,8 @@ class Request(msgspec.Struct):
     number: int
     created: int
     run: str
+    name: str = ""
+    headers: Mapping[bytes, bytes] = {}
 
 
 class Reply(msgspec.Struct):
@@ -43,13 +46,16 @@ class Reply(msgspec.Struct):
 
 
 class StreamReply(msgspec.Struct):
-    """A streamed answer: complete events, then the event that reports usage, then the one that ends the stream."""
+    """A streamed answer: complete events, then the event that reports usage, then the one that ends the stream
+    (`usage_in_done`: which reports usage too). `head` holds further header lines, each ending in CRLF."""
 
     events: list[bytes]
     usage: bytes = b""
     done: bytes = b""
     status: int = 200
     content_type: bytes = b"text/event-stream; charset=utf-8"
+    head: bytes = b""
+    usage_in_done: bool = False
 
 
 Answer: TypeAlias = Reply | StreamReply
@@ -85,9 +91,15 @@ class Endpoint(NamedTuple):
 class Dialect(NamedTuple):
     """A provider's wire format as the simulator speaks it.
 
-    `paths` maps a path (without `/v1`; a final `/` stands for an id behind it) to its endpoints by method.
+    `paths` maps a path (without `/v1`; a final `/` stands for an id behind it) to its endpoints by method. `head` and
+    `error_body` get the number of the call, `stream_error` that number and how many events came before the error;
+    `asked_for` is the error with a status that a knob asks for, `code` in place of the usual one; `unreadable` is said
+    of a body that is no JSON object.
     """
 
     paths: Mapping[bytes, Mapping[bytes, Endpoint]]
-    error_body: Callable[[Refused], bytes]
-    error_event: Callable[[Refused], bytes]
+    head: Callable[[int], bytes]
+    error_body: Callable[[Refused, int], bytes]
+    stream_error: Callable[[int, int], bytes]
+    asked_for: Callable[[int, str], Refused]
+    unreadable: str

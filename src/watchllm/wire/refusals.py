@@ -24,7 +24,14 @@ def head_refusal(exchange: Exchange, version: str, max_upload_bytes: int, *, dra
     elif b"," in host:
         return BadRequest("There is more than one Host header.")
     if exchange.path[:1] != b"/":
-        return BadRequest("The request target must be a path that begins with /.")
+        return BadRequest("The request target must be a path that begins with /, or an http URL.")
+    codings = headers.get(b"transfer-encoding")
+    if codings is not None and codings.strip().lower() != b"chunked":
+        return WireRefusal(
+            "Of the transfer codings only chunked is known here; send a compressed body with Content-Encoding.",
+            status=501,
+            code="transfer_coding_not_supported",
+        )
     expect = headers.get(b"expect")
     if expect is not None and expect.lower() != b"100-continue":
         return WireRefusal("Only Expect: 100-continue is known.", status=417, code="expectation_failed")

@@ -23,6 +23,7 @@ from watchllm.wire.refusals import (
 )
 from watchllm.wire.repeated import HeadMemory
 from watchllm.wire.status import CONTINUE, status_line
+from watchllm.wire.target import path_and_query
 
 if TYPE_CHECKING:
     from watchllm.wire.server import Server
@@ -170,7 +171,7 @@ class ServerConnection(PacedConnection):
     def on_headers_complete(self) -> None:
         if self._closing or self._refusal is not None:
             return
-        path, _, query = self._url.partition(b"?")
+        path, query = path_and_query(self._url)
         exchange = Exchange(self, self._parser.get_method(), path, query)
         headers = exchange.headers = self._next_headers
         version = self._parser.get_http_version()

@@ -1,20 +1,26 @@
 """`doctor` finds what is wrong, says what to do, and changes nothing."""
 
+import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import delete
 
-from tests.support.product import Installation, Sim
+from tests.support.product import Installation, Sim, upstream_environment
 from tests.support.scripted_upstream import Call, scripted_upstream
+from tests.support.waiting import wait_for
 from watchllm.compose.checks import Check
 from watchllm.compose.control import bootstrap, open_control_plane
 from watchllm.compose.doctor import examine
 from watchllm.configuration import Configuration, load
 from watchllm.control import keys, tables
+from watchllm.journal.status import RecorderStatus, lock_recorder, write_status
 from watchllm.stores.sqlite.engine import open_engine
 
 
@@ -127,6 +133,90 @@ def test_anthropic_is_asked_as_it_wants_to_be(ready: Configuration) -> None:
     assert (found.status, "takes the key" in found.detail) == ("ok", True)
     assert upstream.calls == ["GET /v1/models"]
     assert headers == {"x-api-key": "sk-ant", "anthropic-version": "2023-06-01", "authorization": None}
+
+
+def test_where_a_proxy_runs_is_said_and_what_it_works_with(installation: Installation, sim: Sim) -> None:
+    installation.environment |= upstream_environment(sim.base_url)
+    project = installation.project()
+    proxy = installation.start_proxy()
+    proxy.chat(project.key, "Stored?")
+    proxy.chat(project.key, "Stored too?")
+    configuration = replace(installation.configuration(), proxy_port=proxy.port + 1)
+    found = wait_for(lambda: _answered(check(configuration, "proxy")), "the proxy's admin listener")
+    assert found.detail == f"process {proxy.process.pid} serves this home on port {proxy.port}"
+    assert "clients use that port" in found.advice
+    stored = wait_for(lambda: _starting(check(configuration, "cache"), "2 answers"), "both answers in the file")
+    assert stored.status == "ok"
+    recorder = check(configuration, "recorder")
+    assert (recorder.status, "usage waits" in recorder.detail) == ("warning", True)
+    assert "watchllm recorder" in recorder.advice
+    proxy.stop()
+    assert check(configuration, "proxy").detail == "none runs on this home"
+    assert check(configuration, "recorder").status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("lag", "problem", "status", "said"),
+    [(0.2, None, "ok", "0.2 s behind"), (60.0, None, "warning", "60.0 s behind"), (0.0, "locked", "warning", "locked")],
+)
+def test_how_late_the_recorder_is_is_said(
+    ready: Configuration, lag: float, problem: str | None, status: str, said: str
+) -> None:
+    folder = ready.home / "journal"
+    lock = lock_recorder(folder)
+    assert lock is not None
+    try:
+        now_ms = time.time_ns() // 1_000_000
+        write_status(folder, RecorderStatus(at_ms=now_ms, lag_seconds=lag, problem=problem))
+        found = check(ready, "recorder")
+    finally:
+        os.close(lock)
+    assert (found.status, said in found.detail) == (status, True)
+
+
+def _answered(found: Check) -> Check | None:
+    return _starting(found, "process")
+
+
+def _starting(found: Check, with_: str) -> Check | None:
+    return found if found.detail.startswith(with_) else None
+
+
+def test_a_damaged_cache_is_found_and_left_as_it_is(ready: Configuration) -> None:
+    folder = ready.home / "cache"
+    folder.mkdir()
+    (folder / "data.mdb").write_bytes(b"nothing of LMDB" * 4096)
+    before = (folder / "data.mdb").read_bytes()
+    found = check(ready, "cache")
+    assert (found.status, str(folder) in found.detail) == ("failed", True)
+    assert (folder / "data.mdb").read_bytes() == before
+
+
+def test_a_journal_that_cannot_be_written_is_found_and_the_policy_said(ready: Configuration) -> None:
+    (ready.home / "journal").write_bytes(b"a file")
+    found = check(ready, "journal")
+    assert (found.status, "when full: refuse" in found.detail) == ("failed", True)
+    assert "refuse requests" in found.advice
+    metered = replace(ready, journal_full="serve-unmetered")
+    assert "lost to usage" in check(metered, "journal").advice
+
+
+@pytest.mark.parametrize(("free", "status"), [(1 << 20, "failed"), (100 << 20, "warning"), (10 << 30, "ok")])
+def test_a_disk_without_room_for_the_journal_is_found(
+    ready: Configuration, monkeypatch: pytest.MonkeyPatch, free: int, status: str
+) -> None:
+    usage = SimpleNamespace(free=free)
+    monkeypatch.setattr("watchllm.compose.doctor_running.shutil.disk_usage", lambda _: usage)
+    assert check(ready, "journal").status == status
+
+
+def test_a_journal_at_its_bound_is_found(ready: Configuration) -> None:
+    folder = ready.home / "journal"
+    folder.mkdir()
+    (folder / "jnl_x-00000001.seg").write_bytes(bytes(4096))
+    assert check(ready, "journal").status == "ok"
+    found = check(replace(ready, journal_max_bytes=4096), "journal")
+    assert (found.status, "watchllm recorder" in found.advice) == ("failed", True)
 
 
 def test_redis_is_said_not_to_be_used_yet_and_postgresql_has_failed(ready: Configuration) -> None:

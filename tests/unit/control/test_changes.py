@@ -10,7 +10,7 @@ from watchllm.control import audit, tables
 from watchllm.control.errors import Invalid, NotFound
 from watchllm.control.vendors import vendors
 from watchllm.domain.keys import digest, is_well_formed
-from watchllm.domain.sealing import Sealer
+from watchllm.domain.sealing import Keyring
 from watchllm.domain.settings import ProjectSettings, parse_settings
 
 if TYPE_CHECKING:
@@ -122,8 +122,8 @@ def test_provider_keys_reach_proxies_sealed_and_in_order(world: "World") -> None
     assert record is not None
     assert [key.id for key in record.provider_keys] == [first.id, second.id]
     assert record.provider_keys[0].base_url == "http://127.0.0.1:11434/v1"
-    sealer = Sealer((world.configuration.home / "secret.key").read_text())
-    assert [sealer.open(key.sealed, key.id) for key in record.provider_keys] == [b"sk-first", b"sk-second-0123456789"]
+    keyring = Keyring(lambda: [(world.configuration.home / "secret.key").read_text()])
+    assert [keyring.open(key.sealed, key.id) for key in record.provider_keys] == [b"sk-first", b"sk-second-0123456789"]
     assert second.masked == "***6789"
     assert "first" not in first.masked
     world.plane.remove_provider_key(first.id)
@@ -167,8 +167,8 @@ def test_a_server_that_needs_no_key_takes_none(world: "World", provider: str, se
     assert key.masked == ""
     record = world.reader.project(project.id)
     assert record is not None
-    sealer = Sealer((world.configuration.home / "secret.key").read_text())
-    assert sealer.open(record.provider_keys[0].sealed, key.id) == b""
+    keyring = Keyring(lambda: [(world.configuration.home / "secret.key").read_text()])
+    assert keyring.open(record.provider_keys[0].sealed, key.id) == b""
 
 
 @pytest.mark.parametrize("provider", ["azure", "ollama", "vllm", "lmstudio"])

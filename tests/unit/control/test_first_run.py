@@ -94,5 +94,5 @@ def test_another_secret_is_refused_at_start(configuration: Configuration) -> Non
     canary = reader.secret(secrets.CANARY)
     reader.close()
     with open_control_plane(configuration) as plane:
-        plane._sealer.check(canary, "the snapshot")
+        plane._keyring.in_force(canary, "the snapshot")
     assert canary is not None

@@ -8,7 +8,6 @@ import pytest
 
 from tests.support.flight import DONE, FILTERED, LAST, Trip, chunk, client_of, error_of, landed
 from watchllm.domain.errors import GatewayError, InternalError, ProviderFailed, TimedOut
-from watchllm.proxy.flight import Flight
 from watchllm.wire.types import ConnectFailed, PeerClosed
 
 
@@ -87,16 +86,33 @@ def test_an_error_that_nobody_waits_for_any_more_is_no_complaint(trips: Callable
     assert not trip.complaints
 
 
+class Refused:
+    """Calls of which the first cannot be made."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def begin(self) -> None:
+        raise self._error
+
+
 def test_a_call_that_cannot_be_made_fails_for_its_leader(trips: Callable[..., Trip]) -> None:
     trip = trips(streamed=False)
 
-    def refuse(_flight: Flight) -> Any:
-        raise ProviderFailed("The queue is full.")
-
-    trip.flight.begin(refuse)
+    trip.flight.begin(cast(Any, Refused(ProviderFailed("The queue is full."))))
     with pytest.raises(GatewayError, match="queue"):
         trip.leader.result()
     assert trip.ends == 1
+
+
+def test_a_call_that_a_mistake_of_ours_keeps_from_being_made_cannot_be_joined(trips: Callable[..., Trip]) -> None:
+    trip = trips(streamed=False)
+    with pytest.raises(RuntimeError):
+        trip.flight.begin(cast(Any, Refused(RuntimeError("a mistake"))))
+    with pytest.raises(GatewayError, match="inside the gateway"):
+        trip.leader.result()
+    assert trip.ends == 1
+    assert not trip.flight.can_be_joined(streamed=False, include_usage=False)
 
 
 @pytest.mark.parametrize("streamed", [True, False])

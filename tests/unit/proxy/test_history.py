@@ -8,11 +8,28 @@ import msgspec
 import pytest
 
 from watchllm.cache.canonical import NO_DEFAULTS
+from watchllm.cache.entry import Entry
 from watchllm.proxy.history import History
 from watchllm.proxy.request import Request
 from watchllm.routing.resolve import Target
 
 TARGET = cast(Target, SimpleNamespace(provider="p", base_url="https://p", vendor=None))
+
+
+def request_of(
+    request_id: str, partition: bytes = b"x" * 16, headers: dict[bytes, bytes] | None = None, cache: str = "MISS"
+) -> Request:
+    tenant = SimpleNamespace(partition=partition, defaults=lambda _vendor, _family: NO_DEFAULTS)
+    request = SimpleNamespace(
+        principal=SimpleNamespace(tenant=tenant),
+        exchange=SimpleNamespace(query=b"", headers=headers or {}),
+        directives=None,
+        id=request_id,
+        wall_ms=0,
+        model="m",
+        cache=cache,
+    )
+    return cast(Request, request)
 
 
 def miss(
@@ -22,28 +39,28 @@ def miss(
     partition: bytes = b"x" * 16,
     headers: dict[bytes, bytes] | None = None,
 ) -> None:
-    tenant = SimpleNamespace(partition=partition, defaults=lambda _vendor, _family: NO_DEFAULTS)
-    request = SimpleNamespace(
-        principal=SimpleNamespace(tenant=tenant),
-        exchange=SimpleNamespace(query=b"", headers=headers or {}),
-        directives=None,
-        id=request_id,
-        wall_ms=0,
-        model="m",
-    )
     body = msgspec.json.encode(document)
-    history.missed(cast(Request, request), TARGET, None, body, "generate", "new")
+    history.missed(request_of(request_id, partition, headers), TARGET, None, body, "generate", "new")
+
+
+def hit(history: History, request_id: str, document: dict[str, Any]) -> None:
+    """The first to a body that the process has not seen."""
+    request = request_of(request_id, cache="HIT")
+    body = msgspec.json.encode(document)
+    entry = cast(Entry, SimpleNamespace(created_ms=0))
+    history.hit(request, body, entry)
+    history.first_seen(request, TARGET, body, body, "generate")
 
 
 def remembered(history: History) -> int:
-    return sum(len(missed.fields) for project in history._projects.values() for missed in project.missed)
+    return sum(len(missed.fields) for project in history._projects.values() for missed in project.remembered)
 
 
 def test_a_request_of_very_many_fields_takes_no_more_room_than_others() -> None:
     history = History()
     miss(history, "req_1", {f"field-{number}": number for number in range(10_000)} | {"n" * 10_000: 1})
     assert remembered(history) < 100
-    assert max(len(name) for name in next(iter(history._projects.values())).missed[0].fields) <= 64
+    assert max(len(name) for name in next(iter(history._projects.values())).remembered[0].fields) <= 64
 
 
 def test_a_difference_among_very_many_fields_is_told() -> None:
@@ -78,6 +95,26 @@ def test_a_header_that_differs_is_named_alone() -> None:
     assert explained["differs_in"] == ["openai-beta"]
 
 
+def test_a_hit_of_an_unseen_body_can_be_the_nearest_and_is_never_taken_for_a_miss() -> None:
+    history = History()
+    hit(history, "req_hit", {"temperature": 1})
+    miss(history, "req_1", {"temperature": 2})
+    explained = history.explain("req_1")
+    assert explained is not None
+    assert (explained["nearest"], explained["differs_in"]) == ("req_hit", ["temperature"])
+    for number in range(200):
+        history.hit(request_of(f"req_again_{number}"), b"key", cast(Entry, SimpleNamespace(created_ms=0)))
+    assert history.explain("req_hit") is None
+
+
+def test_a_hit_is_remembered_once_however_often_it_comes() -> None:
+    history = History()
+    for number in range(10):
+        hit(history, f"req_{number}", {"temperature": 1})
+    [project] = history._projects.values()
+    assert [record.request_id for record in project.remembered] == ["req_0"]
+
+
 def test_requests_and_projects_are_bounded() -> None:
     history = History()
     for number in range(1_000):
@@ -105,7 +142,7 @@ class Later:
 
 def bodies(history: History) -> int:
     """How many bytes of bodies are at hand."""
-    records = [missed for project in history._projects.values() for missed in project.missed]
+    records = [missed for project in history._projects.values() for missed in project.remembered]
     held = sum(len(missed.unread.body) for missed in records if missed.unread is not None)
     assert held == history._unread_bytes
     return held
@@ -169,7 +206,7 @@ def test_requests_that_newer_ones_displaced_are_never_digested(projects: int) ->
     records = [*history._unread]
     assert len(records) == 3_000
     assert bodies(history) < 64 * 128 * 10
-    kept = {id(missed) for project in history._projects.values() for missed in project.missed}
+    kept = {id(missed) for project in history._projects.values() for missed in project.remembered}
     assert len(kept) < 3_000
     later.come()
     assert bodies(history) == 0

@@ -3,7 +3,7 @@
 import pytest
 
 from watchllm.control.vendors import vendors
-from watchllm.domain.errors import GatewayError
+from watchllm.domain.errors import BadRequest, GatewayError, NotFound
 from watchllm.domain.settings import ProjectSettings
 from watchllm.domain.snapshot import ProjectRecord, ProviderKeyRecord
 from watchllm.routing.resolve import InstanceCredential, Router
@@ -89,3 +89,33 @@ def test_the_name_in_a_refusal_is_short_and_printable() -> None:
     with pytest.raises(GatewayError) as refused:
         ROUTER.resolve("a\r\nb\x00é" + "x" * 1000, project(), test_key=False)
     assert refused.value.model == "abé" + "x" * 250
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("", "Name a model"),
+        ("m" * 257, "257 characters; at most 256"),
+        ("gpt-4o\n", "printable ASCII"),
+        ("gpt-4ö", "printable ASCII"),
+    ],
+)
+def test_what_is_wrong_with_a_models_name_is_said(model: str, said: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        ROUTER.resolve(model, project(), test_key=False)
+    assert said in refused.value.message
+    assert refused.value.param == "model"
+
+
+def test_an_unknown_provider_in_front_is_said_and_the_known_ones_are_listed() -> None:
+    own = ProviderKeyRecord("pk_1", "frontier", b"", "https://api.example.com/v1")
+    with pytest.raises(NotFound) as refused:
+        ROUTER.resolve("nowhere/model-x", project(own), test_key=False)
+    message = refused.value.message
+    assert "No provider 'nowhere' is known" in message
+    known = sorted(["frontier", *(vendor.name for vendor in vendors())])
+    assert f"known are {', '.join(known)}" in message
+    assert "openai/nowhere" not in message
+    with pytest.raises(NotFound) as refused:
+        ROUTER.resolve("model-x", project(), test_key=False)
+    assert "such as openai/model-x" in refused.value.message

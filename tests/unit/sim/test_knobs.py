@@ -18,17 +18,17 @@ CHAT = "/v1/chat/completions"
 
 def test_model_names_carry_knobs_that_can_be_combined() -> None:
     names = ModelNames(Knobs(latency=9.0, tokens=3))
-    assert names.knobs("sim/slow-500ms") == Knobs(latency=0.5, tokens=3)
-    assert names.knobs("sim/slow-2s+chunk-20ms+tokens-50+no-usage") == Knobs(
+    assert names.read("sim/slow-500ms")[0] == Knobs(latency=0.5, tokens=3)
+    assert names.read("sim/slow-2s+chunk-20ms+tokens-50+no-usage")[0] == Knobs(
         latency=2.0, chunk_time=0.02, tokens=50, no_usage=True
     )
-    assert names.knobs("gpt-4o-mini+late-usage-300ms+cut-3") == Knobs(latency=9.0, tokens=3, late_usage=0.3, cut=3)
-    assert names.knobs("status-429+retry-after-2").status == 429
+    assert names.read("gpt-4o-mini+late-usage-300ms+cut-3")[0] == Knobs(latency=9.0, tokens=3, late_usage=0.3, cut=3)
+    assert names.read("status-429+retry-after-2")[0].status == 429
 
 
 @pytest.mark.parametrize("name", ["gpt-4o", "tokens-large", "claude-3+5", "code-davinci-002", "slow", "sim/", "cut--1"])
 def test_other_names_are_just_names(name: str) -> None:
-    assert ModelNames(Knobs()).knobs(name) == Knobs()
+    assert ModelNames(Knobs()).read(name) == (Knobs(), name.removeprefix("sim/"))
 
 
 def test_a_header_wins_over_the_model_and_the_model_over_the_flags(make_sim: Callable[..., Any]) -> None:
@@ -143,10 +143,10 @@ def test_names_that_clients_make_up_do_not_pile_up() -> None:
     tracemalloc.start()
     try:
         for number in range(5_000):
-            names.knobs(f"made-up-{number}")
+            names.read(f"made-up-{number}")
         before = tracemalloc.get_traced_memory()[0]
         for number in range(5_000, 25_000):
-            names.knobs(f"made-up-{number}")
+            names.read(f"made-up-{number}")
         assert tracemalloc.get_traced_memory()[0] < before + 1_000_000
     finally:
         tracemalloc.stop()

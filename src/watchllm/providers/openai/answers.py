@@ -8,8 +8,8 @@ from msgspec import structs
 from watchllm.domain import json_body
 from watchllm.domain.usage import TokenUsage
 from watchllm.providers import tokens
-from watchllm.providers.dialect import Verdict
-from watchllm.providers.openai.assemble import StreamAssembler
+from watchllm.providers.dialect import CHAT, MESSAGES, RESPONSES, Assembler, Verdict
+from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai.usage import estimated_usage, text_of
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -28,17 +28,21 @@ def upstream_body(body: bytes, model: str, *, include_usage: bool) -> bytes:
     return _encode(members)
 
 
-def with_usage(verdict: Verdict, family: str, body: bytes, asked: bytes) -> Verdict:
+# Where a whole answer holds what the model wrote.
+_WRITTEN = {CHAT: "choices", MESSAGES: "content", RESPONSES: "output"}
+
+
+def with_usage(verdict: Verdict, endpoint: Endpoint, body: bytes, asked: bytes) -> Verdict:
     """The verdict on the answer `body` to the request with the body `asked`; usage that it lacks is estimated."""
     if verdict.usage is not None or not verdict.readable:
         return verdict
     output = ""
-    if family != "embeddings":
-        output = text_of(_decode(body).get("choices"))
+    if endpoint.family != "embeddings":
+        output = text_of(_decode(body).get(_WRITTEN[endpoint.dialect]))
     return verdict._replace(usage=estimated_usage(json_body.parse(asked), output))
 
 
-def usage_so_far(asked: bytes, stream: StreamAssembler | None) -> TokenUsage:
+def usage_so_far(asked: bytes, stream: Assembler | None) -> TokenUsage:
     """What a call has used that ends without saying so, or is broken off: the prompt and the text of its stream.
 
     `asked` is the request's body.

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from watchllm.providers.openai.endpoints import Endpoint
+from watchllm.providers.dialect import CHAT
+from watchllm.providers.endpoints import Endpoint
 
 
 def expected_answers(endpoint: Endpoint, document: dict[str, Any]) -> int | None:
@@ -12,8 +13,13 @@ def expected_answers(endpoint: Endpoint, document: dict[str, Any]) -> int | None
         if type(items) is not list:
             return 1
         return 1 if items and type(items[0]) is int else len(items)
+    return expected_choices(document) if endpoint.family == "generate" and endpoint.dialect == CHAT else None
+
+
+def expected_choices(document: dict[str, Any]) -> int | None:
+    """How many choices a chat completion is asked for, where that is plain."""
     number = document.get("n")
-    return number if type(number) is int and number > 0 and endpoint.family == "generate" else None
+    return number if type(number) is int and number > 0 else None
 
 
 def takes_usage(document: dict[str, Any]) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from watchllm.providers.pieces import pieces, pieces_with_tokens
+
 
 def replay(family: str, body: bytes, *, include_usage: bool) -> bytes:
     """The whole stream for an answer that `storable.judge` let pass.
@@ -42,9 +44,6 @@ _encode = msgspec.json.Encoder().encode
 _HEAD = ("id", "object", "created", "model", "service_tier", "system_fingerprint")
 _NOT_EXTRA = frozenset((*_HEAD, "choices", "usage"))
 _NOT_AT_END = frozenset(("index", "message", "text", "logprobs", "finish_reason"))
-
-_PIECES = 5
-_MIN_PIECE = 64
 
 
 def _opening(head: dict[str, Any]) -> bytes:
@@ -82,7 +81,7 @@ def _message_pieces(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield first
     for field in _TEXTS:
         if type(message.get(field)) is str:
-            for text, tokens in _told_with(message[field], told.get(field)):
+            for text, tokens in pieces_with_tokens(message[field], told.get(field)):
                 part = piece({field: text})
                 if tokens is not None:
                     part["logprobs"] = dict.fromkeys(logprobs) | {field: tokens}
@@ -116,7 +115,7 @@ def _call_pieces(call: dict[str, Any]) -> Iterator[dict[str, Any]]:
         inner = call.get(holder)
         if type(inner) is dict and type(inner.get(field)) is str:
             yield call | {holder: inner | {field: ""}}
-            for text in _pieces(inner[field]):
+            for text in pieces(inner[field]):
                 yield {holder: {field: text}}
             return
     yield call
@@ -127,35 +126,7 @@ def _text_pieces(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
     logprobs = choice.get("logprobs")
     no_logprobs = {"logprobs": None} if "logprobs" in choice else {}
     # Offsets and probabilities belong to the text as a whole, so with them it is told in one piece.
-    for text in _pieces(choice["text"]) if logprobs is None else [choice["text"]]:
+    for text in pieces(choice["text"]) if logprobs is None else [choice["text"]]:
         told = no_logprobs if logprobs is None else {"logprobs": logprobs}
         yield {"text": text, "index": index} | told | {"finish_reason": None}
     yield _last(choice, {"text": "", "index": index} | no_logprobs)
-
-
-def _told_with(text: str, tokens: list[Any] | None) -> list[tuple[str, list[Any] | None]]:
-    """The pieces of a text, each with the log probabilities of its tokens."""
-    if tokens is None:
-        return [(piece, None) for piece in _pieces(text)]
-    words = [token.get("token") if type(token) is dict else None for token in tokens]
-    # Where tokens are not the text (bytes of a character, special tokens), all go with the text in one piece.
-    if not tokens or any(type(word) is not str for word in words) or "".join(map(str, words)) != text:
-        return [(text, tokens)]
-    size = -(-len(tokens) // _PIECES)
-    starts = range(0, len(tokens), size)
-    return [("".join(map(str, words[at : at + size])), tokens[at : at + size]) for at in starts]
-
-
-def _pieces(text: str) -> list[str]:
-    """A text in a few pieces, cut behind spaces where there are any and never inside a character."""
-    size = max(_MIN_PIECE, -(-len(text) // _PIECES))
-    pieces = []
-    start = 0
-    while start < len(text):
-        end = start + size
-        if end < len(text):
-            space = text.rfind(" ", start + size // 2, end)
-            end = space + 1 if space >= 0 else end
-        pieces.append(text[start:end])
-        start = end
-    return pieces

@@ -137,13 +137,13 @@ def open_file(folder: StrPath, max_bytes: int) -> tuple[lmdb.Environment, Databa
             lib_version=0,
         )
     except (lmdb.Error, OSError) as error:
-        raise StoreBroken(_advice(path, error)) from error
+        raise StoreBroken(advice(path, error)) from error
     try:
-        _check_length(env, path)
+        check_length(env, path)
         databases, note = _open_databases(env, path)
     except lmdb.Error as error:
         env.close()
-        raise StoreBroken(_advice(path, error)) from error
+        raise StoreBroken(advice(path, error)) from error
     except StoreBroken:
         env.close()
         raise
@@ -153,7 +153,7 @@ def open_file(folder: StrPath, max_bytes: int) -> tuple[lmdb.Environment, Databa
 def _open_databases(env: lmdb.Environment, path: str) -> tuple[Databases, str | None]:
     # Handles outlive only a write transaction. It changes nothing in a file that is in order, and syncs nothing then.
     with env.begin(write=True) as writer:
-        found = _format_of(env, writer, path)
+        found = format_of(env, writer, path)
         note = None
         if found not in (None, FORMAT):
             for name in env.dbs(writer):
@@ -165,7 +165,7 @@ def _open_databases(env: lmdb.Environment, path: str) -> tuple[Databases, str | 
     return databases, note
 
 
-def _format_of(env: lmdb.Environment, txn: lmdb.Transaction[bytes], path: str) -> int | None:
+def format_of(env: lmdb.Environment, txn: lmdb.Transaction[bytes], path: str) -> int | None:
     """The file's format, None for an empty file. Raises StoreBroken for a file that is not a cache."""
     if txn.stat()["entries"] == 0:
         return None
@@ -178,7 +178,7 @@ def _format_of(env: lmdb.Environment, txn: lmdb.Transaction[bytes], path: str) -
     return int(_U32.unpack(value)[0])
 
 
-def _check_length(env: lmdb.Environment, path: str) -> None:
+def check_length(env: lmdb.Environment, path: str) -> None:
     """Refuse a file that was cut: reading beyond the end of a mapped file kills the process (SIGBUS)."""
     expected = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
     if os.path.getsize(path) >= expected:
@@ -191,10 +191,11 @@ def _check_length(env: lmdb.Environment, path: str) -> None:
     except VerifyError:
         sound = False
     if not sound:
-        raise StoreBroken(_advice(path, RuntimeError(f"it is shorter than its {expected} bytes")))
+        raise StoreBroken(advice(path, RuntimeError(f"it is shorter than its {expected} bytes")))
 
 
-def _advice(path: str, error: Exception) -> str:
+def advice(path: str, error: Exception) -> str:
+    """What to do about a file that cannot be opened."""
     return (
         f"the cache {path} cannot be opened: {error}. If the folder's owner, permissions and disk are in order, stop "
         f"every process that uses it and delete the folder {os.path.dirname(path)}: it holds nothing but cached answers"

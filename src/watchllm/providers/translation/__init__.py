@@ -1,0 +1,1 @@
+"""Requests, answers, streams and errors of one dialect in the words of another."""

@@ -1,0 +1,111 @@
+"""From any dialect to any other: directly where a pair has a translation of its own, else by way of `chat`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from watchllm.providers.dialect import (
+    CHAT,
+    MESSAGES,
+    RESPONSES,
+    StreamTranslator,
+    TranslatedAnswer,
+    TranslatedRequest,
+)
+
+OLD_LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
+"""The bound of an answer's length in chat completions: the name that every provider knows, and the one that OpenAI put
+in its place and its newer models insist on. Requests are translated and compared with the old one."""
+
+
+def renamed(document: dict[str, Any], name: str, other: str) -> dict[str, Any]:
+    """`document` with the field `name`, where it has it and not the `other`, under the other name, in its place."""
+    if name not in document or other in document:
+        return document
+    return {other if field == name else field: value for field, value in document.items()}
+
+
+def request_in(to: str, of: str, document: dict[str, Any], model: str) -> TranslatedRequest:
+    """The request `document`, which is in the dialect `of`, in the dialect `to`, for the provider's model `model`.
+
+    Raises BadRequest, naming the field, where a field has no counterpart and may not be left out.
+    """
+    translated = TranslatedRequest(document, (), exact=True) if of == CHAT else _request_in_chat(of, document)
+    if to == CHAT:
+        return translated
+    if to != MESSAGES:
+        raise ValueError(f"no request is translated into {to}")
+    from watchllm.providers.anthropic.models import default_max_tokens
+    from watchllm.providers.translation.request_chat_to_messages import translate
+
+    further = translate(translated.document, max_tokens=default_max_tokens(model))
+    dropped = (*translated.dropped, *(name for name in further.dropped if name not in translated.dropped))
+    return TranslatedRequest(further.document, dropped, translated.exact and further.exact)
+
+
+def answer_in(to: str, of: str, body: bytes, request: dict[str, Any]) -> TranslatedAnswer:
+    """The whole answer `body`, in the dialect `of`, in the dialect `to`, which the request `request` was asked in.
+
+    Raises Untranslatable.
+    """
+    answer = TranslatedAnswer(body, exact=True) if of == CHAT else _answer_in_chat(of, body)
+    if to == CHAT:
+        return answer
+    if to == MESSAGES:
+        from watchllm.providers.translation.answer_chat_to_messages import translate as to_messages
+
+        further = to_messages(answer.body)
+    else:
+        from watchllm.providers.translation.answer_chat_to_responses import translate as to_responses
+
+        further = to_responses(answer.body, request)
+    return TranslatedAnswer(further.body, answer.exact and further.exact)
+
+
+def stream_stages(to: str, of: str, request: dict[str, Any]) -> tuple[StreamTranslator, ...]:
+    """What turns a stream of the dialect `of` into one of `to`, one stage after the other."""
+    stages: list[StreamTranslator] = []
+    if of == MESSAGES:
+        from watchllm.providers.translation.stream_messages_to_chat import Translator as MessagesToChat
+
+        stages.append(MessagesToChat())
+    if to == MESSAGES:
+        from watchllm.providers.translation.stream_chat_to_messages import Translator as ChatToMessages
+
+        stages.append(ChatToMessages())
+    elif to == RESPONSES:
+        from watchllm.providers.translation.stream_chat_to_responses import Translator as ChatToResponses
+
+        stages.append(ChatToResponses(request))
+    return tuple(stages)
+
+
+def error_in(to: str, of: str, status: int, body: bytes, request_id: str) -> bytes:
+    """A provider's error body in the dialect `to`; chat and responses share one form of errors."""
+    if (of == MESSAGES) == (to == MESSAGES):
+        return body
+    from watchllm.providers.translation.errors import anthropic_to_openai, openai_to_anthropic
+
+    return openai_to_anthropic(status, body, request_id) if to == MESSAGES else anthropic_to_openai(status, body)
+
+
+def _request_in_chat(of: str, document: dict[str, Any]) -> TranslatedRequest:
+    if of == MESSAGES:
+        from watchllm.providers.translation.request_messages_to_chat import translate as of_messages
+
+        translated = of_messages(document)
+    else:
+        from watchllm.providers.translation.request_responses_to_chat import translate as of_responses
+
+        translated = of_responses(document)
+    return translated._replace(document=renamed(translated.document, NEW_LIMIT, OLD_LIMIT))
+
+
+def _answer_in_chat(of: str, body: bytes) -> TranslatedAnswer:
+    if of == MESSAGES:
+        from watchllm.providers.translation.answer_messages_to_chat import translate as of_messages
+
+        return of_messages(body)
+    from watchllm.providers.translation.answer_responses_to_chat import translate as of_responses
+
+    return of_responses(body)

@@ -1,0 +1,197 @@
+"""What a flight needs beside its waiters: how its question is put to each candidate, and what its answer is worth."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from watchllm.domain import json_body
+from watchllm.domain.errors import GatewayError
+from watchllm.domain.usage import TokenUsage
+from watchllm.providers.dialect import CHAT, Assembler, Untranslatable, Verdict
+from watchllm.providers.dialects import dialect as dialect_named
+from watchllm.providers.endpoints import Endpoint
+from watchllm.providers.openai import answers
+from watchllm.providers.openai.assemble import StreamAssembler
+from watchllm.providers.openai.storable import judge
+from watchllm.proxy import egress
+from watchllm.proxy.approach import AnswerSink, Approach, Candidate, addressed, upstream_dialect
+from watchllm.proxy.asked import Asked
+from watchllm.proxy.calls import account, store
+from watchllm.proxy.flight import Flight
+from watchllm.proxy.request import Request
+from watchllm.proxy.services import Services
+from watchllm.proxy.shared_objects import may_name_object, named_object, refuse_shared
+from watchllm.proxy.shared_stream import SharedStream
+from watchllm.proxy.waiter import Landed
+from watchllm.routing.target import Target
+from watchllm.wire.types import Call, ResponseSink
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Plan:
+    """Implements `FlightPlan` for a flight whose answer is stored under `key` and which can be joined at `place`."""
+
+    def __init__(
+        self,
+        services: Services,
+        leader: Request,
+        endpoint: Endpoint,
+        asked: Asked,
+        body: bytes,
+        key: bytes | None,
+        place: bytes | None,
+    ) -> None:
+        self._services = services
+        self._leader = leader
+        self._body = body
+        self._key = key
+        self._assembler: Assembler | None = None
+        self.endpoint = endpoint
+        self.dialect = endpoint.dialect
+        self.asked = asked
+        self.place = place
+        self.settle = services.settlement.settle
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The request, read once more where something of it is needed."""
+        return json_body.parse(self._body)
+
+    @cached_property
+    def named_object(self) -> str | None:
+        """The field that names an object kept at the provider."""
+        return named_object(self.document) if may_name_object(self._body) else None
+
+    def shared_stream(self) -> SharedStream | None:
+        """What the answer is collected in where a stream is asked for."""
+        asked = self.asked
+        if not asked.streamed:
+            return None
+        if self.dialect == CHAT:
+            self._assembler = StreamAssembler(self.endpoint.family, choices=asked.expected or 1)
+        else:
+            self._assembler = dialect_named(self.dialect).assembler(self.document)
+        return SharedStream(self._assembler, has_usage=self.dialect == CHAT and self._is_told_usage())
+
+    # --- the question ------------------------------------------------------------------------------------------------
+
+    def approach(self, candidate: Candidate) -> Approach:
+        """The question as it goes to `candidate`. Raises BadRequest where it cannot be put in that provider's words."""
+        services, leader, endpoint, target = self._services, self._leader, self.endpoint, candidate.target
+        spoken = upstream_dialect(endpoint, target)
+        refuse_shared(target, self.named_object)
+        if spoken != self.dialect:
+            return self._translated(candidate, spoken)
+        url, head = addressed(services, leader, candidate, endpoint.path, dialect=spoken)
+        add_usage = self._adds_usage(target)
+        if self.asked.named == target.model and not add_usage:
+            return Approach(url, head, self._body)
+        return Approach(url, head, answers.upstream_body(self._body, target.model, include_usage=add_usage))
+
+    def _translated(self, candidate: Candidate, spoken: str) -> Approach:
+        from watchllm.providers.translation import between
+        from watchllm.proxy.translated import TranslatedAnswer
+
+        target, asked, leader, of = candidate.target, self.asked, self._leader, self.dialect
+        translated = between.request_in(spoken, of, self.document, target.model)
+        document = {**translated.document, "model": target.model}
+        if spoken == CHAT and between.NEW_LIMIT in target.vendor.aliases:
+            document = between.renamed(document, between.OLD_LIMIT, between.NEW_LIMIT)
+        if asked.streamed:
+            document["stream"] = True
+            if spoken == CHAT and target.vendor.stream_usage:
+                document["stream_options"] = {"include_usage": True}
+        path = dialect_named(spoken).path
+        url, head = addressed(self._services, leader, candidate, path, dialect=spoken, same_dialect=False)
+
+        def back(sink: AnswerSink, call: Call) -> ResponseSink:
+            return TranslatedAnswer(sink, call, of, spoken, self.document, leader.id, streamed=asked.streamed)
+
+        return Approach(url, head, _encode(document), back, translated.dropped)
+
+    def _is_told_usage(self) -> bool:
+        """Whether the stream reports usage that the gateway has to take out for who did not ask."""
+        return self.asked.include_usage or any(
+            self._adds_usage(target) or upstream_dialect(self.endpoint, target) != CHAT for target in self.asked.targets
+        )
+
+    def _adds_usage(self, target: Target) -> bool:
+        """Whether the gateway asks for usage where the client did not."""
+        asked = self.asked
+        return (
+            asked.streamed
+            and not asked.include_usage
+            and asked.takes_usage
+            and self.dialect == CHAT
+            and target.vendor.stream_usage
+        )
+
+    # --- the answer --------------------------------------------------------------------------------------------------
+
+    def judge(self, body: bytes) -> Verdict:
+        if self.dialect == CHAT:
+            verdict = judge(self.endpoint.family, body, expected=self.asked.expected)
+        else:
+            verdict = dialect_named(self.dialect).judge(body, self.document)
+        return verdict if verdict.usage is not None else answers.with_usage(verdict, self.endpoint, body, self._body)
+
+    def account(self, request: Request, usage: TokenUsage | None) -> None:
+        usage = usage or answers.usage_so_far(self._body, self._assembler)
+        account(self._services, request, request.target or self.asked.target, usage)
+
+    def store(self, body: bytes) -> None:
+        key, target = self._key, self._leader.target or self.asked.target
+        if key is None:
+            return
+        if target.identity[:3] != self.asked.target.identity[:3]:
+            key = self._key_at(target)
+        store(self._services, self._leader, self.endpoint, target, key, body)
+
+    def _key_at(self, target: Target) -> bytes:
+        """Where the answer of a fallback is found: under the target that gave it, never under the one asked for."""
+        leader = self._leader
+        assert leader.principal is not None
+        assert leader.directives is not None
+        return self._services.tenants.reader.key_at(
+            leader.principal.tenant,
+            self.endpoint,
+            self._body,
+            leader.exchange.headers,
+            leader.exchange.query,
+            leader.directives.user,
+            target,
+        )
+
+    def error_event(self, error: GatewayError) -> bytes:
+        return egress.error_event(error, self.dialect, self._leader.id)
+
+    def told_to(self, request: Request, dialect: str, landed: Landed) -> Landed | None:
+        """A whole answer as a request in `dialect` may be given it; None where that form would say less."""
+        answer = landed.answer
+        if dialect == self.dialect:
+            return landed
+        from watchllm.providers.translation import between
+
+        if answer.status != 200:
+            body = between.error_in(dialect, self.dialect, answer.status, answer.body, request.id)
+            return landed._replace(answer=answer._replace(body=body))
+        try:
+            told = between.answer_in(dialect, self.dialect, answer.body, _document_of(request))
+        except Untranslatable:
+            return None
+        return landed._replace(answer=answer._replace(body=told.body)) if told.exact else None
+
+    def ended(self, flight: Flight) -> None:
+        place = self.place
+        if place is not None and self._services.flights.get(place) is flight:
+            del self._services.flights[place]
+
+
+def _document_of(request: Request) -> dict[str, Any]:
+    """What a follower asked; of an encoded body nothing is echoed."""
+    exchange = request.exchange
+    return {} if b"content-encoding" in exchange.headers else json_body.parse(exchange.body)

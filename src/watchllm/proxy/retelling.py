@@ -1,0 +1,31 @@
+"""Stored answers told again: as a stream, and in another dialect than the one they came in."""
+
+from __future__ import annotations
+
+import msgspec
+
+from watchllm.cache.entry import Entry
+from watchllm.domain import json_body
+from watchllm.providers.dialect import CHAT, Untranslatable
+from watchllm.providers.endpoints import Endpoint
+from watchllm.providers.openai.replay import replay
+
+
+def told_in(endpoint: Endpoint, entry: Entry, body: bytes) -> Entry | None:
+    """`entry` as a request with that `body` may be given it; None where the endpoint's dialect would say less."""
+    from watchllm.providers.translation import between  # most answers are asked for in the words they were given in
+
+    try:
+        told = between.answer_in(endpoint.dialect, entry.dialect, entry.body, json_body.parse(body))
+    except Untranslatable:
+        return None
+    return msgspec.structs.replace(entry, body=told.body, dialect=endpoint.dialect) if told.exact else None
+
+
+def replayed(endpoint: Endpoint, body: bytes, *, include_usage: bool) -> bytes:
+    """A whole answer in the endpoint's own dialect, as the stream that a client there expects."""
+    if endpoint.dialect == CHAT:
+        return replay(endpoint.family, body, include_usage=include_usage)
+    from watchllm.providers.dialects import dialect  # as above
+
+    return dialect(endpoint.dialect).replay(body, include_usage=include_usage)

@@ -1,0 +1,310 @@
+"""One question put to several candidates: what is tried next, what is passed on, and what is written down of it."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from watchllm.domain.errors import BadRequest, GatewayError, Unavailable
+from watchllm.domain.snapshot import ProviderKeyRecord, Vendor
+from watchllm.domain.usage import ModelPrice
+from watchllm.proxy.approach import Approach, Candidate
+from watchllm.proxy.attempts import Attempts
+from watchllm.proxy.request import Request
+from watchllm.proxy.services import Services
+from watchllm.proxy.upstream import Destination
+from watchllm.routing.breaker import Breakers
+from watchllm.routing.route import Choice, Route
+from watchllm.routing.target import Target
+from watchllm.wire.types import ConnectFailed, Headers, Origin, TimedOut, Timeouts, WireError
+
+BODY = b'{"model":"m","messages":[{"role":"user","content":"How are you this fine morning?"}]}'
+PRICE = ModelPrice(input=1_000_000_000, output=1_000_000_000)
+
+
+class Call:
+    """A call that the pool was asked to make."""
+
+    def __init__(self, host: str, sink: Any, timeouts: Timeouts) -> None:
+        self.host = host
+        self.sink = sink
+        self.timeouts = timeouts
+        self.asked: list[str] = []
+
+    def pause(self) -> None:
+        self.asked.append("pause")
+
+    def resume(self) -> None:
+        self.asked.append("resume")
+
+    def cancel(self) -> None:
+        self.asked.append("cancel")
+
+
+class World:
+    """The services of one process, as far as attempts need them, and what was done with them."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.opened: list[tuple[str, bool]] = []
+        self.seconds = 0.0
+        self.breakers = Breakers(lambda: self.seconds)
+        self.timeouts = Timeouts()
+        self.outbound = SimpleNamespace(pool=SimpleNamespace(send=self._send))
+        self.settlement = SimpleNamespace(open_call=self._open)
+        self.tenants = SimpleNamespace(price=lambda _provider, _model: PRICE)
+        self.loop = SimpleNamespace(call_later=self._call_later)
+
+    def now_ms(self) -> int:
+        return 0
+
+    def _send(
+        self, origin: Origin, _method: bytes, _url: bytes, _head: bytes, _body: bytes, sink: Any, timeouts: Timeouts
+    ) -> Call:
+        self.calls.append(Call(origin.host, sink, timeouts))
+        return self.calls[-1]
+
+    def _open(self, request: Request, _size: int, *, hedged: bool) -> None:
+        assert request.target is not None
+        self.opened.append((request.target.provider, hedged))
+        request.calls += 1
+
+    def _call_later(self, delay: float, callback: Callable[..., None], *arguments: Any) -> Any:
+        entry = (delay, lambda: callback(*arguments))
+        self.timers.append(entry)
+        return SimpleNamespace(cancel=lambda: entry in self.timers and self.timers.remove(entry))
+
+    def fire(self) -> float:
+        delay, callback = self.timers.pop(0)
+        callback()
+        return delay
+
+
+class Sink:
+    """Who waits for the answer."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def on_response(self, status: int, _headers: Headers) -> None:
+        self.told.append(status)
+
+    def on_data(self, data: bytes) -> None:
+        self.told.append(data)
+
+    def on_complete(self) -> None:
+        self.told.append("complete")
+
+    def on_failure(self, error: WireError) -> None:
+        self.told.append(error)
+
+    def fail(self, error: GatewayError) -> None:
+        self.told.append(error)
+
+
+def candidate(provider: str, key: str | None = None) -> Candidate:
+    own = None if key is None else ProviderKeyRecord(key, provider, b"sealed")
+    target = Target(
+        provider, Vendor(provider, f"https://{provider}"), f"https://{provider}", "m", own, "k", trusted=True
+    )
+    return Candidate(target, Destination(Origin("https", f"{provider}.{key}", 443), b"", b""))
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def request_() -> Request:
+    exchange = SimpleNamespace(began=0.0, headers={})
+    request = Request(cast(Any, exchange), "chat.completions")
+    request.principal = cast(Any, SimpleNamespace(tenant=SimpleNamespace(project=SimpleNamespace(id="prj_1"))))
+    return request
+
+
+Begin = Callable[..., tuple[Attempts, Sink]]
+
+
+@pytest.fixture
+def begin(world: World, request_: Request) -> Begin:
+    def make(*candidates: Candidate, refused: tuple[str, ...] = (), **policy: Any) -> tuple[Attempts, Sink]:
+        sink = Sink()
+        route = Route("m", (Choice(1, tuple(one.target for one in candidates)),), **policy)
+
+        def approach(one: Candidate) -> Approach:
+            if one.target.provider in refused:
+                raise BadRequest("has no counterpart")
+            return Approach(b"/v1", b"", BODY)
+
+        attempts = Attempts(cast(Services, world), request_, route, candidates, approach, sink)
+        attempts.begin()
+        return attempts, sink
+
+    return make
+
+
+def answer(call: Call, status: int, headers: Headers | None = None) -> None:
+    call.sink.on_response(status, headers or [])
+
+
+def test_an_answer_is_passed_on_as_it_comes(world: World, request_: Request, begin: Begin) -> None:
+    attempts, sink = begin(candidate("a"))
+    answer(world.calls[0], 200)
+    world.calls[0].sink.on_data(b"x")
+    attempts.pause()
+    attempts.resume()
+    world.calls[0].sink.on_complete()
+    assert sink.told == [200, b"x", "complete"]
+    assert world.calls[0].asked == ["pause", "resume"]
+    assert request_.attempts == ()
+
+
+@pytest.mark.parametrize("status", [401, 403, 429])
+def test_a_key_that_is_refused_or_spent_leads_to_the_next_key(
+    world: World, request_: Request, begin: Begin, status: int
+) -> None:
+    _, sink = begin(candidate("a", "key_1"), candidate("a", "key_2"))
+    answer(world.calls[0], status)
+    answer(world.calls[1], 200)
+    assert [call.host for call in world.calls] == ["a.key_1", "a.key_2"]
+    assert world.calls[0].asked == ["cancel"]
+    assert sink.told == [200]
+    assert [(one.key_id, one.status, one.cost) for one in request_.attempts] == [("key_1", status, 0)]
+    assert request_.target is not None
+    assert request_.target.key_id == "key_2"
+
+
+def test_trouble_of_a_provider_is_not_taken_to_its_other_keys(world: World, begin: Begin) -> None:
+    begin(candidate("a", "key_1"), candidate("a", "key_2"), candidate("b"))
+    answer(world.calls[0], 503)
+    assert [call.host for call in world.calls] == ["a.key_1", "b.None"]
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_a_mistake_of_the_client_is_passed_on(world: World, begin: Begin, status: int) -> None:
+    _, sink = begin(candidate("a"), candidate("b"))
+    answer(world.calls[0], status)
+    assert sink.told == [status]
+
+
+def test_the_last_failure_is_passed_on(world: World, request_: Request, begin: Begin) -> None:
+    _, sink = begin(candidate("a"), candidate("b"))
+    world.calls[0].sink.on_failure(ConnectFailed("refused"))
+    answer(world.calls[1], 500)
+    assert sink.told == [500]
+    assert [(one.provider, one.error) for one in request_.attempts] == [("a", "provider_unreachable")]
+
+
+def test_nothing_is_tried_after_the_first_byte(world: World, begin: Begin) -> None:
+    _, sink = begin(candidate("a"), candidate("b"))
+    answer(world.calls[0], 200)
+    error = TimedOut("idle", 1)
+    world.calls[0].sink.on_failure(error)
+    assert sink.told == [200, error]
+    assert len(world.calls) == 1
+
+
+def test_a_retry_waits_as_long_as_the_provider_asks(world: World, begin: Begin) -> None:
+    _, sink = begin(candidate("a"), candidate("b"), retries=1)
+    answer(world.calls[0], 503, [(b"retry-after", b"3")])
+    assert len(world.calls) == 1
+    assert world.fire() >= 3
+    answer(world.calls[1], 503)
+    assert [call.host for call in world.calls] == ["a.None", "a.None", "b.None"]
+    assert sink.told == []
+
+
+def test_a_time_out_is_charged_as_what_was_sent(world: World, request_: Request, begin: Begin) -> None:
+    begin(candidate("a"), candidate("b"))
+    world.calls[0].sink.on_failure(TimedOut("first_byte", 1))
+    lost = request_.attempts[0]
+    assert lost.error == "provider_timeout"
+    assert lost.usage is not None
+    assert lost.usage.estimated
+    assert lost.cost == PRICE.cost(lost.usage) > 0
+    assert request_.lost_cost == lost.cost
+
+
+def test_what_was_never_sent_costs_nothing(world: World, request_: Request, begin: Begin) -> None:
+    begin(candidate("a"), candidate("b"))
+    world.calls[0].sink.on_failure(TimedOut("connect", 1))
+    assert (request_.attempts[0].usage, request_.attempts[0].cost) == (None, 0)
+
+
+def test_a_candidate_that_has_no_words_for_the_request_is_left_out(world: World, begin: Begin) -> None:
+    begin(candidate("a"), candidate("b"), refused=("a",))
+    assert [call.host for call in world.calls] == ["b.None"]
+
+
+def test_where_no_candidate_has_words_for_it_the_first_refusal_is_the_answer(begin: Begin) -> None:
+    with pytest.raises(BadRequest):
+        begin(candidate("a"), refused=("a",))
+
+
+def test_a_hedge_wins_when_it_answers_first(world: World, request_: Request, begin: Begin) -> None:
+    _, sink = begin(candidate("a"), candidate("b"), hedge_after=0.5)
+    assert world.fire() == 0.5
+    assert world.opened == [("a", False), ("b", True)]
+    answer(world.calls[1], 200)
+    assert world.calls[0].asked == ["cancel"]
+    assert sink.told == [200]
+    assert [(one.provider, one.error, one.hedged) for one in request_.attempts] == [("a", "hedged", False)]
+    assert request_.hedged
+    assert request_.lost_cost > 0
+
+
+def test_a_hedge_that_fails_leaves_the_first_call_alone(world: World, request_: Request, begin: Begin) -> None:
+    _, sink = begin(candidate("a"), candidate("b"), hedge_after=0.5)
+    world.fire()
+    answer(world.calls[1], 500)
+    assert sink.told == []
+    answer(world.calls[0], 200)
+    assert sink.told == [200]
+    assert [one.provider for one in request_.attempts] == ["b"]
+
+
+def test_no_hedge_once_there_is_an_answer(world: World, begin: Begin) -> None:
+    begin(candidate("a"), candidate("b"), hedge_after=0.5)
+    answer(world.calls[0], 200)
+    assert world.timers == []
+
+
+def test_who_leaves_ends_all_calls(world: World, begin: Begin) -> None:
+    attempts, sink = begin(candidate("a"), candidate("b"), hedge_after=0.5)
+    world.fire()
+    attempts.cancel()
+    assert [call.asked for call in world.calls] == [["cancel"], ["cancel"]]
+    assert sink.told == []
+
+
+def test_who_leaves_during_a_back_off_is_not_called_for_again(world: World, begin: Begin) -> None:
+    attempts, _ = begin(candidate("a"), retries=3)
+    answer(world.calls[0], 500)
+    attempts.cancel()
+    assert world.timers == []
+
+
+def test_an_open_breaker_leads_past_its_target_and_fails_fast_where_there_is_no_other(
+    world: World, begin: Begin
+) -> None:
+    for _ in range(10):
+        begin(candidate("a"))
+        answer(world.calls[-1], 500)
+    world.calls.clear()
+    begin(candidate("a"), candidate("b"))
+    assert [call.host for call in world.calls] == ["b.None"]
+    with pytest.raises(Unavailable) as refused:
+        begin(candidate("a"))
+    assert refused.value.retry_after == 5
+    world.seconds = 6
+    begin(candidate("a"))
+    assert world.calls[-1].host == "a.None"
+
+
+def test_the_time_allowed_for_all_bounds_each(world: World, begin: Begin) -> None:
+    begin(candidate("a"), timeout=20, try_timeout=4)
+    assert world.calls[0].timeouts.first_byte == 4
+    assert 19 < world.calls[0].timeouts.total <= 20

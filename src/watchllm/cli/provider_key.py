@@ -28,7 +28,8 @@ def add(
     as_json: bool = JSON,
 ) -> None:
     """Add a provider key; the secret is read from stdin. A server that needs none, such as ollama, takes `-`."""
-    secret = read_secret("Provider key", from_env)
+    # Whether it may be empty is for the control plane to say, which knows the provider.
+    secret = read_secret("Provider key", from_env, optional=True)
     if base_url is not None and not configuration().allow_private_urls:
         _check_address(base_url)
     with control_plane() as plane:

@@ -48,10 +48,10 @@ def rotate(
         typer.echo(_CONFIGURED, err=True)
 
 
-def read_secret(name: str, from_env: str | None) -> str:
+def read_secret(name: str, from_env: str | None, *, optional: bool = False) -> str:
     """The secret in the variable `from_env`, or from stdin, where a terminal is asked for the `name`.
 
-    Raises BadParameter where there is none.
+    Raises BadParameter where there is none, unless it is `optional` on stdin.
     """
     if from_env is not None:
         secret = os.environ.get(from_env, "").strip()
@@ -61,6 +61,6 @@ def read_secret(name: str, from_env: str | None) -> str:
     if sys.stdin.isatty():
         return str(typer.prompt(name, hide_input=True, err=True)).strip()
     secret = sys.stdin.read().strip()
-    if not secret:
+    if not secret and not optional:
         raise typer.BadParameter("no secret came on stdin: pipe it in, or use --from-env VAR", param_hint="stdin")
     return secret

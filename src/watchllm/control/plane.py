@@ -173,8 +173,7 @@ class ControlPlane:
         plan = litellm.read(text, variables, self._known_providers, places)
 
         def change(work: UnitOfWork) -> "Imported":
-            sealer = secrets.in_force(work.connection, self._keyring)
-            return litellm.apply(work, sealer, target.id, plan, known=self._known_providers, dry_run=dry_run)
+            return litellm.apply(work, self._keyring, target.id, plan, known=self._known_providers, dry_run=dry_run)
 
         return self._tried(change) if dry_run else self._change(change)
 

@@ -132,9 +132,8 @@ def _check_dialect(provider: str, dialect: str | None, known: Mapping[str, Vendo
     if dialect is None:
         return
     if provider in known:
-        raise Invalid(
-            f"--dialect is for a provider of your own; {provider} speaks {', '.join(known[provider].dialects)}"
-        )
+        spoken = ", ".join(known[provider].dialects)
+        raise Invalid(f"--dialect is for a provider of your own; {provider} speaks {spoken}")
     if dialect not in (CHAT, MESSAGES, RESPONSES):
         raise Invalid(f"a provider speaks {CHAT}, {MESSAGES} or {RESPONSES}, not {dialect!r}")
 

@@ -167,8 +167,8 @@ def test_a_server_that_needs_no_key_takes_none(world: "World", provider: str, se
     assert key.masked == ""
     record = world.reader.project(project.id)
     assert record is not None
-    sealer = Sealer((world.configuration.home / "secret.key").read_text())
-    assert sealer.open(record.provider_keys[0].sealed, key.id) == b""
+    keyring = Keyring(lambda: [(world.configuration.home / "secret.key").read_text()])
+    assert keyring.open(record.provider_keys[0].sealed, key.id) == b""
 
 
 @pytest.mark.parametrize("provider", ["azure", "ollama", "vllm", "lmstudio"])

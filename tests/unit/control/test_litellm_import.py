@@ -6,7 +6,7 @@ import pytest
 
 from watchllm.control import audit
 from watchllm.control.errors import Invalid, NotFound
-from watchllm.domain.sealing import Sealer
+from watchllm.domain.sealing import Keyring
 from watchllm.domain.snapshot import RouteRecord
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def test_an_import_is_in_force_when_it_returns(world: "World") -> None:
     )
     record = world.reader.project(project.id)
     assert record is not None
-    sealer = Sealer((world.configuration.home / "secret.key").read_text())
-    assert {key.provider: sealer.open(key.sealed, key.id) for key in record.provider_keys} == {
+    keyring = Keyring(lambda: [(world.configuration.home / "secret.key").read_text()])
+    assert {key.provider: keyring.open(key.sealed, key.id) for key in record.provider_keys} == {
         "openai": b"sk-openai-0123456789", "m-example": b"sk-own-0123456789", "ollama": b"",
     }  # fmt: skip
     assert (

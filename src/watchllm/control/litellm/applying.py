@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 
-from watchllm.control import provider_keys, records, routes
+from watchllm.control import provider_keys, records, routes, secrets
 from watchllm.control.database import UnitOfWork
 from watchllm.control.errors import Invalid
 from watchllm.control.litellm.plan import Plan, PlannedKey, Skipped
-from watchllm.domain.sealing import Sealer
+from watchllm.domain.sealing import Keyring
 from watchllm.domain.snapshot import RouteRecord, Vendor
 from watchllm.routing.resolve import Router
 
@@ -46,7 +46,7 @@ class Imported(msgspec.Struct, frozen=True):
 
 def apply(
     work: UnitOfWork,
-    sealer: Sealer,
+    keyring: Keyring,
     project_id: str,
     plan: Plan,
     *,
@@ -58,12 +58,12 @@ def apply(
     added: list[ImportedKey] = []
     rules: list[RouteRecord] = []
     skipped = list(plan.skipped)
-    held = _held(work, sealer, project_id)
+    held = _held(work, keyring, project_id)
     for key in plan.keys:
         if key.secret is None:
             continue
         try:
-            added.append(held.get(_identity(key)) or _add(work, sealer, project_id, key, len(added), known))
+            added.append(held.get(_identity(key)) or _add(work, keyring, project_id, key, len(added), known))
         except Invalid as error:
             skipped.append(Skipped(key.path, f"the key of {key.provider} is not added: {error}"))
     # With the keys of this plan, which make providers of the project's own known.
@@ -80,11 +80,11 @@ def apply(
 
 
 def _add(
-    work: UnitOfWork, sealer: Sealer, project_id: str, key: PlannedKey, priority: int, known: Mapping[str, Vendor]
+    work: UnitOfWork, keyring: Keyring, project_id: str, key: PlannedKey, priority: int, known: Mapping[str, Vendor]
 ) -> ImportedKey:
     made = provider_keys.add(
         work,
-        sealer,
+        secrets.in_force(work.connection, keyring),
         project_id,
         key.provider,
         key.secret or "",
@@ -96,11 +96,11 @@ def _add(
     return ImportedKey(made.id, made.provider, made.masked, made.base_url, existed=False)
 
 
-def _held(work: UnitOfWork, sealer: Sealer, project_id: str) -> dict[tuple[Any, ...], ImportedKey]:
+def _held(work: UnitOfWork, keyring: Keyring, project_id: str) -> dict[tuple[Any, ...], ImportedKey]:
     """The project's keys now, by provider, place and secret."""
     found = {}
     for key, sealed in provider_keys.sealed_by_project(work.connection, [project_id]).get(project_id, ()):
-        secret = sealer.open(sealed, key.id).decode()
+        secret = keyring.open(sealed, key.id).decode()
         found[key.provider, key.base_url, secret] = ImportedKey(
             key.id, key.provider, key.masked, key.base_url, existed=True
         )

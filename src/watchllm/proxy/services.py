@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from watchllm.cache.entry import ExactStore
     from watchllm.proxy.flight import Flight
     from watchllm.proxy.history import History
+    from watchllm.proxy.image_links import ImageFetches
     from watchllm.proxy.model_lists import ModelLists
     from watchllm.proxy.settle import Counters, Settlement
     from watchllm.proxy.tenants import Tenants
@@ -36,10 +37,14 @@ _USUAL_LINES = b"accept: application/json\r\ncontent-type: application/json\r\n"
 
 
 class Outbound(msgspec.Struct, frozen=True):
-    """Connections to providers, and how targets become places to connect to."""
+    """Connections to providers, and how targets become places to connect to.
+
+    `visits` is for the hosts that requests name at will, whose number has no bound: it keeps no connection open.
+    """
 
     pool: ClientPool
     destinations: Destinations
+    visits: ClientPool
 
 
 class Services(msgspec.Struct):
@@ -65,6 +70,7 @@ class Services(msgspec.Struct):
     _outbound: Outbound | None = None
     _breakers: Breakers | None = None
     _model_lists: ModelLists | None = None
+    _images: ImageFetches | None = None
 
     @property
     def outbound(self) -> Outbound:
@@ -93,6 +99,15 @@ class Services(msgspec.Struct):
 
             self._model_lists = ModelLists(self.outbound.pool, self.destinations, self.loop)
         return self._model_lists
+
+    @property
+    def images(self) -> ImageFetches:
+        """Made, and its code loaded, when first needed."""
+        if self._images is None:
+            from watchllm.proxy.image_links import ImageFetches
+
+            self._images = ImageFetches(self.outbound.visits)
+        return self._images
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000

@@ -60,6 +60,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str
     redis_url: str | None = None
     secret_key: str | None = None
+    secret_key_previous: str | None = None
     host: str = "127.0.0.1"
     proxy_port: int = 8787
     console_port: int = 3000
@@ -195,6 +196,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("database_url", "WATCHLLM_DATABASE_URL", forms.url("sqlite", "postgresql"), mask_url),
     Setting("redis_url", "WATCHLLM_REDIS_URL", forms.url("redis", "rediss"), mask_url),
     Setting("secret_key", "WATCHLLM_SECRET_KEY", forms.secret_key, mask),
+    Setting("secret_key_previous", "WATCHLLM_SECRET_KEY_PREVIOUS", forms.secret_key, mask),
     Setting("host", "WATCHLLM_HOST", forms.plain),
     Setting("proxy_port", "WATCHLLM_PROXY_PORT", forms.port),
     Setting("console_port", "WATCHLLM_CONSOLE_PORT", forms.port),
@@ -305,6 +307,8 @@ def _build(values: dict[str, Any], origins: dict[str, str]) -> Configuration:
     providers = {}
     for name in INSTANCE_PROVIDERS:
         api_key, base_url = values.pop(f"{name}_api_key", None), values.pop(f"{name}_base_url", None)
+        if name == "anthropic" and base_url:
+            base_url = forms.messages_base_url(base_url)
         if api_key or base_url:
             providers[name] = InstanceProvider(api_key, base_url)
     proxies = {name: values.pop(name.lower()) for name in _PROXY_VARIABLES if name.lower() in values}

@@ -79,6 +79,13 @@ def base_url(text: str) -> str:
     return url("http", "https")(text).rstrip("/")
 
 
+def messages_base_url(text: str) -> str:
+    """A base URL of Anthropic's dialect. Anthropic's own clients add `/v1` to theirs, so that the same variable holds a
+    bare host for them; to such a one it is added here, too."""
+    scheme, _, place = text.rstrip("/").partition("://")
+    return f"{scheme}://{place}/v1" if "/" not in place else text.rstrip("/")
+
+
 def listen_address(text: str) -> str:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:

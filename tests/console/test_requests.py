@@ -4,12 +4,14 @@ import httpx
 import pytest
 
 from tests.console.conftest import RunningConsole, form_token, sign_in
+from tests.support.journal import event, journal_in, usage_in
 from tests.support.product import Installation
 from tests.support.waiting import wait_for
 from watchllm.compose.control import bootstrap
 from watchllm.console.throttle import MAX_FAILURES
 from watchllm.control import keys, organizations, users
 from watchllm.control.tables import users as users_table
+from watchllm.domain.usage_event import Attempt
 
 SESSION = "watchllm_session"
 
@@ -197,3 +199,25 @@ def test_without_a_proxy_its_numbers_are_unknown_and_not_zero(installation: Inst
     assert page.count('<p class="figure">unknown</p>') == 3
     assert "No proxy runs on this host" in page
     assert "in step" not in page
+
+
+def test_a_project_is_told_which_of_its_provider_keys_are_refused(console: RunningConsole) -> None:
+    installation = console.installation
+    with installation.control_plane() as plane:
+        project = console.first.project_id
+        refused, used, unused = (plane.add_provider_key(project, "openai", f"sk-{word}") for word in ("a", "b", "c"))
+    journal = journal_in(installation.home)
+    for second, (key, status) in enumerate(((refused, 200), (refused, 401), (used, 401), (used, 200))):
+        attempts = (Attempt("openai", "gpt", status, second * 1_000_000, 9, key_id=key.id),)
+        journal.settled(event(project_id=project, attempts=attempts))
+    journal.close()
+    with usage_in(installation.home) as usage:
+        usage.record()
+    with console.signed_in() as client:
+        page = client.get("/").text
+    with installation.control_plane() as plane:
+        for key in (refused, used, unused):
+            plane.remove_provider_key(key.id)
+    assert page.count("refused by the provider") == 1
+    assert page.count("✓ used") == 1
+    assert page.count("not used yet") == 1

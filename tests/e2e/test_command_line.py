@@ -105,6 +105,63 @@ def test_what_fails_says_so_on_stderr_and_prints_nothing(
     assert "Traceback" not in done.stderr
 
 
+LITELLM = """
+model_list:
+  - {model_name: main, litellm_params: {model: openai/gpt-4o, api_key: os.environ/THE_KEY, rpm: 3}}
+  - {model_name: main, litellm_params: {model: anthropic/claude-sonnet-4-5}}
+general_settings: {master_key: sk-master-0123456789}
+"""
+
+
+def test_a_litellm_configuration_is_brought_over(installation: Installation, tmp_path: Path) -> None:
+    project = installation.run_json("project", "create", "Mine")["id"]
+    installation.environment["THE_KEY"] = "sk-by-reference-0123"
+    file = tmp_path / "config.yaml"
+    file.write_text(LITELLM)
+    tried = installation.run_json("import", "litellm", str(file), "--dry-run")
+    assert (tried["project_id"], tried["dry_run"]) == (project, True)
+    assert installation.run_json("route", "list") == []
+    done = installation.run_json("import", "litellm", str(file), "--project", project)
+    assert [{**key, "id": ""} for key in done["provider_keys"]] == [{**key, "id": ""} for key in tried["provider_keys"]]
+    [route] = installation.run_json("route", "list")
+    # What the file gives no share of is used when the others fail, as there.
+    assert (route["name"], route["to"]) == ("main", [{"model": "openai/gpt-4o", "weight": 1}])
+    assert route["fallbacks"] == ["anthropic/claude-sonnet-4-5"]
+    [key] = installation.run_json("provider-key", "list")
+    assert (key["provider"], key["masked"]) == ("openai", "***0123")
+    assert [entry["variable"] for entry in done["keys_to_add"]] == ["ANTHROPIC_API_KEY"]
+    assert {entry["path"] for entry in done["not_imported"]} == {
+        "model_list[0].litellm_params.rpm", "general_settings.master_key",
+    }  # fmt: skip
+    shown = installation.run("import", "litellm", str(file)).stdout
+    assert "general_settings.master_key" in shown
+    for secret in ("sk-by-reference", "sk-master"):
+        assert secret not in shown + json.dumps(done)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"model_list: [", "not YAML: line"),
+        (b"model_list: 1", "model_list: a list belongs here"),
+        (b"\xff\xfe", "is not UTF-8"),
+        (b"a: !!python/object/apply:os.system [ls]", "is for more than plain data"),
+        (None, "cannot be read: No such file"),
+    ],
+)
+def test_a_bad_configuration_of_litellm_changes_nothing(
+    installation: Installation, tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    installation.run("project", "create", "Mine")
+    file = tmp_path / "config.yaml"
+    if content is not None:
+        file.write_bytes(content)
+    done = installation.run("import", "litellm", str(file), "--json", check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in " ".join(done.stderr.replace("│", " ").split())
+    assert installation.run_json("provider-key", "list") == []
+
+
 def test_config_show_names_origins_and_masks_secrets(installation: Installation) -> None:
     installation.environment |= {"OPENAI_API_KEY": "sk-very-secret-indeed-1234", "WATCHLLM_PROXY_PORT": "8001"}
     installation.home.mkdir(parents=True, exist_ok=True)
@@ -206,7 +263,17 @@ def test_db_upgrade_and_doctor(installation: Installation) -> None:
 
 
 def test_help_everywhere(installation: Installation) -> None:
-    for noun in ([], ["project"], ["key"], ["provider-key"], ["config"], ["db"], ["doctor"], ["key", "create"]):
+    for noun in (
+        [],
+        ["project"],
+        ["key"],
+        ["provider-key"],
+        ["config"],
+        ["db"],
+        ["doctor"],
+        ["key", "create"],
+        ["import"],
+    ):
         assert "Usage" in installation.run(*noun, "--help").stdout
 
 

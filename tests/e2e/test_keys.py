@@ -1,5 +1,6 @@
 """Keys as their owners know them: in force at once, out of force at once, never shown, never in the clear."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import pytest
 
 from tests.support.product import UPSTREAM_KEY, Gateway, Installation, Project, Sim, upstream_environment
 from tests.support.raw_http import RawResponse, exchange, request_bytes
+from tests.support.scripted_upstream import Call, scripted_upstream
 from tests.support.waiting import wait_for
 from watchllm.domain import keys
 
@@ -192,6 +194,27 @@ def test_a_provider_of_ones_own(open_gateway: Gateway, sim: Sim) -> None:
     assert '"model":"qwen2.5:7b"' in sim.requests()[-1]["body"]
     stranger = home.project("stranger")
     assert open_gateway.chat(stranger.key, "Home?", model="my-ollama/qwen2.5:7b").status in (403, 404)
+
+
+@pytest.mark.parametrize("provider", ["ollama", "my-own"])
+def test_a_server_without_a_key_is_sent_none(open_gateway: Gateway, provider: str) -> None:
+    home = open_gateway.installation
+    project = home.project("keyless")
+    seen: list[tuple[str, set[str]]] = []
+
+    def answer(call: Call) -> None:
+        seen.append((call.path, {name.lower() for name in call.headers}))
+        message = {"role": "assistant", "content": "Here."}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        call.reply(200, json.dumps({"id": "c", "object": "chat.completion", "choices": [choice]}).encode())
+
+    with scripted_upstream(answer) as upstream:
+        with home.control_plane() as plane:
+            plane.add_provider_key(project.id, provider, "-", base_url=upstream.base_url)
+        assert open_gateway.chat(project.key, "Home?", model=f"{provider}/qwen2.5:7b").status == 200
+    ((path, names),) = seen
+    assert path == "/v1/chat/completions"
+    assert not names & {"authorization", "x-api-key", "api-key"}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "10.0.0.1", "0.0.0.0"])

@@ -92,7 +92,7 @@ def test_a_rewritten_body_is_encoded_no_more(open_gateway: Gateway) -> None:
     ("body", "refused"),
     [
         ({"model": "groq/mod"}, (403, "provider_key_missing")),
-        ({"model": "claude-x"}, (404, "model_not_found")),
+        ({"model": "claude-x"}, (403, "provider_key_missing")),
         ({"model": "mystery"}, (404, "model_not_found")),
         ({"model": ["omni-moderation-latest"]}, (400, "invalid_request")),
         (b'{"model":"gpt-4o","model":"omni-moderation-latest"}', (400, "invalid_json")),

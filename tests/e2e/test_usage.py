@@ -254,7 +254,7 @@ def test_a_hit_is_a_row_with_its_labels(
         ("gpt-4o", {"allowed_models": "sim/*"}, 403, "openai"),
         ("groq/llama-3.1-8b-instant", {}, 403, "groq"),
         ("mystery-1", {}, 404, ""),
-        ("claude-x", {}, 404, "anthropic"),
+        ("claude-x", {}, 403, "anthropic"),
     ],
 )
 @pytest.mark.parametrize("path", [CHAT, "/v1/embeddings"])

@@ -100,6 +100,7 @@ def test_nothing_is_lost_and_nothing_is_twice(installation: Installation, tmp_pa
         assert len(ids) == len(set(ids)), context
         assert answered <= set(ids), f"{context}: {len(answered - set(ids))} answered requests have no row"
         assert usage.rollups() == usage.rollups_from_rows(), context
+        assert usage.key_uses() == usage.key_uses_from_rows(), context
         assert usage.query("SELECT COUNT(*) FROM journal_opened") == [(0,)], context
         aborted = usage.query("SELECT cost_nanos, estimated, error FROM usage_logs WHERE ended = 'aborted'")
         assert all(estimated and error == "aborted" and cost is not None for cost, estimated, error in aborted)

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlalchemy import text
 
+from watchllm.analytics import key_uses
 from watchllm.analytics.rollups import HOUR_MS, KEY, MEASURES
 from watchllm.control import schema
 from watchllm.domain.ids import new_request_id
@@ -30,7 +32,22 @@ def call(
     """A call upstream of 400 bytes: 100 tokens, estimated."""
     at = time.time_ns() if at_ns is None else at_ns
     return OpenedCall(
-        request_id, at, attempt, "prj_1", "key_1", "chat.completions", "openai", "gpt", "MISS", False, 400, price
+        request_id,
+        at,
+        attempt,
+        "prj_1",
+        "key_1",
+        "chat.completions",
+        "openai",
+        "gpt",
+        "MISS",
+        False,
+        400,
+        price,
+        None,
+        None,
+        None,
+        "pvk_1",
     )
 
 
@@ -54,6 +71,7 @@ def event(request_id: str | None = None, **changes: Any) -> UsageEvent:
         "latency_us": 900,
         "overhead_us": 80,
         "total_us": 1000,
+        "attempts": (Attempt("openai", "gpt", 200, 5, 900, key_id="pvk_1"),),
     }
     return UsageEvent(**{**fields, **changes})
 
@@ -66,13 +84,29 @@ def any_event(choose: random.Random, request_id: str | None = None) -> UsageEven
     cache = choose.choice([*_HITS, "MISS", "BYPASS", ""])
     usage = None
     if choose.random() < 0.8:
-        usage = TokenUsage(**{name: choose.randrange(1000) for name in _TOKENS}, estimated=choose.random() < 0.2)
+        counts = {name: choose.randrange(1000) for name in _TOKENS}
+        usage = msgspec.structs.replace(TokenUsage(estimated=choose.random() < 0.2), **counts)
     cost = None if choose.random() < 0.2 else choose.randrange(10**6)
-    attempt = Attempt("openai", "gpt", 200, 5, 900, usage, cost, PRICE)
+    project = f"prj_{choose.randrange(3)}"
+    attempts = tuple(
+        Attempt(
+            "openai",
+            "gpt",
+            choose.choice([200, 401, 403, 429]),
+            choose.randrange(4 * 3_600_000_000),
+            900,
+            usage,
+            cost,
+            PRICE,
+            key_id=choose.choice([None, f"pvk_{project}1", f"pvk_{project}2"]),
+            hedged=choose.random() < 0.1,
+        )
+        for _ in range(choose.randrange(1, 4))
+    )
     return event(
         request_id,
         at_ns=choose.choice([-5, 0, 1_700_000_000 * 10**9, 1_700_004_000 * 10**9, time.time_ns()]),
-        project_id=f"prj_{choose.randrange(3)}",
+        project_id=project,
         provider=choose.choice(["openai", "groq", ""]),
         model=choose.choice(["gpt", "llama"]),
         cache=cache,
@@ -82,7 +116,7 @@ def any_event(choose: random.Random, request_id: str | None = None) -> UsageEven
         cost=cost,
         saved=choose.choice([None, 0, 777]),
         tags=choose.choice([None, "team=a,stage=b", "x", ""]),
-        attempts=(attempt,) if cache == "MISS" else (),
+        attempts=attempts if cache == "MISS" else (),
     )
 
 
@@ -144,6 +178,23 @@ class Usage:
         ]
         key = f"at_ms - at_ms % {HOUR_MS}, project_id, provider, model"
         return sorted(self.query(f"SELECT {key}, {', '.join(measures)} FROM usage_logs GROUP BY {key}"))
+
+    def key_uses(self) -> list[tuple[Any, ...]]:
+        columns = ", ".join((*key_uses.KEY, *key_uses.MEASURES))
+        return sorted(self.query(f"SELECT {columns} FROM provider_key_uses"))
+
+    def key_uses_from_rows(self) -> list[tuple[Any, ...]]:
+        """What they must be: computed from the attempts in usage_logs by SQL alone."""
+        began = "(at_ms + (attempt.value ->> 'began_us') / 1000)"
+        refused = "(attempt.value ->> 'status') IN (401, 403)"
+        return sorted(
+            self.query(
+                f"SELECT attempt.value ->> 'key_id' AS pvk, {began} - {began} % {HOUR_MS} AS hour, MAX(project_id), "
+                f"COUNT(*), SUM({refused}), MAX({began}), MAX(CASE WHEN {refused} THEN {began} END), "
+                f"MAX(CASE WHEN attempt.value ->> 'status' BETWEEN 200 AND 299 THEN {began} END) "
+                "FROM usage_logs, json_each(usage_logs.attempts) AS attempt WHERE pvk IS NOT NULL GROUP BY pvk, hour"
+            )
+        )
 
     def close(self) -> None:
         self.engine.dispose()

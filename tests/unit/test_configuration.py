@@ -56,6 +56,21 @@ def test_instance_providers_and_outbound_proxies(tmp_path: Path) -> None:
     assert configuration.proxy_env == {"HTTPS_PROXY": "http://lower:1", "NO_PROXY": "localhost"}
 
 
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("https://api.example.com", "https://api.example.com/v1"),
+        ("https://api.example.com/", "https://api.example.com/v1"),
+        ("https://api.example.com/v1/", "https://api.example.com/v1"),
+        ("https://api.example.com/anthropic/v1", "https://api.example.com/anthropic/v1"),
+    ],
+)
+def test_a_bare_host_is_a_base_url_of_anthropics(tmp_path: Path, given: str, used: str) -> None:
+    """As its own clients have it, which read the same variable."""
+    configuration = load({}, {"ANTHROPIC_BASE_URL": given}, cwd=tmp_path)
+    assert configuration.instance_providers["anthropic"].base_url == used
+
+
 def test_no_secret_is_shown(tmp_path: Path) -> None:
     secrets = {
         "WATCHLLM_SECRET_KEY": "master-secret-0123456789abcdefghij",

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from watchllm.configuration import InstanceProvider
-from watchllm.domain.sealing import Sealer
+from watchllm.domain.sealing import Keyring, Sealer
 from watchllm.domain.snapshot import ProjectRecord, ProviderKeyRecord, Vendor
 from watchllm.proxy.upstream import Destination, Destinations
 from watchllm.routing.resolve import InstanceCredential, Router, Target
@@ -13,6 +13,7 @@ from watchllm.wire.types import Origin
 
 KEY = "sk-hidden-0123456789"
 SEALER = Sealer("m" * 40)
+KEYRING = Keyring(lambda: ["m" * 40])
 OWN = ProviderKeyRecord(
     "pk_1", "openai", SEALER.seal(KEY.encode(), "pk_1"), "https://user:hidden@example.com/hidden/v1"
 )
@@ -32,7 +33,7 @@ async def unused() -> Origin:
 
 
 def destination(target: Target) -> Destination:
-    return asyncio.run(Destinations(SEALER, unused, allow_private=False).of(target))
+    return asyncio.run(Destinations(KEYRING, unused, allow_private=False).of(target))
 
 
 HOLDERS = {
@@ -41,6 +42,7 @@ HOLDERS = {
     "provider key": OWN,
     "project": PROJECT,
     "sealer": SEALER,
+    "keyring": KEYRING,
     **{f"target of {name} key": target for name, target in TARGETS.items()},
     "destination": destination(TARGETS["instance"]),
     "destination of own key": destination(TARGETS["own"]),

@@ -18,7 +18,7 @@ FORMATS = ("csv", "jsonl", "parquet")
 FIELDS = ("at", *COLUMNS)
 
 _JSON_COLUMNS = ("price", "tags", "attempts")
-_FLAGS = ("streamed", "estimated")
+_FLAGS = ("streamed", "estimated", "hedged")
 _AT_MS = COLUMNS.index("at_ms")
 _FIRST_BAD = ("=", "+", "-", "@", "\t", "\r")
 # Texts that come from clients; a spreadsheet would take some of them for formulas.
@@ -80,7 +80,7 @@ def _write_parquet(pages: Pages, output: BinaryIO) -> int:
     except ImportError:
         raise FormatUnavailable("Parquet needs pyarrow: pip install 'watchllm[parquet]'") from None
     texts = {"request_id", "project_id", "key_id", "endpoint", "provider", "model", "region", "cache", "ended", "error"}
-    texts |= {"price", "user_id", "session_id", "tags", "upstream_request_id", "attempts"}
+    texts |= {"price", "user_id", "session_id", "tags", "upstream_request_id", "attempts", "provider_key_id"}
 
     def kind(name: str) -> Any:
         if name == "at":

@@ -69,6 +69,8 @@ usage_logs = Table(
     Column("tags", Text),
     Column("upstream_request_id", Text),
     Column("attempts", Text),
+    Column("provider_key_id", Text),
+    Column("hedged", Boolean, nullable=False),
     UniqueConstraint("request_id"),
     Index("ix_usage_logs_project_id_at_ms", "project_id", "at_ms"),
     Index("ix_usage_logs_at_ms", "at_ms"),
@@ -83,6 +85,24 @@ usage_hourly = Table(
     Column("model", Text, nullable=False),
     *(Column(name, BigInteger, nullable=False) for name in MEASURES),
     PrimaryKeyConstraint("project_id", "hour_ms", "provider", "model"),
+)
+
+provider_key_uses = Table(
+    "provider_key_uses",
+    metadata,
+    Column("provider_key_id", Text, nullable=False),
+    Column("hour_ms", BigInteger, nullable=False),
+    Column("project_id", Text, nullable=False),
+    Column("uses", BigInteger, nullable=False),
+    # Answers 401 and 403.
+    Column("refused", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+    Column("last_refused_ms", BigInteger),
+    # The latest answer 2xx.
+    Column("last_worked_ms", BigInteger),
+    PrimaryKeyConstraint("provider_key_id", "hour_ms"),
+    Index(None, "hour_ms"),
+    Index("ix_provider_key_uses_project_id_hour_ms", "project_id", "hour_ms"),
 )
 
 journal_positions = Table(

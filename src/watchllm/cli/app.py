@@ -10,18 +10,22 @@ from typer.core import TyperGroup
 
 from watchllm import __version__
 from watchllm.cli import (
+    audit,
     cache,
     config,
     console,
     db,
     doctor,
     explain,
+    import_,
     key,
     logs,
     processes,
     project,
     provider_key,
     recorder,
+    route,
+    secret,
     sim,
     usage,
 )
@@ -74,7 +78,11 @@ def program(
 app.add_typer(project.app, name="project")
 app.add_typer(key.app, name="key")
 app.add_typer(provider_key.app, name="provider-key")
+app.add_typer(route.app, name="route")
+app.add_typer(audit.app, name="audit")
+app.add_typer(secret.app, name="secret")
 app.add_typer(cache.app, name="cache")
+app.add_typer(import_.app, name="import")
 app.add_typer(config.app, name="config")
 app.add_typer(db.app, name="db")
 app.add_typer(usage.app, name="usage")

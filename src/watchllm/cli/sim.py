@@ -26,11 +26,11 @@ def sim(
     error_rate: float = typer.Option(0.0, min=0.0, max=1.0, help="Share of calls that fail (see --status, --seed)."),
     status: int = typer.Option(0, help="Answer with this status; with --error-rate, only the calls that fail."),
     seed: int = typer.Option(0, help="Decides which calls fail; the same seed, the same calls."),
-    require_key: str = typer.Option("", help="Refuse every other bearer key with 401."),
+    require_key: str = typer.Option("", help="Refuse every other key with 401."),
     tokens: int = typer.Option(0, min=0, max=1_000_000, help="Tokens of each answer; 0 = 20 to 60."),
     record: int = typer.Option(1000, min=0, max=100_000, help="Latest requests kept for GET /sim/requests."),
 ) -> None:
-    """Run the simulated OpenAI-compatible provider: deterministic answers, and knobs for all that goes wrong.
+    """Run the simulated provider (OpenAI and Anthropic): deterministic answers, and knobs for all that goes wrong.
 
     One request asks for more by its model's name (sim/slow-500ms+tokens-50) or the X-Sim header.
     """

@@ -16,7 +16,7 @@ import uvloop
 
 from watchllm.cache.entry import CacheStats
 from watchllm.compose.cache_admin import open_cache
-from watchllm.compose.control import SNAPSHOT_FOLDER, open_control_plane
+from watchllm.compose.control import SNAPSHOT_FOLDER, keyring_of, open_control_plane
 from watchllm.configuration import Configuration
 from watchllm.console.app import create_app
 from watchllm.console.proxies import ProxyStates
@@ -24,8 +24,6 @@ from watchllm.console.services import Console
 from watchllm.console.sessions import Sessions
 from watchllm.console.throttle import SignInThrottle
 from watchllm.domain import ids
-from watchllm.domain.sealing import Sealer
-from watchllm.stores import home
 from watchllm.stores.lmdb.environment import StoreBroken
 from watchllm.stores.lmdb.snapshot import LmdbSnapshotReader
 from watchllm.stores.sockets import socket_folder
@@ -159,17 +157,17 @@ def _console(configuration: Configuration) -> Iterator[Console]:
         publisher.start()
         stack.callback(publisher.join)
         stack.callback(stop.set)
-        sealer = Sealer(home.master_secret(configuration.home, configuration.secret_key))
+        keyring = keyring_of(configuration)
         secure = bool(configuration.tls_cert) or (configuration.public_url or "").startswith("https:")
         yield Console(
             plane=plane,
             configuration=configuration,
-            sessions=Sessions(sealer.derive("console-session"), time.time),
+            sessions=Sessions(keyring.derive("console-session"), time.time),
             throttle=SignInThrottle(time.monotonic),
             proxies=ProxyStates(
                 lambda: socket_folder(configuration.home),
                 configuration.admin_addr,
-                sealer.derive("admin-token").hex(),
+                keyring.derive("admin-token").hex(),
             ),
             cache_totals=_cache_totals(configuration, stack),
             published_version=snapshot.version,

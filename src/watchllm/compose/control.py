@@ -14,7 +14,7 @@ from watchllm.control.errors import DatabaseUnusable
 from watchllm.control.plane import ControlPlane
 from watchllm.control.publication import SnapshotWriter
 from watchllm.control.publisher import Publisher
-from watchllm.domain.sealing import Sealer
+from watchllm.domain.sealing import Keyring
 from watchllm.domain.snapshot import PriceRow, Vendor
 from watchllm.stores import home
 from watchllm.stores.lmdb.snapshot_writer import LmdbSnapshotWriter
@@ -30,19 +30,26 @@ def open_control_plane(configuration: Configuration, *, actor: str | None = None
     Raises ControlError, SealError, HomeUnusable or StoreBroken when a part cannot be used.
     """
     home.prepare(configuration.home)
-    sealer = Sealer(home.master_secret(configuration.home, configuration.secret_key))
+    keyring = keyring_of(configuration)
     database = open_database(configuration)
     try:
         schema.upgrade(database.engine)
-        secrets.check(database, sealer)
+        secrets.check(database, keyring)
         snapshot = LmdbSnapshotWriter(configuration.home / SNAPSHOT_FOLDER)
         try:
-            publisher = publisher_for(configuration, database, snapshot, sealer)
-            yield ControlPlane(database, publisher, sealer, vendors.names(), actor or f"cli:{_user()}")
+            publisher = publisher_for(configuration, database, snapshot, keyring)
+            yield ControlPlane(database, publisher, keyring, vendors.by_name(), actor or f"cli:{_user()}")
         finally:
             snapshot.close()
     finally:
         database.close()
+
+
+def keyring_of(configuration: Configuration) -> Keyring:
+    """The master secrets of this configuration and its home. Raises HomeUnusable."""
+    return Keyring(
+        lambda: home.master_secrets(configuration.home, configuration.secret_key, configuration.secret_key_previous)
+    )
 
 
 def upgrade_schema(configuration: Configuration) -> tuple[bool, str]:
@@ -70,10 +77,10 @@ def run_publisher(configuration: Configuration, stop: threading.Event) -> None:
 
 
 def publisher_for(
-    configuration: Configuration, database: Database, snapshot: SnapshotWriter, sealer: Sealer
+    configuration: Configuration, database: Database, snapshot: SnapshotWriter, keyring: Keyring
 ) -> Publisher:
     """A publisher with this configuration's prices and vendors."""
-    return Publisher(database, snapshot, sealer, lambda: _static(configuration))
+    return Publisher(database, snapshot, keyring, lambda: _static(configuration))
 
 
 def open_database(configuration: Configuration) -> Database:
@@ -101,8 +108,7 @@ def bootstrap(configuration: Configuration) -> first_run.FirstRun | None:
 
 
 def _static(configuration: Configuration) -> tuple[tuple[Vendor, ...], dict[str, tuple[PriceRow, ...]]]:
-    names = (*vendors.names(), "anthropic")
-    return vendors.vendors(), prices.frozen(names, configuration.home, datetime.now(UTC))
+    return vendors.vendors(), prices.frozen(vendors.price_books(), configuration.home, datetime.now(UTC))
 
 
 def _user() -> str:

@@ -8,15 +8,14 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from watchllm.compose.checks import FAILED, OK, WARNING, Check
-from watchllm.compose.control import SNAPSHOT_FOLDER, open_database, publisher_for
+from watchllm.compose.control import SNAPSHOT_FOLDER, keyring_of, open_database, publisher_for
 from watchllm.compose.doctor_providers import examine_providers
 from watchllm.compose.doctor_running import examine_running
 from watchllm.compose.errors import FAILURES
 from watchllm.configuration import Configuration
-from watchllm.control import provider_keys, schema
+from watchllm.control import provider_keys, schema, secrets
 from watchllm.control.database import Database
-from watchllm.control.secrets import CANARY
-from watchllm.domain.sealing import Sealer
+from watchllm.domain.sealing import Keyring
 from watchllm.stores import home
 from watchllm.stores.lmdb.snapshot_writer import LmdbSnapshotWriter
 
@@ -29,12 +28,12 @@ def examine(configuration: Configuration) -> Iterator[Check]:
     yield from _configured(configuration)
     if not configuration.home.is_dir():
         return
-    sealer, check = _secret(configuration)
+    keyring, check = _secret(configuration)
     yield check
     if configuration.database_url.startswith("sqlite:") and not _database_file(configuration).exists():
         yield Check("database", WARNING, f"{_database_file(configuration)} does not exist yet", _START)
     else:
-        yield from _stores(configuration, sealer)
+        yield from _stores(configuration, keyring)
     if not configuration.instance_providers:
         yield _no_provider()
     yield from examine_running(configuration)
@@ -52,24 +51,24 @@ def _home(folder: Path) -> Check:
     return Check("home", OK, str(folder))
 
 
-def _secret(configuration: Configuration) -> tuple[Sealer | None, Check]:
+def _secret(configuration: Configuration) -> tuple[Keyring | None, Check]:
     file = configuration.home / home.SECRET_FILE
     if configuration.secret_key is None and not file.exists():
         return None, Check("secret", WARNING, f"{file} does not exist yet", _START)
     try:
-        sealer = Sealer(home.master_secret(configuration.home, configuration.secret_key))
+        keyring = keyring_of(configuration)
     except FAILURES as error:
         return None, Check("secret", FAILED, str(error), "restore it, or set WATCHLLM_SECRET_KEY")
     if configuration.secret_key is None and not home.is_private(file):
-        return sealer, Check("secret", FAILED, f"{file} can be read by others", f"chmod 600 {file}")
-    return sealer, Check("secret", OK, "WATCHLLM_SECRET_KEY" if configuration.secret_key else str(file))
+        return keyring, Check("secret", FAILED, f"{file} can be read by others", f"chmod 600 {file}")
+    return keyring, Check("secret", OK, "WATCHLLM_SECRET_KEY" if configuration.secret_key else str(file))
 
 
 def _database_file(configuration: Configuration) -> Path:
     return Path(configuration.database_url.removeprefix("sqlite:///"))
 
 
-def _stores(configuration: Configuration, sealer: Sealer | None) -> Iterator[Check]:
+def _stores(configuration: Configuration, keyring: Keyring | None) -> Iterator[Check]:
     try:
         with closing(open_database(configuration)) as database:
             with database.reading() as connection:
@@ -79,35 +78,40 @@ def _stores(configuration: Configuration, sealer: Sealer | None) -> Iterator[Che
                 yield Check("database", FAILED, f"its schema is {current}, this program's {schema.HEAD}", advice)
                 return
             yield Check("database", OK, f"schema {current}")
-            if sealer is not None:
-                check = _sealed(database, sealer)
+            if keyring is not None:
+                check = _sealed(database, keyring)
                 yield check
-                if check.status == OK:
-                    yield _snapshot(configuration, database, sealer)
+                if check.status != FAILED:
+                    yield _snapshot(configuration, database, keyring)
     except FAILURES as error:
         yield Check("database", FAILED, str(error), "see WATCHLLM_DATABASE_URL; is the disk full or read-only?")
 
 
-def _sealed(database: Database, sealer: Sealer) -> Check:
+def _sealed(database: Database, keyring: Keyring) -> Check:
     try:
-        sealer.check(database.value(CANARY), "the database")
         with database.reading() as connection:
+            in_force = secrets.in_force(connection, keyring)
+            # It has to open what all proxies share, too.
+            secrets.shared(connection, keyring)
             sealed = [pair for pairs in provider_keys.sealed_by_project(connection).values() for pair in pairs]
         for key, secret in sealed:
-            sealer.open(secret, key.id)
+            in_force.open(secret, key.id)
     except FAILURES as error:
         return Check("sealed secrets", FAILED, str(error), "set the WATCHLLM_SECRET_KEY that was used before")
+    if in_force is not keyring.current:
+        detail = "everything is sealed under the previous secret still: a rotation is not complete"
+        return Check("sealed secrets", WARNING, detail, "`watchllm secret rotate` completes it")
     return Check("sealed secrets", OK, f"{len(sealed)} provider keys of projects, all of them open")
 
 
-def _snapshot(configuration: Configuration, database: Database, sealer: Sealer) -> Check:
+def _snapshot(configuration: Configuration, database: Database, keyring: Keyring) -> Check:
     folder = configuration.home / SNAPSHOT_FOLDER
     if not folder.exists():
         return Check("snapshot", WARNING, f"{folder} does not exist yet", _START)
     try:
         with closing(LmdbSnapshotWriter(folder)) as snapshot:
             version = snapshot.version()
-            in_step = publisher_for(configuration, database, snapshot, sealer).is_in_step()
+            in_step = publisher_for(configuration, database, snapshot, keyring).is_in_step()
     except FAILURES as error:
         return Check("snapshot", FAILED, str(error), f"remove {folder} and start `watchllm up`")
     if not in_step:

@@ -9,6 +9,7 @@ from watchllm.compose.checks import FAILED, OK, WARNING, Check
 from watchllm.configuration import Configuration, mask_url
 from watchllm.control import vendors
 from watchllm.domain.errors import ProviderFailed
+from watchllm.providers.dialect import MESSAGES
 from watchllm.proxy.upstream import parse_base_url
 from watchllm.wire.client import ClientPool, Response
 from watchllm.wire.types import Timeouts, WireError
@@ -21,18 +22,17 @@ _KEY_PATHS = {"openrouter": b"/key"}
 
 def examine_providers(configuration: Configuration) -> Iterator[Check]:
     """One check for each provider with a key or a base URL of the instance's; nothing is bought."""
-    known = {vendor.name: vendor for vendor in vendors.vendors()}
+    known = vendors.by_name()
     for name, provider in configuration.instance_providers.items():
-        vendor = known.get(name)
+        vendor = known[name]
         title, prefix = f"provider {name}", name.upper()
-        if vendor is None:
-            advice = f"unset {prefix}_API_KEY, or leave it for a later version"
-            yield Check(title, WARNING, "set, but not supported by this version yet", advice)
-            continue
         url = provider.base_url or vendor.base_url
         path = _KEY_PATHS.get(name, b"/models") if url == vendor.base_url else b"/models"
         scheme = f"{vendor.auth_scheme} " if vendor.auth_scheme else ""
         credential = f"{vendor.auth_header}: {scheme}{provider.api_key}\r\n" if provider.api_key else ""
+        if MESSAGES in vendor.dialects:
+            # Anthropic refuses a request that does not say which version it is of.
+            credential += "anthropic-version: 2023-06-01\r\n"
         try:
             answer = asyncio.run(_ask(configuration, url, path, credential.encode("latin-1", "replace")))
         except ProviderFailed:
@@ -65,7 +65,7 @@ def _judged(title: str, prefix: str, url: str, answer: Response, *, has_key: boo
     if answer.status == 429 or answer.status >= 500:
         return Check(title, WARNING, f"{url} answers with status {answer.status}", "try again later")
     if answer.status != 200 or not _is_json(answer.body):
-        detail = f"{url} is not an OpenAI-compatible API: it has no list of models (status {answer.status})"
+        detail = f"{url} is not such an API: it has no list of models (status {answer.status})"
         return Check(title, FAILED, detail, f"correct {prefix}_BASE_URL; it usually ends in /v1")
     if not has_key:
         return Check(title, OK, f"{url} answers, without a key")

@@ -16,7 +16,7 @@ import uvloop
 from watchllm.configuration import Configuration
 from watchllm.domain import ids
 from watchllm.domain.errors import ProviderFailed
-from watchllm.domain.sealing import Sealer
+from watchllm.domain.sealing import Keyring
 from watchllm.journal.journal import Journal
 from watchllm.proxy.app import ProxyApp
 from watchllm.proxy.history import READ_AFTER_SECONDS, History
@@ -121,8 +121,10 @@ class ProxyProcess:
         self._cache = LmdbExactStore.open(
             os.path.join(folder, "cache"), max_bytes=configuration.cache_max_bytes, now_ms=_now_ms
         )
-        self._sealer = Sealer(home.master_secret(folder, configuration.secret_key))
-        self._sealer.check(self._snapshot.secret("canary"), "the snapshot")
+        self._keyring = Keyring(
+            lambda: home.master_secrets(folder, configuration.secret_key, configuration.secret_key_previous)
+        )
+        self._keyring.in_force(self._snapshot.secret("canary"), "the snapshot")
         self._journal = Journal.open(
             os.path.join(folder, "journal"),
             max_bytes=configuration.journal_max_bytes,
@@ -194,7 +196,7 @@ class ProxyProcess:
         configuration = self._configuration
         private = configuration.allow_private_urls
         pool = ClientPool(allow_private=private, proxy_env=configuration.proxy_env)
-        destinations = Destinations(self._sealer, self._start_simulator, allow_private=private)
+        destinations = Destinations(self._keyring, self._start_simulator, allow_private=private)
         visits = ClientPool(allow_private=private, keepalive_seconds=0.0, proxy_env=configuration.proxy_env)
         self._outbound = Outbound(pool, destinations, visits)
         return self._outbound
@@ -213,7 +215,7 @@ class ProxyProcess:
         from watchllm.stores.sockets import socket_folder
 
         address = self._configuration.admin_addr
-        token = None if address is None else self._sealer.derive("admin-token").hex()
+        token = None if address is None else self._keyring.derive("admin-token").hex()
         operators = AdminApp(self._services, self._server, token, self._configuration.region)
         self._admin = Server(operators, ServerLimits(max_connections=64), self._loop)
         if address is not None:

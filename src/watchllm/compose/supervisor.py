@@ -29,6 +29,7 @@ _READ_SIZE = 65_536
 # What the first curl line asks, by the provider that answers it.
 _FIRST_MODELS = {
     "openai": "gpt-4o-mini",
+    "anthropic": "claude-haiku-4-5",
     "groq": "groq/llama-3.1-8b-instant",
     "openrouter": "openrouter/openai/gpt-4o-mini",
 }

@@ -4,16 +4,37 @@ A call that changes something returns when the change is committed and in force 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from watchllm.control import keys, organizations, outbox, projects, provider_keys, users
+from watchllm.control import (
+    audit,
+    keys,
+    organizations,
+    outbox,
+    projects,
+    provider_keys,
+    records,
+    routes,
+    secrets,
+    users,
+    vendors,
+)
 from watchllm.control.database import Database, UnitOfWork
 from watchllm.control.errors import PublicationFailed
 from watchllm.control.publisher import Publisher
-from watchllm.domain.sealing import Sealer
+from watchllm.domain.sealing import Keyring, Sealer
 from watchllm.domain.settings import ProjectSettings
+from watchllm.domain.snapshot import RouteRecord, Vendor
+from watchllm.routing.resolve import Router
+
+if TYPE_CHECKING:
+    from watchllm.control.litellm import Imported
 
 _T = TypeVar("_T")
+
+
+class _OnlyTriedError(Exception):
+    """Has a transaction rolled back that was made to see what would come of it."""
 
 
 class ControlPlane:
@@ -21,11 +42,16 @@ class ControlPlane:
     not be published yet; besides that, what the slice's function raises."""
 
     def __init__(
-        self, database: Database, publisher: Publisher, sealer: Sealer, known_providers: Sequence[str], actor: str
+        self,
+        database: Database,
+        publisher: Publisher,
+        keyring: Keyring,
+        known_providers: Mapping[str, Vendor],
+        actor: str,
     ) -> None:
         self.database = database
         self.publisher = publisher
-        self._sealer = sealer
+        self._keyring = keyring
         self._known_providers = known_providers
         self._actor = actor
 
@@ -72,17 +98,25 @@ class ControlPlane:
             return keys.listed(connection, project_id)
 
     def add_provider_key(
-        self, project_id: str, provider: str, secret: str, *, base_url: str | None = None, priority: int = 0
+        self,
+        project_id: str,
+        provider: str,
+        secret: str,
+        *,
+        base_url: str | None = None,
+        priority: int = 0,
+        dialect: str | None = None,
     ) -> provider_keys.ProviderKey:
         return self._change(
             lambda work: provider_keys.add(
                 work,
-                self._sealer,
+                secrets.in_force(work.connection, self._keyring),
                 project_id,
                 provider,
                 secret,
                 base_url=base_url,
                 priority=priority,
+                dialect=dialect,
                 known=self._known_providers,
             )
         )
@@ -94,11 +128,73 @@ class ControlPlane:
         with self.database.reading() as connection:
             return provider_keys.listed(connection, project_id)
 
+    def set_route(self, project_id: str, rule: RouteRecord) -> routes.Route:
+        def change(work: UnitOfWork) -> routes.Route:
+            record = records.published(work.connection, [project_id]).get(project_id)
+            router = Router(vendors.vendors(), {})
+            return routes.put(
+                work, project_id, rule, lambda model: None if record is None else router.leads_to(model, record)
+            )
+
+        return self._change(change)
+
+    def remove_route(self, project_id: str, name: str) -> routes.Route:
+        return self._change(lambda work: routes.remove(work, project_id, name))
+
+    def routes(self, project_id: str | None = None) -> list[routes.Route]:
+        with self.database.reading() as connection:
+            return routes.listed(connection, project_id)
+
+    def audit(
+        self, *, project_id: str | None = None, since_ms: int | None = None, limit: int = 100
+    ) -> list[audit.AuditLine]:
+        """The newest changes first. Raises NotFound for a project that does not exist."""
+        with self.database.reading() as connection:
+            if project_id is not None:
+                projects.get(connection, project_id)
+            return audit.listed(connection, project_id=project_id, since_ms=since_ms, limit=limit)
+
+    def import_litellm(
+        self, text: str, variables: Mapping[str, str], *, project_id: str | None = None, dry_run: bool = False
+    ) -> "Imported":
+        """Bring a LiteLLM configuration over into a project, None = the only one there is, or say what would come of it
+        and change nothing. `variables` are the environment that its keys are referred to in.
+
+        Raises Invalid for what is no such configuration, and where it must be said into which project.
+        """
+        # Here, not above: a parser of YAML is nothing for every other command to load.
+        from watchllm.control import litellm
+
+        with self.database.reading() as connection:
+            target = projects.only(connection) if project_id is None else projects.get(connection, project_id)
+            places: dict[str, set[str | None]] = {}
+            for key in provider_keys.listed(connection, target.id):
+                places.setdefault(key.provider, set()).add(key.base_url)
+        plan = litellm.read(text, variables, self._known_providers, places)
+
+        def change(work: UnitOfWork) -> "Imported":
+            sealer = secrets.in_force(work.connection, self._keyring)
+            return litellm.apply(work, sealer, target.id, plan, known=self._known_providers, dry_run=dry_run)
+
+        return self._tried(change) if dry_run else self._change(change)
+
     def knows_provider(self, project_id: str, provider: str) -> bool:
         """Whether this version knows the provider, or the project has a key for one of that name."""
         if provider == provider_keys.SIMULATED or provider in self._known_providers:
             return True
         return any(key.provider == provider for key in self.provider_keys(project_id))
+
+    def secret_in_force(self) -> Sealer:
+        """The master secret that everything is sealed under now."""
+        with self.database.reading() as connection:
+            return secrets.in_force(connection, self._keyring)
+
+    def rotate_secret(self, new: Sealer) -> int:
+        """Seal everything under `new` and publish it; the number of provider keys."""
+        self._keyring.learn(new)
+        count = self._change(lambda work: secrets.rotate(work, self._keyring, new))
+        self._published(self.publisher.publish_all)
+        return count
 
     def authenticate(self, email: str, password: str) -> users.User | None:
         with self.database.reading() as connection:
@@ -120,13 +216,26 @@ class ControlPlane:
     def close(self) -> None:
         self.database.close()
 
+    def _tried(self, change: Callable[[UnitOfWork], _T]) -> _T:
+        """What a change would give; it is rolled back."""
+        results: list[_T] = []
+        try:
+            with self.database.unit_of_work(self._actor) as work:
+                results.append(change(work))
+                raise _OnlyTriedError
+        except _OnlyTriedError:
+            return results[0]
+
     def _change(self, change: Callable[[UnitOfWork], _T]) -> _T:
         with self.database.unit_of_work(self._actor) as work:
             result = change(work)
+        self._published(self.publisher.publish_pending)
+        return result
+
+    def _published(self, publish: Callable[[], object]) -> None:
         try:
-            self.publisher.publish_pending()
+            publish()
         except Exception as error:
             raise PublicationFailed(
                 f"the change is saved and will be published by `watchllm up`, but proxies don't know it yet: {error}"
             ) from error
-        return result

@@ -3,9 +3,15 @@
 What is chosen where the book knows more than a rate:
 - a price with a start date, or for a time of day: the one in force when the snapshot is derived, which is every minute;
 - tiers by length of the input: kept, the tier's rates hold for the whole request, as the providers charge it;
-- variants by request context (batch, priority, region): the plain price;
-- cache writes kept for an hour, fees per web search: not in the row;
-- a model charged by what token counts don't tell (images, characters, hours of audio): left out, that is unpriced.
+- variants by the way of processing that an answer tells (flex, priority, fast, batch): kept beside the plain price;
+  by region or kind of search, which no answer tells: the plain price;
+- fees per request: kept; per web search: not in the row, no answer counts them alike;
+- cached audio: at the rate of cached input, since no answer says how much of the audio was cached;
+- a model charged by what token counts don't tell (images, video, characters, pages, hours of audio): left out, that is
+  unpriced.
+
+What a provider says its answer cost (OpenRouter's `usage.cost`) is not used: the costs of hits, of cut streams and of
+other providers come from rates, so that sums compare like with like, and a project's own provider could say anything.
 
 `WATCHLLM_HOME/prices.toml` goes on top, rates in USD a million tokens, `*` at a name's end for a prefix:
 
@@ -20,7 +26,7 @@ What is chosen where the book knows more than a rate:
 """
 
 import tomllib
-from collections.abc import Collection
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -42,15 +48,30 @@ _RATES = {
     "output": "output_mtok",
     "cached_input": "cache_read_mtok",
     "cache_write": "cache_write_mtok",
+    "cache_write_1h": "cache_write_1h_mtok",
+    "reasoning": "output_reasoning_mtok",
     "audio_input": "input_audio_mtok",
     "audio_output": "output_audio_mtok",
 }
 # Rates of things that a token count does not tell.
-_UNCOUNTED = {"input_image_mtok", "output_image_mtok", "input_mchars", "audio_hours", "input_audio_hours"}
+_UNCOUNTED = {
+    *("input_image_mtok", "output_image_mtok", "input_video_mtok", "output_video_mtok", "output_citation_mtok"),
+    *("input_mchars", "audio_hours", "input_audio_hours", "input_document_kpages", "input_annotated_document_kpages"),
+    *("input_text_messages_kcount",),
+}
+# What the book's variants are for, and the tier by which answers tell them.
+_TIERS = {
+    "batch": {"processing": "batch"},
+    "fast": {"service_tier": "fast", "speed": "fast"},
+    "flex": {"service_tier": "flex"},
+    "priority": {"service_tier": "priority"},
+}
 
 
-def frozen(providers: Collection[str], home: Path, now: datetime) -> dict[str, tuple[PriceRow, ...]]:
+def frozen(providers: Mapping[str, str], home: Path, now: datetime) -> dict[str, tuple[PriceRow, ...]]:
     """Price rows by provider, overrides first; `sim` is free. Providers without any price are absent.
+
+    `providers` says what the book calls each provider of ours.
 
     Raises PricesUnusable when prices.toml cannot be understood.
     """
@@ -66,15 +87,16 @@ def nanos_per_million(usd: Decimal) -> Nanos:
     return int((usd * NANOS_PER_USD).to_integral_value(rounding="ROUND_HALF_UP"))
 
 
-def _book(providers: Collection[str], now: datetime) -> dict[str, tuple[PriceRow, ...]]:
+def _book(providers: Mapping[str, str], now: datetime) -> dict[str, tuple[PriceRow, ...]]:
     # Imported here: its data takes a quarter of a second, and most commands publish no prices.
     from genai_prices.data import providers as book
 
+    models = {provider.id: provider.models for provider in book}
     found = {}
-    for provider in book:
-        if provider.id in providers:
-            rows = (_row(model, now) for model in provider.models)
-            found[provider.id] = tuple(row for row in rows if row is not None)
+    for name, called in providers.items():
+        if called in models:
+            rows = (_row(model, now) for model in models[called])
+            found[name] = tuple(row for row in rows if row is not None)
     return found
 
 
@@ -83,15 +105,22 @@ def _row(model: Any, now: datetime) -> PriceRow | None:
     priced = {name for name, rate in prices.items() if rate is not None}
     if "input_mtok" not in priced or priced & _UNCOUNTED:
         return None
+    usual = _price(prices)
+    variants = {tier: _price(vars(model.get_prices(now.astimezone(UTC), context))) for tier, context in _TIERS.items()}
+    others = {tier: price for tier, price in variants.items() if price != usual}
+    return PriceRow(_match(model.match), usual, model.id, others)
+
+
+def _price(prices: dict[str, Any]) -> ModelPrice:
     starts = sorted({tier.start for rate in prices.values() for tier in getattr(rate, "tiers", ())})
-    tiers = tuple(PriceTier(start, _price(prices, start)) for start in starts)
-    price = msgspec.structs.replace(_price(prices, None), tiers=tiers)
-    return PriceRow(_match(model.match), price, model.id)
+    tiers = tuple(PriceTier(start, _rates(prices, start)) for start in starts)
+    return msgspec.structs.replace(_rates(prices, None), tiers=tiers)
 
 
-def _price(prices: dict[str, Any], above: int | None) -> ModelPrice:
+def _rates(prices: dict[str, Any], above: int | None) -> ModelPrice:
     rates = {ours: _rate(prices.get(theirs), above) for ours, theirs in _RATES.items()}
-    return msgspec.structs.replace(_NO_RATES, **rates)
+    per_request = _rate(prices.get("requests_kcount"), above) or 0
+    return msgspec.structs.replace(_NO_RATES, **rates, per_request=per_request // 1000)
 
 
 def _rate(rate: Any, above: int | None) -> int | None:
@@ -120,6 +149,8 @@ class _Override(msgspec.Struct, forbid_unknown_fields=True):
     output: Decimal = Decimal(0)
     cached_input: Decimal | None = None
     cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
+    reasoning: Decimal | None = None
     audio_input: Decimal | None = None
     audio_output: Decimal | None = None
     per_request: Decimal = Decimal(0)

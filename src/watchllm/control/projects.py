@@ -64,6 +64,16 @@ def get(connection: Connection, project_id: str) -> Project:
     return _project(row)
 
 
+def only(connection: Connection) -> Project:
+    """The only project there is. Raises Invalid where there is none or several."""
+    found = listed(connection)
+    if len(found) != 1:
+        raise Invalid(
+            f"there are {len(found)} projects: say which with --project ID; `watchllm project list` shows them"
+        )
+    return found[0]
+
+
 def listed(connection: Connection, only: Sequence[str] | None = None) -> list[Project]:
     """All projects, or those of the ids in `only`, oldest first."""
     query = select(projects).order_by(projects.c.created_ms, projects.c.id)

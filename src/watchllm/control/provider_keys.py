@@ -1,6 +1,6 @@
 """A project's own keys of providers, sealed at rest; only their last four characters are ever shown."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,14 +14,19 @@ from watchllm.control.errors import Invalid, NotFound
 from watchllm.control.tables import provider_keys
 from watchllm.domain import ids
 from watchllm.domain.sealing import Sealer
+from watchllm.domain.snapshot import Vendor
+from watchllm.providers.dialect import CHAT, MESSAGES, RESPONSES
+from watchllm.setting_forms import messages_base_url
 
 SIMULATED = "sim"
+NO_KEY = "-"
 _MAX_SECRET = 4096
-_MAX_PRIORITY = 1000
+MAX_PRIORITY = 1000
 
 
 class ProviderKey(msgspec.Struct, frozen=True):
-    """`masked` is all that is shown of the secret; lower `priority` is tried first."""
+    """`masked` is all that is shown of the secret, empty where the provider needs none; lower `priority` is tried
+    first; `dialect` is None where the vendor's own apply."""
 
     id: str
     project_id: str
@@ -30,6 +35,7 @@ class ProviderKey(msgspec.Struct, frozen=True):
     base_url: str | None
     priority: int
     created_ms: int
+    dialect: str | None = None
 
 
 def add(
@@ -41,20 +47,29 @@ def add(
     *,
     base_url: str | None,
     priority: int,
-    known: Collection[str],
+    known: Mapping[str, Vendor],
+    dialect: str | None = None,
 ) -> ProviderKey:
-    """Seal and keep a key. A provider that is not among the `known` is the project's own and needs a base URL.
+    """Seal and keep a key. A provider that is not among the `known` is the project's own: it needs a base URL, may do
+    without a key (an empty secret, or `-`), and speaks `dialect`, None = chat.
 
     Raises NotFound for the project, Invalid for the rest.
     """
-    projects.get(work.connection, project_id)
+    secret = "" if secret == NO_KEY else secret
     _check(provider, secret, base_url, priority, known)
+    _check_dialect(provider, dialect, known)
+    projects.get(work.connection, project_id)
     key_id = ids.new_id(ids.PROVIDER_KEY)
+    vendor = known.get(provider)
+    if base_url and (dialect == MESSAGES or (vendor is not None and vendor.dialects == (MESSAGES,))):
+        base_url = messages_base_url(base_url)
     url = base_url.rstrip("/") if base_url else None
-    key = ProviderKey(key_id, project_id, provider, mask(secret), url, priority, work.now_ms)
+    masked = mask(secret) if secret else ""
+    key = ProviderKey(key_id, project_id, provider, masked, url, priority, work.now_ms, dialect)
     sealed = sealer.seal(secret.encode(), key_id)
     work.connection.execute(insert(provider_keys).values(sealed=sealed, **msgspec.structs.asdict(key)))
-    work.record("provider_key.add", key_id, project=project_id, provider=provider, base_url=key.base_url)
+    details = {"base_url": key.base_url, "dialect": dialect}
+    work.record("provider_key.add", key_id, project=project_id, provider=provider, **details)
     work.publish(PROJECT, project_id)
     return key
 
@@ -92,7 +107,7 @@ def sealed_by_project(
     return found
 
 
-def _check(provider: str, secret: str, base_url: str | None, priority: int, known: Collection[str]) -> None:
+def _check(provider: str, secret: str, base_url: str | None, priority: int, known: Mapping[str, Vendor]) -> None:
     if provider == SIMULATED:
         raise Invalid("the simulated provider needs no key: ask for a model sim/…, or set default_provider=sim")
     if not provider.replace("-", "").replace("_", "").isalnum() or not provider.isascii() or len(provider) > 64:
@@ -100,12 +115,28 @@ def _check(provider: str, secret: str, base_url: str | None, priority: int, know
     if provider not in known and base_url is None:
         names = ", ".join(sorted(set(known) - {SIMULATED}))
         raise Invalid(f"unknown provider {provider!r}; known: {names}. One of your own needs --base-url")
-    if not secret or len(secret) > _MAX_SECRET or not secret.isascii() or not secret.isprintable() or " " in secret:
+    vendor = known.get(provider)
+    if vendor is not None and vendor.needs_base_url and base_url is None:
+        raise Invalid(f"{provider} has no address of its own: say with --base-url where it answers")
+    if not secret and vendor is not None and not vendor.key_optional:
+        raise Invalid(f"no secret came on stdin: pipe {provider}'s key in, or use --from-env VAR")
+    if len(secret) > _MAX_SECRET or not secret.isascii() or not secret.isprintable() or " " in secret:
         raise Invalid("a provider's key is one line of printable ASCII without spaces")
-    if not 0 <= priority <= _MAX_PRIORITY:
-        raise Invalid(f"priority is a number from 0 to {_MAX_PRIORITY}; lower is tried first")
+    if not 0 <= priority <= MAX_PRIORITY:
+        raise Invalid(f"priority is a number from 0 to {MAX_PRIORITY}; lower is tried first")
     if base_url is not None:
         check_base_url(base_url)
+
+
+def _check_dialect(provider: str, dialect: str | None, known: Mapping[str, Vendor]) -> None:
+    if dialect is None:
+        return
+    if provider in known:
+        raise Invalid(
+            f"--dialect is for a provider of your own; {provider} speaks {', '.join(known[provider].dialects)}"
+        )
+    if dialect not in (CHAT, MESSAGES, RESPONSES):
+        raise Invalid(f"a provider speaks {CHAT}, {MESSAGES} or {RESPONSES}, not {dialect!r}")
 
 
 def check_base_url(base_url: str) -> None:
@@ -127,4 +158,5 @@ def _in_order(query: Any) -> Any:
 
 
 def _provider_key(row: Row[Any]) -> ProviderKey:
-    return ProviderKey(row.id, row.project_id, row.provider, row.masked, row.base_url, row.priority, row.created_ms)
+    fields = (row.id, row.project_id, row.provider, row.masked, row.base_url, row.priority, row.created_ms, row.dialect)
+    return ProviderKey(*fields)

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from sqlalchemy import Connection
 
-from watchllm.control import keys, outbox, projects, provider_keys, secrets
+from watchllm.control import keys, outbox, records, secrets
 from watchllm.control.database import KEY, PROJECT, Database
 from watchllm.control.publication import Publication, SnapshotWriter
-from watchllm.domain.sealing import Sealer
-from watchllm.domain.snapshot import PriceRow, ProjectRecord, ProviderKeyRecord, Vendor
+from watchllm.domain.sealing import Keyring
+from watchllm.domain.snapshot import PriceRow, Vendor
 
 POLL_SECONDS = 0.5
 REDERIVE_SECONDS = 60.0
@@ -30,10 +30,10 @@ StaticPart = Callable[[], tuple[tuple[Vendor, ...], dict[str, tuple[PriceRow, ..
 class Publisher:
     """Publishes from `database` into `snapshot`. Safe in any number of processes at once."""
 
-    def __init__(self, database: Database, snapshot: SnapshotWriter, sealer: Sealer, static: StaticPart) -> None:
+    def __init__(self, database: Database, snapshot: SnapshotWriter, keyring: Keyring, static: StaticPart) -> None:
         self._database = database
         self._snapshot = snapshot
-        self._sealer = sealer
+        self._keyring = keyring
         self._static = static
 
     def publish_pending(self) -> bool:
@@ -93,10 +93,10 @@ class Publisher:
             return Publication(
                 # Revoked keys are in it as removed, the others that are to go are those it does not name.
                 keys=keys.published(connection),
-                projects=_projects(connection, None),
+                projects=dict(records.published(connection)),
                 vendors=vendors,
                 prices=prices,
-                secrets=secrets.shared(self._sealer),
+                secrets=secrets.shared(connection, self._keyring),
                 complete=True,
             )
 
@@ -109,25 +109,8 @@ def _named(connection: Connection, pending: Iterable[outbox.Pending]) -> Publica
         publication.keys.update(keys.published(connection, some))
     for some in _batches(sorted(wanted_projects)):
         publication.projects.update(dict.fromkeys(some))
-        publication.projects.update(_projects(connection, some))
+        publication.projects.update(records.published(connection, some))
     return publication
-
-
-def _projects(connection: Connection, only: Sequence[str] | None) -> dict[str, ProjectRecord | None]:
-    sealed = provider_keys.sealed_by_project(connection, only)
-    return {
-        project.id: ProjectRecord(
-            project.id,
-            project.organization_id,
-            project.name,
-            project.settings,
-            tuple(
-                ProviderKeyRecord(key.id, key.provider, secret, key.base_url, key.priority)
-                for key, secret in sealed.get(project.id, ())
-            ),
-        )
-        for project in projects.listed(connection, only)
-    }
 
 
 def _batches(ids: Sequence[str]) -> Iterable[Sequence[str]]:

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from watchllm.control.errors import DatabaseUnusable
 
-HEAD = "0003"
+HEAD = "0005"
 """The newest migration; a test compares it with the files."""
 
 

@@ -9,11 +9,13 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     Table,
     Text,
     UniqueConstraint,
@@ -91,7 +93,25 @@ provider_keys = Table(
     Column("base_url", Text),
     Column("priority", Integer, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
+    Column("dialect", Text),
     Index(None, "project_id"),
+)
+
+routes = Table(
+    "routes",
+    metadata,
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    # JSON arrays, as in domain.snapshot.RouteRecord.
+    Column("choices", Text, nullable=False),
+    Column("fallbacks", Text, nullable=False),
+    Column("retries", Integer, nullable=False),
+    # Seconds.
+    Column("try_timeout", Float),
+    Column("timeout", Float),
+    Column("hedge_after", Float),
+    Column("created_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("project_id", "name"),
 )
 
 audit = Table(
@@ -104,6 +124,7 @@ audit = Table(
     Column("object_id", Text, nullable=False),
     Column("details", Text, nullable=False),
     Index(None, "object_id"),
+    Index(None, "at_ms"),
 )
 
 outbox = Table(

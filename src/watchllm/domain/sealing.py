@@ -9,6 +9,7 @@ tens of milliseconds, and a proxy that meets no project-owned provider key never
 
 import hashlib
 import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 _NONCE_BYTES = 12
@@ -52,7 +53,7 @@ class Sealer:
         try:
             return bytes(self._aead().decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], record_id.encode()))
         except (InvalidTag, ValueError):
-            raise SealBroken(f"the secret of {record_id} does not open under this WATCHLLM_SECRET_KEY") from None
+            raise _broken(record_id) from None
 
     def derive(self, purpose: str) -> bytes:
         """32 bytes for `purpose` that say nothing of the master or of another purpose's bytes."""
@@ -63,16 +64,6 @@ class Sealer:
         """A fingerprint of the master, stored beside sealed data so that a wrong secret is found at start."""
         return self.derive("canary")
 
-    def check(self, canary: bytes | None, where: str) -> None:
-        """Raise WrongSecret unless `canary` is this secret's own or absent; `where` names what it was stored in."""
-        # No constant-time comparison: at start, of our own files, there is nobody to time it.
-        if canary is not None and canary != self.canary:
-            raise WrongSecret(
-                f"WATCHLLM_SECRET_KEY (or secret.key in WATCHLLM_HOME) is not the secret that {where} was "
-                "sealed under. "
-                "Set the one that was used before; without it, the stored provider keys cannot be read."
-            )
-
     def __repr__(self) -> str:
         return "Sealer(***)"
 
@@ -82,3 +73,86 @@ class Sealer:
 
             self._cipher = AESGCM(self.derive("seal"))
         return self._cipher
+
+
+class Keyring:
+    """The master secrets that a process knows: the current one, and others that data may still, or already, be sealed
+    under while the secret is rotated. `load` reads them, the current one first; it is asked again whenever something
+    does not open under what it said before, so that a process goes on while the secret is rotated under it.
+
+    Raises ValueError for a master of less than 32 characters, and what `load` raises.
+    """
+
+    def __init__(self, load: Callable[[], Sequence[str]]) -> None:
+        self._load = load
+        self._masters: tuple[str, ...] = ()
+        self._sealers: tuple[Sealer, ...] = ()
+        self._learnt: tuple[Sealer, ...] = ()
+        self._reload()
+
+    @property
+    def current(self) -> Sealer:
+        return self._sealers[0]
+
+    def learn(self, sealer: Sealer) -> None:
+        """Know one more secret from now on, which `load` may not name."""
+        self._learnt = (*self._learnt, sealer)
+
+    def open(self, sealed: bytes, record_id: str) -> bytes:
+        """Decrypt what any of the secrets sealed for this record. Raises SealBroken."""
+        opened = self._try(sealed, record_id)
+        if opened is None and self._reload():
+            opened = self._try(sealed, record_id)
+        if opened is None:
+            raise _broken(record_id)
+        return opened
+
+    def in_force(self, canary: bytes | None, where: str) -> Sealer:
+        """The secret that left `canary`, the current one where there is none; `where` names what is sealed under it.
+
+        Raises WrongSecret when it is none that this process knows.
+        """
+        found = self._find(canary)
+        if found is None and self._reload():
+            found = self._find(canary)
+        if found is None:
+            raise WrongSecret(
+                f"WATCHLLM_SECRET_KEY (or secret.key in WATCHLLM_HOME) is not the secret that {where} was "
+                "sealed under. Set the one that was used before, as WATCHLLM_SECRET_KEY or, while the secret is "
+                "rotated, as WATCHLLM_SECRET_KEY_PREVIOUS; without it, the stored provider keys cannot be read."
+            )
+        return found
+
+    def derive(self, purpose: str) -> bytes:
+        """`Sealer.derive` of the current secret."""
+        return self.current.derive(purpose)
+
+    def __repr__(self) -> str:
+        return "Keyring(***)"
+
+    def _find(self, canary: bytes | None) -> Sealer | None:
+        # No constant-time comparison: of our own files, there is nobody to time it.
+        return next(
+            (sealer for sealer in (*self._sealers, *self._learnt) if canary is None or sealer.canary == canary), None
+        )
+
+    def _try(self, sealed: bytes, record_id: str) -> bytes | None:
+        for sealer in (*self._sealers, *self._learnt):
+            try:
+                return sealer.open(sealed, record_id)
+            except SealBroken:
+                continue
+        return None
+
+    def _reload(self) -> bool:
+        """Whether there are other secrets now."""
+        masters = tuple(self._load())
+        if masters == self._masters:
+            return False
+        self._sealers = tuple(Sealer(master) for master in masters)
+        self._masters = masters
+        return True
+
+
+def _broken(record_id: str) -> SealBroken:
+    return SealBroken(f"the secret of {record_id} does not open under this WATCHLLM_SECRET_KEY")

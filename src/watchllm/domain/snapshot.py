@@ -25,7 +25,8 @@ class KeyRecord(msgspec.Struct, frozen=True, array_like=True):
 class ProviderKeyRecord(msgspec.Struct, frozen=True, array_like=True):
     """A project's own key of a provider. `sealed` is AES-GCM: 12-byte nonce, ciphertext, tag; `id` is authenticated.
 
-    `base_url` is None where the vendor's own applies. Lower `priority` is tried first.
+    `base_url` is None where the vendor's own applies. Lower `priority` is tried first. `dialect` is what a provider of
+    the project's own speaks, None = chat completions, or it is a known vendor. A sealed empty text is no key at all.
     """
 
     id: str
@@ -33,6 +34,7 @@ class ProviderKeyRecord(msgspec.Struct, frozen=True, array_like=True):
     sealed: bytes
     base_url: str | None = None
     priority: int = 0
+    dialect: str | None = None
 
     def __repr__(self) -> str:
         # Sealed or not, it is nothing for tracebacks and logs.
@@ -75,7 +77,8 @@ class Vendor(msgspec.Struct, frozen=True, array_like=True):
 
     `dialects` are those it speaks, its own first; `fetch_images`: it takes images as base64 only, so that those given
     by URL are fetched for it; `aliases` are request fields of the endpoint family `generate` that mean the same as the
-    one they map to (`max_completion_tokens` as `max_tokens`).
+    one they map to (`max_completion_tokens` as `max_tokens`). With `needs_base_url`, `base_url` is empty and each key
+    names its own; `key_optional` servers may run without a key.
     """
 
     name: str
@@ -90,15 +93,18 @@ class Vendor(msgspec.Struct, frozen=True, array_like=True):
     dialects: tuple[str, ...] = ("chat",)
     fetch_images: bool = False
     aliases: dict[str, str] = {}
+    needs_base_url: bool = False
+    key_optional: bool = False
 
 
 class PriceRow(msgspec.Struct, frozen=True, array_like=True):
     """Rates of the models that `match` describes: a tree of `{"equals"|"starts_with"|"ends_with"|"contains"|"regex":
-    text}`, `{"or"|"and": [...]}`. Rows are tried in order."""
+    text}`, `{"or"|"and": [...]}`. Rows are tried in order. `variants` are the prices of other tiers (`usage.TIERS`)."""
 
     match: Any
     price: ModelPrice
     model: str = ""
+    variants: dict[str, ModelPrice] = {}
 
 
 class SnapshotReader(Protocol):

@@ -4,9 +4,14 @@ import msgspec
 
 from watchllm.domain.money import Nanos, NanosPerMillion, charge
 
+# How providers name the ways of processing that have prices of their own.
+TIERS = frozenset(("batch", "fast", "flex", "priority"))
+
 
 class TokenUsage(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Token counts of one answer. `input` and `output` are totals; the others are parts of them."""
+    """Token counts of one answer. `input` and `output` are totals; the others are parts of them, and `cache_write_1h`
+    is the part of `cache_write` that is kept for an hour. `tier` is one of TIERS when the answer says that it was
+    processed, and so charged, otherwise than usual."""
 
     input: int = 0
     output: int = 0
@@ -16,6 +21,8 @@ class TokenUsage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     audio_input: int = 0
     audio_output: int = 0
     estimated: bool = False
+    cache_write_1h: int = 0
+    tier: str = ""
 
     @property
     def total(self) -> int:
@@ -34,6 +41,8 @@ class ModelPrice(msgspec.Struct, frozen=True, array_like=True):
     per_request: Nanos = 0
     tiers: "tuple[PriceTier, ...]" = ()
     """Rates that replace all of these for a request whose input is longer than a threshold; ascending."""
+    cache_write_1h: NanosPerMillion | None = None
+    reasoning: NanosPerMillion | None = None
 
     def cost(self, usage: TokenUsage) -> Nanos:
         """The price of `usage`. A part without a rate of its own is charged at its total's rate."""
@@ -47,7 +56,9 @@ class ModelPrice(msgspec.Struct, frozen=True, array_like=True):
             total += charge(usage.cached_input, self.cached_input)
             plain_input -= usage.cached_input
         if self.cache_write is not None:
-            total += charge(usage.cache_write, self.cache_write)
+            for_an_hour = usage.cache_write_1h if self.cache_write_1h is not None else 0
+            total += charge(usage.cache_write - for_an_hour, self.cache_write)
+            total += charge(for_an_hour, self.cache_write_1h or 0)
             plain_input -= usage.cache_write
         if self.audio_input is not None:
             total += charge(usage.audio_input, self.audio_input)
@@ -55,6 +66,9 @@ class ModelPrice(msgspec.Struct, frozen=True, array_like=True):
         if self.audio_output is not None:
             total += charge(usage.audio_output, self.audio_output)
             plain_output -= usage.audio_output
+        if self.reasoning is not None:
+            total += charge(usage.reasoning, self.reasoning)
+            plain_output -= usage.reasoning
         return total + charge(max(plain_input, 0), self.input or 0) + charge(max(plain_output, 0), self.output or 0)
 
 

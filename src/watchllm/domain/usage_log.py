@@ -41,9 +41,14 @@ COLUMNS = (
     "tags",
     "upstream_request_id",
     "attempts",
+    "provider_key_id",
+    "hedged",
 )
-"""`price`, `tags` and `attempts` are JSON texts; rates in nano-dollars a million tokens, as in ModelPrice."""
+"""`price`, `tags` and `attempts` are JSON texts; rates in nano-dollars a million tokens, as in ModelPrice.
+`provider_key_id` is the project's provider key of the last call upstream, None where that was made with the instance's
+or none was made; `hedged` whether a call was begun beside another."""
 
+_NO_ATTEMPTS = (None, None, False)
 _NO_TOKENS = (None,) * 7 + (False,)
 _MAX_PRICES = 1024
 _prices: dict[ModelPrice, str] = {}
@@ -91,7 +96,7 @@ def row_of(event: UsageEvent, region: str) -> tuple[Any, ...]:
         event.session,
         None if event.tags is None else _json(tags_of(event.tags)),
         event.upstream_request_id,
-        _json([_attempt(attempt) for attempt in event.attempts]) if event.attempts else None,
+        *(_attempts(event.attempts) if event.attempts else _NO_ATTEMPTS),
     )
 
 
@@ -120,9 +125,16 @@ def _rates(price: ModelPrice) -> dict[str, Any]:
     return rates
 
 
+def _attempts(attempts: tuple[Attempt, ...]) -> tuple[str, str | None, bool]:
+    hedged = any(attempt.hedged for attempt in attempts)
+    return _json([_attempt(attempt) for attempt in attempts]), attempts[-1].key_id, hedged
+
+
 def _attempt(attempt: Attempt) -> dict[str, Any]:
     fields: dict[str, Any] = {
-        name: value for name, value in msgspec.structs.asdict(attempt).items() if value is not None
+        name: value
+        for name, value in msgspec.structs.asdict(attempt).items()
+        if value is not None and value is not False
     }
     if attempt.price is not None:
         fields["price"] = _rates(attempt.price)

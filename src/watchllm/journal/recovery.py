@@ -54,6 +54,8 @@ def _attempt(call: OpenedCall, began_ns: int) -> Attempt:
         cost=None if call.price is None else call.price.cost(usage),
         price=call.price,
         error=ABORTED,
+        key_id=call.provider_key_id,
+        hedged=call.hedged,
     )
 
 

@@ -8,15 +8,16 @@ from watchllm.domain.snapshot import PriceRow
 from watchllm.domain.usage import ModelPrice
 
 
-def find(rows: Sequence[PriceRow], model: str) -> ModelPrice | None:
+def find(rows: Sequence[PriceRow], model: str, tier: str = "") -> ModelPrice | None:
     """The price of the first row that matches `model`, without regard to letter case; None = unpriced.
 
+    `tier` is how the answer says that it was processed; one that has no price of its own costs what is usual.
     Walks all rows: who asks for every request remembers what was found.
     """
     lowered = model.lower()
     for row in rows:
         if _matches(row.match, lowered):
-            return row.price
+            return row.variants.get(tier, row.price)
     return None
 
 

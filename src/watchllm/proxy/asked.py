@@ -12,21 +12,18 @@ import msgspec
 
 from watchllm.cache.bypass import bypass_reason
 from watchllm.cache.canonical import canonical_form, is_plain
-from watchllm.cache.key import KeyHash, answer_headers
+from watchllm.cache.key import KeyHash
 from watchllm.cache.key import Target as KeyTarget
 from watchllm.domain import json_body
 from watchllm.domain.errors import BadRequest
-from watchllm.providers.dialect import ANTHROPIC_VERSION
 from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai.asks import expected_answers, takes_usage
-from watchllm.proxy.comparable import Comparable, comparable
+from watchllm.proxy.comparable import Comparable, comparable, lines_that_matter, plain_version
 from watchllm.proxy.tenant import Tenant
 from watchllm.routing.route import Route
 from watchllm.routing.target import Target
 
 _MOST_REMEMBERED = 16_384
-# A request with one of these, with a query string or with a user of its own is read anew: they are part of the key.
-ANSWER_HEADERS = frozenset((b"anthropic-version", b"anthropic-beta", b"openai-beta"))
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -82,12 +79,14 @@ class Reader:
         `user` is part of the key where the cache's scope is the user; `usual`: it is known already that no header is
         part of it. Raises BadRequest, Forbidden or NotFound.
         """
-        if query or user is not None or not (usual or _say_nothing(headers)):
+        version = b"" if usual else plain_version(headers)
+        if query or user is not None or version is None:
             self.newest = always_new = self._read(tenant, endpoint, body, headers, query, user)
             return always_new
-        keyed = tenant.bodies.get(endpoint.name)
+        spoken = endpoint.name if not version else f"{endpoint.name} {version.decode()}"
+        keyed = tenant.bodies.get(spoken)
         if keyed is None:
-            keyed = tenant.bodies[endpoint.name] = self._key_hash.bodies(tenant.partition, endpoint.name)
+            keyed = tenant.bodies[spoken] = self._key_hash.bodies(tenant.partition, spoken)
         hashed = keyed.copy()
         hashed.update(body)
         digest = hashed.digest()
@@ -170,7 +169,7 @@ class Reader:
             user,
             form.family,
             KeyTarget(target.provider, target.base_url, target.model),
-            () if _say_nothing(headers) else answer_headers(list(headers.items())),
+            lines_that_matter(headers, form.document),
             query,
             canonical_form(form.for_vendor(vendor, target.model), plain=plain, defaults=defaults),
         )
@@ -199,12 +198,3 @@ def _wants_stream(document: dict[str, Any], endpoint: Endpoint) -> bool:
 def _wants_usage(document: dict[str, Any]) -> bool:
     options = document.get("stream_options")
     return type(options) is dict and options.get("include_usage") is True
-
-
-def _say_nothing(headers: dict[bytes, bytes]) -> bool:
-    """Whether no header can change the answer: that version of Anthropic's API is the one spoken without any."""
-    return ANSWER_HEADERS.isdisjoint(headers) or (
-        headers.get(b"anthropic-version", ANTHROPIC_VERSION) == ANTHROPIC_VERSION
-        and b"anthropic-beta" not in headers
-        and b"openai-beta" not in headers
-    )

@@ -90,7 +90,8 @@ def send(
 def account(services: Services, request: Request, target: Target, usage: TokenUsage | None) -> None:
     """Put usage, price and cost on the request; an unknown price leaves the cost unknown."""
     request.usage = usage
-    request.price = price = services.tenants.price(target.provider, target.model)
+    tier = usage.tier if usage is not None else ""
+    request.price = price = services.tenants.price(target.provider, target.model, tier)
     if price is not None and usage is not None:
         request.cost = price.cost(usage) + request.lost_cost
 

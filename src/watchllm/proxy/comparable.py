@@ -10,12 +10,19 @@ from typing import Any
 
 import msgspec
 
+from watchllm.cache.key import answer_headers
 from watchllm.domain.errors import BadRequest
 from watchllm.domain.snapshot import Vendor
-from watchllm.providers.dialect import CHAT, MESSAGES
+from watchllm.providers.dialect import ANTHROPIC_VERSION, CHAT
 from watchllm.providers.endpoints import Endpoint
 
+ANSWER_HEADERS = frozenset((b"anthropic-version", b"anthropic-beta", b"openai-beta"))
+"""The request headers that can change an answer."""
 _GENERATE = "generate"
+# Versions of Anthropic's API that give the same answers to what both accept (platform.claude.com, "Versions"): the
+# newer one refuses sampling parameters, and some blocks that no translation keeps.
+_NEWER_VERSION = b"2026-10-21"
+_REFUSED_BY_NEWER = ("temperature", "top_p", "top_k")
 
 
 class Comparable(msgspec.Struct, frozen=True):
@@ -32,10 +39,15 @@ class Comparable(msgspec.Struct, frozen=True):
         for alias, field in vendor.aliases.items():
             if alias in document and field not in document:
                 document = {field if name == alias else name: value for name, value in document.items()}
-        if MESSAGES in vendor.dialects and CHAT not in vendor.dialects and document.get("max_tokens") is None:
-            from watchllm.providers.anthropic.models import default_max_tokens
+        if CHAT in vendor.dialects:
+            return document
+        from watchllm.providers.anthropic.models import default_max_tokens
+        from watchllm.providers.translation.between import NEW_LIMIT, OLD_LIMIT, renamed
 
-            document = {**document, "max_tokens": default_max_tokens(model)}
+        # What is translated for it has one name for the limit, and always one.
+        document = renamed(document, NEW_LIMIT, OLD_LIMIT)
+        if document.get(OLD_LIMIT) is None:
+            document = {**document, OLD_LIMIT: default_max_tokens(model)}
         return document
 
 
@@ -52,3 +64,23 @@ def comparable(endpoint: Endpoint, document: dict[str, Any], model: str) -> Comp
     if translated is None or not translated.exact:
         return Comparable(document, f"{endpoint.family}.{endpoint.dialect}")
     return Comparable(translated.document, endpoint.family)
+
+
+def plain_version(headers: dict[bytes, bytes]) -> bytes | None:
+    """The version of Anthropic's API that is asked for, `b""` = none by name; None where other headers matter, too."""
+    if ANSWER_HEADERS.isdisjoint(headers):
+        return b""
+    version = headers.get(b"anthropic-version", b"")
+    is_plain = version in (ANTHROPIC_VERSION, _NEWER_VERSION)
+    return version if is_plain and b"anthropic-beta" not in headers and b"openai-beta" not in headers else None
+
+
+def lines_that_matter(headers: dict[bytes, bytes], document: dict[str, Any]) -> tuple[tuple[str, bytes], ...]:
+    """The header lines that set the answer to `document` apart from that to the same asked without any."""
+    if ANSWER_HEADERS.isdisjoint(headers):
+        return ()
+    same = [ANTHROPIC_VERSION]
+    if not any(field in document for field in _REFUSED_BY_NEWER):
+        same.append(_NEWER_VERSION)
+    lines = answer_headers(list(headers.items()))
+    return tuple(line for line in lines if line[0] != "anthropic-version" or line[1] not in same)

@@ -36,12 +36,13 @@ async def count_tokens(services: Services, request: Request) -> None:
     target = request.target = tenant.target(model)
     request.model = target.model
     if MESSAGES not in target.vendor.dialects:
-        from watchllm.providers.translation import between, count_tokens
+        from watchllm.providers.translation import between
+        from watchllm.providers.translation.count_tokens import count_tokens as estimated
 
         between.request_in(CHAT, MESSAGES, {"max_tokens": 1, **document}, target.model)  # what it would refuse
         head = egress.answer_head(request, egress.JSON)
         services.settlement.settle(request, 200, "complete")
-        counted = {"input_tokens": count_tokens.count_tokens(document)}
+        counted = {"input_tokens": estimated(document)}
         exchange.respond(200, head, msgspec.json.encode(counted))
         return
     refuse_shared(target, named_object(document))

@@ -19,7 +19,8 @@ from watchllm.domain.usage_event import BYPASS, HIT, HIT_STALE, MISS
 from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
 from watchllm.proxy.admission import admit
-from watchllm.proxy.asked import ANSWER_HEADERS, Asked
+from watchllm.proxy.asked import Asked
+from watchllm.proxy.comparable import ANSWER_HEADERS
 from watchllm.proxy.directives import HEADERS, directives
 from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.request import Request

@@ -99,6 +99,8 @@ class Plan:
         target, asked, leader, of = candidate.target, self.asked, self._leader, self.dialect
         translated = between.request_in(spoken, of, self.document, target.model)
         document = {**translated.document, "model": target.model}
+        if spoken == CHAT and between.NEW_LIMIT in target.vendor.aliases:
+            document = between.renamed(document, between.OLD_LIMIT, between.NEW_LIMIT)
         if asked.streamed:
             document["stream"] = True
             if spoken == CHAT and target.vendor.stream_usage:

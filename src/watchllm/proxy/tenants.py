@@ -32,7 +32,7 @@ class Tenants:
         self._principals: dict[bytes, Principal] = {}
         self._tenants: dict[tuple[str, bool], Tenant] = {}
         self._prices: dict[str, tuple[PriceRow, ...]] = {}
-        self._model_prices: dict[tuple[str, str], ModelPrice | None] = {}
+        self._model_prices: dict[tuple[str, str, str], ModelPrice | None] = {}
         self._router = Router((), instance)
         self.key_hash = KeyHash(_UNPUBLISHED)
         self.reader = Reader(self.key_hash)
@@ -59,13 +59,13 @@ class Tenants:
             raise _invalid_key()
         return principal
 
-    def price(self, provider: str, model: str) -> ModelPrice | None:
-        """What `model` costs at `provider`; None = no price is known."""
-        key = (provider, model)
+    def price(self, provider: str, model: str, tier: str = "") -> ModelPrice | None:
+        """What `model` costs at `provider`, processed in `tier` (`usage.TIERS`); None = no price is known."""
+        key = (provider, model, tier)
         try:
             return self._model_prices[key]
         except KeyError:
-            price = find(self.price_rows(provider), model)
+            price = find(self.price_rows(provider), model, tier)
             if len(self._model_prices) >= _MAX_REMEMBERED:
                 self._model_prices.clear()
             self._model_prices[key] = price

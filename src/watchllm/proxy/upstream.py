@@ -9,7 +9,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from watchllm.domain.errors import Forbidden, GatewayError, ProviderFailed, TimedOut, Unavailable
-from watchllm.domain.sealing import SealBroken, Sealer
+from watchllm.domain.sealing import Keyring, SealBroken
 from watchllm.domain.snapshot import Vendor
 from watchllm.routing.resolve import Target
 from watchllm.wire import types as wire
@@ -55,9 +55,9 @@ class Destinations:
     """
 
     def __init__(
-        self, sealer: Sealer, builtin_simulator: Callable[[], Awaitable[Origin]], *, allow_private: bool
+        self, keyring: Keyring, builtin_simulator: Callable[[], Awaitable[Origin]], *, allow_private: bool
     ) -> None:
-        self._sealer = sealer
+        self._keyring = keyring
         self._builtin_simulator = builtin_simulator
         self._allow_private = allow_private
         self._credentials: dict[bytes, bytes] = {}
@@ -101,7 +101,7 @@ class Destinations:
         line = self._credentials.get(own.sealed)
         if line is None:
             try:
-                secret = self._sealer.open(own.sealed, own.id).decode("latin-1")
+                secret = self._keyring.open(own.sealed, own.id).decode("latin-1")
             except SealBroken:
                 raise _cannot_open(target) from None
             if len(self._credentials) >= _MAX_REMEMBERED:
@@ -196,6 +196,8 @@ def with_timeout(timeouts: Timeouts, seconds: float | None) -> Timeouts:
 
 
 def _credential_line(vendor: Vendor, secret: str) -> bytes:
+    if not secret:
+        return b""
     scheme = f"{vendor.auth_scheme} " if vendor.auth_scheme else ""
     return f"{vendor.auth_header}: {scheme}{secret}\r\n".encode("latin-1")
 

@@ -13,8 +13,6 @@ from watchllm.routing.target import InstanceCredential, Target
 __all__ = ["MAX_MODEL_LENGTH", "SIMULATOR", "InstanceCredential", "Router", "Target"]
 
 SIMULATOR = "sim"
-# Anthropic's own models: of the providers that this version speaks to, none is theirs.
-_ANTHROPIC = ("anthropic/", "claude-")
 MAX_MODEL_LENGTH = 256
 
 
@@ -51,12 +49,19 @@ class Router:
             raise
 
     def leads_to(self, model: str, project: ProjectRecord) -> str | None:
-        """The provider that `model` leads to, rules and credentials left aside; None = to none that is known."""
+        """The provider that `model` leads to, rules and credentials left aside; None = to none that is known.
+
+        A name with a `/` behind something that is no provider is taken for a mistyped one, not for a model of the
+        project's default provider.
+        """
         prefix, slash, rest = model.partition("/")
         if slash and rest and self._vendor(prefix, project) is not None:
             return prefix
         vendor = self._family(model)
-        return vendor.name if vendor is not None else project.settings.default_provider
+        if vendor is not None or slash:
+            return vendor.name if vendor is not None else None
+        default = project.settings.default_provider
+        return default if default is not None and self._vendor(default, project) is not None else None
 
     def _by_rule(self, rule: RouteRecord, project: ProjectRecord, *, test_key: bool) -> Route:
         errors: list[GatewayError] = []
@@ -138,21 +143,19 @@ class Router:
         return rest if slash and rest and known else model
 
     def _vendor(self, name: str, project: ProjectRecord) -> Vendor | None:
-        """A known vendor, or an OpenAI-compatible provider of the project's own: nothing is assumed of its models."""
+        """A known vendor, or a compatible provider of the project's own: nothing is assumed of its models."""
         vendor = self._vendors.get(name)
         if vendor is None:
             keys = (key for key in project.provider_keys if key.provider == name and key.base_url)
             own = min(keys, key=lambda key: key.priority, default=None)
             if own is not None:
-                return Vendor(name, own.base_url or "")
+                return _own_vendor(name, own)
         return vendor
 
     def _family(self, model: str) -> Vendor | None:
         return next((vendor for prefix, vendor in self._families if model.startswith(prefix)), None)
 
     def _by_name(self, model: str, project: ProjectRecord) -> tuple[Target, ...]:
-        if model.lower().startswith(_ANTHROPIC):
-            raise _no_anthropic(model)
         family = self._family(model)
         if family is not None:
             targets = self._targets(family, model, project)
@@ -201,6 +204,7 @@ class Router:
                 trusted=key.base_url is None and vendor.name in self._vendors,
             )
             for key in own
+            if key.base_url or vendor.base_url
         ]
         instance = self._instance.get(vendor.name)
         if vendor.name == SIMULATOR:
@@ -235,6 +239,13 @@ def _instance_follows(own: list[ProviderKeyRecord], project: ProjectRecord) -> b
     return project.settings.instance_keys and all(key.base_url is None for key in own)
 
 
+def _own_vendor(name: str, key: ProviderKeyRecord) -> Vendor:
+    if key.dialect == "messages":
+        # As Anthropic's own clients send their key.
+        return Vendor(name, key.base_url or "", auth_header="x-api-key", auth_scheme="", dialects=("messages",))
+    return Vendor(name, key.base_url or "", dialects=(key.dialect or "chat",))
+
+
 def _refusal(model: str, target: Target, project: ProjectRecord) -> GatewayError | None:
     settings = project.settings
     if settings.allowed_providers is not None and target.provider not in settings.allowed_providers:
@@ -255,17 +266,6 @@ def _refusal(model: str, target: Target, project: ProjectRecord) -> GatewayError
         f"This project may not use the model {model}; allowed are {', '.join(settings.allowed_models)}.",
         param="model",
         provider=target.provider,
-    )
-
-
-def _no_anthropic(model: str) -> NotFound:
-    name = model.removeprefix("anthropic/")
-    return NotFound(
-        f"Anthropic is not in this version yet, so {model} leads nowhere. Another provider that has the model is asked "
-        f"when it is named in front, for example openrouter/anthropic/{name}.",
-        code="model_not_found",
-        param="model",
-        provider="anthropic",
     )
 
 

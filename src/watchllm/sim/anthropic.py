@@ -7,10 +7,10 @@ import msgspec
 
 from watchllm.sim.anthropic_cache import PromptCache
 from watchllm.sim.anthropic_messages import Messages
+from watchllm.sim.anthropic_validation import check_version
 from watchllm.sim.reply import Answer, Dialect, Endpoint, Refused, Reply, Request
 
-VERSIONS = (b"2023-06-01", b"2023-01-01")
-_MODELS = ("echo", "claude-opus-4-5", "claude-sonnet-4-5", "claude-haiku-4-5")
+_MODELS = ("echo", "claude-opus-5-5", "claude-sonnet-4-6", "claude-haiku-4-5")
 _encode = msgspec.json.encode
 
 
@@ -66,12 +66,7 @@ def asked_for(status: int, code: str) -> Refused:
 
 def _versioned(answer: Callable[[Request], Answer]) -> Callable[[Request], Answer]:
     def checked(request: Request) -> Answer:
-        version = request.headers.get(b"anthropic-version")
-        if not version:
-            raise Refused("anthropic-version: header is required")
-        if version not in VERSIONS:
-            known = ", ".join(known.decode() for known in VERSIONS)
-            raise Refused(f"anthropic-version: {version.decode('latin-1')!r} is not a valid version; expected {known}")
+        check_version(request.headers)
         return answer(request)
 
     return checked

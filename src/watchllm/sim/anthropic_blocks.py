@@ -50,6 +50,18 @@ def check_conversation(messages: Any) -> None:
     _check_calls(messages)
 
 
+def check_no_leftovers(messages: list[dict[str, Any]]) -> None:
+    """Raises Refused for what version 2026-10-21 no longer takes: documents of the assistant, citations of the user."""
+    for index, message in enumerate(messages):
+        for at, block in enumerate(message["content"] if isinstance(message["content"], list) else ()):
+            here = f"messages.{index}.content.{at}"
+            if message["role"] == "assistant" and block["type"] == "document":
+                raise Refused(f"{here}: `document` blocks are not permitted in `assistant` messages")
+            inner = block["content"] if block["type"] == "search_result" else [block]
+            if message["role"] == "user" and any(one["type"] == "text" and one.get("citations") for one in inner):
+                raise Refused(f"{here}.text.citations: Extra inputs are not permitted")
+
+
 def _check_message(here: str, message: Any, *, last: bool) -> None:
     if not isinstance(message, dict):
         raise Refused(f"{here}: Input should be a valid dictionary")

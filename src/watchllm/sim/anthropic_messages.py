@@ -40,7 +40,7 @@ class Messages:
     def create(self, request: Request) -> Answer:
         """Raises Refused."""
         fields, knobs = request.fields, request.knobs
-        check_messages(fields, lenient=b"anthropic-beta" in request.headers)
+        check_messages(fields, request.headers)
         ask = ask_of(fields, request.name)
         try:
             choice = decide(ask, knobs)[0]
@@ -72,7 +72,7 @@ class Messages:
 
     def count_tokens(self, request: Request) -> Answer:
         """Raises Refused."""
-        check_count(request.fields, lenient=b"anthropic-beta" in request.headers)
+        check_count(request.fields, request.headers)
         return Reply(_encode({"input_tokens": input_tokens(request.fields)}))
 
 

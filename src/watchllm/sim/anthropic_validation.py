@@ -1,10 +1,10 @@
 """The checks that Anthropic makes before it answers, with its messages: `path.to.field: what is wrong`."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from watchllm.sim.anthropic_blocks import check_conversation, check_system
+from watchllm.sim.anthropic_blocks import check_conversation, check_no_leftovers, check_system
 from watchllm.sim.anthropic_citations import cites
 from watchllm.sim.reply import Refused
 
@@ -15,29 +15,42 @@ _KNOWN = frozenset(
         "output_format", "inference_geo", "speed", "diagnostics", "user_profile_id", "workspace_id",
     }
 )  # fmt: skip
+NEWEST_VERSION = b"2026-10-21"
+_VERSIONS = (NEWEST_VERSION, b"2023-06-01", b"2023-01-01")
+# What the newest version took away, even at its default.
+_REMOVED = ("temperature", "top_p", "top_k")
 _NAME = re.compile(r"^[a-zA-Z0-9_-]{1,128}$")
 _MIN_BUDGET = 1024
 _MAX_MARKS = 4
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 
-def check_messages(fields: dict[str, Any], *, lenient: bool) -> None:
-    """Raises Refused when a request for a message would be refused. `lenient`: a beta was named, so unknown fields may
-    belong to it."""
+def check_version(headers: Mapping[bytes, bytes]) -> None:
+    """Raises Refused when the version of the API is not named or not known."""
+    version = headers.get(b"anthropic-version")
+    if not version:
+        raise Refused("anthropic-version: header is required")
+    if version not in _VERSIONS:
+        known = ", ".join(known.decode() for known in _VERSIONS)
+        raise Refused(f"anthropic-version: {version.decode('latin-1')!r} is not a valid version; expected {known}")
+
+
+def check_messages(fields: dict[str, Any], headers: Mapping[bytes, bytes]) -> None:
+    """Raises Refused when a request for a message would be refused."""
     for name in ("model", "max_tokens", "messages"):
         require(fields, name)
-    _check_fields(fields, lenient=lenient)
+    _check_fields(fields, headers)
     _check_together(fields)
 
 
-def check_count(fields: dict[str, Any], *, lenient: bool) -> None:
+def check_count(fields: dict[str, Any], headers: Mapping[bytes, bytes]) -> None:
     """Raises Refused when a request to count tokens would be refused."""
     for name in ("model", "messages"):
         require(fields, name)
     for name in ("max_tokens", "stream", "stop_sequences"):
         if name in fields:
             raise Refused(f"{name}: Extra inputs are not permitted")
-    _check_fields(fields, lenient=lenient)
+    _check_fields(fields, headers)
 
 
 def require(fields: dict[str, Any], name: str) -> None:
@@ -46,15 +59,20 @@ def require(fields: dict[str, Any], name: str) -> None:
         raise Refused(f"{name}: Field required")
 
 
-def _check_fields(fields: dict[str, Any], *, lenient: bool) -> None:
+def _check_fields(fields: dict[str, Any], headers: Mapping[bytes, bytes]) -> None:
+    newest = headers.get(b"anthropic-version") == NEWEST_VERSION
+    # Who names a beta may send fields that belong to it.
+    lenient = b"anthropic-beta" in headers
     for name, value in fields.items():
-        if name not in _KNOWN and not lenient:
+        if (newest and name in _REMOVED) or (name not in _KNOWN and not lenient):
             raise Refused(f"{name}: Extra inputs are not permitted")
         check = _CHECKS.get(name)
         if check is not None:
             check(name, value)
     check_system(fields.get("system"))
     check_conversation(fields["messages"])
+    if newest:
+        check_no_leftovers(fields["messages"])
     _check_marks(fields)
 
 

@@ -159,9 +159,11 @@ def _tools(fields: dict[str, Any]) -> tuple[tuple[Tool, ...], str]:
         return tools, "*"
     if isinstance(choice, dict):
         kind = choice.get("type")
+        body = choice if kind is None else choice.get(kind) if isinstance(kind, str) else None
+        body = body if isinstance(body, dict) else {}
         if kind == "allowed_tools":
-            return tools, "*" if choice.get("allowed_tools", {}).get("mode") == "required" else ""
-        name = choice.get("name") if kind is None else choice.get(kind, {}).get("name")
+            return tools, "*" if body.get("mode") == "required" else ""
+        name = body.get("name")
         if not any(tool.name == name for tool in tools):
             raise Refused(
                 f"Invalid value: tool_choice names {name!r}, which is not among the tools.",

@@ -10,12 +10,16 @@ import fcntl
 import os
 import stat
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from watchllm.domain.paths import StrPath
 
 SECRET_FILE = "secret.key"  # noqa: S105 (a file's name)
+PREVIOUS_SECRET_FILE = "secret.key.previous"  # noqa: S105 (a file's name)
 PROXY_LOCK = "proxy.lock"
 
 _LOOK_SECONDS = 0.02
@@ -100,17 +104,110 @@ def master_secret(home: StrPath, configured: str | None) -> str:
     path = os.path.join(home, SECRET_FILE)
     try:
         if not os.path.exists(path):
-            _create(path)
-        with open(path, "rb") as file:
-            text = file.read().decode("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
+            _create(path, _new_secret())
+        return _read_secret(path)
+    except OSError as error:
         raise HomeUnusable(f"{path} cannot be read or made: {error}") from None
+
+
+def master_secrets(home: StrPath, configured: str | None, previous: str | None) -> tuple[str, ...]:
+    """The master secret, then those that data may be sealed under while it is rotated: the configured previous one,
+    and where none is configured that of the file beside `secret.key`. Raises HomeUnusable."""
+    found = [master_secret(home, configured)]
+    if previous is not None:
+        found.append(previous)
+    path = os.path.join(home, PREVIOUS_SECRET_FILE)
+    if configured is None:
+        try:
+            found.append(_read_secret(path))
+        except FileNotFoundError:
+            pass  # No rotation is under way.
+        except OSError as error:
+            raise HomeUnusable(f"{path} cannot be read: {error}") from None
+    return tuple(found)
+
+
+@contextmanager
+def rotating_secret(home: StrPath) -> Iterator[None]:
+    """Be the only process that replaces the secret in `home`: who comes second waits. Raises HomeUnusable."""
+    prepare(home)
+    descriptor = os.open(home, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def replace_secret(home: StrPath, new: str | None) -> str:
+    """Put `new` (None = one that is made here) in the place of the secret in `home`, and return it. The old one is kept
+    beside it until `forget_previous_secret`: whatever dies meanwhile, both are there.
+
+    Call it within `rotating_secret`, everything being sealed under the secret that is replaced. Raises HomeUnusable.
+    """
+    path = os.path.join(home, SECRET_FILE)
+    secret = new or _new_secret()
+    try:
+        _replace(os.path.join(home, PREVIOUS_SECRET_FILE), master_secret(home, None))
+        _replace(path, secret)
+    except OSError as error:
+        raise HomeUnusable(f"{path} cannot be replaced: {error}") from None
+    return secret
+
+
+def forget_previous_secret(home: StrPath) -> None:
+    """Remove the old secret, nothing being sealed under it any more."""
+    try:
+        os.unlink(os.path.join(home, PREVIOUS_SECRET_FILE))
+    except FileNotFoundError:
+        pass  # The rotation had come as far as this before.
+
+
+def _new_secret() -> str:
+    import secrets
+
+    return secrets.token_hex(32)
+
+
+def _read_secret(path: str) -> str:
+    """Raises OSError where there is none, HomeUnusable for one that cannot be used."""
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        text = data.decode("ascii").strip()
+    except UnicodeDecodeError:
+        text = ""
     if len(text) < 32:
         raise HomeUnusable(f"{path} does not hold a secret; restore it from your backup (provider keys depend on it)")
     return text
 
 
-def _create(path: str) -> None:
+def _create(path: str, secret: str) -> None:
+    """Make the file, unless there is one."""
+    draft = _draft(path, secret)
+    try:
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return
+        _sync_folder(os.path.dirname(path))
+    finally:
+        os.unlink(draft)
+
+
+def _replace(path: str, secret: str) -> None:
+    """Make the file, in place of one that there may be."""
+    draft = _draft(path, secret)
+    try:
+        os.replace(draft, path)
+    except OSError:
+        os.unlink(draft)
+        raise
+    _sync_folder(os.path.dirname(path))
+
+
+def _draft(path: str, secret: str) -> str:
+    """A new file beside `path` that holds `secret`, on the disk; its path."""
     import secrets
 
     folder, name = os.path.split(path)
@@ -118,16 +215,13 @@ def _create(path: str) -> None:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(32) + "\n")
+            file.write(secret + "\n")
             file.flush()
             os.fsync(file.fileno())
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            return
-        _sync_folder(folder)
-    finally:
+    except OSError:
         os.unlink(draft)
+        raise
+    return draft
 
 
 def _sync_folder(folder: str) -> None:

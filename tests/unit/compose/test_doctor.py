@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from sqlalchemy import delete
 
 from tests.support.product import Installation, Sim, upstream_environment
+from tests.support.scripted_upstream import Call, scripted_upstream
 from tests.support.waiting import wait_for
 from watchllm.compose.checks import Check
 from watchllm.compose.control import bootstrap, open_control_plane
@@ -201,9 +202,21 @@ def test_a_journal_at_its_bound_is_found(ready: Configuration) -> None:
     assert (found.status, "watchllm recorder" in found.advice) == ("failed", True)
 
 
-def test_a_provider_that_is_not_supported_yet_is_said(ready: Configuration) -> None:
-    configured = load({"home": str(ready.home), "proxy_port": 0}, {"ANTHROPIC_API_KEY": "sk-ant"})
-    assert check(configured, "provider anthropic").status == "warning"
+def test_anthropic_is_asked_as_it_wants_to_be(ready: Configuration) -> None:
+    """A bare host is what its own clients take for a base URL; the path and the headers are of its reference."""
+    headers: dict[str, str | None] = {}
+
+    def answer(call: Call) -> None:
+        headers.update({name: call.headers.get(name) for name in ("x-api-key", "anthropic-version", "authorization")})
+        call.reply(200, b'{"data": []}')
+
+    with scripted_upstream(answer) as upstream:
+        bare = upstream.base_url.removesuffix("/v1")
+        variables = {"ANTHROPIC_API_KEY": "sk-ant", "ANTHROPIC_BASE_URL": bare}
+        found = check(load({"home": str(ready.home), "proxy_port": 0}, variables), "provider anthropic")
+    assert (found.status, "takes the key" in found.detail) == ("ok", True)
+    assert upstream.calls == ["GET /v1/models"]
+    assert headers == {"x-api-key": "sk-ant", "anthropic-version": "2023-06-01", "authorization": None}
 
 
 def test_redis_is_said_not_to_be_used_yet_and_postgresql_has_failed(ready: Configuration) -> None:

@@ -37,7 +37,8 @@ def test_providers_are_named_with_their_keys_masked(tmp_path: Path) -> None:
     assert (rows["openai"].masked, rows["openai"].note) == ("***cdef", "ready")
     assert rows["openai"].base_url == "https://user:***@gate.example.com/v1"
     assert (rows["groq"].masked, "GROQ_API_KEY" in rows["groq"].note) == ("", True)
-    assert "cannot call it yet" in rows["anthropic"].note
+    assert (rows["anthropic"].masked, rows["anthropic"].note) == ("***cdef", "ready")
+    assert rows["anthropic"].base_url == "https://api.anthropic.com/v1"
     assert "built in" in rows["sim"].note
 
 

@@ -8,8 +8,9 @@ from sqlalchemy import select
 
 from watchllm.control import audit, tables
 from watchllm.control.errors import Invalid, NotFound
+from watchllm.control.vendors import vendors
 from watchllm.domain.keys import digest, is_well_formed
-from watchllm.domain.sealing import Sealer
+from watchllm.domain.sealing import Keyring, Sealer
 from watchllm.domain.settings import ProjectSettings, parse_settings
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def test_an_empty_value_sets_back_to_the_default(world: "World") -> None:
 
 def test_the_first_change_brings_proxies_all_they_need(world: "World") -> None:
     world.plane.create_project("Mine")
-    assert {vendor.name for vendor in world.reader.vendors()} == {"openai", "groq", "openrouter", "sim"}
+    assert world.reader.vendors() == vendors()
     assert world.reader.prices("openai")
     assert len(world.reader.secret("cache_hash") or b"") == 32
 
@@ -121,8 +122,8 @@ def test_provider_keys_reach_proxies_sealed_and_in_order(world: "World") -> None
     assert record is not None
     assert [key.id for key in record.provider_keys] == [first.id, second.id]
     assert record.provider_keys[0].base_url == "http://127.0.0.1:11434/v1"
-    sealer = Sealer((world.configuration.home / "secret.key").read_text())
-    assert [sealer.open(key.sealed, key.id) for key in record.provider_keys] == [b"sk-first", b"sk-second-0123456789"]
+    keyring = Keyring(lambda: [(world.configuration.home / "secret.key").read_text()])
+    assert [keyring.open(key.sealed, key.id) for key in record.provider_keys] == [b"sk-first", b"sk-second-0123456789"]
     assert second.masked == "***6789"
     assert "first" not in first.masked
     world.plane.remove_provider_key(first.id)
@@ -138,6 +139,8 @@ def test_provider_keys_reach_proxies_sealed_and_in_order(world: "World") -> None
         ("sim", "sk", None),
         ("a b", "sk", "https://x.example"),
         ("openai", "", None),
+        ("openai", "-", None),
+        ("azure", "", "https://r.openai.azure.com/openai/v1"),
         ("openai", "two\nlines", None),
         ("openai", "ключ", None),
         ("openai", "sk", "ftp://x.example"),
@@ -154,6 +157,41 @@ def test_a_provider_key_of_the_wrong_form_is_refused(
     project = world.plane.create_project("Mine")
     with pytest.raises(Invalid):
         world.plane.add_provider_key(project.id, provider, secret, base_url=base_url)
+
+
+@pytest.mark.parametrize("provider", ["ollama", "vllm", "lmstudio", "my-own"])
+@pytest.mark.parametrize("secret", ["", "-"])
+def test_a_server_that_needs_no_key_takes_none(world: "World", provider: str, secret: str) -> None:
+    project = world.plane.create_project("Mine")
+    key = world.plane.add_provider_key(project.id, provider, secret, base_url="http://127.0.0.1:11434/v1")
+    assert key.masked == ""
+    record = world.reader.project(project.id)
+    assert record is not None
+    sealer = Sealer((world.configuration.home / "secret.key").read_text())
+    assert sealer.open(record.provider_keys[0].sealed, key.id) == b""
+
+
+@pytest.mark.parametrize("provider", ["azure", "ollama", "vllm", "lmstudio"])
+def test_a_provider_without_an_address_of_its_own_needs_one(world: "World", provider: str) -> None:
+    project = world.plane.create_project("Mine")
+    with pytest.raises(Invalid, match=f"{provider} has no address of its own: say with --base-url"):
+        world.plane.add_provider_key(project.id, provider, "sk-0123456789abcdef")
+
+
+def test_a_provider_of_ones_own_may_speak_another_dialect(world: "World") -> None:
+    project = world.plane.create_project("Mine")
+    key = world.plane.add_provider_key(project.id, "mine", "sk-x", base_url="https://x.example", dialect="messages")
+    # Anthropic's clients take a bare host and add /v1.
+    assert (key.dialect, key.base_url) == ("messages", "https://x.example/v1")
+    assert world.plane.provider_keys(project.id) == [key]
+    record = world.reader.project(project.id)
+    assert record is not None
+    assert record.provider_keys[0].dialect == "messages"
+    plain = world.plane.add_provider_key(project.id, "plain", "sk-x", base_url="https://x.example")
+    assert (plain.dialect, plain.base_url) == (None, "https://x.example")
+    for provider, dialect in (("openai", "messages"), ("other", "soap")):
+        with pytest.raises(Invalid, match=r"dialect|speaks"):
+            world.plane.add_provider_key(project.id, provider, "sk-x", base_url="https://x.example", dialect=dialect)
 
 
 def test_every_change_is_audited_without_secrets(world: "World") -> None:

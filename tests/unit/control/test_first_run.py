@@ -44,10 +44,10 @@ def test_the_second_run_shows_nothing_and_makes_nothing(configuration: Configura
 
 
 def test_a_configured_provider_answers_instead_of_the_simulated_one(tmp_path: Path) -> None:
-    env = {"WATCHLLM_HOME": str(tmp_path), "ANTHROPIC_API_KEY": "not supported yet", "GROQ_API_KEY": "gsk"}
+    env = {"WATCHLLM_HOME": str(tmp_path), "GROQ_API_KEY": "gsk", "ANTHROPIC_API_KEY": "sk-ant"}
     shown = bootstrap(load({}, env))
     assert shown is not None
-    assert shown.provider == "groq"
+    assert shown.provider == "anthropic"
 
 
 def test_of_processes_that_start_at_once_one_is_the_first(tmp_path: Path) -> None:
@@ -94,5 +94,5 @@ def test_another_secret_is_refused_at_start(configuration: Configuration) -> Non
     canary = reader.secret(secrets.CANARY)
     reader.close()
     with open_control_plane(configuration) as plane:
-        plane._sealer.check(canary, "the snapshot")
+        plane._keyring.in_force(canary, "the snapshot")
     assert canary is not None

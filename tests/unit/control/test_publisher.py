@@ -14,7 +14,7 @@ from watchllm.control import keys, outbox, tables
 from watchllm.control.errors import PublicationFailed
 from watchllm.control.publication import Publication
 from watchllm.domain.keys import digest
-from watchllm.domain.sealing import Sealer
+from watchllm.domain.sealing import Keyring
 from watchllm.stores.lmdb.snapshot_writer import LmdbSnapshotWriter
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ def test_a_stale_publisher_never_overwrites_a_newer_state(world: "World") -> Non
 
     writer = LmdbSnapshotWriter(world.configuration.home / "snapshot")
     slow = HeldUp()
-    sealer = Sealer((world.configuration.home / "secret.key").read_text())
-    stale = publisher_for(world.configuration, world.plane.database, slow, sealer)  # type: ignore[arg-type]
+    keyring = Keyring(lambda: [(world.configuration.home / "secret.key").read_text()])
+    stale = publisher_for(world.configuration, world.plane.database, slow, keyring)  # type: ignore[arg-type]
     thread = threading.Thread(target=stale.publish_pending)
     thread.start()
     assert slow.waiting.wait(10)

@@ -65,6 +65,16 @@ def test_every_earlier_schema_is_brought_up_to_date(engine: Engine, earlier: str
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
 
 
+def migrate_again(engine: Engine, earlier: str, later: str) -> None:
+    """Do once more what the migrations between two versions do with the data; the tables are those of today."""
+    config = Config()
+    config.set_main_option("script_location", "watchllm.control:migrations")
+    with engine.connect().execution_options(watchllm_writes=True) as connection, connection.begin():
+        connection.execute(text("UPDATE alembic_version SET version_num = :earlier"), {"earlier": earlier})
+        config.attributes["connection"] = connection
+        command.upgrade(config, later)
+
+
 def test_hits_that_failed_are_taken_off_the_rollups_of_an_earlier_version(tmp_path: Path) -> None:
     journal, choose = journal_in(tmp_path), random.Random(11)
     for _ in range(2000):
@@ -85,13 +95,11 @@ def test_hits_that_failed_are_taken_off_the_rollups_of_an_earlier_version(tmp_pa
             # An hour whose rows are gone.
             connection.execute(text("UPDATE usage_hourly SET hits = 70 WHERE hour_ms = 0 AND model = 'gpt'"))
             connection.execute(text("DELETE FROM usage_logs WHERE at_ms < 3600000 AND model = 'gpt'"))
-            connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
         assert recorded.rollups() != right
-        assert schema.upgrade(recorded.engine)
+        migrate_again(recorded.engine, "0002", "0003")
         kept = [row for row in recorded.rollups() if not (row[0] == 0 and row[3] == "gpt")]
         assert kept == [row for row in right if not (row[0] == 0 and row[3] == "gpt")] == recorded.rollups_from_rows()
         assert recorded.query("SELECT DISTINCT hits FROM usage_hourly WHERE hour_ms = 0 AND model = 'gpt'") == [(70,)]
-        assert schema.version(recorded.engine.connect()) == schema.HEAD
 
 
 def test_processes_that_start_at_once_upgrade_once(tmp_path: Path) -> None:

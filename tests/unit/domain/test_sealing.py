@@ -2,7 +2,7 @@
 
 import pytest
 
-from watchllm.domain.sealing import SealBroken, Sealer, WrongSecret
+from watchllm.domain.sealing import Keyring, SealBroken, Sealer, WrongSecret
 
 MASTER = "0123456789abcdef" * 2
 
@@ -38,13 +38,41 @@ def test_a_value_moved_to_another_record_is_refused() -> None:
 
 
 def test_a_wrong_secret_is_found_by_its_canary() -> None:
-    right, wrong = Sealer(MASTER), Sealer(MASTER.upper())
-    right.check(right.canary, "the database")
-    right.check(None, "the database")
+    right, wrong = Keyring(lambda: [MASTER]), Keyring(lambda: [MASTER.upper()])
+    canary = right.current.canary
+    assert right.in_force(canary, "the database") is right.in_force(None, "the database") is right.current
     with pytest.raises(WrongSecret, match=r"the database.*Set the one"):
-        wrong.check(right.canary, "the database")
+        wrong.in_force(canary, "the database")
+    with pytest.raises(SealBroken, match=r"pvk_1 does not open under this WATCHLLM_SECRET_KEY"):
+        wrong.open(right.current.seal(b"x", "pvk_1"), "pvk_1")
+
+
+def test_while_the_secret_is_rotated_what_either_sealed_opens() -> None:
+    old, new = Sealer(MASTER), Sealer(MASTER.upper())
+    keyring = Keyring(lambda: [MASTER.upper(), MASTER])
+    assert [keyring.open(sealer.seal(b"x", "pvk_1"), "pvk_1") for sealer in (old, new)] == [b"x", b"x"]
+    assert keyring.current.canary == new.canary
+    assert keyring.in_force(old.canary, "the database").canary == old.canary
     with pytest.raises(SealBroken):
-        wrong.open(right.seal(b"x", "pvk_1"), "pvk_1")
+        keyring.open(old.seal(b"x", "pvk_2"), "pvk_1")
+
+
+def test_secrets_are_read_again_when_something_does_not_open_under_those_known() -> None:
+    masters, reads = [MASTER], []
+
+    def load() -> list[str]:
+        reads.append(1)
+        return list(masters)
+
+    keyring = Keyring(load)
+    assert keyring.open(Sealer(MASTER).seal(b"x", "pvk_1"), "pvk_1") == b"x"
+    assert len(reads) == 1
+    masters[:] = [MASTER.upper()]
+    new = Sealer(MASTER.upper())
+    assert keyring.open(new.seal(b"y", "pvk_1"), "pvk_1") == b"y"
+    assert keyring.current.canary == new.canary
+    masters[:] = ["n" * 40]
+    assert keyring.in_force(Sealer("n" * 40).canary, "the database") is keyring.current
 
 
 def test_derived_bytes_depend_on_master_and_purpose() -> None:
@@ -57,4 +85,4 @@ def test_derived_bytes_depend_on_master_and_purpose() -> None:
 def test_a_short_master_is_refused_and_no_repr_shows_one() -> None:
     with pytest.raises(ValueError, match="32"):
         Sealer("short")
-    assert MASTER not in repr(Sealer(MASTER))
+    assert MASTER not in repr(Sealer(MASTER)) + repr(Keyring(lambda: [MASTER]))

@@ -275,3 +275,4 @@ def test_the_clock_may_jump(tmp_path: Path) -> None:
         assert usage.ids() == [one.request_id for one in events]
         assert usage.query("SELECT MIN(hour_ms) FROM usage_hourly") == [(0,)]
         assert usage.rollups() == usage.rollups_from_rows()
+        assert usage.key_uses() == usage.key_uses_from_rows()

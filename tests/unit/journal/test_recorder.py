@@ -9,13 +9,14 @@ import msgspec
 import pytest
 
 from tests.support.journal import any_event, call, event, journal_in, usage_in
+from watchllm.analytics.rollups import HOUR_MS
 from watchllm.domain.ids import new_request_id
 from watchllm.domain.usage import ModelPrice
-from watchllm.domain.usage_event import OpenedCall
+from watchllm.domain.usage_event import Attempt, OpenedCall
 from watchllm.journal import recorder, records
 from watchllm.journal.journal import Journal
 from watchllm.journal.recorder import StoreUnavailable
-from watchllm.journal.records import FIRST_RECORD, SETTLED, frame, read_segment, tag_of
+from watchllm.journal.records import FIRST_RECORD, OPENED, SETTLED, frame, read_segment, tag_of
 from watchllm.journal.recovery import aborted
 from watchllm.stores.sqlite.usage import SqliteUsageStore
 
@@ -41,9 +42,57 @@ def test_every_kind_of_event_becomes_a_row_and_the_rollups_are_their_sums(tmp_pa
         usage.record()
         assert usage.ids() == [one.request_id for one in events]
         assert usage.rollups() == usage.rollups_from_rows()
+        assert usage.key_uses() == usage.key_uses_from_rows()
         assert usage.query("SELECT SUM(requests), SUM(cost_nanos) FROM usage_hourly") == [
             (4000, sum(one.cost or 0 for one in events))
         ]
+
+
+def test_uses_of_a_projects_provider_keys_are_counted_by_hour_and_those_refused_beside_them(tmp_path: Path) -> None:
+    hour = HOUR_MS * 470_000
+
+    def attempt(status: int, after_ms: int, key_id: str | None, *, hedged: bool = False) -> Attempt:
+        return Attempt("openai", "gpt", status, after_ms * 1000, 900, key_id=key_id, hedged=hedged)
+
+    attempts = (attempt(401, 5, "pvk_1"), attempt(403, 10, "pvk_2"), attempt(200, 20, None))
+    journal = journal_in(tmp_path)
+    journal.settled(event("req_1", at_ns=hour * 10**6, attempts=attempts))
+    # The second call begins in the next hour.
+    attempts = (attempt(503, 5, "pvk_1"), attempt(200, HOUR_MS + 7, "pvk_1", hedged=True))
+    journal.settled(event("req_2", at_ns=hour * 10**6, attempts=attempts))
+    journal.settled(event("req_3", at_ns=hour * 10**6, attempts=()))
+    journal.close()
+    with usage_in(tmp_path) as usage:
+        usage.record()
+        assert usage.key_uses() == usage.key_uses_from_rows()
+        assert usage.key_uses() == [
+            ("pvk_1", hour, "prj_1", 2, 1, hour + 5, hour + 5, None),
+            ("pvk_1", hour + HOUR_MS, "prj_1", 1, 0, hour + HOUR_MS + 7, None, hour + HOUR_MS + 7),
+            ("pvk_2", hour, "prj_1", 1, 1, hour + 10, hour + 10, None),
+        ]
+        assert usage.query("SELECT request_id, provider_key_id, hedged FROM usage_logs ORDER BY 1") == [
+            ("req_1", None, 0),
+            ("req_2", "pvk_1", 1),
+            ("req_3", None, 0),
+        ]
+
+
+def test_what_an_earlier_version_wrote_into_its_journal_is_applied(tmp_path: Path) -> None:
+    """Its attempts knew no provider key, its open calls neither."""
+    journal = journal_in(tmp_path)
+    settled = msgspec.to_builtins(event("req_1"))
+    settled[-1] = [attempt[:9] for attempt in settled[-1]]
+    journal.append(SETTLED << 4 | 1, msgspec.msgpack.encode(settled))
+    journal.append(OPENED << 4 | 1, msgspec.msgpack.encode(msgspec.to_builtins(call("req_2"))[:15]))
+    journal.close()
+    with usage_in(tmp_path) as usage:
+        usage.record()
+        assert usage.query("SELECT request_id, ended, provider_key_id FROM usage_logs ORDER BY 1") == [
+            ("req_1", "complete", None),
+            ("req_2", "aborted", None),
+        ]
+        assert usage.query("SELECT COUNT(*) FROM journal_set_aside") == [(0,)]
+        assert usage.key_uses() == []
 
 
 def test_a_hit_that_failed_is_counted_as_an_error_only(tmp_path: Path) -> None:
@@ -59,6 +108,7 @@ def test_a_hit_that_failed_is_counted_as_an_error_only(tmp_path: Path) -> None:
         usage.record()
         assert usage.query(f"SELECT requests, errors, misses, {hits} FROM usage_hourly") == [(26, 21, 1, 1, 1, 1, 1, 1)]
         assert usage.rollups() == usage.rollups_from_rows()
+        assert usage.key_uses() == usage.key_uses_from_rows()
 
 
 def test_a_row_says_what_its_event_said(tmp_path: Path) -> None:
@@ -121,6 +171,7 @@ def test_open_calls_of_a_dead_process_are_closed_with_an_estimated_cost(tmp_path
         assert sorted(rows) == sorted([(first, "aborted", 0, 1, 100, 15_000), (second, "aborted", 0, 1, 200, None)])
         assert usage.query("SELECT COUNT(*) FROM journal_opened") == [(0,)]
         assert usage.rollups() == usage.rollups_from_rows()
+        assert usage.key_uses() == usage.key_uses_from_rows()
 
 
 @pytest.mark.parametrize("fails_at", range(8))
@@ -183,6 +234,7 @@ def test_a_recorder_that_ends_at_any_moment_repeats_nothing(
         usage.record()
         assert usage.ids() == [*(one.request_id for one in events), lost]
         assert usage.rollups() == usage.rollups_from_rows()
+        assert usage.key_uses() == usage.key_uses_from_rows()
         assert list(journal.folder.glob("jnl_*")) == []
 
 
@@ -201,6 +253,7 @@ def test_positions_that_were_lost_do_not_make_rows_twice(tmp_path: Path) -> None
         usage.record()
         assert usage.ids() == [*(one.request_id for one in events), "req_new"]
         assert usage.rollups() == usage.rollups_from_rows()
+        assert usage.key_uses() == usage.key_uses_from_rows()
 
 
 def test_a_locked_database_delays_and_loses_nothing(tmp_path: Path) -> None:
@@ -246,6 +299,7 @@ def test_newer_records_are_set_aside_and_applied_by_the_version_that_knows_them(
         assert usage.ids() == ["req_1", "req_newer"]
         assert usage.query("SELECT COUNT(*) FROM journal_set_aside") == [(1,)]
         assert usage.rollups() == usage.rollups_from_rows()
+        assert usage.key_uses() == usage.key_uses_from_rows()
 
 
 def test_a_record_that_is_whole_but_not_understood_is_set_aside(tmp_path: Path) -> None:

@@ -15,16 +15,45 @@ def project(*keys: ProviderKeyRecord, **settings: str | tuple[str, ...]) -> Proj
     return ProjectRecord("prj_1", "org_1", "one", ProjectSettings(**settings), keys)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("model", ["claude-sonnet-4", "anthropic/claude-sonnet-4", "Claude-3", "anthropic/x"])
-@pytest.mark.parametrize("default", [None, "openai", "openrouter", "sim"])
-def test_models_of_anthropic_go_to_nobody_else(model: str, default: str | None) -> None:
+ANTHROPIC = Router(vendors(), {"anthropic": InstanceCredential("sk-ant-x", None)})
+
+
+@pytest.mark.parametrize("model", ["claude-sonnet-4", "anthropic/claude-sonnet-4"])
+@pytest.mark.parametrize("default", [None, "openai", "sim"])
+def test_models_of_anthropic_go_to_anthropic(model: str, default: str | None) -> None:
     settings = {} if default is None else {"default_provider": default}
-    with pytest.raises(NotFound) as refused:
-        ROUTER.resolve(model, project(**settings), test_key=False)
-    assert refused.value.code == "model_not_found"
-    assert "Anthropic is not in this version yet" in refused.value.message
-    assert "openrouter/anthropic/" in refused.value.message
-    assert (refused.value.model, refused.value.provider) == (model, "anthropic")
+    target = ANTHROPIC.resolve(model, project(**settings), test_key=False)
+    assert (target.provider, target.model) == ("anthropic", "claude-sonnet-4")
+    assert (target.base_url, target.vendor.dialects) == ("https://api.anthropic.com/v1", ("messages",))
+    assert (target.vendor.auth_header, target.vendor.auth_scheme) == ("x-api-key", "")
+
+
+def test_models_of_anthropic_without_its_key_go_to_the_default_provider_or_say_which_key_is_missing() -> None:
+    target = ROUTER.resolve("claude-sonnet-4", project(default_provider="openrouter"), test_key=False)
+    assert (target.provider, target.model) == ("openrouter", "claude-sonnet-4")
+    for model in ("claude-sonnet-4", "anthropic/claude-sonnet-4"):
+        with pytest.raises(GatewayError) as refused:
+            ROUTER.resolve(model, project(), test_key=False)
+        assert (refused.value.provider, refused.value.code) == ("anthropic", "provider_key_missing")
+
+
+def test_a_provider_of_ones_own_is_called_in_its_dialect() -> None:
+    own = ProviderKeyRecord("pk_1", "mine", b"", "https://x.example/v1", dialect="messages")
+    vendor = ROUTER.resolve("mine/some-model", project(own), test_key=False).vendor
+    assert (vendor.dialects, vendor.auth_header, vendor.auth_scheme) == (("messages",), "x-api-key", "")
+    plain = ProviderKeyRecord("pk_1", "mine", b"", "https://x.example/v1")
+    vendor = ROUTER.resolve("mine/some-model", project(plain), test_key=False).vendor
+    assert (vendor.dialects, vendor.auth_header, vendor.auth_scheme) == (("chat",), "authorization", "Bearer")
+
+
+@pytest.mark.parametrize("provider", ["azure", "ollama", "vllm", "lmstudio"])
+def test_a_provider_without_an_address_of_its_own_is_reached_at_the_keys(provider: str) -> None:
+    own = ProviderKeyRecord("pk_1", provider, b"", "https://models.example.com/v1")
+    target = ROUTER.resolve(f"{provider}/some-model", project(own), test_key=False)
+    assert (target.base_url, target.model, target.trusted) == ("https://models.example.com/v1", "some-model", False)
+    with pytest.raises(GatewayError) as refused:
+        ROUTER.resolve(f"{provider}/some-model", project(ProviderKeyRecord("pk_1", provider, b"")), test_key=False)
+    assert refused.value.code == "provider_key_missing"
 
 
 def test_models_of_anthropic_go_where_they_are_sent_explicitly() -> None:

@@ -1,5 +1,5 @@
 """The Messages API of the simulator says what Anthropic's would (API reference: Messages, Streaming messages, Extended
-thinking, Tool use, Citations, Prompt caching, Errors, Count tokens)."""
+thinking, Tool use, Citations, Prompt caching, Errors, Count tokens, Versions)."""
 
 import json
 from collections.abc import Callable
@@ -7,6 +7,9 @@ from typing import Any
 
 import jsonschema
 import pytest
+
+from tests.unit.sim.conftest import FakeExchange
+from watchllm.domain.errors import WireRefusal
 
 VERSION = {b"anthropic-version": b"2023-06-01"}
 WEATHER = {
@@ -392,6 +395,35 @@ def test_the_version_is_required_and_must_be_known(sim: Any) -> None:
             assert exchange.json["error"]["message"].startswith("anthropic-version: ")
 
 
+CITED = {"type": "text", "text": "a", "citations": [{"type": "char_location"}]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": 1},
+        {"top_p": 1},
+        {"top_k": 5},
+        {"messages": [{"role": "user", "content": [CITED]}]},
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "search_result", "source": "s", "title": "t", "content": [CITED]}],
+                }
+            ]
+        },
+        {"messages": [ASKED, {"role": "assistant", "content": [DOCUMENTS[0]]}, ASKED]},
+    ],
+)
+def test_the_newest_version_refuses_what_the_older_takes(sim: Any, change: dict[str, Any]) -> None:
+    body = {"model": "claude", "max_tokens": 5, "messages": [ASKED], **change}
+    assert sim.call("/v1/messages", body, headers=VERSION).status == 200
+    refused = sim.call("/v1/messages", body, headers={b"anthropic-version": b"2026-10-21"})
+    assert refused.status == 400
+    assert "not permitted" in refused.json["error"]["message"]
+
+
 def test_a_named_beta_may_bring_fields_of_its_own(sim: Any) -> None:
     body = {"model": "claude", "max_tokens": 5, "messages": [ASKED], "context_management": {}}
     assert sim.call("/v1/messages", body, headers=VERSION).status == 400
@@ -438,3 +470,12 @@ def test_anthropics_headers_are_there_to_be_filtered(sim: Any) -> None:
     for name in ("request-id", "anthropic-organization-id", "anthropic-ratelimit-tokens-remaining", "set-cookie"):
         assert exchange.head_lines(name), name
     assert not exchange.head_lines("openai-organization")
+
+
+def test_what_the_wire_refuses_is_told_in_the_paths_dialect(sim: Any) -> None:
+    error = WireRefusal("The body is too large.")
+    exchange = FakeExchange(b"POST", "/v1/messages", VERSION, b"")
+    told_here = json.loads(sim.app.on_refusal(exchange, error)[1])
+    assert (told_here["type"], told_here["error"]["type"]) == ("error", "request_too_large")
+    for elsewhere in (None, FakeExchange(b"POST", "/v1/responses", {}, b"")):
+        assert "param" in json.loads(sim.app.on_refusal(elsewhere, error)[1])["error"]

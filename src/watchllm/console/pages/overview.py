@@ -2,7 +2,7 @@
 could not be learnt is said to be unknown."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
@@ -10,6 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from watchllm.analytics import key_use_log
+from watchllm.analytics.key_use_log import KeyState
 from watchllm.cache.entry import CacheStats
 from watchllm.configuration import Configuration, mask, mask_url
 from watchllm.console.cookies import console_of
@@ -75,12 +77,14 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class ProjectCard:
-    """A project with the newest of its `keys` first; `more_keys` are there besides."""
+    """A project with the newest of its `keys` first; `more_keys` are there besides. `uses`: by a provider key's id,
+    when it was last used and whether the provider refuses it; one that is not in it was never used."""
 
     project: Project
     keys: Sequence[Key]
     more_keys: int
     provider_keys: Sequence[ProviderKey]
+    uses: Mapping[str, KeyState]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +154,11 @@ def base_url(configuration: Configuration, host_in_use: str | None) -> str | Non
 
 def instance_providers(configuration: Configuration) -> list[InstanceProvider]:
     """The simulated provider, and those that the operator's environment or file names."""
-    known = {vendor.name: vendor for vendor in vendors.vendors()}
+    known = vendors.by_name()
     rows = []
     for name, provider in configuration.instance_providers.items():
-        vendor = known.get(name)
-        url = provider.base_url or (vendor.base_url if vendor else "")
+        url = provider.base_url or known[name].base_url
         note = "ready" if provider.api_key else f"no key: set {name.upper()}_API_KEY, or give a project one"
-        if vendor is None:
-            note = "set, but this version cannot call it yet"
         rows.append(
             InstanceProvider(name, mask_url(url), mask(provider.api_key or "") if provider.api_key else "", note)
         )
@@ -217,9 +218,15 @@ def _kept(console: Console, user: User) -> tuple[str, list[ProjectCard], int]:
                 keys[:MOST_KEYS],
                 max(0, len(keys) - MOST_KEYS),
                 console.plane.provider_keys(project.id),
+                _uses(console, project.id),
             )
         )
     return (organization.name if organization else "unknown"), cards, len(projects) - len(shown)
+
+
+def _uses(console: Console, project_id: str) -> Mapping[str, KeyState]:
+    with console.plane.database.reading() as connection:
+        return key_use_log.states(connection, project_id)
 
 
 ROUTES = [

@@ -74,7 +74,7 @@ class StreamAssembler:
     @property
     def text(self) -> str:
         """All that the model wrote so far: text, thinking, inputs of tools; empty once it was forgotten."""
-        return " ".join([block.written() for _, block in sorted(self._blocks.items())])
+        return " ".join(filter(None, [block.written() for _, block in sorted(self._blocks.items())]))
 
     @property
     def finish_reasons(self) -> tuple[str, ...]:

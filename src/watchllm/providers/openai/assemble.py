@@ -71,7 +71,7 @@ class StreamAssembler:
     @property
     def usage(self) -> TokenUsage | None:
         """The last usage that the stream reported."""
-        return token_usage(self._usage)
+        return token_usage(self._usage, self._head.get("service_tier"))
 
     @property
     def text(self) -> str:

@@ -6,7 +6,7 @@ import msgspec
 
 from watchllm.domain.usage import TokenUsage
 from watchllm.providers.dialect import Verdict
-from watchllm.providers.openai.usage import MAX_COUNT, token_usage
+from watchllm.providers.openai.usage import MAX_COUNT, tier, token_usage
 
 
 def judge(family: str, body: bytes, *, expected: int | None = None) -> Verdict:
@@ -26,7 +26,7 @@ def judge(family: str, body: bytes, *, expected: int | None = None) -> Verdict:
         return Verdict("not JSON", (), None, readable=False)
     if type(answer) is not dict:
         return Verdict("not an object", (), None, readable=False)
-    usage = token_usage(answer.get("usage"))
+    usage = token_usage(answer.get("usage"), answer.get("service_tier"))
     choices = answer.get("choices")
     if answer.get("error"):
         return Verdict("an error", (), usage)
@@ -122,7 +122,7 @@ def _judge_usual(body: bytes) -> Verdict | None:
     inputs, outputs = reported.prompt_tokens, reported.completion_tokens
     of_input, of_output = reported.prompt_tokens_details, reported.completion_tokens_details
     if of_input is None and of_output is None:
-        return Verdict(None, (choice.finish_reason,), TokenUsage(inputs, outputs))
+        return Verdict(None, (choice.finish_reason,), TokenUsage(inputs, outputs, tier=tier(answer.service_tier)))
     of_input, of_output = of_input or _NO_INPUT, of_output or _NO_OUTPUT
     usage = TokenUsage(
         inputs,
@@ -132,6 +132,7 @@ def _judge_usual(body: bytes) -> Verdict | None:
         min(of_output.reasoning_tokens, outputs),
         min(of_input.audio_tokens, inputs),
         min(of_output.audio_tokens, outputs),
+        tier=tier(answer.service_tier),
     )
     return Verdict(None, (choice.finish_reason,), usage)
 

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
-from watchllm.domain.usage import TokenUsage
+from watchllm.domain.usage import TIERS, TokenUsage
 from watchllm.providers import tokens
 
 
-def token_usage(reported: Any) -> TokenUsage | None:
+def token_usage(reported: Any, service_tier: Any = None) -> TokenUsage | None:
     """The counts in a `usage` object; None when it holds no count of input or output tokens.
 
+    `service_tier` is what the answer says beside it.
     Vendors leave parts out or send null; a part of a wrong type counts as left out. Parts never exceed their total.
     """
     if type(reported) is not dict:
@@ -30,7 +31,13 @@ def token_usage(reported: Any) -> TokenUsage | None:
         reasoning=_part(of_output, "reasoning_tokens", outputs),
         audio_input=_part(of_input, "audio_tokens", inputs),
         audio_output=_part(of_output, "audio_tokens", outputs),
+        tier=tier(service_tier),
     )
+
+
+def tier(service_tier: Any) -> str:
+    """The tier of an answer's `service_tier`; empty for what is charged as usual, or is not known."""
+    return service_tier if type(service_tier) is str and service_tier in TIERS else ""
 
 
 def media_usage(reported: Any) -> TokenUsage | None:

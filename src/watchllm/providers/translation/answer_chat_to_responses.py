@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from watchllm.providers.dialect import TranslatedAnswer, Untranslatable
-from watchllm.providers.translation import responses_form, responses_reasoning
+from watchllm.providers.translation import responses_form, responses_output
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -35,6 +35,7 @@ def translate(body: bytes, request: dict[str, Any]) -> TranslatedAnswer:
     output.take(message, choice.get("logprobs"))
     response = responses_form.begun(request, output.ids, chat) | responses_form.ending(reason)
     response["output"] = output.items
+    responses_form.mark_incomplete(response)
     response["usage"] = responses_form.usage(chat.get("usage"))
     try:
         return TranslatedAnswer(_encode(response), output.exact and reason in _USUAL_REASONS)
@@ -67,76 +68,42 @@ class _Output:
         if calls is not None and type(calls) is not list:
             raise Untranslatable("its tool calls are no list")
         for call in calls or ():
-            self.items.append(call_item(call, self.ids, len(self.items)))
+            self._take_call(call)
 
     def _take_reasoning(self, message: dict[str, Any]) -> None:
-        text = message.get("reasoning_content") or message.get("reasoning") or ""
-        blocks = message.get("thinking_blocks")
-        if type(text) is str and (text or is_blocks(blocks)):
-            self.items.append(reasoning_item(self.ids.item("rs", len(self.items)), text, blocks))
+        text = message.get("reasoning_content") or message.get("reasoning")
+        written = text if type(text) is str else ""
+        blocks = responses_output.thinking_blocks(message.get("thinking_blocks"))
+        if written or blocks:
+            self.items.append(responses_output.reasoning_item(self.ids.item("rs", len(self.items)), written, blocks))
 
     def _take_said(self, message: dict[str, Any], logprobs: Any) -> None:
         parts = []
         text = _text_of(message.get("content"))
         given = message.get("annotations") or []
-        annotations = responses_form.flat_annotations(given)
+        annotations = responses_output.flat_annotations(given)
         if type(given) is not list or len(annotations) != len(given) or (given and not text):
             self.exact = False
         if text:
-            part = {"type": "output_text", "text": text, "annotations": annotations}
             tokens = logprobs.get("content") if type(logprobs) is dict else None
-            parts.append(part | {"logprobs": responses_form.logprobs(tokens) if tokens else []})
+            told = responses_output.logprobs(tokens)
+            if len(told) != len(tokens if type(tokens) is list else ()):
+                self.exact = False
+            parts.append(responses_output.text_part(text, annotations, told))
         refusal = message.get("refusal")
         if type(refusal) is str and refusal:
             parts.append({"type": "refusal", "refusal": refusal})
         if parts:
-            item_id = self.ids.item("msg", len(self.items))
-            self.items.append(message_item(item_id, parts))
+            self.items.append(responses_output.message_item(self.ids.item("msg", len(self.items)), parts))
 
-
-def message_item(item_id: str, parts: list[dict[str, Any]], status: str = "completed") -> dict[str, Any]:
-    """What the model said, as an item."""
-    return {"id": item_id, "type": "message", "status": status, "role": "assistant", "content": parts}
-
-
-def reasoning_item(item_id: str, text: str, blocks: Any) -> dict[str, Any]:
-    """Reasoning as an item; `blocks` is the message's `thinking_blocks`."""
-    item: dict[str, Any] = {"id": item_id, "type": "reasoning", "summary": []}
-    if text:
-        item["summary"] = [{"type": "summary_text", "text": text}]
-    if is_blocks(blocks):
-        item["encrypted_content"] = responses_reasoning.pack(blocks)
-    return item
-
-
-def is_blocks(blocks: Any) -> bool:
-    """Whether `blocks` are thinking blocks that the client has to keep."""
-    return type(blocks) is list and bool(blocks) and all(type(block) is dict for block in blocks)
-
-
-def call_item(call: Any, ids: responses_form.Ids, output_index: int) -> dict[str, Any]:
-    """A tool call as an item.
-
-    Raises Untranslatable for what is none.
-    """
-    kind = "custom" if type(call) is dict and type(call.get("custom")) is dict else "function"
-    inner = call.get(kind) if type(call) is dict else None
-    if type(inner) is not dict or type(inner.get("name")) is not str:
-        raise Untranslatable("it has a malformed tool call")
-    call_id = call.get("id")
-    prefix, item_kind, field = CALLS[kind]
-    item_id = ids.item(prefix, output_index)
-    # A vendor that names no calls has them told apart by our own ids.
-    called = {"call_id": call_id if type(call_id) is str and call_id else f"call_{item_id}", "name": inner["name"]}
-    written = inner.get(field)
-    if type(written) is not str:
-        # Some vendors send arguments as the object itself, or none at all.
-        written = "" if written is None else _encode(written).decode()
-    return {"id": item_id, "type": item_kind, "status": "completed"} | called | {field: written}
-
-
-CALLS = {"function": ("fc", "function_call", "arguments"), "custom": ("ctc", "custom_tool_call", "input")}
-"""Prefix of the id, item type and field of the text, by the kind of a tool call in a chat."""
+    def _take_call(self, call: Any) -> None:
+        kind = responses_output.call_kind(call) if type(call) is dict else responses_output.FUNCTION
+        inner = call.get(kind.holder) if type(call) is dict else None
+        if type(inner) is not dict or type(inner.get("name")) is not str:
+            raise Untranslatable("it has a malformed tool call")
+        item_id = self.ids.item(kind.prefix, len(self.items))
+        written = responses_output.written_text(inner.get(kind.field))
+        self.items.append(responses_output.call_item(kind, item_id, call.get("id"), inner["name"], written))
 
 
 def _text_of(content: Any) -> str:

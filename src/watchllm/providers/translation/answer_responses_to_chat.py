@@ -6,6 +6,8 @@ import msgspec
 
 from watchllm.providers.dialect import TranslatedAnswer, Untranslatable
 from watchllm.providers.translation import responses_reasoning
+from watchllm.providers.translation.responses_fields import CHAT_TIERS
+from watchllm.providers.translation.responses_form import count
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -36,15 +38,16 @@ def translate(body: bytes) -> TranslatedAnswer:
     chat: dict[str, Any] = {
         "id": "chatcmpl-" + (response_id.removeprefix("resp_") if type(response_id) is str else ""),
         "object": "chat.completion",
-        "created": int(created) if type(created) in (int, float) else 0,
+        "created": int(created) if type(created) is int or type(created) is float else 0,
         "model": model if type(model) is str else "",
         "choices": [choice],
     }
     usage = _usage(response.get("usage"))
     if usage is not None:
         chat["usage"] = usage
-    if type(response.get("service_tier")) is str:
-        chat["service_tier"] = response["service_tier"]
+    tier = response.get("service_tier")
+    if type(tier) is str and tier in CHAT_TIERS:
+        chat["service_tier"] = tier
     try:
         return TranslatedAnswer(_encode(chat), message.exact)
     except RecursionError:
@@ -130,7 +133,7 @@ class _Message:
 
 def _nested(annotation: dict[str, Any], offset: int) -> dict[str, Any]:
     """A citation in a chat's form; its place counts from the beginning of the whole text."""
-    citation = {field: annotation.get(field) for field in ("url", "title", "start_index", "end_index")}
+    citation: dict[str, Any] = {field: annotation.get(field) for field in ("url", "title", "start_index", "end_index")}
     for field in ("start_index", "end_index"):
         if offset and type(citation[field]) is int:
             citation[field] += offset
@@ -151,23 +154,18 @@ def _finish_reason(response: dict[str, Any], has_calls: bool) -> str:
 def _usage(reported: Any) -> dict[str, Any] | None:
     if type(reported) is not dict:
         return None
-    inputs, outputs = _count(reported, "input_tokens"), _count(reported, "output_tokens")
+    inputs, outputs = count(reported, "input_tokens"), count(reported, "output_tokens")
     of_input, of_output = reported.get("input_tokens_details"), reported.get("output_tokens_details")
     return {
         "prompt_tokens": inputs,
         "completion_tokens": outputs,
         "total_tokens": inputs + outputs,
         "prompt_tokens_details": {
-            "cached_tokens": _count(of_input, "cached_tokens"),
-            "cache_write_tokens": _count(of_input, "cache_write_tokens"),
+            "cached_tokens": count(of_input, "cached_tokens"),
+            "cache_write_tokens": count(of_input, "cache_write_tokens"),
         },
-        "completion_tokens_details": {"reasoning_tokens": _count(of_output, "reasoning_tokens")},
+        "completion_tokens_details": {"reasoning_tokens": count(of_output, "reasoning_tokens")},
     }
-
-
-def _count(holder: Any, field: str) -> int:
-    value = holder.get(field) if type(holder) is dict else None
-    return value if type(value) is int and value >= 0 else 0
 
 
 def _objects(given: Any, what: str) -> list[dict[str, Any]]:

@@ -13,6 +13,17 @@ from watchllm.providers.dialect import (
     TranslatedRequest,
 )
 
+OLD_LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
+"""The bound of an answer's length in chat completions: the name that every provider knows, and the one that OpenAI put
+in its place and its newer models insist on. Requests are translated and compared with the old one."""
+
+
+def renamed(document: dict[str, Any], name: str, other: str) -> dict[str, Any]:
+    """`document` with the field `name`, where it has it and not the `other`, under the other name, in its place."""
+    if name not in document or other in document:
+        return document
+    return {other if field == name else field: value for field, value in document.items()}
+
 
 def request_in(to: str, of: str, document: dict[str, Any], model: str) -> TranslatedRequest:
     """The request `document`, which is in the dialect `of`, in the dialect `to`, for the provider's model `model`.
@@ -82,10 +93,12 @@ def _request_in_chat(of: str, document: dict[str, Any]) -> TranslatedRequest:
     if of == MESSAGES:
         from watchllm.providers.translation.request_messages_to_chat import translate as of_messages
 
-        return of_messages(document)
-    from watchllm.providers.translation.request_responses_to_chat import translate as of_responses
+        translated = of_messages(document)
+    else:
+        from watchllm.providers.translation.request_responses_to_chat import translate as of_responses
 
-    return of_responses(document)
+        translated = of_responses(document)
+    return translated._replace(document=renamed(translated.document, NEW_LIMIT, OLD_LIMIT))
 
 
 def _answer_in_chat(of: str, body: bytes) -> TranslatedAnswer:

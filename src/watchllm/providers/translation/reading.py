@@ -1,25 +1,36 @@
 """Reading a request that is to be said in another dialect: checks that name the field at fault, and what gets lost."""
 
+import re
 from collections.abc import Collection
 from typing import Any
 
 from watchllm.domain.errors import BadRequest
 
 _LONGEST_NAME = 120
+_NUMBER = re.compile(r"\[[0-9]+\]")
 
 
 class Loss:
-    """What a translation leaves out (`dropped`, dotted names), and whether the question stayed the same (`exact`)."""
+    """What a translation leaves out (`dropped`, dotted names), and whether the question stayed the same (`exact`).
 
-    __slots__ = ("dropped", "exact")
+    A dropped field is named without the number of the item that it is in (`messages[].reasoning_content`), so that
+    there are only as many names as there are kinds.
+    """
+
+    __slots__ = ("_dropped", "exact")
 
     def __init__(self) -> None:
-        self.dropped: list[str] = []
+        self._dropped: dict[str, None] = {}
         self.exact = True
 
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """The names, each once."""
+        return tuple(self._dropped)
+
     def drop(self, field: str) -> None:
-        """A field that shapes nothing was left out."""
-        self.dropped.append(field)
+        """A field was left out; whether that changes the question, `blur` says."""
+        self._dropped[_NUMBER.sub("[]", field)] = None
 
     def blur(self) -> None:
         """The other dialect can say it only about so."""

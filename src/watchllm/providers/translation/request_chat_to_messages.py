@@ -42,7 +42,7 @@ def translate(document: dict[str, Any], *, max_tokens: int) -> TranslatedRequest
         asked["output_config"] = output | effort
     asked |= thinking
     asked |= _beside(document, loss)
-    return TranslatedRequest(asked, tuple(loss.dropped), loss.exact)
+    return TranslatedRequest(asked, loss.dropped, loss.exact)
 
 
 # Fields that are left out where they have the value that means nothing, and refused where they have another. Numbers

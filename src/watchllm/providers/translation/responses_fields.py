@@ -6,6 +6,9 @@ from typing import Any
 
 from watchllm.domain.errors import BadRequest
 
+CHAT_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
+"""The values of `service_tier` that both dialects have; vendors have others of their own."""
+
 
 class Losses:
     """What a translation leaves out. `exact` is False once anything is lost or changed that shapes the answer."""

@@ -4,6 +4,7 @@ from hashlib import blake2b
 from typing import Any
 
 from watchllm.providers.dialect import Untranslatable
+from watchllm.providers.translation.responses_fields import CHAT_TIERS
 
 
 class Ids:
@@ -37,7 +38,7 @@ def begun(request: dict[str, Any], ids: Ids, chat: dict[str, Any]) -> dict[str, 
     """
     created, model, tier = chat.get("created"), chat.get("model"), chat.get("service_tier")
     reasoning, text = request.get("reasoning"), request.get("text")
-    response = {
+    response: dict[str, Any] = {
         "id": ids.response,
         "object": "response",
         "created_at": created if type(created) is int else 0,
@@ -55,7 +56,7 @@ def begun(request: dict[str, Any], ids: Ids, chat: dict[str, Any]) -> dict[str, 
     for field, default in _ECHOED.items():
         value = request.get(field)
         response[field] = default if value is None else value
-    if type(tier) is str:
+    if type(tier) is str and tier in CHAT_TIERS:
         response["service_tier"] = tier
     return response
 
@@ -95,6 +96,12 @@ def ending(finish_reason: Any) -> dict[str, Any]:
     return {"status": "completed", "incomplete_details": None}
 
 
+def mark_incomplete(response: dict[str, Any]) -> None:
+    """Of an incomplete response, the item that broke off is incomplete, too: the last."""
+    if response["status"] == "incomplete" and response["output"] and "status" in response["output"][-1]:
+        response["output"][-1]["status"] = "incomplete"
+
+
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -102,63 +109,23 @@ def usage(reported: Any) -> dict[str, Any] | None:
     """A chat's `usage` as Responses tells it; None where it has none. Counts that are no counts are left out."""
     if type(reported) is not dict:
         return None
-    inputs, outputs = _count(reported, "prompt_tokens"), _count(reported, "completion_tokens")
+    inputs, outputs = count(reported, "prompt_tokens"), count(reported, "completion_tokens")
     of_input, of_output = reported.get("prompt_tokens_details"), reported.get("completion_tokens_details")
     return {
         "input_tokens": inputs,
         "input_tokens_details": {
-            "cached_tokens": _count(of_input, "cached_tokens"),
-            "cache_write_tokens": _count(of_input, "cache_write_tokens"),
+            "cached_tokens": count(of_input, "cached_tokens"),
+            "cache_write_tokens": count(of_input, "cache_write_tokens"),
         },
         "output_tokens": outputs,
-        "output_tokens_details": {"reasoning_tokens": _count(of_output, "reasoning_tokens")},
+        "output_tokens_details": {"reasoning_tokens": count(of_output, "reasoning_tokens")},
         "total_tokens": inputs + outputs,
     }
 
 
-def _count(holder: Any, field: str) -> int:
+def count(holder: Any, field: str) -> int:
+    """A count of tokens; 0 where `holder` has none."""
     value = holder.get(field) if type(holder) is dict else None
+    if type(value) is float and value.is_integer():
+        value = int(value)
     return value if type(value) is int and value >= 0 else 0
-
-
-def flat_annotations(given: Any) -> list[dict[str, Any]]:
-    """The citations of web pages in a chat's `annotations`; other kinds have no form there."""
-    found = []
-    for annotation in given if type(given) is list else ():
-        citation = annotation.get("url_citation") if type(annotation) is dict else None
-        if type(citation) is dict and type(citation.get("url")) is str:
-            title, start, end = citation.get("title"), citation.get("start_index"), citation.get("end_index")
-            found.append(
-                {
-                    "type": "url_citation",
-                    "url": citation["url"],
-                    "title": title if type(title) is str else "",
-                    "start_index": start if type(start) is int else 0,
-                    "end_index": end if type(end) is int else 0,
-                }
-            )
-    return found
-
-
-def logprobs(tokens: Any) -> list[dict[str, Any]]:
-    """The tokens of a chat's `logprobs.content`; a token without bytes gets those of its text.
-
-    Raises Untranslatable for what is no list of tokens.
-    """
-    if type(tokens) is not list:
-        raise Untranslatable("its log probabilities are no list")
-    return [_token(token) | {"top_logprobs": [_token(top) for top in _tops(token)]} for token in tokens]
-
-
-def _tops(token: Any) -> list[Any]:
-    tops = token.get("top_logprobs")
-    return tops if type(tops) is list else []
-
-
-def _token(token: Any) -> dict[str, Any]:
-    text = token.get("token") if type(token) is dict else None
-    logprob = token.get("logprob") if type(token) is dict else None
-    if type(text) is not str or (type(logprob) is not float and type(logprob) is not int):
-        raise Untranslatable("its log probabilities are malformed")
-    held = token.get("bytes")
-    return {"token": text, "bytes": held if type(held) is list else list(text.encode()), "logprob": logprob}

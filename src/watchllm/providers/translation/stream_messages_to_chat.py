@@ -284,11 +284,13 @@ _COUNTS = (
 )
 # Anthropic's types of errors that OpenAI has other names for, with the code that tells them apart.
 _ERRORS = {
+    "authentication_error": ("authentication_error", "invalid_api_key"),
+    "billing_error": ("insufficient_quota", "insufficient_quota"),
     "not_found_error": ("invalid_request_error", "not_found"),
-    "request_too_large": ("invalid_request_error", "request_too_large"),
     "overloaded_error": ("api_error", "overloaded"),
-    "timeout_error": ("api_error", "timeout"),
-    "billing_error": ("api_error", "billing_error"),
+    "rate_limit_error": ("rate_limit_error", "rate_limit_exceeded"),
+    "request_too_large": ("invalid_request_error", "request_too_large"),
+    "timeout_error": ("api_error", "provider_timeout"),
 }
 
 

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from watchllm.analytics import rollups
+from watchllm.analytics import key_uses, rollups
 from watchllm.control.database import Clock
 from watchllm.domain.usage_event import OpenedCall, UsageEvent
 from watchllm.domain.usage_log import COLUMNS, row_of
@@ -33,6 +33,15 @@ _SUMS = ", ".join(f"{name} = {name} + excluded.{name}" for name in rollups.MEASU
 _ADD_ROLLUP = (
     _insert("usage_hourly", (*rollups.KEY, *rollups.MEASURES))
     + f" ON CONFLICT (project_id, hour_ms, provider, model) DO UPDATE SET {_SUMS}"
+)
+_LATEST = ", ".join(
+    # Its MAX of NULL and a number is NULL.
+    f"{name} = MAX(COALESCE({name}, excluded.{name}), COALESCE(excluded.{name}, {name}))"
+    for name in ("last_ms", "last_refused_ms", "last_worked_ms")
+)
+_ADD_KEY_USES = _insert("provider_key_uses", (*key_uses.KEY, *key_uses.MEASURES)) + (
+    " ON CONFLICT (provider_key_id, hour_ms) DO UPDATE SET uses = uses + excluded.uses, "
+    f"refused = refused + excluded.refused, {_LATEST}"
 )
 _ADD_ROW = _insert("usage_logs", COLUMNS)
 _ADD_OPENED = _insert("journal_opened", ("request_id", "attempt", "series", "region", "call")) + (
@@ -113,12 +122,16 @@ class SqliteUsageStore:
     def _write(self, connection: sqlite3.Connection, events: list[tuple[UsageEvent, str]]) -> None:
         connection.executemany(_ADD_ROW, [row_of(event, region) for event, region in events])
         rollup: rollups.Rollup = {}
+        uses: key_uses.KeyUses = {}
         for event, _ in events:
             rollups.add(rollup, event)
+            if event.attempts:
+                key_uses.add(uses, event)
         # A sum that SQLite cannot hold would stop the recording of all projects, not only of the one whose provider
         # told absurd numbers.
         capped = [(*key, *(min(value, _LARGEST) for value in sums)) for key, sums in rollup.items()]
         connection.executemany(_ADD_ROLLUP, capped)
+        connection.executemany(_ADD_KEY_USES, [(*key, *measures) for key, measures in uses.items()])
 
     def _keep_open(self, connection: sqlite3.Connection, batch: Batch, ended: set[str]) -> None:
         """Most calls open and settle within a batch and are never written."""

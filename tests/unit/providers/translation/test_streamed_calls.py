@@ -1,7 +1,7 @@
 """Tool calls of chat streams, whose pieces vendors number in their own ways, become blocks one after the other.
 
-The ways follow OpenAI's API reference ("The chat completion chunk object") and what is publicly known of vendors: Google's
-compatible endpoint numbers whole calls 0, Ollama's and older servers of vLLM number none.
+The ways follow OpenAI's API reference ("The chat completion chunk object") and what is publicly known of vendors:
+Google's compatible endpoint numbers whole calls 0, Ollama's and older servers of vLLM number none.
 """
 
 from typing import Any

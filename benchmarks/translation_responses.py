@@ -1,0 +1,134 @@
+"""What it costs to answer a client of OpenAI Responses by a provider of chat completions, and to read its own streams.
+
+Single-threaded micro-benchmarks, best of several rounds: `python -m benchmarks.translation_responses`.
+"""
+
+import timeit
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from benchmarks.bench import Bench
+from benchmarks.figure import Row, Target, show
+from watchllm.domain import json_body
+from watchllm.providers.responses.assemble import StreamAssembler
+from watchllm.providers.responses.replay import replay
+from watchllm.providers.responses.storable import judge
+from watchllm.providers.translation import answer_chat_to_responses, answer_responses_to_chat
+from watchllm.providers.translation.request_responses_to_chat import translate
+from watchllm.providers.translation.stream_chat_to_responses import Translator
+from watchllm.wire.sse import EventScanner, event_data
+
+_TEXT = "A frame fixing of nylon, because its long sleeve spreads the load over several bricks. " * 6
+_REQUEST = {
+    "model": "gpt-4o-mini",
+    "instructions": "You are the assistant of a hardware shop. Answer in two short sentences.",
+    "input": [
+        {"role": "user", "content": "Which of your kinds of screws holds best in a wall of old brick?"},
+        {
+            "type": "message",
+            "id": "msg_1",
+            "status": "completed",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "How heavy is what it holds?", "annotations": []}],
+        },
+        {"role": "user", "content": [{"type": "input_text", "text": "A shelf of books, some 40 kg. " * 3}]},
+    ],
+    "temperature": 0.7,
+    "max_output_tokens": 256,
+    "store": False,
+    "stream": True,
+}
+_HEAD = {"id": "chatcmpl-AbC123", "created": 1730000000, "model": "gpt-4o-mini", "service_tier": "default"}
+_USAGE = {"prompt_tokens": 90, "completion_tokens": 120, "total_tokens": 210}
+_TARGET = Target("≤", 60)
+
+
+def run(bench: Bench | None = None) -> list[Row]:
+    """All rows; nothing needs to be started for them."""
+    body = msgspec.json.encode(_REQUEST)
+    request = json_body.parse(body)
+    message: dict[str, object] = {"role": "assistant", "content": _TEXT, "refusal": None, "annotations": []}
+    choices = [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
+    chat = msgspec.json.encode(_HEAD | {"object": "chat.completion", "choices": choices, "usage": _USAGE})
+    response = answer_chat_to_responses.translate(chat, request).body
+    stream = replay(response, include_usage=True)
+    events = [event_data(raw) or b"" for raw in EventScanner().feed(stream)]
+    words = [_chunk({"content": f" {word}"}) for word in _TEXT.split()]
+    arguments = {"index": 0, "function": {"arguments": ' "Zürich",'}}
+    call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ""}}
+    calls = [_chunk({"tool_calls": [call]}), *[_chunk({"tool_calls": [arguments]})] * 100]
+    note = f"a request of {len(body)} bytes, an answer of {len(chat)} bytes, a stream of {len(words) + 3} chunks"
+    return [
+        Row("request: Responses to chat", _micros(lambda: translate(request)), "µs", target=_TARGET, note=note),
+        Row(
+            "answer: chat to Responses",
+            _micros(lambda: answer_chat_to_responses.translate(chat, request)),
+            "µs",
+            target=_TARGET,
+        ),
+        Row(
+            "answer: Responses to chat",
+            _micros(lambda: answer_responses_to_chat.translate(response)),
+            "µs",
+            target=_TARGET,
+        ),
+        Row("stream: chat to Responses, an event of text", _per_event(request, words), "µs", target=_TARGET),
+        Row("stream: chat to Responses, an event of a call", _per_event(request, calls), "µs", target=_TARGET),
+        Row("stream: first and last event together", _ends(request, words), "µs", target=Target("≤", 120)),
+        Row("judge a response", _micros(lambda: judge(response, request)), "µs"),
+        Row("read one event of a response along", _micros(lambda: _read(events)) / len(events), "µs"),
+        Row("replay a response as a stream", _micros(lambda: replay(response, include_usage=True)), "µs"),
+    ]
+
+
+def _chunk(delta: dict[str, object], finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    return msgspec.json.encode(_HEAD | {"object": "chat.completion.chunk", "choices": [choice], "usage": None})
+
+
+def _per_event(request: dict[str, object], chunks: list[bytes]) -> float:
+    """Microseconds of an event between the first and the last."""
+
+    def begun() -> Iterator[tuple[Translator, list[bytes]]]:
+        while True:
+            translator = Translator(request, limit=1 << 40)
+            translator.feed(chunks[0])
+            yield translator, chunks[1:]
+
+    turns = begun()
+
+    def turn() -> None:
+        translator, rest = next(turns)
+        for data in rest:
+            translator.feed(data)
+
+    return _micros(turn, number=100) / (len(chunks) - 1)
+
+
+def _ends(request: dict[str, object], chunks: list[bytes]) -> float:
+    """Microseconds that a stream takes beyond its middle: from its first event to the whole response at its end."""
+    finish = [_chunk({}, "stop"), b"[DONE]"]
+
+    def turn() -> None:
+        translator = Translator(request, limit=1 << 40)
+        for data in (*chunks, *finish):
+            translator.feed(data)
+
+    return _micros(turn, number=100) - _per_event(request, chunks) * (len(chunks) - 1)
+
+
+def _read(events: list[bytes]) -> None:
+    assembler = StreamAssembler()
+    for data in events:
+        assembler.feed(data)
+
+
+def _micros(action: Callable[[], object], number: int = 2000) -> float:
+    return min(timeit.repeat(action, number=number, repeat=7)) / number * 1e6
+
+
+if __name__ == "__main__":
+    from rich.console import Console
+
+    show("Translation: OpenAI Responses", run(), Console())

@@ -1,0 +1,28 @@
+"""Projects as proxies know them: settings, sealed provider keys and routes in one record."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from watchllm.control import projects, provider_keys, routes
+from watchllm.domain.snapshot import ProjectRecord, ProviderKeyRecord
+
+
+def published(connection: Connection, only: Sequence[str] | None = None) -> dict[str, ProjectRecord]:
+    """The records of all projects, or of those of the ids in `only` that there are, by id."""
+    sealed = provider_keys.sealed_by_project(connection, only)
+    rules = routes.by_project(connection, only)
+    return {
+        project.id: ProjectRecord(
+            project.id,
+            project.organization_id,
+            project.name,
+            project.settings,
+            tuple(
+                ProviderKeyRecord(key.id, key.provider, secret, key.base_url, key.priority, key.dialect)
+                for key, secret in sealed.get(project.id, ())
+            ),
+            tuple(rules.get(project.id, ())),
+        )
+        for project in projects.listed(connection, only)
+    }

@@ -1,0 +1,327 @@
+"""Three dialects at the door, three behind it: every client gets its own, whoever answers.
+
+`groq` speaks chat completions only and `anthropic` messages only, so a client of another dialect is translated; what
+each of them was really sent stands in the simulator's ledger.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+
+from tests.support.product import UPSTREAM_KEY, Gateway, Installation, Project, Sim
+
+PATHS = {"groq": "/v1/chat/completions", "anthropic": "/v1/messages"}
+WEATHER = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def gateway(shared_sim: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    environment = {
+        f"{name}_{variable}": value
+        for name in ("OPENAI", "GROQ", "ANTHROPIC")
+        for variable, value in (("BASE_URL", shared_sim.base_url), ("API_KEY", UPSTREAM_KEY))
+    }
+    installation = Installation(tmp_path_factory.mktemp("dialects") / "home", environment)
+    installation.project("first")
+    proxy = installation.start_proxy()
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture
+def project(gateway: Gateway) -> Project:
+    return gateway.installation.project()
+
+
+@pytest.fixture
+def chat(gateway: Gateway, project: Project) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=gateway.base_url, api_key=project.key, max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def messages(gateway: Gateway, project: Project) -> Iterator[anthropic.Anthropic]:
+    url = f"http://127.0.0.1:{gateway.port}"
+    with anthropic.Anthropic(base_url=url, api_key=project.key, max_retries=0) as client:
+        yield client
+
+
+def last_path(sim: Sim) -> str:
+    return str(sim.requests()[-1]["path"])
+
+
+@pytest.mark.parametrize("provider", ["groq", "anthropic"])
+class TestEveryClientReachesEveryProvider:
+    def test_chat(self, chat: openai.OpenAI, sim: Sim, provider: str) -> None:
+        raw = chat.chat.completions.with_raw_response.create(
+            model=f"{provider}/echo", messages=[{"role": "user", "content": "Good day"}], max_tokens=50
+        )
+        answer = raw.parse()
+        assert last_path(sim) == PATHS[provider]
+        assert raw.headers["x-watchllm-provider"] == provider
+        assert answer.object == "chat.completion"
+        assert answer.choices[0].message.content == "Good day"
+        assert answer.choices[0].finish_reason == "stop"
+        assert answer.usage is not None
+        assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens > 0
+
+    def test_messages(self, messages: anthropic.Anthropic, sim: Sim, provider: str) -> None:
+        raw = messages.messages.with_raw_response.create(
+            model=f"{provider}/echo",
+            messages=[{"role": "user", "content": "Good day"}],
+            max_tokens=50,
+            system="Be kind.",
+        )
+        answer = raw.parse()
+        assert last_path(sim) == PATHS[provider]
+        assert answer.type == "message"
+        assert answer.content[0].type == "text"
+        assert answer.content[0].text == "Good day"
+        assert answer.stop_reason == "end_turn"
+        assert answer.usage.input_tokens > 0
+        assert answer.usage.output_tokens > 0
+
+    def test_responses(self, chat: openai.OpenAI, sim: Sim, provider: str) -> None:
+        answer = chat.responses.create(model=f"{provider}/echo", input="Good day", instructions="Be kind.")
+        assert last_path(sim) == PATHS[provider]
+        assert answer.object == "response"
+        assert answer.status == "completed"
+        assert answer.output_text == "Good day"
+        assert answer.usage is not None
+        assert answer.usage.total_tokens > 0
+
+    @pytest.mark.parametrize("include_usage", [True, False])
+    def test_chat_streamed(self, chat: openai.OpenAI, sim: Sim, provider: str, include_usage: bool) -> None:
+        options: Any = {"include_usage": True} if include_usage else openai.omit
+        with chat.chat.completions.create(
+            model=f"{provider}/echo",
+            messages=[{"role": "user", "content": "One two three four five"}],
+            max_tokens=50,
+            stream=True,
+            stream_options=options,
+        ) as stream:
+            chunks = list(stream)
+        assert last_path(sim) == PATHS[provider]
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+        assert text == "One two three four five"
+        assert sum(1 for chunk in chunks if chunk.choices and chunk.choices[0].delta.content) > 1
+        assert [chunk.usage is not None for chunk in chunks][-1] is include_usage
+
+    def test_messages_streamed(self, messages: anthropic.Anthropic, sim: Sim, provider: str) -> None:
+        with messages.messages.stream(
+            model=f"{provider}/echo",
+            messages=[{"role": "user", "content": "One two three four five"}],
+            max_tokens=50,
+        ) as stream:
+            pieces = list(stream.text_stream)
+            final = stream.get_final_message()
+        assert last_path(sim) == PATHS[provider]
+        assert "".join(pieces) == "One two three four five"
+        assert len(pieces) > 1
+        assert final.stop_reason == "end_turn"
+        assert final.usage.output_tokens > 0
+        assert final.usage.input_tokens > 0
+
+    def test_responses_streamed(self, chat: openai.OpenAI, sim: Sim, provider: str) -> None:
+        with chat.responses.stream(model=f"{provider}/echo", input="One two three four five") as stream:
+            events = list(stream)
+            final = stream.get_final_response()
+        assert last_path(sim) == PATHS[provider]
+        assert events[0].type == "response.created"
+        assert events[-1].type == "response.completed"
+        assert (
+            "".join(event.delta for event in events if event.type == "response.output_text.delta") == final.output_text
+        )
+        assert final.output_text == "One two three four five"
+
+    def test_tools_of_chat(self, chat: openai.OpenAI, provider: str) -> None:
+        tools: Any = [{"type": "function", "function": {"name": "weather", "parameters": WEATHER}}]
+        conversation: list[Any] = [{"role": "user", "content": "Please call weather"}]
+        first = chat.chat.completions.create(
+            model=f"{provider}/echo", messages=conversation, tools=tools, max_tokens=99
+        ).choices[0]
+        assert first.finish_reason == "tool_calls"
+        assert first.message.tool_calls is not None
+        call: Any = first.message.tool_calls[0]
+        assert call.function.name == "weather"
+        assert set(json.loads(call.function.arguments)) == {"city", "days"}
+        conversation.append(first.message.model_dump(exclude_none=True))
+        conversation.append({"role": "tool", "tool_call_id": call.id, "content": "sunny"})
+        second = chat.chat.completions.create(
+            model=f"{provider}/echo", messages=conversation, tools=tools, tool_choice="none", max_tokens=99
+        )
+        assert second.choices[0].finish_reason == "stop"
+
+    def test_tools_of_messages(self, messages: anthropic.Anthropic, provider: str) -> None:
+        tools: Any = [{"name": "weather", "input_schema": WEATHER}]
+        conversation: list[Any] = [{"role": "user", "content": "Please call weather"}]
+        with messages.messages.stream(
+            model=f"{provider}/echo", messages=conversation, tools=tools, max_tokens=99
+        ) as stream:
+            first = stream.get_final_message()
+        assert first.stop_reason == "tool_use"
+        call = next(block for block in first.content if block.type == "tool_use")
+        assert call.name == "weather"
+        assert isinstance(call.input, dict)
+        assert set(call.input) == {"city", "days"}
+        conversation.append({"role": "assistant", "content": [block.model_dump() for block in first.content]})
+        conversation.append(
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "sunny"}]}
+        )
+        second = messages.messages.create(
+            model=f"{provider}/echo", messages=conversation, tools=tools, tool_choice={"type": "none"}, max_tokens=99
+        )
+        assert second.stop_reason == "end_turn"
+
+    def test_tools_of_responses(self, chat: openai.OpenAI, provider: str) -> None:
+        tools: Any = [{"type": "function", "name": "weather", "parameters": WEATHER, "strict": True}]
+        answer = chat.responses.create(model=f"{provider}/echo", input="Please call weather", tools=tools)
+        call = next(item for item in answer.output if item.type == "function_call")
+        assert call.name == "weather"
+        assert set(json.loads(call.arguments)) == {"city", "days"}
+
+    def test_a_client_finds_its_own_form_of_errors(
+        self, chat: openai.OpenAI, messages: anthropic.Anthropic, provider: str
+    ) -> None:
+        with pytest.raises(openai.RateLimitError) as limited:
+            chat.chat.completions.create(
+                model=f"{provider}/status-429", messages=[{"role": "user", "content": "x"}], max_tokens=9
+            )
+        assert isinstance(limited.value.body, dict)
+        assert limited.value.body["message"]
+        with pytest.raises(anthropic.RateLimitError) as slowed:
+            messages.messages.create(
+                model=f"{provider}/status-429", messages=[{"role": "user", "content": "x"}], max_tokens=9
+            )
+        assert isinstance(slowed.value.body, dict)
+        assert slowed.value.body["type"] == "error"
+        assert slowed.value.body["error"]["type"] == "rate_limit_error"
+        with pytest.raises(openai.RateLimitError):
+            chat.responses.create(model=f"{provider}/status-429", input="x")
+
+
+@pytest.mark.parametrize("model", ["sim/echo", "groq/echo", "anthropic/echo"])
+def test_one_question_in_three_dialects_is_one_entry(
+    chat: openai.OpenAI, messages: anthropic.Anthropic, sim: Sim, model: str
+) -> None:
+    sim.reset()
+    ask: Any = [{"role": "user", "content": f"What is one entry of {model}?"}]
+    first = chat.chat.completions.with_raw_response.create(
+        model=model, messages=[{"role": "system", "content": "Be brief."}, *ask], max_tokens=64
+    )
+    second = messages.messages.with_raw_response.create(model=model, messages=ask, system="Be brief.", max_tokens=64)
+    third = chat.responses.with_raw_response.create(
+        model=model, input=ask[0]["content"], instructions="Be brief.", max_output_tokens=64
+    )
+    found = [raw.headers["x-watchllm-cache"] for raw in (first, second, third)]
+    assert found == ["MISS", "HIT", "HIT"]
+    block = second.parse().content[0]
+    assert block.type == "text"
+    texts = {first.parse().choices[0].message.content, block.text, third.parse().output_text}
+    assert len(texts) == 1
+    with messages.messages.stream(model=model, messages=ask, system="Be brief.", max_tokens=64) as stream:
+        assert stream.response.headers["x-watchllm-cache"] == "HIT"
+        assert stream.get_final_text() in texts
+
+
+def test_what_a_translation_would_lose_is_an_entry_of_its_own(
+    gateway: Gateway, project: Project, chat: openai.OpenAI
+) -> None:
+    ask: Any = [{"role": "user", "content": "Apart?"}]
+    raw = chat.chat.completions.with_raw_response.create(model="anthropic/echo", messages=ask, max_tokens=64)
+    assert raw.headers["x-watchllm-cache"] == "MISS"
+    unlike = {"model": "anthropic/echo", "messages": ask, "max_tokens": 64, "top_k": 3}
+    headers = {"anthropic-version": "2023-06-01"}
+    found = [gateway.post("/v1/messages", project.key, unlike, headers=headers) for _ in range(2)]
+    assert [one.header("x-watchllm-cache") for one in found] == ["MISS", "HIT"]
+
+
+def test_a_field_without_a_counterpart_is_named(chat: openai.OpenAI, messages: anthropic.Anthropic) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        chat.chat.completions.create(
+            model="anthropic/echo", messages=[{"role": "user", "content": "x"}], max_tokens=9, logit_bias={"1": 5}
+        )
+    assert refused.value.param == "logit_bias"
+    with pytest.raises(anthropic.BadRequestError) as other:
+        messages.messages.create(
+            model="groq/echo", messages=[{"role": "user", "content": "x"}], max_tokens=9, extra_body={"top_k": 3}
+        )
+    assert "top_k" in str(other.value)
+
+
+def test_the_dialects_own_headers_go_up_and_no_others(messages: anthropic.Anthropic, sim: Sim) -> None:
+    messages.messages.create(
+        model="anthropic/echo",
+        messages=[{"role": "user", "content": "Headers?"}],
+        max_tokens=9,
+        extra_headers={"anthropic-beta": "files-api-2025-04-14", "cookie": "a=b", "openai-organization": "org"},
+    )
+    headers = {name.lower(): value for name, value in dict(sim.requests()[-1]["headers"]).items()}
+    assert headers["anthropic-version"] == "2026-10-21"
+    assert headers["anthropic-beta"] == "files-api-2025-04-14"
+    assert headers["x-api-key"] == UPSTREAM_KEY
+    assert not {"cookie", "openai-organization", "authorization"} & headers.keys()
+
+
+def test_the_same_dialect_passes_through_byte_for_byte(gateway: Gateway, project: Project, sim: Sim) -> None:
+    body = b'{ "model":"echo",  "max_tokens" : 50,"messages":[{"content":"B\\u00e4r","role":"user"}], "metadata" : {} }'
+    gateway.installation.run("project", "set", project.id, "default_provider=anthropic")
+    answer = gateway.post("/v1/messages", project.key, body)
+    assert answer.status == 200, answer
+    received = sim.requests()[-1]
+    assert received["path"] == "/v1/messages"
+    assert str(received["body"]).encode() == body
+
+
+def test_tokens_are_counted_by_who_can_and_estimated_for_who_cannot(messages: anthropic.Anthropic, sim: Sim) -> None:
+    ask: Any = [{"role": "user", "content": "How many tokens are in here, do you think?"}]
+    counted = messages.messages.count_tokens(model="anthropic/echo", messages=ask)
+    assert last_path(sim) == "/v1/messages/count_tokens"
+    before = sim.calls()
+    estimated = messages.messages.count_tokens(model="groq/echo", messages=ask)
+    assert sim.calls() == before
+    assert abs(counted.input_tokens - estimated.input_tokens) < 12
+
+
+def test_objects_that_tenants_would_share_need_a_key_of_ones_own(chat: openai.OpenAI) -> None:
+    for fields in ({"previous_response_id": "resp_1"}, {"conversation": "conv_1"}):
+        with pytest.raises(openai.PermissionDeniedError) as refused:
+            chat.responses.create(model="openai/echo", input="x", extra_body=fields)
+        assert refused.value.code == "own_provider_key_required"
+
+
+def test_requests_at_once_in_different_dialects_make_one_call(gateway: Gateway, project: Project, sim: Sim) -> None:
+    import asyncio
+
+    sim.reset()
+
+    async def ask() -> tuple[Any, Any]:
+        url = f"http://127.0.0.1:{gateway.port}"
+        async with (
+            openai.AsyncOpenAI(base_url=gateway.base_url, api_key=project.key) as one,
+            anthropic.AsyncAnthropic(base_url=url, api_key=project.key) as other,
+        ):
+            first = asyncio.ensure_future(
+                one.chat.completions.create(
+                    model="groq/slow-500ms", messages=[{"role": "user", "content": "At once"}], max_tokens=64
+                )
+            )
+            while sim.calls() == 0:
+                await asyncio.sleep(0.01)
+            second = await other.messages.create(
+                model="groq/slow-500ms", messages=[{"role": "user", "content": "At once"}], max_tokens=64
+            )
+            return await first, second
+
+    first, second = asyncio.run(ask())
+    assert sim.calls() == 1
+    assert first.choices[0].message.content == second.content[0].text

@@ -174,6 +174,7 @@ class ProxyProcess:
             self._admin_socket.unlink(missing_ok=True)
         if self._outbound is not None:
             await self._outbound.pool.close()
+            await self._outbound.visits.close()
         if self._simulator is not None:
             await self._simulator.close()
         self._cache.flush()
@@ -196,7 +197,8 @@ class ProxyProcess:
         private = configuration.allow_private_urls
         pool = ClientPool(allow_private=private, proxy_env=configuration.proxy_env)
         destinations = Destinations(self._keyring, self._start_simulator, allow_private=private)
-        self._outbound = Outbound(pool, destinations)
+        visits = ClientPool(allow_private=private, keepalive_seconds=0.0, proxy_env=configuration.proxy_env)
+        self._outbound = Outbound(pool, destinations, visits)
         return self._outbound
 
     async def _open_admin(self) -> None:

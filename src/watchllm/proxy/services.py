@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from watchllm.cache.entry import ExactStore
     from watchllm.proxy.flight import Flight
     from watchllm.proxy.history import History
+    from watchllm.proxy.image_links import ImageFetches
     from watchllm.proxy.model_listing import ModelListings
     from watchllm.proxy.model_lists import ModelLists
     from watchllm.proxy.settle import Counters, Settlement
@@ -37,10 +38,14 @@ _USUAL_LINES = b"accept: application/json\r\ncontent-type: application/json\r\n"
 
 
 class Outbound(msgspec.Struct, frozen=True):
-    """Connections to providers, and how targets become places to connect to."""
+    """Connections to providers, and how targets become places to connect to.
+
+    `visits` is for the hosts that requests name at will, whose number has no bound: it keeps no connection open.
+    """
 
     pool: ClientPool
     destinations: Destinations
+    visits: ClientPool
 
 
 class Services(msgspec.Struct):
@@ -67,6 +72,7 @@ class Services(msgspec.Struct):
     _breakers: Breakers | None = None
     _model_lists: ModelLists | None = None
     _model_listings: ModelListings | None = None
+    _images: ImageFetches | None = None
 
     @property
     def outbound(self) -> Outbound:
@@ -104,6 +110,15 @@ class Services(msgspec.Struct):
 
             self._model_listings = ModelListings(self.tenants)
         return self._model_listings
+
+    @property
+    def images(self) -> ImageFetches:
+        """Made, and its code loaded, when first needed."""
+        if self._images is None:
+            from watchllm.proxy.image_links import ImageFetches
+
+            self._images = ImageFetches(self.outbound.visits)
+        return self._images
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000

@@ -177,7 +177,8 @@ class Exchange:
             self._connection.abort()
 
     def hold(self, size: int) -> bool:
-        """Count `size` more bytes of this request against the server's bound; False = the bound is reached."""
+        """Count `size` more bytes of this request against the server's bound; False = the bound is reached, or this
+        request is over."""
         return self._connection.hold(self, size)
 
     def pause_body(self) -> None:

@@ -60,8 +60,9 @@ class PacedConnection(asyncio.Protocol):
             self._transport.write(data)
 
     def hold(self, exchange: Exchange, size: int) -> bool:
-        """Count bytes of a request against the server's bound; False = the bound is reached."""
-        if not self._server.hold(size):
+        """Count bytes of a request against the server's bound; False = the bound is reached, or the request is over and
+        nothing would release them."""
+        if exchange.finished or not self._server.hold(size):
             return False
         exchange.held += size
         return True

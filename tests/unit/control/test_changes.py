@@ -10,7 +10,7 @@ from watchllm.control import audit, tables
 from watchllm.control.errors import Invalid, NotFound
 from watchllm.control.vendors import vendors
 from watchllm.domain.keys import digest, is_well_formed
-from watchllm.domain.sealing import Keyring, Sealer
+from watchllm.domain.sealing import Keyring
 from watchllm.domain.settings import ProjectSettings, parse_settings
 
 if TYPE_CHECKING:

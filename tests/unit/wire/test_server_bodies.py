@@ -184,3 +184,37 @@ def test_a_body_may_drip_while_there_is_memory(loop_factory: LoopFactory) -> Non
             client.close()
 
     run(loop_factory, talk())
+
+
+class Keeping(Counting):
+    """Never answers, and counts the bytes that a request goes on to take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.exchange: Exchange | None = None
+
+    def on_request(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        assert exchange.hold(MIB)
+
+
+def test_a_request_that_is_over_takes_no_more_memory(loop_factory: LoopFactory) -> None:
+    """Nobody would release it: memory that a call goes on to use after its client has left would be lost for good."""
+
+    async def talk() -> None:
+        handler = Keeping()
+        server = await serve(handler, limits=ServerLimits())
+        try:
+            client = await client_of(server, KIB)
+            await client.send_rest()
+            await held(server, MIB + KIB)
+            client.close()
+            while server.inflight_bytes:
+                await asyncio.sleep(0.01)
+            assert handler.exchange is not None
+            assert not handler.exchange.hold(1)
+            assert server.inflight_bytes == 0
+        finally:
+            await server.close()
+
+    run(loop_factory, talk())

@@ -32,6 +32,7 @@ FIGURES = {
     "recorder": "Journal to database",
     "recorder_beside": "Exact hits beside a recorder that is applying",
     "canonical": "Canonical form and key",
+    "translation": "Translation between dialects",
     "coalescing": "Coalescing",
 }
 ON_REQUEST = {"soak": "Soak: a million distinct requests (minutes)"}

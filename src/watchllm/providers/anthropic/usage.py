@@ -1,0 +1,37 @@
+"""Token usage as Anthropic reports it: input read from its cache or written to it is counted beside the rest."""
+
+from typing import Any
+
+from watchllm.domain.usage import TokenUsage
+
+# More tokens than any model can take in: a larger count is not one.
+MAX_COUNT = 1 << 27
+
+
+def token_usage(reported: Any) -> TokenUsage | None:
+    """The counts in a `usage` object; None when it holds no count of input or output tokens.
+
+    `input` of the result is the total, the cached parts included. A part of a wrong type counts as left out.
+    """
+    if type(reported) is not dict:
+        return None
+    fresh, output = _count(reported.get("input_tokens")), _count(reported.get("output_tokens"))
+    if fresh is None and output is None:
+        return None
+    read = _count(reported.get("cache_read_input_tokens")) or 0
+    written = _count(reported.get("cache_creation_input_tokens")) or 0
+    details = reported.get("output_tokens_details")
+    thought = _count(details.get("thinking_tokens")) if type(details) is dict else None
+    return TokenUsage(
+        input=(fresh or 0) + read + written,
+        output=output or 0,
+        cached_input=read,
+        cache_write=written,
+        reasoning=min(thought or 0, output or 0),
+    )
+
+
+def _count(value: Any) -> int | None:
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= MAX_COUNT else None

@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+from watchllm.providers.anthropic.errors import error_type
+
 MAX_MESSAGE = 4096
 """Characters of a provider's message that are passed on."""
 
@@ -15,7 +17,7 @@ def openai_to_anthropic(status: int, body: bytes, request_id: str) -> bytes:
     return _encode(
         {
             "type": "error",
-            "error": {"type": anthropic_type(status), "message": _told(message, code, status)},
+            "error": {"type": error_type(status), "message": _told(message, code, status)},
             "request_id": request_id,
         }
     )
@@ -25,7 +27,7 @@ def openai_event_to_anthropic(error: Any) -> bytes:
     """The event that ends an Anthropic stream in which a chat provider sent `error` (the member, or a text)."""
     message, code = _openai_error({"error": error})
     status = _status_of(error)
-    told = {"type": "error", "error": {"type": anthropic_type(status), "message": _told(message, code, status)}}
+    told = {"type": "error", "error": {"type": error_type(status), "message": _told(message, code, status)}}
     return b"event: error\ndata: " + _encode(told) + b"\n\n"
 
 
@@ -36,7 +38,7 @@ def anthropic_to_openai(status: int, body: bytes) -> bytes:
     told = error if type(error) is dict else {}
     kind = told.get("type")
     if type(kind) is not str or kind not in _OPENAI:
-        kind = anthropic_type(status)
+        kind = error_type(status)
     message = _short(told.get("message")) or _told("", None, status)
     type_, code = _OPENAI[kind]
     if kind == "invalid_request_error" and message.startswith(_TOO_LONG):
@@ -44,28 +46,8 @@ def anthropic_to_openai(status: int, body: bytes) -> bytes:
     return _encode({"error": {"message": message, "type": type_, "param": None, "code": code}})
 
 
-def anthropic_type(status: int) -> str:
-    """Anthropic's type of error for an HTTP status (its API reference, "Errors")."""
-    known = _ANTHROPIC.get(status)
-    if known is not None:
-        return known
-    return "api_error" if status >= 500 else "invalid_request_error"
-
-
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
-
-_ANTHROPIC = {
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-    504: "timeout_error",
-    529: "overloaded_error",
-}
 
 # The type and code of OpenAI's form for each of Anthropic's types.
 _OPENAI: dict[str, tuple[str, str | None]] = {

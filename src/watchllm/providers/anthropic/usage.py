@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from watchllm.domain.usage import TokenUsage
+from watchllm.domain.usage import TIERS, TokenUsage
 
 # More tokens than any model can take in: a larger count is not one.
 MAX_COUNT = 1 << 27
@@ -28,7 +28,22 @@ def token_usage(reported: Any) -> TokenUsage | None:
         cached_input=read,
         cache_write=written,
         reasoning=min(thought or 0, output or 0),
+        cache_write_1h=min(_for_an_hour(reported.get("cache_creation")), written),
+        tier=_tier(reported),
     )
+
+
+def _for_an_hour(written: Any) -> int:
+    return (_count(written.get("ephemeral_1h_input_tokens")) or 0) if type(written) is dict else 0
+
+
+def _tier(reported: dict[str, Any]) -> str:
+    """How it was processed, where that has a price of its own: by `speed`, else by `service_tier`."""
+    for field in ("speed", "service_tier"):
+        value = reported.get(field)
+        if type(value) is str and value in TIERS:
+            return value
+    return ""
 
 
 def _count(value: Any) -> int | None:

@@ -1,6 +1,6 @@
 """Where a project's base URL may lead: to public addresses, judged where the connection is really made.
 
-Images by URL are under the same rules: tests/unit/proxy/test_images.py.
+Images by URL are under the same rules: tests/unit/proxy/test_image_fetch.py.
 """
 
 import asyncio

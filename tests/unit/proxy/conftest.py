@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.flight import Trip
+from tests.support.internet import Internet
 
 
 @pytest.fixture
@@ -23,3 +24,8 @@ def trips() -> Iterator[Callable[..., Trip]]:
         gc.collect()
         trip.loop.close()
         assert not trip.complaints
+
+
+@pytest.fixture
+def internet(monkeypatch: pytest.MonkeyPatch) -> Internet:
+    return Internet(monkeypatch)

@@ -17,7 +17,7 @@ hold the whole of it, so it has to be kept while it grows."""
 
 
 class Translator:
-    """Translates the stream that answers the Responses request `request`, event by event; about 5 µs each.
+    """Translates the stream that answers the Responses request `request`, event by event; about 3 µs each.
 
     A message or reasoning is closed when something else begins, calls only at the end: vendors may tell parallel calls
     in turns. An answer longer than `limit` is refused.

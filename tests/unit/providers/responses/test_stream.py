@@ -35,7 +35,7 @@ WORDS = ["Hello", " there", "!"]
 FULL = response(
     REASONING | {"content": [{"type": "reasoning_text", "text": "Hm."}]},
     message(
-        text_part("".join(WORDS), annotations=[CITATION], logprobs=[token(word) for word in WORDS]),
+        text_part("".join(WORDS), annotations=[CITATION, CITATION], logprobs=[token(word) for word in WORDS]),
         {"type": "refusal", "refusal": "But I cannot help with that."},
     ),
     CALL,
@@ -82,7 +82,7 @@ def test_events_come_in_the_order_and_with_the_places_of_the_reference() -> None
         "output_item.done",
         "output_item.added",
         *("content_part.added", "output_text.delta", "output_text.delta", "output_text.delta"),
-        *("output_text.annotation.added", "output_text.done", "content_part.done"),
+        *("output_text.annotation.added", "output_text.annotation.added", "output_text.done", "content_part.done"),
         *("content_part.added", "refusal.delta", "refusal.done", "content_part.done"),
         "output_item.done",
         *("output_item.added", "function_call_arguments.delta", "function_call_arguments.done", "output_item.done"),
@@ -95,6 +95,8 @@ def test_events_come_in_the_order_and_with_the_places_of_the_reference() -> None
     }
     calls = [event for event in events if "function_call_arguments" in event["type"]]
     assert {(event["item_id"], event["output_index"]) for event in calls} == {("fc_1", 2)}
+    annotations = [event for event in events if event["type"] == "response.output_text.annotation.added"]
+    assert [(event["annotation_index"], event["annotation"]) for event in annotations] == [(0, CITATION), (1, CITATION)]
     begun = events[0]["response"]
     assert (begun["status"], begun["output"], begun["usage"]) == ("in_progress", [], None)
     assert events[-1]["response"] == FULL
@@ -245,6 +247,16 @@ def test_an_error_or_what_is_no_event_leaves_no_response(failing: Any) -> None:
     assert assembler.result() is None
     assert assembler.error is not None or assembler.failure is not None
     assert assembler.usage is not None
+
+
+@pytest.mark.parametrize("error", [None, {"code": "server_error", "message": "x"}])
+def test_a_response_that_failed_is_an_error_at_the_end(error: Any) -> None:
+    *events, _ = events_of(replayed(FULL))
+    failed = response(message(text_part("Hi")), status="failed", error=error)
+    assembler = fed(*events, {"type": "response.failed", "sequence_number": 99, "response": failed})
+    assert (assembler.result(), assembler.failure, assembler.done) == (None, None, True)
+    assert assembler.error["message"]
+    assert assembler.finish_reasons == ("failed",)
 
 
 def test_a_stream_that_is_too_large_is_forgotten_but_its_ending_is_read() -> None:

@@ -134,6 +134,9 @@ def test_the_events_name_their_places_and_are_numbered() -> None:
         "reasoning_summary_text.done",
         "reasoning_summary_part.done",
     ]
+    kinds = kinds_of(events)
+    message_done = [event.get("item", {}).get("id") for event in events].index(ids[1], kinds.index("content_part.done"))
+    assert kinds[message_done : message_done + 2] == ["output_item.done", "output_item.added"]
     begun = events[0]["response"]
     assert (begun["status"], begun["output"], begun["temperature"]) == ("in_progress", [], 0.5)
 

@@ -50,6 +50,8 @@ class Plan:
         self._body = body
         self._key = key
         self._assembler: Assembler | None = None
+        self._inlined: dict[str, Any] | None = None
+        self._inlined_for: tuple[Candidate, ...] = ()
         self.endpoint = endpoint
         self.dialect = endpoint.dialect
         self.asked = asked
@@ -77,6 +79,12 @@ class Plan:
             self._assembler = dialect_named(self.dialect).assembler(self.document)
         return SharedStream(self._assembler, has_usage=self.dialect == CHAT and self._is_told_usage())
 
+    def inline(self, document: dict[str, Any], original: dict[str, Any], candidates: list[Candidate]) -> None:
+        """Give `candidates` a chat `document` in which images stand in place of the URLs of the `original`."""
+        if document is not original:
+            self._inlined = document
+            self._inlined_for = tuple(candidates)
+
     # --- the question ------------------------------------------------------------------------------------------------
 
     def approach(self, candidate: Candidate) -> Approach:
@@ -84,7 +92,7 @@ class Plan:
         services, leader, endpoint, target = self._services, self._leader, self.endpoint, candidate.target
         spoken = upstream_dialect(endpoint, target)
         refuse_shared(target, self.named_object)
-        if spoken != self.dialect:
+        if spoken != self.dialect or candidate in self._inlined_for:
             return self._translated(candidate, spoken)
         url, head = addressed(services, leader, candidate, endpoint.path, dialect=spoken)
         add_usage = self._adds_usage(target)
@@ -97,7 +105,10 @@ class Plan:
         from watchllm.proxy.translated import TranslatedAnswer
 
         target, asked, leader, of = candidate.target, self.asked, self._leader, self.dialect
-        translated = between.request_in(spoken, of, self.document, target.model)
+        if self._inlined is not None and candidate in self._inlined_for:
+            translated = between.request_in(spoken, CHAT, self._inlined, target.model)
+        else:
+            translated = between.request_in(spoken, of, self.document, target.model)
         document = {**translated.document, "model": target.model}
         if spoken == CHAT and between.NEW_LIMIT in target.vendor.aliases:
             document = between.renamed(document, between.OLD_LIMIT, between.NEW_LIMIT)
@@ -106,7 +117,10 @@ class Plan:
             if spoken == CHAT and target.vendor.stream_usage:
                 document["stream_options"] = {"include_usage": True}
         path = dialect_named(spoken).path
-        url, head = addressed(self._services, leader, candidate, path, dialect=spoken, same_dialect=False)
+        url, head = addressed(self._services, leader, candidate, path, dialect=spoken, same_dialect=spoken == of)
+
+        if spoken == of:
+            return Approach(url, head, _encode(document), None, translated.dropped)
 
         def back(sink: AnswerSink, call: Call) -> ResponseSink:
             return TranslatedAnswer(sink, call, of, spoken, self.document, leader.id, streamed=asked.streamed)

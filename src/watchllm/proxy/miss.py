@@ -14,7 +14,6 @@ from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.calls import head_of, pass_status_on
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.history import miss_reason
-from watchllm.proxy.pictures import may_name_pictures, see_to_pictures
 from watchllm.proxy.plan import Plan
 from watchllm.proxy.request import Request
 from watchllm.proxy.retelling import replayed
@@ -48,7 +47,9 @@ async def answer_from_upstream(
     # Between looking for a call under way and making one nothing may wait, or two would be made.
     candidates = await candidates_of(services, asked.targets)
     plan = Plan(services, request, endpoint, asked, body, key if wishes.store else None, place)
-    if endpoint.family == "generate" and may_name_pictures(body):
+    if asked.may_name_pictures:
+        from watchllm.proxy.pictures import see_to_pictures  # few requests show any
+
         await see_to_pictures(services, request, plan, candidates)
     waiter = None
     if place is not None and place in services.flights:

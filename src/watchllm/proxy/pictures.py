@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,14 +13,7 @@ from watchllm.proxy.plan import Plan
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 
-# A part of a message that may be given by URL, in any dialect; an escape could hide one.
-_PARTS = re.compile(rb'"(?:[a-z]+_)?(?:image|file|video|audio|source|document|url)(?:_[a-z]+)?"|\\u00')
 _URL_FIELDS = frozenset(("url", "image_url", "file_url", "video_url", "audio_url"))
-
-
-def may_name_pictures(body: bytes) -> bool:
-    """Whether a request has to be looked at: most are not."""
-    return b"//" in body and _PARTS.search(body) is not None
 
 
 async def see_to_pictures(services: Services, request: Request, plan: Plan, candidates: tuple[Candidate, ...]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -23,7 +22,7 @@ from watchllm.proxy.calls import account, store
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
-from watchllm.proxy.shared_objects import may_name_object, named_object, refuse_shared
+from watchllm.proxy.shared_objects import refuse_shared
 from watchllm.proxy.shared_stream import SharedStream
 from watchllm.proxy.waiter import Landed
 from watchllm.routing.target import Target
@@ -34,6 +33,22 @@ _encode = msgspec.json.Encoder().encode
 
 class Plan:
     """Implements `FlightPlan` for a flight whose answer is stored under `key` and which can be joined at `place`."""
+
+    __slots__ = (
+        "_assembler",
+        "_body",
+        "_document",
+        "_inlined",
+        "_inlined_for",
+        "_key",
+        "_leader",
+        "_services",
+        "asked",
+        "dialect",
+        "endpoint",
+        "place",
+        "settle",
+    )
 
     def __init__(
         self,
@@ -50,6 +65,7 @@ class Plan:
         self._body = body
         self._key = key
         self._assembler: Assembler | None = None
+        self._document: dict[str, Any] | None = None
         self._inlined: dict[str, Any] | None = None
         self._inlined_for: tuple[Candidate, ...] = ()
         self.endpoint = endpoint
@@ -58,15 +74,12 @@ class Plan:
         self.place = place
         self.settle = services.settlement.settle
 
-    @cached_property
+    @property
     def document(self) -> dict[str, Any]:
         """The request, read once more where something of it is needed."""
-        return json_body.parse(self._body)
-
-    @cached_property
-    def named_object(self) -> str | None:
-        """The field that names an object kept at the provider."""
-        return named_object(self.document) if may_name_object(self._body) else None
+        if self._document is None:
+            self._document = json_body.parse(self._body)
+        return self._document
 
     def shared_stream(self) -> SharedStream | None:
         """What the answer is collected in where a stream is asked for."""
@@ -91,7 +104,7 @@ class Plan:
         """The question as it goes to `candidate`. Raises BadRequest where it cannot be put in that provider's words."""
         services, leader, endpoint, target = self._services, self._leader, self.endpoint, candidate.target
         spoken = upstream_dialect(endpoint, target)
-        refuse_shared(target, self.named_object)
+        refuse_shared(target, self.asked.names_object)
         if spoken != self.dialect or candidate in self._inlined_for:
             return self._translated(candidate, spoken)
         url, head = addressed(services, leader, candidate, endpoint.path, dialect=spoken)

@@ -8,8 +8,10 @@ from typing import NamedTuple, Protocol
 from watchllm.domain.errors import BadRequest, GatewayError
 from watchllm.providers.dialect import CHAT
 from watchllm.providers.endpoints import Endpoint
+from watchllm.proxy.admission import require_price
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
+from watchllm.proxy.tenant import Tenant
 from watchllm.proxy.upstream import Destination
 from watchllm.routing.target import Target
 from watchllm.wire.types import Call, ResponseSink
@@ -45,8 +47,9 @@ class Approach(NamedTuple):
     dropped: tuple[str, ...] = ()
 
 
-async def candidates_of(services: Services, targets: Iterable[Target]) -> tuple[Candidate, ...]:
-    """Where each of `targets` is; one that cannot be reached at all (its key does not open) is left out.
+async def candidates_of(services: Services, tenant: Tenant, targets: Iterable[Target]) -> tuple[Candidate, ...]:
+    """Where each of `targets` is; left out are those that cannot be reached at all (the key does not open), and those
+    that have no price where the tenant's project refuses that.
 
     Raises the first GatewayError when that leaves none. Waits only when the built-in simulator has to start.
     """
@@ -55,6 +58,7 @@ async def candidates_of(services: Services, targets: Iterable[Target]) -> tuple[
     first_error: GatewayError | None = None
     for target in targets:
         try:
+            require_price(services, tenant, target)
             found.append(Candidate(target, destinations.known(target) or await destinations.of(target)))
         except GatewayError as error:
             first_error = first_error or error

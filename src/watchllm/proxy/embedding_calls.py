@@ -92,13 +92,14 @@ class EmbeddingCalls:
                 )
 
     def _leave(self, request: Request, batch: Batch, waits: list[tuple[Purchase, Waiter]]) -> None:
-        """This request waits no longer. The call that nobody else waits for ends, and is charged: it was sent."""
+        """This request waits no longer. The call that nobody else waits for ends, and is charged if it was sent."""
         for purchase, waiter in waits:
-            if purchase.leave(waiter) and request.usage is None:
+            called = request.calls > len(request.attempts)
+            if purchase.leave(waiter) and called and request.usage is None:
                 usage = TokenUsage(input=tokens.estimate_request(batch.document), estimated=True)
                 request.usage = usage
                 request.price = price = self._services.tenants.price(batch.target.provider, batch.target.model)
-                request.cost = price.cost(usage) if price is not None else None
+                request.cost = price.cost(usage) + request.lost_cost if price is not None else None
 
     def _begin(
         self, purchase: Purchase, request: Request, endpoint: Endpoint, batch: Batch, places: list[bytes]
@@ -143,7 +144,7 @@ class EmbeddingCalls:
             request.first_byte = perf_counter()
 
         sink = WholeAnswer(done, head_arrived)
-        candidates = await candidates_of(services, batch.route.first_targets)
+        candidates = await candidates_of(services, batch.tenant, batch.route.first_targets)
 
         def approach(candidate: Candidate) -> Approach:
             upstream_dialect(endpoint, candidate.target)
@@ -158,6 +159,7 @@ class EmbeddingCalls:
         except asyncio.CancelledError:
             call.cancel()
             raise
+        request.upstream_status = answer.status
         egress.remember_upstream_id(request, answer.headers)
         return answer
 

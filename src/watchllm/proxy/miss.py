@@ -45,7 +45,7 @@ async def answer_from_upstream(
     # A request that must not read or must not store neither leads nor joins.
     place = principal.tenant.partition + key if key is not None and wishes.read and wishes.store else None
     # Between looking for a call under way and making one nothing may wait, or two would be made.
-    candidates = await candidates_of(services, asked.targets)
+    candidates = await candidates_of(services, principal.tenant, asked.targets)
     waiter = None
     if place is not None and place in services.flights:
         waiter = await _join(services, request, endpoint, asked, place)

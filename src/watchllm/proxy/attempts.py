@@ -2,6 +2,7 @@
 
 What follows from a failure is decided by `routing.outcome`: the next key, the next provider, or the same one again
 after a back-off. Up to the first byte of an answer another call may take its place; after it, nothing is tried again.
+Where nothing else can be called, what the last one said is passed on.
 A hedged route begins a second call beside the first when that is slow; the first answer wins, the other is cancelled.
 
 Each call is opened in the journal before it is sent, and becomes an attempt of its request with its own cost.
@@ -16,20 +17,21 @@ from time import perf_counter
 
 import msgspec
 
-from watchllm.domain import json_body
 from watchllm.domain.errors import GatewayError, Unavailable
 from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import Attempt
 from watchllm.proxy.approach import AnswerSink, Approach, Candidate
+from watchllm.proxy.one_try import Try
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.upstream import upstream_error
 from watchllm.routing import backoff, outcome
-from watchllm.routing.breaker import Ticket, breaker_key
 from watchllm.routing.outcome import Health, Verdict
 from watchllm.routing.route import Route
-from watchllm.wire import types as wire
-from watchllm.wire.types import Headers, Timeouts, WireError
+from watchllm.wire.types import Headers, TimedOut, Timeouts, WireError
+
+MOST_CALLS = 32
+"""Calls upstream for one request: a route of many models, each with keys and retries, could come to hundreds."""
 
 
 class Attempts:
@@ -44,7 +46,6 @@ class Attempts:
         "_at",
         "_candidates",
         "_deadline",
-        "_over",
         "_paused",
         "_request",
         "_retries",
@@ -73,17 +74,24 @@ class Attempts:
         self._sink = sink
         self._at = 0
         self._retries = 0
-        self._tries: list[_Try] = []
-        self._winner: _Try | None = None
+        self._tries: list[Try] = []
+        self._winner: Try | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0 if route.timeout is None else perf_counter() + route.timeout
-        self._over = False
         self._paused = False
 
     def begin(self) -> None:
         """Make the first call. Raises GatewayError when no candidate can be called at all."""
-        self._call_next()
-        if self._route.hedge_after is not None and self._winner is None and not self._over:
+        first_error: GatewayError | None = None
+        for at in range(len(self._candidates)):
+            try:
+                if self._called(at):
+                    break
+            except GatewayError as error:
+                first_error = first_error or error
+        else:
+            raise first_error or self._unavailable()
+        if self._route.hedge_after is not None:
             self._timer = self._services.loop.call_later(self._route.hedge_after, self._hedge)
 
     # --- the call, as the waiting side sees it -----------------------------------------------------------------------
@@ -106,7 +114,7 @@ class Attempts:
 
     def cancel(self) -> None:
         """Forget all calls. The one that was to answer stays the request's last attempt; its books are the caller's."""
-        self._end()
+        self._cancel_timer()
         for one in self._tries:
             one.cancel()
             one.ticket.give_back(Health.NOTHING)
@@ -115,7 +123,7 @@ class Attempts:
 
     def ended(self) -> None:
         """The answer has come to its end: nothing is held any more that holds this in turn."""
-        self._end()
+        self._cancel_timer()
         for one in self._tries:
             one.call = None
         self._winner = None
@@ -123,112 +131,90 @@ class Attempts:
 
     # --- for the tries -----------------------------------------------------------------------------------------------
 
-    def answered(self, one: _Try, status: int, headers: Headers) -> bool:
+    def answered(self, one: Try, status: int, headers: Headers) -> bool:
         """The head of an answer; whether it is passed on."""
         one.ticket.give_back(outcome.health_of_status(status))
         verdict = outcome.of_status(status)
         if verdict is not Verdict.ACCEPT:
             asked = backoff.retry_after(headers, self._services.now_ms() / 1e3)
-            if self._goes_on(one, verdict, asked, status, _error_code(status)):
+            if self._goes_on(one, verdict, asked, _error_code(status)):
                 one.cancel()
                 return False
         self._win(one)
         return True
 
-    def broke(self, one: _Try, error: WireError) -> None:
+    def broke(self, one: Try, error: WireError) -> None:
         """A call failed before its answer's head."""
-        one.ticket.give_back(outcome.health_of_error(error))
+        # What the route allows for all calls together may leave little for the last one: no fault of its provider.
+        ours = self._deadline and isinstance(error, TimedOut) and error.phase == "total"
+        one.ticket.give_back(Health.NOTHING if ours else outcome.health_of_error(error))
         failure = upstream_error(error)
-        if not self._goes_on(one, outcome.of_error(error), None, 0, failure.code):
+        if not self._goes_on(one, outcome.of_error(error), None, failure.code):
             self._win(one)
             self._sink.fail(failure)
 
     # --- what comes next ---------------------------------------------------------------------------------------------
 
-    def _goes_on(self, one: _Try, verdict: Verdict, asked: float | None, status: int, error: str) -> bool:
+    def _goes_on(self, one: Try, verdict: Verdict, asked: float | None, error: str) -> bool:
         """Whether something else is tried, or under way, in place of the call that failed."""
-        others = any(other is not one for other in self._tries)
-        follows = self._follows(one, verdict, asked) if not others else None
-        if not others and follows is None:
-            return False
         self._tries.remove(one)
-        one.status = status
-        self._record(one, error, one.lost_usage() if status == 0 and one.sent else None)
-        if follows is not None:
-            follows()
+        if self._tries:
+            self._stand_for(self._tries[-1])
+        elif not self._follows(one, verdict, asked):
+            self._tries.append(one)
+            return False
+        self._record(one, error, one.lost_usage() if one.status == 0 and one.sent else None)
         return True
 
-    def _follows(self, one: _Try, verdict: Verdict, asked: float | None) -> Callable[[], None] | None:
-        """What to do instead, None = nothing is left to do."""
+    def _follows(self, one: Try, verdict: Verdict, asked: float | None) -> bool:
+        """Begin, or plan, what is done instead; False = nothing is left to do."""
         left = self._deadline - perf_counter() if self._deadline else None
-        if left is not None and left <= 0:
-            return None
-        following = self._following(one.candidate, verdict)
-        if (verdict is Verdict.RETRY or (verdict is Verdict.NEXT and following is None)) and (
-            self._retries < self._route.retries
-        ):
-            wait = backoff.delay(self._retries + 1, random=random.random, retry_after=asked, left=left)
-            if wait is not None:
-                self._retries += 1
-                return lambda: self._wait(wait, one.candidate)
-        if following is None:
-            return None
-        at = following
-        return lambda: self._move_on(at)
+        if (left is not None and left <= 0) or self._request.calls >= MOST_CALLS:
+            return False
+        if verdict is Verdict.RETRY and self._waits(one, asked, left):
+            return True
+        if self._moves_on(one.candidate, verdict):
+            return True
+        return verdict is Verdict.NEXT and self._waits(one, asked, left)
 
-    def _following(self, failed: Candidate, verdict: Verdict) -> int | None:
-        """The place of the next candidate that is worth a call: another key does not mend a provider's trouble."""
-        for at in range(self._at + 1, len(self._candidates)):
-            candidate = self._candidates[at]
-            same_place = verdict is Verdict.RETRY and candidate.serves_as(failed)
-            if not same_place and self._services.breakers.retry_in(self._key(candidate)) == 0.0:
-                return at
-        return None
-
-    def _move_on(self, at: int) -> None:
-        self._at = at
-        self._retries = 0
-        self._try_on()
-
-    def _wait(self, seconds: float, candidate: Candidate) -> None:
+    def _waits(self, one: Try, asked: float | None, left: float | None) -> bool:
+        """Plan another try at the same target, if the route has one left and there is time."""
+        if self._retries >= self._route.retries:
+            return False
+        wait = backoff.delay(self._retries + 1, random=random.random, retry_after=asked, left=left)
+        if wait is None:
+            return False
+        self._retries += 1
         self._cancel_timer()
-        self._timer = self._services.loop.call_later(seconds, self._call_again, candidate)
+        self._timer = self._services.loop.call_later(wait, self._call_again, one.at)
+        return True
 
-    def _call_again(self, candidate: Candidate) -> None:
-        ticket = self._services.breakers.admit(self._key(candidate))
-        if ticket is None:
-            self._at += 1
-            self._try_on()
-            return
+    def _moves_on(self, failed: Candidate, verdict: Verdict) -> bool:
+        """Call the next candidate that is worth it and can be: another key does not mend a provider's trouble."""
+        for at in range(self._at + 1, len(self._candidates)):
+            if verdict is Verdict.RETRY and self._candidates[at].serves_as(failed):
+                continue
+            try:
+                if self._called(at):
+                    self._retries = 0
+                    return True
+            except GatewayError:
+                continue  # It has no words for the request, which is not what the client has to hear of.
+        return False
+
+    def _call_again(self, at: int) -> None:
+        self._timer = None
         try:
-            self._call(candidate, ticket)
-        except GatewayError as error:
-            self._sink_fails(error)
-
-    def _try_on(self) -> None:
-        try:
-            self._call_next()
-        except GatewayError as error:
-            self._sink_fails(error)
-
-    def _call_next(self) -> None:
-        """Call the first candidate from here on that can be called. Raises GatewayError where none can."""
-        first_error: GatewayError | None = None
-        while self._at < len(self._candidates):
-            candidate = self._candidates[self._at]
-            ticket = self._services.breakers.admit(self._key(candidate))
-            if ticket is not None:
-                try:
-                    self._call(candidate, ticket)
-                    return
-                except GatewayError as error:
-                    ticket.give_back(Health.NOTHING)
-                    first_error = first_error or error
-            self._at += 1
-        raise first_error or self._unavailable()
+            if self._called(at):
+                return
+            error: GatewayError = self._unavailable()
+        except GatewayError as refusal:
+            error = refusal
+        if not self._moves_on(self._candidates[at], Verdict.RETRY):
+            self._sink.fail(error)
 
     def _unavailable(self) -> GatewayError:
-        waits = (self._services.breakers.retry_in(self._key(candidate)) for candidate in self._candidates)
+        waits = (self._services.breakers.retry_in(candidate.breaker) for candidate in self._candidates)
         names = ", ".join(dict.fromkeys(candidate.target.provider for candidate in self._candidates))
         return Unavailable(
             f"Calls to {names} have kept failing, so none is made for a moment; try again later.",
@@ -238,51 +224,58 @@ class Attempts:
     def _hedge(self) -> None:
         """The first call is slow: begin another beside it, at the next candidate, or the same if there is none."""
         self._timer = None
-        if self._winner is not None or self._over or len(self._tries) != 1:
+        if len(self._tries) != 1 or self._request.calls >= MOST_CALLS:
             return
-        slow = self._tries[0].candidate
-        at = self._following(slow, Verdict.NEXT)
-        candidate = slow if at is None else self._candidates[at]
-        ticket = self._services.breakers.admit(self._key(candidate))
-        if ticket is None:
-            return
-        try:
-            self._call(candidate, ticket, hedged=True)
-        except GatewayError:
-            ticket.give_back(Health.NOTHING)  # The call under way goes on; what could not be begun costs nothing.
-            return
-        if at is not None:
-            self._at = at
+        for at in (*range(self._at + 1, len(self._candidates)), self._tries[0].at):
+            try:
+                if self._called(at, hedged=True):
+                    return
+            except GatewayError:
+                continue  # The call under way goes on; what could not be begun costs nothing.
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
-    def _call(self, candidate: Candidate, ticket: Ticket, *, hedged: bool = False) -> None:
-        """Raises GatewayError when the call cannot be made."""
-        services, request = self._services, self._request
-        approach = self._approach(candidate)
-        target = candidate.target
-        sink = self._sink if approach.translated is None else approach.translated(self._sink, self)
-        one = _Try(self, candidate, approach, ticket, sink, hedged=hedged)
-        request.target, request.model = target, target.model
-        request.dropped = approach.dropped
-        one.began = perf_counter()
-        request.upstream_began = request.upstream_began or one.began
-        services.settlement.open_call(request, len(approach.body), hedged=hedged)
+    def _called(self, at: int, *, hedged: bool = False) -> bool:
+        """Call the candidate there, unless its breaker is open. Raises GatewayError where it has no words for this."""
+        candidate = self._candidates[at]
+        ticket = self._services.breakers.admit(candidate.breaker)
+        if ticket is None:
+            return False
         try:
-            one.call = call = services.outbound.pool.send(
-                candidate.destination.origin,
-                b"POST",
-                approach.url,
-                approach.head,
-                approach.body,
-                one,
-                self._timeouts(),
-            )
-        except WireError as error:
-            raise upstream_error(error) from None
+            approach = self._approach(candidate)
+        except GatewayError:
+            ticket.give_back(Health.NOTHING)
+            raise
+        self._at = max(self._at, at)
+        sink = self._sink if approach.translated is None else approach.translated(self._sink, self)
+        self._send(Try(self, at, candidate, approach, ticket, sink, hedged=hedged))
+        return True
+
+    def _send(self, one: Try) -> None:
+        services, request, approach = self._services, self._request, one.approach
+        self._stand_for(one)
+        request.upstream_began = request.upstream_began or one.began
+        services.settlement.open_call(request, len(approach.body), hedged=one.hedged)
+        one.call = call = services.outbound.pool.send(
+            one.candidate.destination.origin,
+            b"POST",
+            approach.url,
+            approach.head,
+            approach.body,
+            one,
+            self._timeouts(),
+        )
         self._tries.append(one)
         if self._paused:
             call.pause()
+
+    def _stand_for(self, one: Try) -> None:
+        """Make this call what the request tells of: who answers, or would have."""
+        request, target = self._request, one.candidate.target
+        request.target, request.model = target, target.model
+        request.price = self._services.tenants.price(target.provider, target.model)
+        request.dropped = one.approach.dropped
+        request.try_began, request.hedged = one.began, one.hedged
 
     def _timeouts(self) -> Timeouts:
         timeouts, route = self._services.timeouts, self._route
@@ -291,10 +284,12 @@ class Attempts:
         total = timeouts.total
         if self._deadline:
             total = min(total, max(self._deadline - perf_counter(), 0.001))
-        first_byte = timeouts.first_byte if route.try_timeout is None else min(timeouts.first_byte, route.try_timeout)
-        return msgspec.structs.replace(timeouts, first_byte=first_byte, total=total)
+        connect, first_byte = timeouts.connect, timeouts.first_byte
+        if route.try_timeout is not None:
+            connect, first_byte = min(connect, route.try_timeout), min(first_byte, route.try_timeout)
+        return msgspec.structs.replace(timeouts, connect=connect, first_byte=first_byte, total=total)
 
-    def _win(self, one: _Try) -> None:
+    def _win(self, one: Try) -> None:
         """This call's answer, or its failure, is passed on; the others are over."""
         self._winner = one
         self._cancel_timer()
@@ -304,13 +299,9 @@ class Attempts:
                 other.ticket.give_back(Health.NOTHING)
                 self._record(other, "hedged", other.lost_usage())
         self._tries = [one]
-        request = self._request
-        target = one.candidate.target
-        request.target, request.model = target, target.model
-        request.dropped = one.approach.dropped
-        request.try_began, request.hedged = one.began, one.hedged
+        self._stand_for(one)
 
-    def _record(self, one: _Try, error: str, usage: TokenUsage | None) -> None:
+    def _record(self, one: Try, error: str, usage: TokenUsage | None) -> None:
         """Make a call that came to nothing an attempt of the request; `usage` is what it may be charged for."""
         request, target = self._request, one.candidate.target
         price = self._services.tenants.price(target.provider, target.model)
@@ -333,99 +324,10 @@ class Attempts:
             ),
         )
 
-    def _sink_fails(self, error: GatewayError) -> None:
-        if not self._over:
-            self._end()
-            self._sink.fail(error)
-
-    def _end(self) -> None:
-        self._over = True
-        self._cancel_timer()
-
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _key(self, candidate: Candidate) -> tuple[str, str, str, str]:
-        assert self._request.principal is not None
-        return breaker_key(self._request.principal.tenant.project.id, candidate.target)
-
-
-class _Try:
-    """One call; implements `ResponseSink`. What comes of it goes to `sink` once its answer is the one to pass on."""
-
-    __slots__ = (
-        "_attempts",
-        "_passing",
-        "_sink",
-        "approach",
-        "began",
-        "call",
-        "candidate",
-        "hedged",
-        "sent",
-        "status",
-        "ticket",
-    )
-
-    def __init__(
-        self,
-        attempts: Attempts,
-        candidate: Candidate,
-        approach: Approach,
-        ticket: Ticket,
-        sink: wire.ResponseSink,
-        *,
-        hedged: bool,
-    ) -> None:
-        self._attempts = attempts
-        self._passing = False
-        self._sink = sink
-        self.candidate = candidate
-        self.approach = approach
-        self.ticket = ticket
-        self.hedged = hedged
-        self.call: wire.Call | None = None
-        self.began = perf_counter()
-        self.status = 0
-        self.sent = True
-
-    def cancel(self) -> None:
-        call, self.call = self.call, None
-        if call is not None:
-            call.cancel()
-
-    def lost_usage(self) -> TokenUsage:
-        """What a provider may charge for a call whose answer was not waited for: what was sent, as an estimate."""
-        from watchllm.providers.openai.usage import estimated_usage  # few calls are lost
-
-        return estimated_usage(json_body.parse(self.approach.body), "")
-
-    # --- sink --------------------------------------------------------------------------------------------------------
-
-    def on_response(self, status: int, headers: Headers) -> None:
-        self.status = status
-        if self._attempts.answered(self, status, headers):
-            self._passing = True
-            self._sink.on_response(status, headers)
-
-    def on_data(self, data: bytes) -> None:
-        if self._passing:
-            self._sink.on_data(data)
-
-    def on_complete(self) -> None:
-        if self._passing:
-            self._attempts.ended()
-            self._sink.on_complete()
-
-    def on_failure(self, error: WireError) -> None:
-        if self._passing:
-            self._attempts.ended()
-            self._sink.on_failure(error)
-        else:
-            self.sent = outcome.is_sent(error)
-            self._attempts.broke(self, error)
 
 
 def _error_code(status: int) -> str:

@@ -11,6 +11,7 @@ from watchllm.domain.usage_event import BYPASS, HIT_PARTIAL, MISS, REFUSED
 from watchllm.providers.dialect import CHAT
 from watchllm.providers.openai import errors as openai_errors
 from watchllm.proxy.request import Request
+from watchllm.routing.target import Target
 from watchllm.wire.types import Headers
 
 JSON = "application/json"
@@ -95,7 +96,7 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
         model = f"X-WatchLLM-Model: {request.model}\r\n" if request.model else ""
         called = f"X-WatchLLM-Provider: {target.provider}\r\n{model}"
         if request.attempts:
-            called += _fallback(request, target.provider)
+            called += _fallback(request, target)
         if request.dropped:
             called += f"X-WatchLLM-Dropped: {_listed(request.dropped)}\r\n"
     lines = _passed_down(request, upstream_headers) if upstream_headers else ""
@@ -107,9 +108,15 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
     ).encode("latin-1")
 
 
-def _fallback(request: Request, answered: str) -> str:
-    """The providers that were tried before the one that answered."""
-    tried = dict.fromkeys(attempt.provider for attempt in request.attempts if attempt.provider != answered)
+def _fallback(request: Request, last: Target) -> str:
+    """The providers that were tried before the one that answered, or before the `last` where none did. Another key for
+    the same model is no fallback, and a hedge that lost was not tried before."""
+    began_us = int((request.try_began - request.began) * 1e6)
+    tried = dict.fromkeys(
+        attempt.provider
+        for attempt in request.attempts
+        if attempt.began_us < began_us and (attempt.provider, attempt.model) != (last.provider, request.model)
+    )
     return f"X-WatchLLM-Fallback: {', '.join(tried)}\r\n" if tried else ""
 
 

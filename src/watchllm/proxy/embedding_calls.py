@@ -14,7 +14,7 @@ from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai import embeddings as wire_form
 from watchllm.providers.openai.answers import upstream_body
 from watchllm.proxy import eager, egress
-from watchllm.proxy.approach import Approach, Candidate, addressed, candidates_of, upstream_dialect
+from watchllm.proxy.approach import Approach, Candidate, addressed, candidates_known, candidates_of, upstream_dialect
 from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch
 from watchllm.proxy.purchase import Bought, Item, Purchase, Waiter
@@ -92,13 +92,14 @@ class EmbeddingCalls:
                 )
 
     def _leave(self, request: Request, batch: Batch, waits: list[tuple[Purchase, Waiter]]) -> None:
-        """This request waits no longer. The call that nobody else waits for ends, and is charged: it was sent."""
+        """This request waits no longer. The call that nobody else waits for ends, and is charged if it was sent."""
         for purchase, waiter in waits:
-            if purchase.leave(waiter) and request.usage is None:
+            called = request.calls > len(request.attempts)
+            if purchase.leave(waiter) and called and request.usage is None:
                 usage = TokenUsage(input=tokens.estimate_request(batch.document), estimated=True)
                 request.usage = usage
                 request.price = price = self._services.tenants.price(batch.target.provider, batch.target.model)
-                request.cost = price.cost(usage) if price is not None else None
+                request.cost = price.cost(usage) + request.lost_cost if price is not None else None
 
     def _begin(
         self, purchase: Purchase, request: Request, endpoint: Endpoint, batch: Batch, places: list[bytes]
@@ -143,7 +144,8 @@ class EmbeddingCalls:
             request.first_byte = perf_counter()
 
         sink = WholeAnswer(done, head_arrived)
-        candidates = await candidates_of(services, batch.route.first_targets)
+        targets = batch.route.first_targets
+        candidates = candidates_known(services, targets) or await candidates_of(services, batch.tenant, targets)
 
         def approach(candidate: Candidate) -> Approach:
             upstream_dialect(endpoint, candidate.target)
@@ -158,6 +160,7 @@ class EmbeddingCalls:
         except asyncio.CancelledError:
             call.cancel()
             raise
+        request.upstream_status = answer.status
         egress.remember_upstream_id(request, answer.headers)
         return answer
 

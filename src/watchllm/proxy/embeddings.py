@@ -116,7 +116,7 @@ class Embeddings:
     async def _serve(self, request: Request, batch: Batch, items: Items, kind: str, turns: Turns) -> None:
         """Answer a request that has bought nothing."""
         request.cache = kind
-        request.cost = 0
+        request.cost = request.lost_cost
         request.usage = _saved_tokens(items)
         request.saved = _saved_cost(items)
         request.entry_age = _age(request, items)
@@ -278,7 +278,7 @@ class Embeddings:
         costs = [purchase.cost for purchase in paid if purchase.cost is not None]
         request.usage = _sum(usages)
         request.price = self._services.tenants.price(batch.target.provider, batch.target.model)
-        request.cost = sum(costs) if costs else None
+        request.cost = sum(costs) + request.lost_cost if costs else None
 
 
 def _sum(usages: list[TokenUsage]) -> TokenUsage:

@@ -124,8 +124,8 @@ class Flight:
         self._over = True
         self._cancel_call()
         self._plan.ended(self)
-        if not self.leader.settled and self._call is not None:
-            # It was sent: what was read and said so far is charged.
+        if not self.leader.settled and self._call is not None and self.leader.calls > len(self.leader.attempts):
+            # One is under way, not only waited for: what was read and said so far is charged.
             self._plan.account(self.leader, self._stream.usage_so_far() if self._stream is not None else None)
         close_books_of_absent(self.leader, self._plan)
 

@@ -130,5 +130,5 @@ def _take_over(request: Request, entry: Entry, kind: str) -> None:
     request.cache = kind
     request.entry_age = max(0, (request.wall_ms - entry.created_ms) // 1000)
     request.usage = entry.usage
-    request.cost = 0
+    request.cost = request.lost_cost
     request.saved = entry.cost

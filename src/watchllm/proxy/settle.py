@@ -254,7 +254,7 @@ class Settlement:
             ended,
             request.error,
             request.usage,
-            request.cost,
+            _cost(request),
             request.saved,
             request.price,
             latency_us,
@@ -280,6 +280,13 @@ def _labels(headers: dict[bytes, bytes]) -> tuple[str | None, str | None, str | 
         _text(headers.get(b"x-watchllm-session")),
         _text(headers.get(b"x-watchllm-tags")),
     )
+
+
+def _cost(request: Request) -> Nanos | None:
+    """What all calls cost: where none brought an answer, what those that were given up may have cost."""
+    if request.cost is None and request.usage is None and request.lost_cost:
+        return request.lost_cost
+    return request.cost
 
 
 def _text(value: bytes | None) -> str | None:

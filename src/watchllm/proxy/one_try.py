@@ -1,0 +1,97 @@
+"""One call upstream among those that are made for a question."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from watchllm.domain import json_body
+from watchllm.domain.usage import TokenUsage
+from watchllm.proxy.approach import Approach, Candidate
+from watchllm.routing import outcome
+from watchllm.routing.breaker import Ticket
+from watchllm.wire import types as wire
+from watchllm.wire.types import Headers, WireError
+
+if TYPE_CHECKING:
+    from watchllm.proxy.attempts import Attempts
+
+
+class Try:
+    """Implements `ResponseSink` for the call to `candidate`, the one at place `at`. What comes of it goes to `sink` once
+    its answer is the one to pass on."""
+
+    __slots__ = (
+        "_attempts",
+        "_passing",
+        "_sink",
+        "approach",
+        "at",
+        "began",
+        "call",
+        "candidate",
+        "hedged",
+        "sent",
+        "status",
+        "ticket",
+    )
+
+    def __init__(
+        self,
+        attempts: Attempts,
+        at: int,
+        candidate: Candidate,
+        approach: Approach,
+        ticket: Ticket,
+        sink: wire.ResponseSink,
+        *,
+        hedged: bool,
+    ) -> None:
+        self._attempts = attempts
+        self._passing = False
+        self._sink = sink
+        self.at = at
+        self.candidate = candidate
+        self.approach = approach
+        self.ticket = ticket
+        self.hedged = hedged
+        self.call: wire.Call | None = None
+        self.began = perf_counter()
+        self.status = 0
+        self.sent = True
+
+    def cancel(self) -> None:
+        call, self.call = self.call, None
+        if call is not None:
+            call.cancel()
+
+    def lost_usage(self) -> TokenUsage:
+        """What a provider may charge for a call whose answer was not waited for: what was sent, as an estimate."""
+        from watchllm.providers.openai.usage import estimated_usage  # few calls are lost
+
+        return estimated_usage(json_body.parse(self.approach.body), "")
+
+    # --- sink --------------------------------------------------------------------------------------------------------
+
+    def on_response(self, status: int, headers: Headers) -> None:
+        self.status = status
+        if self._attempts.answered(self, status, headers):
+            self._passing = True
+            self._sink.on_response(status, headers)
+
+    def on_data(self, data: bytes) -> None:
+        if self._passing:
+            self._sink.on_data(data)
+
+    def on_complete(self) -> None:
+        if self._passing:
+            self._attempts.ended()
+            self._sink.on_complete()
+
+    def on_failure(self, error: WireError) -> None:
+        if self._passing:
+            self._attempts.ended()
+            self._sink.on_failure(error)
+        else:
+            self.sent = outcome.is_sent(error)
+            self._attempts.broke(self, error)

@@ -23,8 +23,8 @@ _MOST_REMEMBERED = 1024
 class Candidate:
     """A target that may answer, and where it is. Made once for many requests of one project.
 
-    `breaker` is what its circuit breaker is known by, `usual_head` the header lines of a call on behalf of a client whose
-    own say nothing in particular.
+    `breaker` is what its circuit breaker is known by, `usual_head` the header lines of a call on behalf of a client
+    whose own say nothing in particular.
     """
 
     __slots__ = ("_urls", "breaker", "destination", "target", "usual_head")

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 
 class Try:
-    """Implements `ResponseSink` for the call to `candidate`, the one at place `at`. What comes of it goes to `sink` once
-    its answer is the one to pass on."""
+    """Implements `ResponseSink` for the call to `candidate`, the one at place `at`.
+
+    What comes of it goes to `sink` once its answer is the one to pass on.
+    """
 
     __slots__ = (
         "_attempts",

@@ -94,7 +94,6 @@ class Services(msgspec.Struct):
         """Made, and its code loaded, when first needed."""
         if self._breakers is None:
             from watchllm.routing.breaker import Breakers
-    from watchllm.routing.target import Target
 
             self._breakers = Breakers(time.monotonic)
         return self._breakers

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -27,12 +27,12 @@ def breakers(project: Routed) -> dict[str, dict[str, Any]]:
     return {one["provider"]: one for one in shown if one["project_id"] == project.project.id}
 
 
-def leave_after(project: Routed, called: threading.Event) -> None:
-    """Ask, and go away when `called` is set."""
+def leave_when(project: Routed, condition: Callable[[], object]) -> None:
+    """Ask, and go away when `condition` is true."""
     body = {"model": "fast", "messages": [{"role": "user", "content": "Quick!"}]}
     with RawConnection(project.gateway.port) as connection:
         connection.send(request_bytes("/v1/chat/completions", key=project.project.key, body=body))
-        assert called.wait(10)
+        wait_for(condition, "the moment to leave")
 
 
 # --- retries and time-outs --------------------------------------------------------------------------------------------
@@ -150,15 +150,9 @@ def test_a_hedge_that_lost_was_not_tried_before(project: Routed) -> None:
 
 
 def test_who_leaves_during_a_back_off_pays_for_what_was_called(project: Routed) -> None:
-    called = threading.Event()
-
-    def busy(call: Call) -> None:
-        fails(503, retry_after="15")(call)
-        called.set()
-
     project.route("fast", MINI, retries=3)
-    project.openai.script = busy
-    leave_after(project, called)
+    project.openai.script = fails(503, retry_after="15")
+    leave_when(project, lambda: breakers(project).get("openai", {}).get("failures"))
     [row] = project.rows(1)
     assert (row["ended"], [one["status"] for one in row["attempts"]], row["cost_nanos"]) == ("cancelled", [503], None)
     assert project.calls() == (1, 0)
@@ -173,7 +167,7 @@ def test_who_leaves_ends_a_call_and_its_hedge(project: Routed) -> None:
 
     project.route("fast", MINI, fallbacks=(LLAMA,), hedge_after=0.1)
     project.openai.script, project.groq.script = first, hedged
-    leave_after(project, called)
+    leave_when(project, called.is_set)
     wait_for(lambda: first.left == hedge.left == 1, "the end of both calls")
     [row] = project.rows(1)
     calls = [(one["provider"], one["hedged"], one["usage"]["estimated"]) for one in row["attempts"]]

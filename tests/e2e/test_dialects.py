@@ -245,6 +245,19 @@ def test_what_a_translation_would_lose_is_an_entry_of_its_own(
     assert [one.header("x-watchllm-cache") for one in found] == ["MISS", "HIT"]
 
 
+def test_what_stopped_an_answer_is_told_though_the_cache_has_it_from_chat(
+    chat: openai.OpenAI, messages: anthropic.Anthropic
+) -> None:
+    ask: Any = {"model": "anthropic/echo", "messages": [{"role": "user", "content": "One two three"}], "max_tokens": 64}
+    stopped = chat.chat.completions.create(**ask, stop=["two"]).choices[0]
+    assert (stopped.finish_reason, stopped.message.content) == ("stop", "One ")
+    for cache in ("MISS", "HIT"):
+        raw = messages.messages.with_raw_response.create(**ask, stop_sequences=["two"])
+        assert raw.headers["x-watchllm-cache"] == cache
+        answer = raw.parse()
+        assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "two")
+
+
 def test_a_field_without_a_counterpart_is_named(chat: openai.OpenAI, messages: anthropic.Anthropic) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         chat.chat.completions.create(

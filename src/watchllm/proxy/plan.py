@@ -167,7 +167,9 @@ class Plan:
         return verdict if verdict.usage is not None else answers.with_usage(verdict, self.endpoint, body, self._body)
 
     def account(self, request: Request, usage: TokenUsage | None) -> None:
-        usage = usage or answers.usage_so_far(self._body, self._assembler)
+        # A translated stream that was cut tells no input: the counts come with its end.
+        if usage is None or (usage.estimated and not usage.input):
+            usage = answers.usage_so_far(self._body, self._assembler)
         account(self._services, request, request.target or self.asked.target, usage)
 
     def store(self, body: bytes) -> None:

@@ -55,6 +55,8 @@ def answer_in(to: str, of: str, body: bytes, request: dict[str, Any]) -> Transla
         from watchllm.providers.translation.answer_chat_to_messages import translate as to_messages
 
         further = to_messages(answer.body)
+        # Chat completions do not tell which of the sequences stopped an answer, nor whether one did.
+        further = further._replace(exact=further.exact and not request.get("stop_sequences"))
     else:
         from watchllm.providers.translation.answer_chat_to_responses import translate as to_responses
 

@@ -83,9 +83,7 @@ def test_the_key_of_the_lowest_priority_is_used_and_the_row_names_it(project: Ro
 
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_refused_key_is_followed_by_the_next_and_the_project_is_told(
-    project: Routed, way: Asks, status: int
-) -> None:
+def test_a_refused_key_is_followed_by_the_next_and_the_project_is_told(project: Routed, way: Asks, status: int) -> None:
     provider, upstream = ("groq", project.groq) if way in (messages, responses) else ("openai", project.openai)
     [first] = key_ids(project, provider)
     second = project.add_key(provider, "two", priority=1)

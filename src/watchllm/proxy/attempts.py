@@ -28,6 +28,7 @@ from watchllm.proxy.upstream import upstream_error
 from watchllm.routing import backoff, outcome
 from watchllm.routing.outcome import Health, Verdict
 from watchllm.routing.route import Route
+from watchllm.wire import types as wire
 from watchllm.wire.types import Headers, TimedOut, Timeouts, WireError
 
 MOST_CALLS = 32
@@ -121,18 +122,17 @@ class Attempts:
             if one is not self._tries[-1] and one is not self._winner:
                 self._record(one, "client_left", one.lost_usage())
 
-    def ended(self) -> None:
-        """The answer has come to its end: nothing is held any more that holds this in turn."""
-        self._cancel_timer()
-        for one in self._tries:
-            one.call = None
-        self._winner = None
-        self._tries = []
+    def pass_to(self, sink: wire.ResponseSink) -> None:
+        raise RuntimeError("who waits for the answer was named when the calls were made")
 
     # --- for the tries -----------------------------------------------------------------------------------------------
 
     def answered(self, one: Try, status: int, headers: Headers) -> bool:
         """The head of an answer; whether it is passed on."""
+        if status == 200:
+            one.ticket.give_back(Health.WORKED)
+            self._win(one)
+            return True
         one.ticket.give_back(outcome.health_of_status(status))
         verdict = outcome.of_status(status)
         if verdict is not Verdict.ACCEPT:
@@ -292,7 +292,10 @@ class Attempts:
     def _win(self, one: Try) -> None:
         """This call's answer, or its failure, is passed on; the others are over."""
         self._winner = one
-        self._cancel_timer()
+        if self._timer is not None:
+            self._cancel_timer()
+        if len(self._tries) == 1:
+            return  # what the request tells of already
         for other in self._tries:
             if other is not one:
                 other.cancel()

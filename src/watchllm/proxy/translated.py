@@ -50,7 +50,7 @@ class TranslatedAnswer:
         streamed: bool,
     ) -> None:
         self._sink = sink
-        self._call = call
+        self._call: Call | None = call
         self._to = to
         self._of = of
         self._document = document
@@ -79,10 +79,11 @@ class TranslatedAnswer:
         if self._size <= MAX_ANSWER_BYTES:
             self._body.append(data)
             return
-        self._call.cancel()
+        self._end_call()
         self._sink.fail(ProviderFailed(f"The provider's answer is longer than {MAX_ANSWER_BYTES} bytes."))
 
     def on_complete(self) -> None:
+        self._call = None  # which refers to this
         if self._stream is None:
             self._pass_whole()
             return
@@ -96,7 +97,13 @@ class TranslatedAnswer:
         self._sink.on_complete()
 
     def on_failure(self, error: WireError) -> None:
+        self._call = None
         self._sink.on_failure(error)
+
+    def _end_call(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
 
     def _relay(self, data: bytes) -> None:
         assert self._stream is not None
@@ -104,7 +111,7 @@ class TranslatedAnswer:
         try:
             _feed(self._stream, data, told)
         except (BadMessage, Untranslatable) as error:
-            self._call.cancel()
+            self._end_call()
             self._fail(told, error)
             return
         self._tell(told)

@@ -139,6 +139,7 @@ class WholeAnswer:
         self._body.append(data)
 
     def on_complete(self) -> None:
+        self.call = None  # which refers to this
         if not self.done.done():
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             self.done.set_result(Answer(self._status, self._headers, body))

@@ -1,11 +1,24 @@
 """What a request consumed, as providers report it: tokens by the kind of price that applies to them."""
 
+from typing import Any
+
 import msgspec
 
 from watchllm.domain.money import Nanos, NanosPerMillion, charge
 
 # How providers name the ways of processing that have prices of their own.
 TIERS = frozenset(("batch", "fast", "flex", "priority"))
+
+MAX_COUNT = 1 << 27
+"""More tokens than any model can take in; a larger count is not one, and the costs of some such would overflow the 64
+bits in which they are summed up."""
+
+
+def token_count(value: Any) -> int | None:
+    """`value` as a count of tokens, None when it is none. Some providers write whole numbers as floats."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= MAX_COUNT else None
 
 
 class TokenUsage(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -2,10 +2,7 @@
 
 from typing import Any
 
-from watchllm.domain.usage import TIERS, TokenUsage
-
-# More tokens than any model can take in: a larger count is not one.
-MAX_COUNT = 1 << 27
+from watchllm.domain.usage import TIERS, TokenUsage, token_count
 
 
 def token_usage(reported: Any) -> TokenUsage | None:
@@ -15,13 +12,13 @@ def token_usage(reported: Any) -> TokenUsage | None:
     """
     if type(reported) is not dict:
         return None
-    fresh, output = _count(reported.get("input_tokens")), _count(reported.get("output_tokens"))
+    fresh, output = token_count(reported.get("input_tokens")), token_count(reported.get("output_tokens"))
     if fresh is None and output is None:
         return None
-    read = _count(reported.get("cache_read_input_tokens")) or 0
-    written = _count(reported.get("cache_creation_input_tokens")) or 0
+    read = token_count(reported.get("cache_read_input_tokens")) or 0
+    written = token_count(reported.get("cache_creation_input_tokens")) or 0
     details = reported.get("output_tokens_details")
-    thought = _count(details.get("thinking_tokens")) if type(details) is dict else None
+    thought = token_count(details.get("thinking_tokens")) if type(details) is dict else None
     return TokenUsage(
         input=(fresh or 0) + read + written,
         output=output or 0,
@@ -34,7 +31,7 @@ def token_usage(reported: Any) -> TokenUsage | None:
 
 
 def _for_an_hour(written: Any) -> int:
-    return (_count(written.get("ephemeral_1h_input_tokens")) or 0) if type(written) is dict else 0
+    return (token_count(written.get("ephemeral_1h_input_tokens")) or 0) if type(written) is dict else 0
 
 
 def _tier(reported: dict[str, Any]) -> str:
@@ -44,9 +41,3 @@ def _tier(reported: dict[str, Any]) -> str:
         if type(value) is str and value in TIERS:
             return value
     return ""
-
-
-def _count(value: Any) -> int | None:
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and 0 <= value <= MAX_COUNT else None

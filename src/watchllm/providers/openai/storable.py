@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from watchllm.domain.usage import TokenUsage
+from watchllm.domain.usage import MAX_COUNT, TokenUsage
 from watchllm.providers.dialect import Verdict
-from watchllm.providers.openai.usage import MAX_COUNT, tier, token_usage
+from watchllm.providers.openai.usage import tier, token_usage
 
 
 def judge(family: str, body: bytes, *, expected: int | None = None) -> Verdict:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from watchllm.domain.usage import TIERS, TokenUsage
+from watchllm.domain.usage import TIERS, TokenUsage, token_count
 from watchllm.providers import tokens
 
 
@@ -15,8 +15,8 @@ def token_usage(reported: Any, service_tier: Any = None) -> TokenUsage | None:
     """
     if type(reported) is not dict:
         return None
-    prompt = _count(reported.get("prompt_tokens"))
-    completion = _count(reported.get("completion_tokens"))
+    prompt = token_count(reported.get("prompt_tokens"))
+    completion = token_count(reported.get("completion_tokens"))
     if prompt is None and completion is None:
         return None
     inputs = prompt or 0
@@ -44,7 +44,7 @@ def media_usage(reported: Any) -> TokenUsage | None:
     """The counts in the `usage` object of an answer about images or audio; None when it counts no tokens."""
     if type(reported) is not dict:
         return None
-    inputs, outputs = _count(reported.get("input_tokens")), _count(reported.get("output_tokens"))
+    inputs, outputs = token_count(reported.get("input_tokens")), token_count(reported.get("output_tokens"))
     if inputs is None and outputs is None:
         return token_usage(reported)
     # Images have the plural, transcriptions the singular.
@@ -83,18 +83,8 @@ def _texts(written: Any) -> Iterator[str]:
 
 _NOT_WRITTEN = frozenset(("role", "id", "type", "finish_reason", "logprobs", "audio", "image_url", "annotations"))
 
-# More tokens than any model can take in; a larger count is not one, and the costs of some such would overflow the
-# 64 bits in which they are summed up.
-MAX_COUNT = 1 << 27
-
-
-def _count(value: Any) -> int | None:
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and 0 <= value <= MAX_COUNT else None
-
 
 def _part(details: Any, name: str, total: int) -> int:
     if type(details) is not dict:
         return 0
-    return min(_count(details.get(name)) or 0, total)
+    return min(token_count(details.get(name)) or 0, total)

@@ -2,10 +2,7 @@
 
 from typing import Any
 
-from watchllm.domain.usage import TokenUsage
-
-# More tokens than any model can take in; a larger count is not one (see the chat dialect's bound).
-_MAX_COUNT = 1 << 27
+from watchllm.domain.usage import TokenUsage, token_count
 
 
 def token_usage(reported: Any) -> TokenUsage | None:
@@ -15,7 +12,7 @@ def token_usage(reported: Any) -> TokenUsage | None:
     """
     if type(reported) is not dict:
         return None
-    inputs, outputs = _count(reported.get("input_tokens")), _count(reported.get("output_tokens"))
+    inputs, outputs = token_count(reported.get("input_tokens")), token_count(reported.get("output_tokens"))
     if inputs is None and outputs is None:
         return None
     of_input, of_output = reported.get("input_tokens_details"), reported.get("output_tokens_details")
@@ -30,13 +27,7 @@ def token_usage(reported: Any) -> TokenUsage | None:
     )
 
 
-def _count(value: Any) -> int | None:
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and 0 <= value <= _MAX_COUNT else None
-
-
 def _part(details: Any, name: str, total: int) -> int:
     if type(details) is not dict:
         return 0
-    return min(_count(details.get(name)) or 0, total)
+    return min(token_count(details.get(name)) or 0, total)

@@ -4,8 +4,8 @@ from typing import Any
 
 from watchllm.providers import tokens
 from watchllm.providers.translation.messages_conversation import conversation
-from watchllm.providers.translation.messages_fields import Loss, object_
 from watchllm.providers.translation.messages_tools import tools
+from watchllm.providers.translation.reading import Loss, object_of
 from watchllm.providers.translation.request_messages_to_chat import response_format
 
 
@@ -19,5 +19,5 @@ def count_tokens(document: dict[str, Any]) -> int:
     if document.get("tools") is not None:
         chat["tools"] = tools(document["tools"], loss)
     if document.get("output_config") is not None:
-        chat["response_format"] = response_format(object_(document["output_config"], "output_config").get("format"))
+        chat["response_format"] = response_format(object_of(document["output_config"], "output_config").get("format"))
     return tokens.estimate_request(chat)

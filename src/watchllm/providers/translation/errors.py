@@ -34,7 +34,15 @@ def openai_event_to_anthropic(error: Any) -> bytes:
 def anthropic_to_openai(status: int, body: bytes) -> bytes:
     """The error `body` of a Messages provider that answered `status`, in OpenAI's form."""
     answer = _read(body)
-    error = answer.get("error") if type(answer) is dict else None
+    return _encode({"error": _openai_form(answer.get("error") if type(answer) is dict else None, status)})
+
+
+def anthropic_event_to_openai(error: Any) -> bytes:
+    """The event that ends a chat stream in which a Messages provider sent `error`."""
+    return b"data: " + _encode({"error": _openai_form(error, 500)}) + b"\n\n"
+
+
+def _openai_form(error: Any, status: int) -> dict[str, str | None]:
     told = error if type(error) is dict else {}
     kind = told.get("type")
     if type(kind) is not str or kind not in _OPENAI:
@@ -43,7 +51,7 @@ def anthropic_to_openai(status: int, body: bytes) -> bytes:
     type_, code = _OPENAI[kind]
     if kind == "invalid_request_error" and message.startswith(_TOO_LONG):
         code = _CONTEXT_LENGTH
-    return _encode({"error": {"message": message, "type": type_, "param": None, "code": code}})
+    return {"message": message, "type": type_, "param": None, "code": code}
 
 
 _decode = msgspec.json.Decoder().decode

@@ -3,17 +3,8 @@
 import base64
 from typing import Any
 
-from watchllm.providers.translation.messages_fields import (
-    Loss,
-    flag,
-    no_counterpart,
-    object_,
-    objects,
-    only,
-    take_cache_control,
-    text,
-    wrong,
-)
+from watchllm.providers.translation.messages_fields import no_counterpart, objects, only, take_cache_control
+from watchllm.providers.translation.reading import Loss, flag_of, object_of, text_of, wrong
 
 MEDIA_KINDS = ("image", "document")
 
@@ -63,7 +54,7 @@ def text_part(block: dict[str, Any], field: str, place: str, loss: Loss) -> dict
         # Notes of an earlier answer on where its text came from: the text itself is taken along.
         loss.drop(f"{place}.citations")
         loss.exact = False
-    return {"type": "text", "text": text(block.get("text"), f"{field}.text")}
+    return {"type": "text", "text": text_of(block.get("text"), f"{field}.text")}
 
 
 _TEXT = frozenset(("type", "text", "cache_control", "citations"))
@@ -80,17 +71,17 @@ def _image(block: dict[str, Any], field: str, place: str, loss: Loss) -> dict[st
     if block.get("transformations") not in (None, {}, {"oversized_image": "downsize"}):
         raise no_counterpart(f"{field}.transformations")
     at = f"{field}.source"
-    source = object_(block.get("source"), at)
+    source = object_of(block.get("source"), at)
     kind = source.get("type")
     if kind == "url":
         only(source, _LINK, at)
-        url = text(source.get("url"), f"{at}.url")
+        url = text_of(source.get("url"), f"{at}.url")
     elif kind == "base64":
         only(source, _INLINE, at)
         media_type = source.get("media_type")
         if media_type not in _IMAGE_TYPES:
             raise wrong(f"{at}.media_type", f"one of {', '.join(_IMAGE_TYPES)}")
-        url = f"data:{media_type};base64,{text(source.get('data'), f'{at}.data')}"
+        url = f"data:{media_type};base64,{text_of(source.get('data'), f'{at}.data')}"
     else:
         raise no_counterpart(at)
     return {"type": "image_url", "image_url": {"url": url}}
@@ -100,15 +91,17 @@ def _document(block: dict[str, Any], field: str, place: str, loss: Loss) -> dict
     only(block, _DOCUMENT, field)
     take_cache_control(block, place, loss)
     citations = block.get("citations")
-    if citations is not None and flag(object_(citations, f"{field}.citations").get("enabled"), f"{field}.citations"):
+    if citations is not None and flag_of(
+        object_of(citations, f"{field}.citations").get("enabled"), f"{field}.citations"
+    ):
         raise no_counterpart(f"{field}.citations")
     at = f"{field}.source"
-    source = object_(block.get("source"), at)
+    source = object_of(block.get("source"), at)
     kind, media_type = source.get("type"), source.get("media_type")
     if kind == "base64" and media_type == "application/pdf":
-        data, name = text(source.get("data"), f"{at}.data"), "document.pdf"
+        data, name = text_of(source.get("data"), f"{at}.data"), "document.pdf"
     elif kind == "text" and media_type == "text/plain":
-        data = base64.b64encode(text(source.get("data"), f"{at}.data").encode()).decode()
+        data = base64.b64encode(text_of(source.get("data"), f"{at}.data").encode()).decode()
         name = "document.txt"
     else:
         # A link, a file of the Files API or a document made of blocks: a chat's file part holds the file itself.
@@ -116,5 +109,5 @@ def _document(block: dict[str, Any], field: str, place: str, loss: Loss) -> dict
     only(source, _INLINE, at)
     title = block.get("title")
     if title is not None:
-        name = text(title, f"{field}.title")
+        name = text_of(title, f"{field}.title")
     return {"type": "file", "file": {"filename": name, "file_data": f"data:{media_type};base64,{data}"}}

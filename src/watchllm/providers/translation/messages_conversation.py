@@ -9,17 +9,8 @@ from typing import Any
 import msgspec
 
 from watchllm.providers.translation.messages_blocks import MEDIA_KINDS, part, said, text_part, texts
-from watchllm.providers.translation.messages_fields import (
-    Loss,
-    flag,
-    no_counterpart,
-    object_,
-    objects,
-    only,
-    take_cache_control,
-    text,
-    wrong,
-)
+from watchllm.providers.translation.messages_fields import no_counterpart, objects, only, take_cache_control
+from watchllm.providers.translation.reading import Loss, flag_of, object_of, text_of, wrong
 
 
 def conversation(document: dict[str, Any], loss: Loss, *, reasoning_back: bool) -> list[dict[str, Any]]:
@@ -90,9 +81,9 @@ def _tool_result(block: dict[str, Any], field: str, media: list[dict[str, Any]],
     """The tool message. Images and documents of the result go to `media`: a chat's tool message holds text only."""
     only(block, _RESULT, field)
     take_cache_control(block, _BLOCK, loss)
-    if flag(block.get("is_error"), f"{field}.is_error"):
+    if flag_of(block.get("is_error"), f"{field}.is_error"):
         loss.exact = False
-    call = text(block.get("tool_use_id"), f"{field}.tool_use_id")
+    call = text_of(block.get("tool_use_id"), f"{field}.tool_use_id")
     content = block.get("content")
     if content is None or type(content) is str:
         return {"role": "tool", "tool_call_id": call, "content": content or ""}
@@ -146,10 +137,10 @@ def _tool_call(block: dict[str, Any], field: str, loss: Loss) -> dict[str, Any]:
     take_cache_control(block, _BLOCK, loss)
     if block.get("caller") not in (None, {"type": "direct"}):
         raise no_counterpart(f"{field}.caller")
-    name = text(block.get("name"), f"{field}.name")
-    arguments = _encode(object_(block.get("input"), f"{field}.input")).decode()
+    name = text_of(block.get("name"), f"{field}.name")
+    arguments = _encode(object_of(block.get("input"), f"{field}.input")).decode()
     return {
-        "id": text(block.get("id"), f"{field}.id"),
+        "id": text_of(block.get("id"), f"{field}.id"),
         "type": "function",
         "function": {"name": name, "arguments": arguments},
     }
@@ -158,13 +149,13 @@ def _tool_call(block: dict[str, Any], field: str, loss: Loss) -> dict[str, Any]:
 def _thought(block: dict[str, Any], field: str) -> dict[str, Any]:
     if block["type"] == "redacted_thinking":
         only(block, _REDACTED, field)
-        return {"type": "redacted_thinking", "data": text(block.get("data"), f"{field}.data")}
+        return {"type": "redacted_thinking", "data": text_of(block.get("data"), f"{field}.data")}
     only(block, _THINKING, field)
     signature = block.get("signature")
     return {
         "type": "thinking",
-        "thinking": text(block.get("thinking"), f"{field}.thinking"),
-        "signature": "" if signature is None else text(signature, f"{field}.signature"),
+        "thinking": text_of(block.get("thinking"), f"{field}.thinking"),
+        "signature": "" if signature is None else text_of(signature, f"{field}.signature"),
     }
 
 

@@ -28,9 +28,11 @@ class Loss:
         """The names, each once."""
         return tuple(self._dropped)
 
-    def drop(self, field: str) -> None:
-        """A field was left out; whether that changes the question, `blur` says."""
-        self._dropped[_NUMBER.sub("[]", field)] = None
+    def drop(self, field: str, *, shapes_answer: bool = False) -> None:
+        """A field was left out. Where that changes the question, it `shapes_answer`."""
+        self._dropped[_NUMBER.sub("[]", field)[:_LONGEST_NAME]] = None
+        if shapes_answer:
+            self.exact = False
 
     def blur(self) -> None:
         """The other dialect can say it only about so."""
@@ -44,24 +46,29 @@ def refusal(field: str, reason: str) -> BadRequest:
     return BadRequest(f"`{field}` {reason}", param=field)
 
 
+def wrong(field: str, expected: str) -> BadRequest:
+    """The error for a value that is not what `expected` says: "a string", "one of …"."""
+    return refusal(field, f"must be {expected}.")
+
+
 def object_of(value: Any, field: str) -> dict[str, Any]:
     """`value`, which must be an object."""
     if type(value) is not dict:
-        raise refusal(field, "must be an object.")
+        raise wrong(field, "an object")
     return value
 
 
 def list_of(value: Any, field: str) -> list[Any]:
     """`value`, which must be an array."""
     if type(value) is not list:
-        raise refusal(field, "must be an array.")
+        raise wrong(field, "an array")
     return value
 
 
 def text_of(value: Any, field: str) -> str:
     """`value`, which must be a string."""
     if type(value) is not str:
-        raise refusal(field, "must be a string.")
+        raise wrong(field, "a string")
     return value
 
 
@@ -70,28 +77,28 @@ def flag_of(value: Any, field: str) -> bool:
     if value is None:
         return False
     if type(value) is not bool:
-        raise refusal(field, "must be true or false.")
+        raise wrong(field, "true or false")
     return value
 
 
 def count_of(value: Any, field: str) -> int:
     """`value`, which must be a whole number above zero."""
     if type(value) is not int or value < 1:
-        raise refusal(field, "must be an integer of at least 1.")
+        raise wrong(field, "an integer of at least 1")
     return value
 
 
 def whole_of(value: Any, field: str) -> int:
     """`value`, which must be a whole number of at least zero."""
     if type(value) is not int or value < 0:
-        raise refusal(field, "must be an integer of at least 0.")
+        raise wrong(field, "an integer of at least 0")
     return value
 
 
 def number_of(value: Any, field: str, low: float, high: float) -> int | float:
     """`value`, which must be a number from `low` to `high`."""
     if (type(value) is not int and type(value) is not float) or not low <= value <= high:
-        raise refusal(field, f"must be a number from {low:g} to {high:g}.")
+        raise wrong(field, f"a number from {low:g} to {high:g}")
     return value
 
 

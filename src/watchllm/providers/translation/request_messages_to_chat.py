@@ -10,20 +10,9 @@ from typing import Any
 from watchllm.domain.errors import BadRequest
 from watchllm.providers.dialect import TranslatedRequest
 from watchllm.providers.translation.messages_conversation import conversation
-from watchllm.providers.translation.messages_fields import (
-    Loss,
-    excerpt,
-    flag,
-    no_counterpart,
-    number,
-    object_,
-    objects,
-    only,
-    positive,
-    text,
-    wrong,
-)
+from watchllm.providers.translation.messages_fields import no_counterpart, objects, only
 from watchllm.providers.translation.messages_tools import tool_choice, tools
+from watchllm.providers.translation.reading import Loss, count_of, flag_of, number_of, object_of, text_of, wrong
 
 
 def translate(document: dict[str, Any], *, reasoning_back: bool = False) -> TranslatedRequest:
@@ -39,7 +28,7 @@ def translate(document: dict[str, Any], *, reasoning_back: bool = False) -> Tran
         if value is None and field != "messages":
             continue
         if take is None:
-            raise no_counterpart(excerpt(field))
+            raise no_counterpart(field)
         take(value, chat, loss)
     chat["messages"] = messages = conversation(document, loss, reasoning_back=reasoning_back)
     if messages[-1]["role"] == "assistant":
@@ -56,11 +45,11 @@ def response_format(output_config: Any, field: str = "output_config.format") -> 
     """The chat counterpart of a structured output's format; None = none was asked for. Raises BadRequest."""
     if output_config is None:
         return None
-    form = object_(output_config, field)
+    form = object_of(output_config, field)
     if form.get("type") != "json_schema":
         raise no_counterpart(f"{field}.type")
     only(form, ("type", "schema"), field)
-    schema = object_(form.get("schema"), f"{field}.schema")
+    schema = object_of(form.get("schema"), f"{field}.schema")
     # The Messages API names no schema and always holds the answer to it.
     return {"type": "json_schema", "json_schema": {"name": "response", "schema": schema, "strict": True}}
 
@@ -83,7 +72,7 @@ def _copied(field: str, check: Callable[[Any, str], Any], name: str | None = Non
 
 
 def _share(value: Any, field: str) -> int | float:
-    return number(value, field, 0, 1)
+    return number_of(value, field, 0, 1)
 
 
 def _nothing(value: Any, chat: dict[str, Any], loss: Loss) -> None:
@@ -94,7 +83,7 @@ def _take_stops(value: Any, chat: dict[str, Any], loss: Loss) -> None:
     if type(value) is not list:
         raise wrong("stop_sequences", "an array")
     for at, stop in enumerate(value):
-        text(stop, f"stop_sequences[{at}]")
+        text_of(stop, f"stop_sequences[{at}]")
     if len(value) > MAX_STOPS:
         raise BadRequest(
             f"stop_sequences holds {len(value)} texts; chat completions, which this model's provider speaks, takes at "
@@ -106,16 +95,16 @@ def _take_stops(value: Any, chat: dict[str, Any], loss: Loss) -> None:
 
 
 def _take_metadata(value: Any, chat: dict[str, Any], loss: Loss) -> None:
-    for name, member in object_(value, "metadata").items():
+    for name, member in object_of(value, "metadata").items():
         if name != "user_id":
             loss.drop("metadata")
         elif member is not None:
-            chat["user"] = text(member, "metadata.user_id")
+            chat["user"] = text_of(member, "metadata.user_id")
 
 
 def _take_service_tier(value: Any, chat: dict[str, Any], loss: Loss) -> None:
     # Which capacity answers is a matter of price and speed. "auto" is the default on both sides.
-    tier = text(value, "service_tier")
+    tier = text_of(value, "service_tier")
     if tier == "standard_only":
         chat["service_tier"] = "default"
     elif tier != "auto":
@@ -134,15 +123,15 @@ def _take_cache_control(value: Any, chat: dict[str, Any], loss: Loss) -> None:
 def _take_context_management(value: Any, chat: dict[str, Any], loss: Loss) -> None:
     """Chat providers see to earlier thinking themselves, so clearing it is dropped. Other edits change the question."""
     field = "context_management"
-    only(object_(value, field), ("edits",), field)
+    only(object_of(value, field), ("edits",), field)
     for at, edit in enumerate(objects(value.get("edits") or [], f"{field}.edits")):
-        if not text(edit.get("type"), f"{field}.edits[{at}].type").startswith("clear_thinking_"):
+        if not text_of(edit.get("type"), f"{field}.edits[{at}].type").startswith("clear_thinking_"):
             raise no_counterpart(f"{field}.edits[{at}]")
         loss.drop(field)
 
 
 def _take_thinking(value: Any, chat: dict[str, Any], loss: Loss) -> None:
-    thinking = object_(value, "thinking")
+    thinking = object_of(value, "thinking")
     kind = thinking.get("type")
     if kind not in ("enabled", "adaptive", "disabled"):
         raise no_counterpart("thinking.type")
@@ -154,13 +143,13 @@ def _take_thinking(value: Any, chat: dict[str, Any], loss: Loss) -> None:
     # A budget becomes one of three efforts; that the model decides for itself is a chat model's default.
     loss.exact = False
     if kind == "enabled":
-        budget = positive(thinking.get("budget_tokens"), "thinking.budget_tokens")
+        budget = count_of(thinking.get("budget_tokens"), "thinking.budget_tokens")
         effort = "low" if budget < _LOW_BUDGET else "medium" if budget < _MEDIUM_BUDGET else "high"
         chat["reasoning_effort"] = effort
 
 
 def _take_output_config(value: Any, chat: dict[str, Any], loss: Loss) -> None:
-    only(object_(value, "output_config"), ("effort", "format"), "output_config")
+    only(object_of(value, "output_config"), ("effort", "format"), "output_config")
     form = response_format(value.get("format"))
     if form is not None:
         chat["response_format"] = form
@@ -194,11 +183,11 @@ def _take_tool_choice(value: Any, chat: dict[str, Any], loss: Loss) -> None:
 
 
 _FIELDS: dict[str, _Taker] = {
-    "model": _copied("model", text),
+    "model": _copied("model", text_of),
     "messages": _nothing,
     "system": _nothing,
-    "max_tokens": _copied("max_tokens", positive, "max_completion_tokens"),
-    "stream": _copied("stream", flag),
+    "max_tokens": _copied("max_tokens", count_of, "max_completion_tokens"),
+    "stream": _copied("stream", flag_of),
     "temperature": _copied("temperature", _share),
     "top_p": _copied("top_p", _share),
     "stop_sequences": _take_stops,

@@ -10,31 +10,24 @@ from typing import Any
 
 from watchllm.domain.errors import BadRequest
 from watchllm.providers.translation import responses_reasoning
-from watchllm.providers.translation.responses_fields import (
-    Losses,
-    a_list,
-    a_text,
-    an_object,
-    invalid,
-    member,
-    no_counterpart,
-)
+from watchllm.providers.translation.reading import Loss, list_of, text_of, wrong
+from watchllm.providers.translation.responses_fields import an_object, member, no_counterpart
 
 
-def messages(instructions: Any, given: Any, losses: Losses) -> list[dict[str, Any]]:
+def messages(instructions: Any, given: Any, loss: Loss) -> list[dict[str, Any]]:
     """The messages for the fields `instructions` and `input`, as a user of chat completions would write them.
 
     Raises BadRequest, naming the item and field, for what has no counterpart or a wrong type.
     """
-    chat = _Chat(losses)
-    if instructions is not None and a_text(instructions, "instructions"):
+    chat = _Chat(loss)
+    if instructions is not None and text_of(instructions, "instructions"):
         chat.messages.append({"role": "system", "content": instructions})
     if type(given) is str:
         chat.messages.append({"role": "user", "content": given})
         return chat.messages
     if given is None or given == []:
         raise BadRequest("`input` is missing; it is the question as a string, or a list of items.", param="input")
-    for number, item in enumerate(a_list(given, "input")):
+    for number, item in enumerate(list_of(given, "input")):
         chat.take(item, f"input[{number}]")
     chat.leave_reasoning()
     return chat.messages
@@ -46,15 +39,15 @@ _PartTranslator = Callable[[dict[str, Any], str], dict[str, Any]]
 class _Chat:
     """The chat so far, and reasoning that waits for the assistant's message that it led to."""
 
-    def __init__(self, losses: Losses) -> None:
+    def __init__(self, loss: Loss) -> None:
         self.messages: list[dict[str, Any]] = []
-        self._losses = losses
+        self._losses = loss
         self._reasoning: dict[str, Any] = {}
         self._reasoning_path = ""
 
     def take(self, item: Any, path: str) -> None:
         fields = an_object(item, path)
-        kind = a_text(fields.get("type", "message" if "role" in fields else "item_reference"), f"{path}.type")
+        kind = text_of(fields.get("type", "message" if "role" in fields else "item_reference"), f"{path}.type")
         known = _ITEM_FIELDS.get(kind)
         if known is None:
             raise no_counterpart(path)
@@ -62,7 +55,7 @@ class _Chat:
         _TAKERS[kind](self, fields, path)
 
     def take_message(self, item: dict[str, Any], path: str) -> None:
-        role = a_text(member(item, "role", path), f"{path}.role")
+        role = text_of(member(item, "role", path), f"{path}.role")
         content, at = member(item, "content", path), f"{path}.content"
         if role == "assistant":
             if "phase" in item:
@@ -75,7 +68,7 @@ class _Chat:
         elif role in ("system", "developer"):
             self.messages.append({"role": role, "content": _content(content, at, _TEXT_PARTS, self._losses)})
         else:
-            raise invalid(f"{path}.role", "user, assistant, system or developer")
+            raise wrong(f"{path}.role", "user, assistant, system or developer")
 
     def _take_answer(self, content: Any, path: str) -> None:
         said = _said(content, path, self._losses)
@@ -94,7 +87,7 @@ class _Chat:
     def take_call(self, item: dict[str, Any], path: str) -> None:
         custom = item["type"] == "custom_tool_call"
         holder, field = ("custom", "input") if custom else ("function", "arguments")
-        call = {name: a_text(member(item, name, path), f"{path}.{name}") for name in ("call_id", "name", field)}
+        call = {name: text_of(member(item, name, path), f"{path}.{name}") for name in ("call_id", "name", field)}
         turn = self._last_turn()
         if turn is None:
             turn = {"role": "assistant", "content": None}
@@ -105,21 +98,21 @@ class _Chat:
 
     def take_result(self, item: dict[str, Any], path: str) -> None:
         self.leave_reasoning()
-        call_id = a_text(member(item, "call_id", path), f"{path}.call_id")
+        call_id = text_of(member(item, "call_id", path), f"{path}.call_id")
         content = _content(member(item, "output", path), f"{path}.output", _TEXT_PARTS, self._losses)
         self.messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
 
     def take_reasoning(self, item: dict[str, Any], path: str) -> None:
         texts: dict[str, list[str]] = {}
         for field in ("content", "summary"):
-            parts = enumerate(a_list(item.get(field, []), f"{path}.{field}"))
+            parts = enumerate(list_of(item.get(field, []), f"{path}.{field}"))
             texts[field] = [_reasoning_text(part, f"{path}.{field}[{number}]") for number, part in parts]
         reasoning: dict[str, Any] = {}
         written = "\n\n".join(texts["content"] or texts["summary"])
         if written:
             reasoning["reasoning_content"] = written
         if "encrypted_content" in item:
-            blocks = responses_reasoning.unpack(a_text(item["encrypted_content"], f"{path}.encrypted_content"))
+            blocks = responses_reasoning.unpack(text_of(item["encrypted_content"], f"{path}.encrypted_content"))
             if blocks is None:
                 self._losses.drop(f"{path}.encrypted_content", shapes_answer=True)
             else:
@@ -160,20 +153,20 @@ def _joined(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reasoning_text(part: Any, path: str) -> str:
-    return a_text(member(an_object(part, path, ("type", "text")), "text", path), f"{path}.text")
+    return text_of(member(an_object(part, path, ("type", "text")), "text", path), f"{path}.text")
 
 
-def _content(content: Any, path: str, kinds: dict[str, _PartTranslator], losses: Losses) -> Any:
+def _content(content: Any, path: str, kinds: dict[str, _PartTranslator], loss: Loss) -> Any:
     """Plain text, also for a single part of text, else a list of parts."""
     if type(content) is str:
         return content
     parts = []
-    for number, part in enumerate(a_list(content, path)):
+    for number, part in enumerate(list_of(content, path)):
         at = f"{path}[{number}]"
         fields = an_object(part, at)
         if fields.pop("prompt_cache_breakpoint", None) is not None:
-            losses.drop(f"{at}.prompt_cache_breakpoint")
-        translate = kinds.get(a_text(member(fields, "type", at), f"{at}.type"))
+            loss.drop(f"{at}.prompt_cache_breakpoint")
+        translate = kinds.get(text_of(member(fields, "type", at), f"{at}.type"))
         if translate is None:
             raise no_counterpart(at)
         parts.append(translate(fields, at))
@@ -182,9 +175,9 @@ def _content(content: Any, path: str, kinds: dict[str, _PartTranslator], losses:
     return parts
 
 
-def _said(content: Any, path: str, losses: Losses) -> dict[str, Any]:
+def _said(content: Any, path: str, loss: Loss) -> dict[str, Any]:
     """The fields `content` and `refusal` of an assistant's message."""
-    told = _content(content, path, _ANSWER_PARTS, losses)
+    told = _content(content, path, _ANSWER_PARTS, loss)
     if type(told) is list and len(told) == 1:
         return {"content": None, "refusal": told[0]["refusal"]}
     return {"content": told}
@@ -198,18 +191,18 @@ def _as_parts(message: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _text(part: dict[str, Any], path: str) -> dict[str, Any]:
     an_object(part, path, ("type", "text", "annotations", "logprobs"))
-    return {"type": "text", "text": a_text(member(part, "text", path), f"{path}.text")}
+    return {"type": "text", "text": text_of(member(part, "text", path), f"{path}.text")}
 
 
 def _refusal(part: dict[str, Any], path: str) -> dict[str, Any]:
     an_object(part, path, ("type", "refusal"))
-    return {"type": "refusal", "refusal": a_text(member(part, "refusal", path), f"{path}.refusal")}
+    return {"type": "refusal", "refusal": text_of(member(part, "refusal", path), f"{path}.refusal")}
 
 
 def _image(part: dict[str, Any], path: str) -> dict[str, Any]:
     an_object(part, path, ("type", "image_url", "detail"))
-    image = {"url": a_text(member(part, "image_url", path), f"{path}.image_url")}
-    detail = a_text(part.get("detail", "auto"), f"{path}.detail")
+    image = {"url": text_of(member(part, "image_url", path), f"{path}.image_url")}
+    detail = text_of(part.get("detail", "auto"), f"{path}.detail")
     return {"type": "image_url", "image_url": image if detail == "auto" else image | {"detail": detail}}
 
 
@@ -218,7 +211,9 @@ def _file(part: dict[str, Any], path: str) -> dict[str, Any]:
     if part.get("detail", "auto") != "auto":
         raise no_counterpart(f"{path}.detail")
     held = {
-        field: a_text(part[field], f"{path}.{field}") for field in ("file_data", "file_id", "filename") if field in part
+        field: text_of(part[field], f"{path}.{field}")
+        for field in ("file_data", "file_id", "filename")
+        if field in part
     }
     if "file_data" not in held and "file_id" not in held:
         raise BadRequest(f"`{path}.file_data` is missing.", param=f"{path}.file_data")
@@ -231,7 +226,7 @@ def _audio(part: dict[str, Any], path: str) -> dict[str, Any]:
     audio = an_object(member(part, "input_audio", path), at, ("data", "format"))
     return {
         "type": "input_audio",
-        "input_audio": {name: a_text(value, f"{at}.{name}") for name, value in audio.items()},
+        "input_audio": {name: text_of(value, f"{at}.{name}") for name, value in audio.items()},
     }
 
 

@@ -27,6 +27,7 @@ from watchllm.providers.translation.answer_messages_to_chat import (
     is_of_url,
     service_tier,
 )
+from watchllm.providers.translation.errors import anthropic_event_to_openai
 from watchllm.wire.types import BadMessage
 
 MAX_CITED = 1024 * 1024
@@ -94,7 +95,7 @@ class Translator:
             return self._delta(event, size)
         if kind == "error":
             self._ended = True
-            return _error(event.get("error"))
+            return anthropic_event_to_openai(event.get("error"))
         if kind == "message_start":
             return self._start(event)
         # Types of events that are not known mean nothing, as Anthropic asks of its clients.
@@ -282,25 +283,6 @@ _COUNTS = (
     "output_tokens",
     "output_tokens_details",
 )
-# Anthropic's types of errors that OpenAI has other names for, with the code that tells them apart.
-_ERRORS = {
-    "authentication_error": ("authentication_error", "invalid_api_key"),
-    "billing_error": ("insufficient_quota", "insufficient_quota"),
-    "not_found_error": ("invalid_request_error", "not_found"),
-    "overloaded_error": ("api_error", "overloaded"),
-    "rate_limit_error": ("rate_limit_error", "rate_limit_exceeded"),
-    "request_too_large": ("invalid_request_error", "request_too_large"),
-    "timeout_error": ("api_error", "provider_timeout"),
-}
-
-
-def _error(error: Any) -> bytes:
-    said = error if type(error) is dict else {}
-    kind = _text(said.get("type")) or "api_error"
-    name, code = _ERRORS.get(kind, (kind, None))
-    message = _text(said.get("message")) or "The provider sent an error inside its stream."
-    told = {"message": message, "type": name, "param": None, "code": code}
-    return b"data: " + _encode({"error": told}) + b"\n\n"
 
 
 def _said(holder: dict[str, Any], field: str) -> str:

@@ -45,6 +45,7 @@ class Approach(NamedTuple):
     body: bytes
     translated: Callable[[AnswerSink, Call], ResponseSink] | None = None
     dropped: tuple[str, ...] = ()
+    method: bytes = b"POST"
 
 
 async def candidates_of(services: Services, tenant: Tenant, targets: Iterable[Target]) -> tuple[Candidate, ...]:
@@ -58,7 +59,8 @@ async def candidates_of(services: Services, tenant: Tenant, targets: Iterable[Ta
     first_error: GatewayError | None = None
     for target in targets:
         try:
-            require_price(services, tenant, target)
+            if target.model:
+                require_price(services, tenant, target)
             found.append(Candidate(target, destinations.known(target) or await destinations.of(target)))
         except GatewayError as error:
             first_error = first_error or error

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from tests.support.admin import admin_get
+from tests.support.embeddings import MODEL, PATH, vectors
 from tests.support.product import Gateway
 from tests.support.raw_http import RawConnection, request_bytes
-from tests.support.routing import LLAMA, MINI, Routed, Waits, cache_of, fails, routed, says, text_of, tried
+from tests.support.routing import LLAMA, MINI, Routed, Waits, cache_of, fails, in_turn, routed, says, text_of, tried
 from tests.support.scripted_upstream import Call
 from tests.support.waiting import wait_for
 
@@ -81,6 +82,17 @@ def test_a_try_that_takes_too_long_is_given_up_for_the_next(project: Routed) -> 
     assert (lost["error"], lost["status"], lost["usage"]["estimated"]) == ("provider_timeout", 0, True)
     assert lost["cost"] > 0
     assert row["cost_nanos"] == lost["cost"] + won["cost"]
+
+
+def test_embeddings_pay_for_a_call_that_was_given_up(project: Routed) -> None:
+    project.route("vectors", f"openai/{MODEL}", retries=1, try_timeout=0.2)
+    project.openai.script = in_turn(Waits(), vectors)
+    body = {"model": "vectors", "input": ["How long is this?"]}
+    assert project.gateway.post(PATH, project.project.key, body).status == 200
+    [row] = project.rows(1)
+    lost, won = row["attempts"]
+    assert (lost["error"], won["status"], won["cost"]) == ("provider_timeout", 200, 20)
+    assert row["cost_nanos"] == lost["cost"] + 20 > 20
 
 
 def test_the_time_for_all_tries_together_ends_them(project: Routed) -> None:

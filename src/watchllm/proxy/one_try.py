@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Try:
-    """Implements `ResponseSink` for the call to `candidate`, the one at place `at`. What comes of it goes to `sink` once
+    """Implements `ResponseSink` for the call to `candidate`, at place `at` of all. What comes of it goes to `sink` once
     its answer is the one to pass on."""
 
     __slots__ = (

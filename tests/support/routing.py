@@ -124,7 +124,7 @@ class Routed:
     def rows(self, count: int) -> list[dict[str, Any]]:
         """The project's `count` usage rows as the recorder writes them; checks the sums over all rows, too."""
         with usage_in(self.installation.home) as usage:
-            rows = wait_for(lambda: self._rows(usage, count), f"{count} usage rows")
+            rows = wait_for(lambda: self._rows(usage, count), f"{count} usage rows") or []
             assert len(rows) == count
             assert usage.rollups() == usage.rollups_from_rows()
             assert usage.key_uses() == usage.key_uses_from_rows()

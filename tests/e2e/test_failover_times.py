@@ -104,8 +104,6 @@ def test_the_time_for_all_tries_together_ends_them(project: Routed) -> None:
     [row] = project.rows(1)
     assert 2 <= len(row["attempts"]) == sum(project.calls()) <= 6
     assert row["cost_nanos"] == sum(one.get("cost") or 0 for one in row["attempts"]) > 0
-    # What is left of the route's own time ends a call that its provider had no part in.
-    assert all(one["time_outs_in_row"] <= 1 for one in breakers(project).values())
 
 
 def test_the_calls_of_one_request_are_bounded(project: Routed) -> None:

@@ -10,6 +10,7 @@ from tests.support.embeddings import MODEL, vectors
 from tests.support.product import UPSTREAM_KEY, Gateway, Sim
 from tests.support.raw_http import RawResponse
 from tests.support.routing import LLAMA, MINI, Asks, Routed, by_key, fails, routed, says, text_of, tried
+from tests.support.scripted_upstream import Call
 from watchllm.analytics import key_use_log
 
 INSTANCE_MODEL = "gpt-4o-mini"
@@ -200,3 +201,61 @@ def test_what_was_moved_to_an_address_of_the_projects_own_never_goes_to_the_inst
     project.openai.script = fails(401)
     assert chat(project).status == 502
     assert sim.calls() == 0
+
+
+# --- other paths ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [401, 403, 429])
+def test_json_on_other_paths_goes_to_the_next_key(project: Routed, status: int) -> None:
+    project.add_key("openai", "two", priority=1)
+    received: list[tuple[str, bytes]] = []
+
+    def echo(call: Call) -> None:
+        received.append((call.command + " " + call.path, call.body))
+        call.reply(200, b'{"usage": {"input_tokens": 3, "output_tokens": 0}}')
+
+    project.openai.script = by_key(one=fails(status), two=echo)
+    key = project.project.key
+    images = {"model": MINI, "prompt": "x"}
+    assert project.gateway.post("/v1/images/generations?size=1", key, images).status == 200
+    assert project.gateway.post("/v1/batches", key, {"input_file_id": "f"}).status == 200  # An object of its own.
+    assert received == [
+        ("POST /v1/images/generations?size=1", b'{"model":"gpt-4o-mini","prompt":"x"}'),
+        ("POST /v1/batches", b'{"input_file_id":"f"}'),
+    ]
+    assert [[one["status"] for one in row["attempts"]] for row in project.rows(2)] == [[status, 200]] * 2
+
+
+def test_what_may_have_been_done_on_other_paths_is_not_done_again(project: Routed) -> None:
+    project.add_key("openai", "two", priority=1)
+    project.route(MINI, MINI, fallbacks=(LLAMA,), retries=3)
+    # In this order: what an old connection loses is sent once more over a new one, whoever asked.
+    for script in (lambda call: call.hang_up(), fails(500)):
+        project.openai.script = script
+        assert project.gateway.post("/v1/images/generations", project.project.key, {"model": MINI}).status >= 500
+    assert project.calls() == (2, 0)
+
+
+def test_on_other_paths_all_refused_is_told_as_elsewhere_and_a_limit_is_passed_on(project: Routed) -> None:
+    project.add_key("openai", "two", priority=1)
+    project.openai.script = fails(401)
+    refused = project.gateway.post("/v1/moderations", project.project.key, {"model": MINI, "input": "x"})
+    assert (refused.status, refused.json()["error"]["code"]) == (502, "provider_auth_failed")
+    project.openai.script = fails(429, retry_after="9")
+    spent = project.gateway.post("/v1/moderations", project.project.key, {"model": MINI, "input": "x"})
+    assert (spent.status, spent.header("retry-after")) == (429, "9")
+    assert len(project.openai.calls) == 4
+
+
+def test_objects_of_a_project_never_come_under_the_instances_key(open_gateway: Gateway, sim: Sim) -> None:
+    with routed(open_gateway) as project:
+        project.installation.run("provider-key", "remove", key_ids(project, "openai")[0])
+        with project.installation.control_plane() as plane:
+            own = plane.add_provider_key(project.project.id, "openai", "sk-own-0123456789")
+        damage(project, own.id)  # Only the instance's key is left.
+        refused = open_gateway.post("/v1/batches", project.project.key, {"input_file_id": "f"})
+        assert (refused.status, refused.json()["error"]["code"]) == (403, "provider_key_missing")
+        assert sim.calls() == 0
+        moderated = open_gateway.post("/v1/moderations", project.project.key, {"model": MINI, "input": "x"})
+        assert (moderated.status, sim.calls()) == (200, 1)

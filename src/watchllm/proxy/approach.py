@@ -65,6 +65,7 @@ class Approach(NamedTuple):
     body: bytes
     translated: Callable[[AnswerSink, Call], ResponseSink] | None = None
     dropped: tuple[str, ...] = ()
+    method: bytes = b"POST"
 
 
 def candidates_known(services: Services, targets: tuple[Target, ...]) -> tuple[Candidate, ...] | None:
@@ -84,7 +85,8 @@ async def candidates_of(services: Services, tenant: Tenant, targets: tuple[Targe
     first_error: GatewayError | None = None
     for target in targets:
         try:
-            require_price(services, tenant, target)
+            if target.model:
+                require_price(services, tenant, target)
             destination = destinations.known(target) or await destinations.of(target)
             found.append(Candidate(target, destination, tenant.project.id))
         except GatewayError as error:

@@ -258,7 +258,7 @@ class Attempts:
         services.settlement.open_call(request, len(approach.body), hedged=one.hedged)
         one.call = call = services.outbound.pool.send(
             one.candidate.destination.origin,
-            b"POST",
+            approach.method,
             approach.url,
             approach.head,
             approach.body,

@@ -16,6 +16,8 @@ from watchllm.providers.dialect import MESSAGES
 from watchllm.providers.endpoints import dialect_at
 from watchllm.proxy import egress, paths
 from watchllm.proxy.admission import admit, require_price
+from watchllm.proxy.approach import Approach, Candidate, addressed, candidates_of
+from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.calls import account, send, status_refusal
 from watchllm.proxy.directives import directives
 from watchllm.proxy.intake import decoded, is_json
@@ -24,6 +26,7 @@ from watchllm.proxy.services import Services
 from watchllm.proxy.tenant import Tenant
 from watchllm.proxy.upstream import upstream_error, with_timeout
 from watchllm.routing.resolve import MAX_MODEL_LENGTH, Target
+from watchllm.routing.route import Choice, Route
 from watchllm.wire import types as wire
 from watchllm.wire.exchange import Exchange
 from watchllm.wire.types import Headers
@@ -49,11 +52,13 @@ async def pass_through(services: Services, request: Request) -> None:
     request.endpoint = paths.checked(path, exchange.method)
     request.cache = BYPASS
     tenant = principal.tenant
-    target, body, coding = await _route(services, request, tenant, upload)
-    request.target = target
+    targets, body, coding = await _route(services, request, tenant, upload)
+    request.target = target = targets[0]
     if target.model or paths.is_stateless(path):
         require_price(services, tenant, target)  # of the other paths, those that name no model keep and give objects
-    if not paths.is_stateless(path) and target.own_key is None:
+    if not paths.is_stateless(path):
+        targets = tuple(one for one in targets if one.own_key is not None)
+    if not targets:
         # The simulated provider keeps objects too, and all test keys share it.
         way = (
             "Use a live key of a project with a provider key of its own."
@@ -67,9 +72,12 @@ async def pass_through(services: Services, request: Request) -> None:
         )
     request.directives = directives(exchange.headers, tenant.settings)
     relay = _Relay(services, request)
+    path_below = path[len(b"/v1") :].decode("ascii")
+    if body is not None and coding is None and is_json(exchange.headers.get(b"content-type", b"")):
+        await _call_with_each_key(services, request, tenant, targets, path_below, body, relay)
+        return
     destination = await services.destinations.of(target)
     timeouts = with_timeout(services.timeouts, request.directives.timeout)
-    path_below = path[len(b"/v1") :].decode("ascii")
     relay.call = call = send(
         services,
         request,
@@ -88,10 +96,40 @@ async def pass_through(services: Services, request: Request) -> None:
     await relay.done
 
 
+async def _call_with_each_key(
+    services: Services,
+    request: Request,
+    tenant: Tenant,
+    targets: tuple[Target, ...],
+    path: str,
+    body: bytes,
+    relay: _Relay,
+) -> None:
+    """Send JSON that is held in memory with the first key that the provider takes: it may have to be sent again.
+
+    Only what was refused is, for what these paths do may not be done twice. Raises GatewayError.
+    """
+    exchange, wishes = request.exchange, request.directives
+    dialect = dialect_at(exchange.path)
+    candidates = await candidates_of(services, tenant, targets)
+
+    def approach(candidate: Candidate) -> Approach:
+        url, head = addressed(services, request, candidate, path, dialect=dialect)
+        return Approach(url, head, body, method=exchange.method)
+
+    route = Route(request.model, (Choice(1, targets),), timeout=None if wishes is None else wishes.timeout)
+    attempts = Attempts(services, request, route, candidates, approach, relay)
+    relay.call = attempts
+    request.cancel_upstream = attempts.cancel
+    attempts.begin()
+    await relay.done
+
+
 async def _route(
     services: Services, request: Request, tenant: Tenant, upload: _Upload | None
-) -> tuple[Target, bytes | None, bytes | None]:
-    """Where the request goes, its body for there (None = none, or an upload) and that body's content coding.
+) -> tuple[tuple[Target, ...], bytes | None, bytes | None]:
+    """Where the request goes, with each key for that, its body for there (None = none, or an upload) and that body's
+    content coding.
 
     Sets the request's model where it names one.
     """
@@ -106,17 +144,17 @@ async def _route(
         if model is not None:
             if type(model) is not str:
                 raise BadRequest("The field 'model' is the name of a model, a string.", param="model")
-            target = tenant.target(model)
-            request.model = target.model
-            if target.model == model:
-                return target, body, coding
+            targets = tenant.route(model).first_targets
+            request.model = name = targets[0].model
+            if name == model:
+                return targets, body, coding
             from watchllm.providers.openai.answers import upstream_body  # the first to pass through may wait for it
 
-            return target, upstream_body(text, target.model, include_usage=False), None
+            return targets, upstream_body(text, name, include_usage=False), None
     elif tenant.settings.allowed_models is not None and (body is not None or upload is not None):
         target = await _form_target(tenant, exchange, content_type, upload)
         request.model = target.model
-        return target, body, coding
+        return (target,), body, coding
     # The body goes up as it came, so what it is encoded in does, too.
     spoken = "anthropic" if dialect_at(exchange.path) == MESSAGES else None
     return tenant.router.default(tenant.project, test_key=tenant.test, provider=spoken), body, coding

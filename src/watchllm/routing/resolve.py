@@ -109,9 +109,9 @@ class Router:
             raise refusal
         return targets
 
-    def default(self, project: ProjectRecord, *, test_key: bool, provider: str | None = None) -> Target:
-        """The target of a path that names no model: `provider` where the path is peculiar to it, else the project's
-        default provider, else OpenAI."""
+    def default(self, project: ProjectRecord, *, test_key: bool, provider: str | None = None) -> tuple[Target, ...]:
+        """The targets, one a credential, of a path that names no model: `provider` where the path is peculiar to it,
+        else the project's default provider, else OpenAI."""
         name = SIMULATOR if test_key else provider or project.settings.default_provider or "openai"
         vendor = self._vendor(name, project)
         targets = self._targets(vendor, "", project) if vendor is not None else ()
@@ -120,7 +120,7 @@ class Router:
         allowed = project.settings.allowed_providers
         if allowed is not None and name not in allowed:
             raise Forbidden(f"This project may not use the provider {name}; ask its owner to allow it.", provider=name)
-        return targets[0]
+        return targets
 
     def usable(self, project: ProjectRecord, *, test_key: bool) -> list[Target]:
         """A target without a model for every provider that this project could call now."""

@@ -10,7 +10,7 @@ from watchllm.domain.errors import BadRequest, GatewayError, Unavailable
 from watchllm.domain.snapshot import ProviderKeyRecord, Vendor
 from watchllm.domain.usage import ModelPrice
 from watchllm.proxy.approach import Approach, Candidate
-from watchllm.proxy.attempts import Attempts
+from watchllm.proxy.attempts import MOST_CALLS, Attempts
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.upstream import Destination
@@ -311,3 +311,56 @@ def test_the_time_allowed_for_all_bounds_each(world: World, begin: Begin) -> Non
     begin(candidate("a"), timeout=20, try_timeout=4)
     assert world.calls[0].timeouts.first_byte == 4
     assert 19 < world.calls[0].timeouts.total <= 20
+    assert world.calls[0].timeouts.connect == 4
+
+
+def test_the_end_of_the_time_for_all_is_no_fault_of_the_one_that_was_called_last(world: World, begin: Begin) -> None:
+    for _ in range(6):
+        begin(candidate("a"), timeout=20)
+        world.calls[-1].sink.on_failure(TimedOut("total", 20))
+    assert world.breakers.states() == []
+
+
+def test_where_the_next_has_no_words_for_it_the_failure_itself_is_passed_on(
+    world: World, request_: Request, begin: Begin
+) -> None:
+    _, sink = begin(candidate("a"), candidate("b"), refused=("b",))
+    answer(world.calls[0], 500)
+    assert sink.told == [500]
+    assert world.calls[0].asked == []
+    assert request_.attempts == ()
+
+
+def test_a_hedge_takes_the_first_that_can_be_called(world: World, begin: Begin) -> None:
+    begin(candidate("a"), candidate("b"), candidate("c"), refused=("b",), hedge_after=0.5)
+    world.fire()
+    assert [call.host for call in world.calls] == ["a.None", "c.None"]
+
+
+def test_a_hedge_that_failed_is_not_what_a_client_that_leaves_pays_for(
+    world: World, request_: Request, begin: Begin
+) -> None:
+    attempts, _ = begin(candidate("a"), candidate("b"), hedge_after=0.5)
+    world.fire()
+    answer(world.calls[1], 500)
+    attempts.cancel()
+    assert request_.target is not None
+    assert (request_.target.provider, request_.hedged) == ("a", False)
+    assert [one.provider for one in request_.attempts] == ["b"]
+
+
+def test_a_breaker_that_opened_during_a_back_off_leads_on(world: World, begin: Begin) -> None:
+    begin(candidate("a"), candidate("b"), retries=1)
+    answer(world.calls[0], 500)
+    for _ in range(9):
+        begin(candidate("a"))
+        answer(world.calls[-1], 500)
+    world.fire()
+    assert world.calls[-1].host == "b.None"
+
+
+def test_the_calls_of_one_request_are_bounded(world: World, request_: Request, begin: Begin) -> None:
+    _, sink = begin(*(candidate("a", f"key_{number}") for number in range(MOST_CALLS + 5)))
+    while not sink.told:
+        answer(world.calls[-1], 429)
+    assert len(world.calls) == request_.calls == MOST_CALLS

@@ -1,7 +1,7 @@
 """Three dialects at the door, three behind it: every client gets its own, whoever answers.
 
-`groq` speaks chat completions only and `anthropic` messages only, so a client of another dialect is translated; what
-each of them was really sent stands in the simulator's ledger.
+`groq` speaks chat completions only, `anthropic` messages only, and `own`, which is the project's, responses only, so a
+client of another dialect is translated; what each of them was really sent stands in the simulator's ledger.
 """
 
 import json
@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.product import UPSTREAM_KEY, Gateway, Installation, Project, Sim
 
-PATHS = {"groq": "/v1/chat/completions", "anthropic": "/v1/messages"}
+PATHS = {"groq": "/v1/chat/completions", "anthropic": "/v1/messages", "own": "/v1/responses"}
 WEATHER = {
     "type": "object",
     "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
@@ -29,7 +29,7 @@ def gateway(shared_sim: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         f"{name}_{variable}": value
         for name in ("OPENAI", "GROQ", "ANTHROPIC")
         for variable, value in (("BASE_URL", shared_sim.base_url), ("API_KEY", UPSTREAM_KEY))
-    }
+    } | {"WATCHLLM_ALLOW_PRIVATE_URLS": "true"}
     installation = Installation(tmp_path_factory.mktemp("dialects") / "home", environment)
     installation.project("first")
     proxy = installation.start_proxy()
@@ -38,8 +38,11 @@ def gateway(shared_sim: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture
-def project(gateway: Gateway) -> Project:
-    return gateway.installation.project()
+def project(gateway: Gateway, shared_sim: Sim) -> Project:
+    project = gateway.installation.project()
+    with gateway.installation.control_plane() as plane:
+        plane.add_provider_key(project.id, "own", UPSTREAM_KEY, base_url=shared_sim.base_url, dialect="responses")
+    return project
 
 
 @pytest.fixture
@@ -59,7 +62,7 @@ def last_path(sim: Sim) -> str:
     return str(sim.requests()[-1]["path"])
 
 
-@pytest.mark.parametrize("provider", ["groq", "anthropic"])
+@pytest.mark.parametrize("provider", PATHS)
 class TestEveryClientReachesEveryProvider:
     def test_chat(self, chat: openai.OpenAI, sim: Sim, provider: str) -> None:
         raw = chat.chat.completions.with_raw_response.create(
@@ -209,7 +212,7 @@ class TestEveryClientReachesEveryProvider:
             chat.responses.create(model=f"{provider}/status-429", input="x")
 
 
-@pytest.mark.parametrize("model", ["sim/echo", "groq/echo", "anthropic/echo"])
+@pytest.mark.parametrize("model", ["sim/echo", "groq/echo", "anthropic/echo", "own/echo"])
 def test_one_question_in_three_dialects_is_one_entry(
     chat: openai.OpenAI, messages: anthropic.Anthropic, sim: Sim, model: str
 ) -> None:
@@ -245,6 +248,19 @@ def test_what_a_translation_would_lose_is_an_entry_of_its_own(
     assert [one.header("x-watchllm-cache") for one in found] == ["MISS", "HIT"]
 
 
+def test_what_stopped_an_answer_is_told_though_the_cache_has_it_from_chat(
+    chat: openai.OpenAI, messages: anthropic.Anthropic
+) -> None:
+    ask: Any = {"model": "anthropic/echo", "messages": [{"role": "user", "content": "One two three"}], "max_tokens": 64}
+    stopped = chat.chat.completions.create(**ask, stop=["two"]).choices[0]
+    assert (stopped.finish_reason, stopped.message.content) == ("stop", "One ")
+    for cache in ("MISS", "HIT"):
+        raw = messages.messages.with_raw_response.create(**ask, stop_sequences=["two"])
+        assert raw.headers["x-watchllm-cache"] == cache
+        answer = raw.parse()
+        assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "two")
+
+
 def test_a_field_without_a_counterpart_is_named(chat: openai.OpenAI, messages: anthropic.Anthropic) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         chat.chat.completions.create(
@@ -256,6 +272,40 @@ def test_a_field_without_a_counterpart_is_named(chat: openai.OpenAI, messages: a
             model="groq/echo", messages=[{"role": "user", "content": "x"}], max_tokens=9, extra_body={"top_k": 3}
         )
     assert "top_k" in str(other.value)
+
+
+def test_nothing_is_left_with_a_provider_of_responses(
+    chat: openai.OpenAI, messages: anthropic.Anthropic, sim: Sim
+) -> None:
+    ask: Any = [{"role": "user", "content": "Is this kept?"}]
+    chat.chat.completions.create(model="own/echo", messages=ask)
+    body = json.loads(sim.requests()[-1]["body"])
+    assert body == {"model": "echo", "input": "Is this kept?", "store": False}
+    messages.messages.create(model="own/echo", messages=ask, max_tokens=33, system="Be kind.")
+    body = json.loads(sim.requests()[-1]["body"])
+    assert body == {
+        "model": "echo",
+        "instructions": "Be kind.",
+        "input": "Is this kept?",
+        "max_output_tokens": 33,
+        "store": False,
+    }
+
+
+def test_a_provider_of_responses_has_no_limit_that_the_client_did_not_name(chat: openai.OpenAI) -> None:
+    ask: Any = [{"role": "user", "content": "How long?"}]
+    # 8192 is what Anthropic would be asked for in place of none.
+    found = [
+        chat.chat.completions.with_raw_response.create(model="own/echo", messages=ask, max_tokens=limit)
+        for limit in (openai.omit, 8192, 8192)
+    ]
+    assert [raw.headers["x-watchllm-cache"] for raw in found] == ["MISS", "MISS", "HIT"]
+
+
+def test_a_field_that_responses_do_not_have_is_named(chat: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        chat.chat.completions.create(model="own/echo", messages=[{"role": "user", "content": "x"}], stop=["END"])
+    assert refused.value.param == "stop"
 
 
 def test_the_dialects_own_headers_go_up_and_no_others(messages: anthropic.Anthropic, sim: Sim) -> None:

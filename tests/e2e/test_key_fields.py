@@ -55,7 +55,6 @@ DIFFERENT: dict[str, tuple[Fields, Fields]] = {
     "max_tokens set": (ask(), ask(max_tokens=50)),
     "max_tokens": (ask(max_tokens=5), ask(max_tokens=6)),
     "max_completion_tokens": (ask(max_completion_tokens=5), ask(max_completion_tokens=6)),
-    "max_tokens by another name": (ask(max_tokens=5), ask(max_completion_tokens=5)),
     "temperature": (ask(temperature=0), ask(temperature=0.1)),
     "top_p": (ask(top_p=0.5), ask(top_p=0.6)),
     "stop": (ask(stop="a"), ask(stop="b")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from watchllm.domain.errors import BadRequest, GatewayError
@@ -10,18 +10,38 @@ from watchllm.providers.dialect import CHAT
 from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy.admission import require_price
 from watchllm.proxy.request import Request
-from watchllm.proxy.services import Services
+from watchllm.proxy.services import USUAL_LINES, Services
 from watchllm.proxy.tenant import Tenant
 from watchllm.proxy.upstream import Destination
+from watchllm.routing.breaker import breaker_key
 from watchllm.routing.target import Target
 from watchllm.wire.types import Call, ResponseSink
 
+_MOST_REMEMBERED = 1024
 
-class Candidate(NamedTuple):
-    """A target that may answer, and where it is."""
 
-    target: Target
-    destination: Destination
+class Candidate:
+    """A target that may answer, and where it is. Made once for many requests of one project.
+
+    `breaker` is what its circuit breaker is known by, `usual_head` the header lines of a call on behalf of a client
+    whose own say nothing in particular.
+    """
+
+    __slots__ = ("_urls", "breaker", "destination", "target", "usual_head")
+
+    def __init__(self, target: Target, destination: Destination, project_id: str = "") -> None:
+        self.target = target
+        self.destination = destination
+        self.breaker = breaker_key(project_id, target)
+        self.usual_head = destination.credential + USUAL_LINES
+        self._urls: dict[str, bytes] = {}
+
+    def url(self, path: str) -> bytes:
+        """The request target of an endpoint, of which there are few."""
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = self.destination.prefix + path.encode()
+        return url
 
     def serves_as(self, other: Candidate) -> bool:
         """Whether only the key differs: what troubles the provider would trouble this one, too."""
@@ -48,9 +68,17 @@ class Approach(NamedTuple):
     method: bytes = b"POST"
 
 
-async def candidates_of(services: Services, tenant: Tenant, targets: Iterable[Target]) -> tuple[Candidate, ...]:
-    """Where each of `targets` is; left out are those that cannot be reached at all (the key does not open), and those
-    that have no price where the tenant's project refuses that.
+def candidates_known(services: Services, targets: tuple[Target, ...]) -> tuple[Candidate, ...] | None:
+    """What `candidates_of` found for these very targets, None = it has not been asked yet."""
+    found = services.candidates.get(id(targets))
+    return found[1] if found is not None and found[0] is targets else None
+
+
+async def candidates_of(
+    services: Services, tenant: Tenant, targets: tuple[Target, ...], *, remember: bool = True
+) -> tuple[Candidate, ...]:
+    """Where each of `targets` is; one that cannot be reached at all (its key does not open), or that has no price where
+    the project wants to know it, is left out. `remember`: these very `targets` will be asked about again.
 
     Raises the first GatewayError when that leaves none. Waits only when the built-in simulator has to start.
     """
@@ -61,12 +89,19 @@ async def candidates_of(services: Services, tenant: Tenant, targets: Iterable[Ta
         try:
             if target.model:
                 require_price(services, tenant, target)
-            found.append(Candidate(target, destinations.known(target) or await destinations.of(target)))
+            destination = destinations.known(target) or await destinations.of(target)
+            found.append(Candidate(target, destination, tenant.project.id))
         except GatewayError as error:
             first_error = first_error or error
     if not found and first_error is not None:
         raise first_error
-    return tuple(found)
+    candidates = tuple(found)
+    if remember and first_error is None:
+        # What failed may work the next time, so only what is whole is remembered.
+        if len(services.candidates) >= _MOST_REMEMBERED:
+            services.candidates.clear()
+        services.candidates[id(targets)] = targets, candidates
+    return candidates
 
 
 def upstream_dialect(endpoint: Endpoint, target: Target) -> str:
@@ -99,7 +134,9 @@ def addressed(
     exchange = request.exchange
     assert request.principal is not None
     destination = candidate.destination
-    url = destination.prefix + path.encode()
+    url = candidate.url(path)
+    if dialect == CHAT and not exchange.query and services.is_usual(exchange.headers):
+        return url, candidate.usual_head
     if exchange.query and same_dialect:
         # What a query string means is known to its own dialect only.
         url += b"?" + exchange.query

@@ -19,6 +19,8 @@ from watchllm.domain.errors import BadRequest
 from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai.asks import expected_answers, takes_usage
 from watchllm.proxy.comparable import Comparable, comparable, lines_that_matter, plain_version
+from watchllm.proxy.named_pictures import may_name_pictures
+from watchllm.proxy.shared_objects import named_object
 from watchllm.proxy.tenant import Tenant
 from watchllm.routing.route import Route
 from watchllm.routing.target import Target
@@ -32,7 +34,8 @@ class Asked(msgspec.Struct, frozen=True):
 
     The others are for a call upstream, which need not read the body once more for them: `named` is the model as the
     client named it, `bypass` names what in the body forbids caching, `expected` is how many choices or embeddings are
-    asked for where that is plain, `takes_usage` that usage may be asked for in the client's place.
+    asked for where that is plain, `takes_usage` that usage may be asked for in the client's place, `names_object` the
+    field that names an object kept at the provider, `may_name_pictures` that images may be given by URL.
     """
 
     route: Route
@@ -44,6 +47,8 @@ class Asked(msgspec.Struct, frozen=True):
     bypass: str | None
     expected: int | None
     takes_usage: bool
+    names_object: str | None
+    may_name_pictures: bool
 
     @property
     def target(self) -> Target:
@@ -134,6 +139,8 @@ class Reader:
             bypass,
             expected_answers(endpoint, document),
             takes_usage(document),
+            named_object(document, body),
+            endpoint.family == "generate" and may_name_pictures(body),
         )
 
     def key_at(

@@ -26,9 +26,9 @@ from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.upstream import upstream_error
 from watchllm.routing import backoff, outcome
-from watchllm.routing.breaker import breaker_key
 from watchllm.routing.outcome import Health, Verdict
 from watchllm.routing.route import Route
+from watchllm.wire import types as wire
 from watchllm.wire.types import Headers, TimedOut, Timeouts, WireError
 
 MOST_CALLS = 32
@@ -122,18 +122,17 @@ class Attempts:
             if one is not self._tries[-1] and one is not self._winner:
                 self._record(one, "client_left", one.lost_usage())
 
-    def ended(self) -> None:
-        """The answer has come to its end: nothing is held any more that holds this in turn."""
-        self._cancel_timer()
-        for one in self._tries:
-            one.call = None
-        self._winner = None
-        self._tries = []
+    def pass_to(self, sink: wire.ResponseSink) -> None:
+        raise RuntimeError("who waits for the answer was named when the calls were made")
 
     # --- for the tries -----------------------------------------------------------------------------------------------
 
     def answered(self, one: Try, status: int, headers: Headers) -> bool:
         """The head of an answer; whether it is passed on."""
+        if status == 200:
+            one.ticket.give_back(Health.WORKED)
+            self._win(one)
+            return True
         one.ticket.give_back(outcome.health_of_status(status))
         verdict = outcome.of_status(status)
         if verdict is not Verdict.ACCEPT:
@@ -215,7 +214,7 @@ class Attempts:
             self._sink.fail(error)
 
     def _unavailable(self) -> GatewayError:
-        waits = (self._services.breakers.retry_in(self._key(candidate)) for candidate in self._candidates)
+        waits = (self._services.breakers.retry_in(candidate.breaker) for candidate in self._candidates)
         names = ", ".join(dict.fromkeys(candidate.target.provider for candidate in self._candidates))
         return Unavailable(
             f"Calls to {names} have kept failing, so none is made for a moment; try again later.",
@@ -239,7 +238,7 @@ class Attempts:
     def _called(self, at: int, *, hedged: bool = False) -> bool:
         """Call the candidate there, unless its breaker is open. Raises GatewayError where it has no words for this."""
         candidate = self._candidates[at]
-        ticket = self._services.breakers.admit(self._key(candidate))
+        ticket = self._services.breakers.admit(candidate.breaker)
         if ticket is None:
             return False
         try:
@@ -293,7 +292,10 @@ class Attempts:
     def _win(self, one: Try) -> None:
         """This call's answer, or its failure, is passed on; the others are over."""
         self._winner = one
-        self._cancel_timer()
+        if self._timer is not None:
+            self._cancel_timer()
+        if len(self._tries) == 1:
+            return  # what the request tells of already
         for other in self._tries:
             if other is not one:
                 other.cancel()
@@ -329,10 +331,6 @@ class Attempts:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _key(self, candidate: Candidate) -> tuple[str, str, str, str]:
-        assert self._request.principal is not None
-        return breaker_key(self._request.principal.tenant.project.id, candidate.target)
 
 
 def _error_code(status: int) -> str:

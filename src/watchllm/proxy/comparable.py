@@ -13,7 +13,7 @@ import msgspec
 from watchllm.cache.key import ANSWER_HEADERS, answer_headers
 from watchllm.domain.errors import BadRequest
 from watchllm.domain.snapshot import Vendor
-from watchllm.providers.dialect import ANTHROPIC_VERSION, CHAT
+from watchllm.providers.dialect import ANTHROPIC_VERSION, CHAT, MESSAGES
 from watchllm.providers.endpoints import Endpoint
 
 _GENERATE = "generate"
@@ -42,9 +42,9 @@ class Comparable(msgspec.Struct, frozen=True):
         from watchllm.providers.anthropic.models import default_max_tokens
         from watchllm.providers.translation.between import NEW_LIMIT, OLD_LIMIT, renamed
 
-        # What is translated for it has one name for the limit, and always one.
+        # What is translated for it has one name for the limit, and for Anthropic always one.
         document = renamed(document, NEW_LIMIT, OLD_LIMIT)
-        if document.get(OLD_LIMIT) is None:
+        if MESSAGES in vendor.dialects and document.get(OLD_LIMIT) is None:
             document = {**document, OLD_LIMIT: default_max_tokens(model)}
         return document
 

@@ -45,7 +45,7 @@ async def count_tokens(services: Services, request: Request) -> None:
         counted = {"input_tokens": estimated(document)}
         exchange.respond(200, head, msgspec.json.encode(counted))
         return
-    refuse_shared(target, named_object(document))
+    refuse_shared(target, named_object(document, body))
     sent = body if target.model == model else upstream_body(body, target.model, include_usage=False)
     answer = await call_whole(services, request, target, "/messages/count_tokens", sent, dialect=MESSAGES)
     if answer.status != 200:

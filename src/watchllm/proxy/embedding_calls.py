@@ -14,7 +14,7 @@ from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai import embeddings as wire_form
 from watchllm.providers.openai.answers import upstream_body
 from watchllm.proxy import eager, egress
-from watchllm.proxy.approach import Approach, Candidate, addressed, candidates_of, upstream_dialect
+from watchllm.proxy.approach import Approach, Candidate, addressed, candidates_known, candidates_of, upstream_dialect
 from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch
 from watchllm.proxy.purchase import Bought, Item, Purchase, Waiter
@@ -144,7 +144,8 @@ class EmbeddingCalls:
             request.first_byte = perf_counter()
 
         sink = WholeAnswer(done, head_arrived)
-        candidates = await candidates_of(services, batch.tenant, batch.route.first_targets)
+        targets = batch.route.first_targets
+        candidates = candidates_known(services, targets) or await candidates_of(services, batch.tenant, targets)
 
         def approach(candidate: Candidate) -> Approach:
             upstream_dialect(endpoint, candidate.target)

@@ -15,6 +15,7 @@ from typing import Protocol
 from watchllm.domain.errors import GatewayError, InternalError, ProviderFailed, TimedOut
 from watchllm.providers.dialect import CHAT
 from watchllm.proxy import egress
+from watchllm.proxy.bad_answers import no_stream, wrong_with
 from watchllm.proxy.request import Request
 from watchllm.proxy.shared_stream import Piece, SharedStream
 from watchllm.proxy.upstream import MAX_ANSWER_BYTES, Answer, upstream_error
@@ -165,24 +166,21 @@ class Flight:
                 self._land(Answer(self._status, self._headers, body[0] if len(body) == 1 else b"".join(body)))
         except Exception:
             # Whatever of ours is wrong: nobody may wait for ever for an answer that came, nor join such a call.
-            self.fail(InternalError("Something went wrong inside the gateway with the provider's answer."))
+            self._fail_all(InternalError("Something went wrong inside the gateway with the provider's answer."))
             raise
 
     def _conclude(self, stream: SharedStream) -> None:
         rest = stream.finish()
-        if rest is not None:
-            self._distribute(rest)
         if stream.ends_well:
+            if rest is not None:
+                self._distribute(rest)
             self._end_stream("complete" if stream.error is None else "error")
         else:
+            # Half an event is not passed on: what is told next would be read as the rest of it.
             self._break_off(ProviderFailed("The provider's stream ended before its answer was complete."))
 
     def on_failure(self, error: wire.WireError) -> None:
-        failure = upstream_error(error)
-        if self._relaying:
-            self._break_off(failure)
-        else:
-            self.fail(failure)
+        self.fail(upstream_error(error))
 
     # --- whole answers -----------------------------------------------------------------------------------------------
 
@@ -199,14 +197,15 @@ class Flight:
         leader = self.leader
         if answer.status == 200 and self._stream is None:
             verdict = self._plan.judge(answer.body)
-            if not verdict.readable:
-                self.fail(ProviderFailed("The provider's answer is not JSON of the expected form; check its base URL."))
+            wrong = wrong_with(answer, verdict)
+            if wrong is not None:
+                self.fail(wrong)
                 return
             self._plan.account(leader, verdict.usage)
             if verdict.storable:
                 self._plan.store(answer.body)
         elif answer.status == 200:
-            self.fail(ProviderFailed("The provider did not answer with an event stream, though one was asked for."))
+            self.fail(no_stream(answer.body))
             return
         self._resolve(Landed(answer, verdict, leader.usage, leader.cost))
 
@@ -225,7 +224,13 @@ class Flight:
             waiter.resolve(self._plan.told_to(waiter.request, waiter.dialect, landed) if given else None)
 
     def fail(self, error: GatewayError) -> None:
-        """Nothing was sent to anybody yet: the error is everybody's answer."""
+        """There will be no (further) answer: the error is everybody's, inside the stream where one has begun."""
+        if self._relaying:
+            self._break_off(error)
+        else:
+            self._fail_all(error)
+
+    def _fail_all(self, error: GatewayError) -> None:
         self._finish()
         close_books_of_absent(self.leader, self._plan)
         for waiter in list(self._waiters):

@@ -1,17 +1,18 @@
-"""Images that a request names by URL, put into it as `data:` URLs.
+"""What a request names by URL, before it goes to a provider.
 
-For providers that take no URLs, and for those on the operator's own network: what they are told to fetch they fetch
-from there, and a project must not be able to send them to its neighbours (server-side request forgery). So the gateway
-fetches in their place, under the address check that holds for everything a project names.
+For providers that take no URLs the gateway fetches images in their place, under the address check that holds for
+everything a project names. A provider on the operator's own network fetches from there, and a project must not be able
+to send it to its neighbours (server-side request forgery): it is handed no URL that leads to a private address.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from watchllm.domain.errors import BadRequest
 from watchllm.proxy.upstream import BUILTIN_SIMULATOR
 from watchllm.wire.address import resolve
-from watchllm.wire.types import ConnectFailed
+from watchllm.wire.types import AddressRefused, ConnectFailed
 
 if TYPE_CHECKING:
     from watchllm.proxy.approach import Candidate
@@ -22,22 +23,53 @@ if TYPE_CHECKING:
 async def inlined(services: Services, request: Request, document: dict[str, Any]) -> dict[str, Any]:
     """A chat document without images by URL, as `ImageFetches.inlined` makes it and with the errors that it raises."""
     assert request.principal is not None
-    return await services.images.inlined(request.exchange, request.principal.tenant.partition, document)
+    # A task of its own: what bounds and gathers fetches needs one, and a request is none (see `eager`).
+    fetches = services.loop.create_task(
+        services.images.inlined(request.exchange, request.principal.tenant.partition, document)
+    )
+    try:
+        return await fetches
+    finally:
+        fetches.cancel()
 
 
-async def must_be_inlined(services: Services, candidate: Candidate) -> bool:
-    """Whether images by URL must not reach `candidate`: it takes none, or it may lie on the operator's own network.
-
-    Looks its host up, so ask this only of a request with `links`.
-    """
+async def is_on_own_network(services: Services, candidate: Candidate) -> bool:
+    """Whether the operator named an address for the candidate that is not public: what it is told to fetch it would
+    fetch from there. Looks its host up, so ask this only of a request that names URLs."""
     target, origin = candidate.target, candidate.destination.origin
-    if target.vendor.fetch_images:
-        return True
     if not target.trusted or target.base_url.startswith(BUILTIN_SIMULATOR):
         # What a project named has a public address, or the operator's leave; the built-in simulator fetches nothing.
         return False
     try:
         await resolve(services.loop, origin.host, origin.port, public_only=True)
-    except ConnectFailed:  # AddressRefused is one; a name that only a forward proxy knows may be anywhere
+    except AddressRefused:
         return True
+    except ConnectFailed:
+        return False  # only a forward proxy knows the name, or nobody: nothing on this network has it
     return False
+
+
+async def refuse_private(services: Services, url: str, field: str) -> None:
+    """Raise BadRequest for a URL that leads to an address that is not public.
+
+    One that does not resolve here passes: the provider will say what it thinks of it.
+    """
+    from urllib.parse import urlsplit  # few requests name URLs
+
+    try:
+        parts = urlsplit(url.strip())
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if host is None or parts.scheme not in ("http", "https"):
+        raise BadRequest(f"{field}: send an http(s) URL, or the content itself as base64.", param=field)
+    try:
+        await resolve(services.loop, host, port or 443, public_only=True)
+    except AddressRefused:
+        raise BadRequest(
+            f"{field}: the URL leads to a private address, which a provider on the operator's network is not sent to. "
+            "Send the content itself as base64.",
+            param=field,
+        ) from None
+    except ConnectFailed:
+        return

@@ -8,7 +8,7 @@ from watchllm.cache.entry import Entry
 from watchllm.domain.usage_event import HIT_COALESCED
 from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
-from watchllm.proxy.approach import Candidate, candidates_of
+from watchllm.proxy.approach import Candidate, candidates_known, candidates_of
 from watchllm.proxy.asked import Asked
 from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.calls import head_of, pass_status_on
@@ -45,12 +45,18 @@ async def answer_from_upstream(
     # A request that must not read or must not store neither leads nor joins.
     place = principal.tenant.partition + key if key is not None and wishes.read and wishes.store else None
     # Between looking for a call under way and making one nothing may wait, or two would be made.
-    candidates = await candidates_of(services, principal.tenant, asked.targets)
+    candidates = candidates_known(services, asked.targets) or await candidates_of(
+        services, principal.tenant, asked.targets
+    )
+    plan = Plan(services, request, endpoint, asked, body, key if wishes.store else None, place)
+    if asked.may_name_pictures:
+        from watchllm.proxy.pictures import see_to_pictures  # few requests show any
+
+        await see_to_pictures(services, request, plan, candidates)
     waiter = None
     if place is not None and place in services.flights:
         waiter = await _join(services, request, endpoint, asked, place)
     if waiter is None:
-        plan = Plan(services, request, endpoint, asked, body, key if wishes.store else None, place)
         waiter = _lead(services, request, plan, candidates)
     landed = await waiter
     if landed is not None:  # else it was relayed as a stream

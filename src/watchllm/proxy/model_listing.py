@@ -16,6 +16,7 @@ from weakref import ref
 import msgspec
 
 from watchllm.domain.errors import GatewayError
+from watchllm.proxy.model_forms import Model
 from watchllm.proxy.model_lists import Offer, Offered
 from watchllm.proxy.tenant import Tenant
 from watchllm.proxy.tenants import Tenants
@@ -27,15 +28,6 @@ MOST_NAMES = 4_000
 """Names in one listing; those of the providers that come first, where there are more."""
 _MOST_LISTINGS = 64
 _MOST_BYTES = 8 * 1024 * 1024
-
-
-class Model(msgspec.Struct, kw_only=True):
-    """A model as it is listed. `created` in epoch seconds, 0 = not told."""
-
-    id: str
-    object: str = "model"
-    created: int = 0
-    owned_by: str
 
 
 class _Listing(NamedTuple):

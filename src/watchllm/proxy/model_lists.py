@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from watchllm.domain.errors import GatewayError
+from watchllm.providers.dialect import ANTHROPIC_VERSION, CHAT, MESSAGES
+from watchllm.proxy.model_forms import created
 from watchllm.routing.resolve import MAX_MODEL_LENGTH, Target
 from watchllm.wire import types as wire
 from watchllm.wire.types import Headers, Timeouts
@@ -33,6 +35,8 @@ _MOST_BYTES = 2 * 1024 * 1024
 _MOST_OBJECTS = 20_000
 # A project may have a key for any number of providers of its own.
 _MOST_ASKED = 16
+# Anthropic lists 20 models at a time, unless it is asked for more.
+_ONE_PAGE = b"?limit=1000"
 _LINES = b"accept: application/json\r\naccept-encoding: identity\r\nuser-agent: watchllm\r\n"
 
 
@@ -109,6 +113,9 @@ class ModelLists:
             destination = await self._destinations.of(target)
             head = destination.credential + _LINES
             path = destination.prefix + b"/models"
+            if upstream_form(target) == MESSAGES:
+                head += b"anthropic-version: %b\r\n" % ANTHROPIC_VERSION
+                path += _ONE_PAGE
             sink.call = self._pool.send(destination.origin, b"GET", path, head, None, sink, _TIMEOUTS)
         except (GatewayError, wire.WireError):
             return None  # as calls to this provider will be told, and why
@@ -151,9 +158,15 @@ class _ListSink:
             self.done.set_result(body)
 
 
+def upstream_form(target: Target) -> str:
+    """The dialect in which a provider tells of its models: Anthropic's own, or the form that all others share."""
+    return MESSAGES if target.vendor.dialects[:1] == (MESSAGES,) else CHAT
+
+
 class _Model(msgspec.Struct, gc=False):
     id: str
     created: int | float | str | None = 0
+    created_at: int | float | str | None = None
 
 
 class _List(msgspec.Struct):
@@ -172,7 +185,7 @@ def _read(body: bytes, *, shared: bool) -> Offer:
         return None  # no list of models
     return Offered(
         tuple(
-            OfferedModel(model.id, model.created if type(model.created) is int else 0)
+            OfferedModel(model.id, created(model.created or model.created_at))
             for model in models[:_MOST_MODELS]
             if _is_nameable(model.id)
             # Names of fine-tuned models hold their owner's words, which are not for all who share the key.

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from watchllm.domain.errors import NotFound
+from watchllm.domain.errors import NotFound, ProviderFailed
 from watchllm.proxy import egress
 from watchllm.proxy.admission import admit
 from watchllm.proxy.calls import call_whole, status_refusal
-from watchllm.proxy.model_listing import Model
+from watchllm.proxy.model_forms import Model, described, form_of, listing_in, model_in
+from watchllm.proxy.model_lists import upstream_form
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.routing.resolve import SIMULATOR, Target
@@ -29,7 +28,7 @@ async def listing(services: Services, request: Request) -> None:
     targets = tenant.router.usable(tenant.project, test_key=tenant.test)
     offers = await _offers(services, request, targets)
     document = await services.model_listings.of(tenant, targets, offers)
-    _respond(services, request, document)
+    _respond(services, request, listing_in(form_of(request.exchange.headers), document))
 
 
 async def retrieve(services: Services, request: Request) -> None:
@@ -40,17 +39,30 @@ async def retrieve(services: Services, request: Request) -> None:
     if not {"", ".", ".."}.isdisjoint(name.split("/")) or "\\" in name:
         # Behind /models/ such a name would lead the provider to another of its paths, with the instance's key.
         raise NotFound(f"There is no model {name[:200]!r}.", code="model_not_found", param="model")
+    form = form_of(request.exchange.headers)
     target = request.target = tenant.target(name)
     rows = services.tenants.price_rows(target.provider)
     if target.provider == SIMULATOR or any(row.model == target.model for row in rows):
-        _respond(services, request, msgspec.json.encode(Model(id=name, owned_by=target.provider)))
+        _respond(services, request, model_in(form, Model(id=name, owned_by=target.provider)))
         return
-    answer = await call_whole(services, request, target, f"/models/{_quoted(target.model)}", None, b"GET")
+    spoken = upstream_form(target)
+    path = f"/models/{_quoted(target.model)}"
+    answer = await call_whole(services, request, target, path, None, b"GET", dialect=spoken)
     refusal = status_refusal(answer.status)
     if refusal is not None:
         raise refusal
     if answer.status == 404:
         raise NotFound(f"{target.provider} knows no model {target.model!r}.", code="model_not_found", param="model")
+    if answer.status == 200 and form != spoken:
+        model = described(name, target, answer.body)
+        if model is None:
+            raise ProviderFailed(f"{target.provider} describes {target.model!r} in a form that cannot be read.")
+        _respond(services, request, model_in(form, model))
+        return
+    if answer.status >= 400 and form != spoken:
+        from watchllm.providers.translation.between import error_in  # few models are asked for in another form
+
+        answer = answer._replace(body=error_in(form, spoken, answer.status, answer.body, request.id))
     services.settlement.settle(request, answer.status, "complete" if answer.status == 200 else "error")
     request.exchange.respond(answer.status, egress.answer_head(request, egress.JSON, answer.headers), answer.body)
 

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 
 class Try:
-    """Implements `ResponseSink` for the call to `candidate`, at place `at` of all. What comes of it goes to `sink` once
-    its answer is the one to pass on."""
+    """Implements `ResponseSink` for the call to `candidate`, the one at place `at`.
+
+    What comes of it goes to `sink` once its answer is the one to pass on.
+    """
 
     __slots__ = (
         "_attempts",
-        "_passing",
         "_sink",
         "approach",
         "at",
@@ -47,8 +48,7 @@ class Try:
         *,
         hedged: bool,
     ) -> None:
-        self._attempts = attempts
-        self._passing = False
+        self._attempts: Attempts | None = attempts  # until its part is over: nothing may refer to itself in a circle
         self._sink = sink
         self.at = at
         self.candidate = candidate
@@ -61,6 +61,7 @@ class Try:
         self.sent = True
 
     def cancel(self) -> None:
+        self._attempts = None
         call, self.call = self.call, None
         if call is not None:
             call.cancel()
@@ -75,23 +76,21 @@ class Try:
 
     def on_response(self, status: int, headers: Headers) -> None:
         self.status = status
-        if self._attempts.answered(self, status, headers):
-            self._passing = True
-            self._sink.on_response(status, headers)
+        attempts, call = self._attempts, self.call
+        if attempts is not None and call is not None and attempts.answered(self, status, headers):
+            self._attempts = None
+            sink = self._sink
+            call.pass_to(sink)
+            sink.on_response(status, headers)
 
     def on_data(self, data: bytes) -> None:
-        if self._passing:
-            self._sink.on_data(data)
+        raise AssertionError("an answer's body goes to who it is passed on to")
 
     def on_complete(self) -> None:
-        if self._passing:
-            self._attempts.ended()
-            self._sink.on_complete()
+        raise AssertionError("an answer's end goes to who it is passed on to")
 
     def on_failure(self, error: WireError) -> None:
-        if self._passing:
-            self._attempts.ended()
-            self._sink.on_failure(error)
-        else:
-            self.sent = outcome.is_sent(error)
-            self._attempts.broke(self, error)
+        self.sent = outcome.is_sent(error)
+        attempts, self._attempts = self._attempts, None
+        if attempts is not None:
+            attempts.broke(self, error)

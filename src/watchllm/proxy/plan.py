@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -23,7 +22,7 @@ from watchllm.proxy.calls import account, store
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
-from watchllm.proxy.shared_objects import may_name_object, named_object, refuse_shared
+from watchllm.proxy.shared_objects import refuse_shared
 from watchllm.proxy.shared_stream import SharedStream
 from watchllm.proxy.waiter import Landed
 from watchllm.routing.target import Target
@@ -34,6 +33,22 @@ _encode = msgspec.json.Encoder().encode
 
 class Plan:
     """Implements `FlightPlan` for a flight whose answer is stored under `key` and which can be joined at `place`."""
+
+    __slots__ = (
+        "_assembler",
+        "_body",
+        "_document",
+        "_inlined",
+        "_inlined_for",
+        "_key",
+        "_leader",
+        "_services",
+        "asked",
+        "dialect",
+        "endpoint",
+        "place",
+        "settle",
+    )
 
     def __init__(
         self,
@@ -50,21 +65,21 @@ class Plan:
         self._body = body
         self._key = key
         self._assembler: Assembler | None = None
+        self._document: dict[str, Any] | None = None
+        self._inlined: dict[str, Any] | None = None
+        self._inlined_for: tuple[Candidate, ...] = ()
         self.endpoint = endpoint
         self.dialect = endpoint.dialect
         self.asked = asked
         self.place = place
         self.settle = services.settlement.settle
 
-    @cached_property
+    @property
     def document(self) -> dict[str, Any]:
         """The request, read once more where something of it is needed."""
-        return json_body.parse(self._body)
-
-    @cached_property
-    def named_object(self) -> str | None:
-        """The field that names an object kept at the provider."""
-        return named_object(self.document) if may_name_object(self._body) else None
+        if self._document is None:
+            self._document = json_body.parse(self._body)
+        return self._document
 
     def shared_stream(self) -> SharedStream | None:
         """What the answer is collected in where a stream is asked for."""
@@ -77,14 +92,20 @@ class Plan:
             self._assembler = dialect_named(self.dialect).assembler(self.document)
         return SharedStream(self._assembler, has_usage=self.dialect == CHAT and self._is_told_usage())
 
+    def inline(self, document: dict[str, Any], original: dict[str, Any], candidates: list[Candidate]) -> None:
+        """Give `candidates` a chat `document` in which images stand in place of the URLs of the `original`."""
+        if document is not original:
+            self._inlined = document
+            self._inlined_for = tuple(candidates)
+
     # --- the question ------------------------------------------------------------------------------------------------
 
     def approach(self, candidate: Candidate) -> Approach:
         """The question as it goes to `candidate`. Raises BadRequest where it cannot be put in that provider's words."""
         services, leader, endpoint, target = self._services, self._leader, self.endpoint, candidate.target
         spoken = upstream_dialect(endpoint, target)
-        refuse_shared(target, self.named_object)
-        if spoken != self.dialect:
+        refuse_shared(target, self.asked.names_object)
+        if spoken != self.dialect or candidate in self._inlined_for:
             return self._translated(candidate, spoken)
         url, head = addressed(services, leader, candidate, endpoint.path, dialect=spoken)
         add_usage = self._adds_usage(target)
@@ -97,7 +118,10 @@ class Plan:
         from watchllm.proxy.translated import TranslatedAnswer
 
         target, asked, leader, of = candidate.target, self.asked, self._leader, self.dialect
-        translated = between.request_in(spoken, of, self.document, target.model)
+        if self._inlined is not None and candidate in self._inlined_for:
+            translated = between.request_in(spoken, CHAT, self._inlined, target.model)
+        else:
+            translated = between.request_in(spoken, of, self.document, target.model)
         document = {**translated.document, "model": target.model}
         if spoken == CHAT and between.NEW_LIMIT in target.vendor.aliases:
             document = between.renamed(document, between.OLD_LIMIT, between.NEW_LIMIT)
@@ -106,7 +130,10 @@ class Plan:
             if spoken == CHAT and target.vendor.stream_usage:
                 document["stream_options"] = {"include_usage": True}
         path = dialect_named(spoken).path
-        url, head = addressed(self._services, leader, candidate, path, dialect=spoken, same_dialect=False)
+        url, head = addressed(self._services, leader, candidate, path, dialect=spoken, same_dialect=spoken == of)
+
+        if spoken == of:
+            return Approach(url, head, _encode(document), None, translated.dropped)
 
         def back(sink: AnswerSink, call: Call) -> ResponseSink:
             return TranslatedAnswer(sink, call, of, spoken, self.document, leader.id, streamed=asked.streamed)
@@ -140,7 +167,9 @@ class Plan:
         return verdict if verdict.usage is not None else answers.with_usage(verdict, self.endpoint, body, self._body)
 
     def account(self, request: Request, usage: TokenUsage | None) -> None:
-        usage = usage or answers.usage_so_far(self._body, self._assembler)
+        # A translated stream that was cut tells no input: the counts come with its end.
+        if usage is None or (usage.estimated and not usage.input):
+            usage = answers.usage_so_far(self._body, self._assembler)
         account(self._services, request, request.target or self.asked.target, usage)
 
     def store(self, body: bytes) -> None:

@@ -13,6 +13,7 @@ from watchllm.providers.dialect import ANTHROPIC_VERSION, CHAT, MESSAGES
 
 if TYPE_CHECKING:
     from watchllm.cache.entry import ExactStore
+    from watchllm.proxy.approach import Candidate
     from watchllm.proxy.flight import Flight
     from watchllm.proxy.history import History
     from watchllm.proxy.image_links import ImageFetches
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from watchllm.proxy.tenants import Tenants
     from watchllm.proxy.upstream import Destinations
     from watchllm.routing.breaker import Breakers
+    from watchllm.routing.target import Target
     from watchllm.wire.client import ClientPool
     from watchllm.wire.server import ServerLimits
     from watchllm.wire.types import Timeouts
@@ -34,7 +36,7 @@ _PASSED_UP_WITH_OWN_KEY = (b"idempotency-key", b"openai-organization", b"openai-
 _IDEMPOTENCY_KEY = b"idempotency-key"
 _COMMON_LINES = b"accept-encoding: identity\r\nuser-agent: watchllm\r\n"
 _UNUSUAL = frozenset((*_PASSED_UP, *_PASSED_UP_WITH_OWN_KEY)) - {b"accept", b"content-type"}
-_USUAL_LINES = b"accept: application/json\r\ncontent-type: application/json\r\n" + _COMMON_LINES
+USUAL_LINES = b"accept: application/json\r\ncontent-type: application/json\r\n" + _COMMON_LINES
 
 
 class Outbound(msgspec.Struct, frozen=True):
@@ -67,6 +69,9 @@ class Services(msgspec.Struct):
     """The state of each dependency by name: `ok`, or what is wrong with it."""
     recorder_lag: Callable[[], float | None] = lambda: None
     """Seconds by which usage is late in the database; None = nobody brings it there."""
+
+    candidates: dict[int, tuple[tuple[Target, ...], tuple[Candidate, ...]]] = msgspec.field(default_factory=dict)
+    """Where targets are, by the identity of their tuple, which is kept."""
 
     _outbound: Outbound | None = None
     _breakers: Breakers | None = None
@@ -123,6 +128,11 @@ class Services(msgspec.Struct):
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
+    def is_usual(self, headers: dict[bytes, bytes]) -> bool:
+        """Whether a client's request goes up to OpenAI's endpoints with `USUAL_LINES`."""
+        usual = headers.get(b"content-type") == headers.get(b"accept") == b"application/json"
+        return usual and _UNUSUAL.isdisjoint(headers)
+
     def forwarded(
         self,
         headers: dict[bytes, bytes],
@@ -144,9 +154,8 @@ class Services(msgspec.Struct):
             if not same_dialect or b"anthropic-version" not in headers:
                 lines.append(b"anthropic-version: %b\r\n" % ANTHROPIC_VERSION)
         else:
-            usual = headers.get(b"content-type") == headers.get(b"accept") == b"application/json"
-            if usual and _UNUSUAL.isdisjoint(headers):
-                return _USUAL_LINES
+            if self.is_usual(headers):
+                return USUAL_LINES
             lines = _named(_PASSED_UP if same_dialect else _PASSED_UP[:2], headers)
         if own_key:
             lines += _named(_PASSED_UP_WITH_OWN_KEY, headers)

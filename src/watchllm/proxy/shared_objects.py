@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from watchllm.domain.errors import Forbidden
@@ -12,16 +13,15 @@ _NAMES_OBJECT = frozenset(("file_id", "file_ids", "vector_store_ids", "previous_
 # The same, at the top of a request only.
 _NAMES_OBJECT_AT_TOP = frozenset(("conversation", "container"))
 # One of these stands in every body that names an object; escapes could hide them.
-_MARKS = (b"file_id", b"vector_store_ids", b"previous_response_id", b"conversation", b"container", b"item_reference")
+_MARK = re.compile(
+    rb"file_id|vector_store_ids|previous_response_id|prompt_id|conversation|container|item_reference|\\u00"
+)
 
 
-def may_name_object(body: bytes) -> bool:
-    """Whether a request has to be looked at: most are not."""
-    return any(mark in body for mark in _MARKS) or b"\\u" in body
-
-
-def named_object(document: dict[str, Any]) -> str | None:
+def named_object(document: dict[str, Any], body: bytes) -> str | None:
     """The field of a request that names an object kept at the provider; None = it names none."""
+    if _MARK.search(body) is None:
+        return None
     for field in _NAMES_OBJECT_AT_TOP:
         if document.get(field) is not None:
             return field

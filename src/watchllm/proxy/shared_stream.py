@@ -66,8 +66,8 @@ class SharedStream:
 
     @property
     def ends_well(self) -> bool:
-        """Whether the answer came to its end, or to an error that the provider itself told."""
-        return self._assembler.error is not None or bool(self._assembler.finish_reasons)
+        """Whether the stream came to its own end marker, or to an error that the provider itself told."""
+        return self._assembler.error is not None or self._assembler.done
 
     def usage_so_far(self) -> TokenUsage | None:
         """What a stream that was broken off has used, as far as the provider told."""

@@ -8,7 +8,8 @@ from watchllm.domain.errors import ProviderFailed
 from watchllm.providers.dialect import StreamTranslator, Untranslatable
 from watchllm.providers.translation import between
 from watchllm.proxy.approach import AnswerSink
-from watchllm.proxy.upstream import MAX_ANSWER_BYTES
+from watchllm.proxy.bad_answers import no_stream, wrong_with
+from watchllm.proxy.upstream import MAX_ANSWER_BYTES, Answer
 from watchllm.wire.sse import EventScanner, event_data
 from watchllm.wire.types import BadMessage, Call, Headers, WireError
 
@@ -49,13 +50,13 @@ class TranslatedAnswer:
         streamed: bool,
     ) -> None:
         self._sink = sink
-        self._call = call
+        self._call: Call | None = call
         self._to = to
         self._of = of
         self._document = document
         self._request_id = request_id
         self._wants = streamed
-        self._stream: list[tuple[EventScanner, StreamTranslator]] | None = None
+        self._stream: _Stages | None = None
         self._head: tuple[int, Headers] = (0, [])
         self._body: list[bytes] = []
         self._size = 0
@@ -78,40 +79,62 @@ class TranslatedAnswer:
         if self._size <= MAX_ANSWER_BYTES:
             self._body.append(data)
             return
-        self._call.cancel()
+        self._end_call()
         self._sink.fail(ProviderFailed(f"The provider's answer is longer than {MAX_ANSWER_BYTES} bytes."))
 
     def on_complete(self) -> None:
+        self._call = None  # which refers to this
         if self._stream is None:
             self._pass_whole()
             return
+        told: list[bytes] = []
         try:
-            told = _finished(self._stream)
-        except BadMessage as error:
-            self._sink.on_failure(error)
+            _finish(self._stream, told)
+        except (BadMessage, Untranslatable) as error:
+            self._fail(told, error)
             return
-        if told:
-            self._sink.on_data(told)
+        self._tell(told)
         self._sink.on_complete()
 
     def on_failure(self, error: WireError) -> None:
+        self._call = None
         self._sink.on_failure(error)
+
+    def _end_call(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
 
     def _relay(self, data: bytes) -> None:
         assert self._stream is not None
+        told: list[bytes] = []
         try:
-            told = _fed(self._stream, data)
-        except BadMessage as error:
-            self._call.cancel()
-            self._sink.on_failure(error)
+            _feed(self._stream, data, told)
+        except (BadMessage, Untranslatable) as error:
+            self._end_call()
+            self._fail(told, error)
             return
+        self._tell(told)
+
+    def _tell(self, told: list[bytes]) -> None:
         if told:
-            self._sink.on_data(told)
+            self._sink.on_data(b"".join(told))
+
+    def _fail(self, told: list[bytes], error: Exception) -> None:
+        """What came before the event that cannot be told is told, however the stream was split."""
+        self._tell(told)
+        self._sink.fail(
+            ProviderFailed(f"The provider's stream cannot be told in the form that was asked for: {error}.")
+        )
 
     def _pass_whole(self) -> None:
         status, headers = self._head
         body = b"".join(self._body)
         if status == 200:
+            wrong = no_stream(body) if self._wants else wrong_with(Answer(status, headers, body))
+            if wrong is not None:
+                self._sink.fail(wrong)
+                return
             try:
                 body = between.answer_in(self._to, self._of, body, self._document).body
             except Untranslatable as error:
@@ -127,31 +150,37 @@ class TranslatedAnswer:
         self._sink.on_complete()
 
 
-def _fed(stages: list[tuple[EventScanner, StreamTranslator]], data: bytes) -> bytes:
-    """What comes out of the last stage for `data`. Raises BadMessage."""
-    for scanner, translator in stages:
-        told = []
-        for event in scanner.feed(data):
-            content = event_data(event)
-            if content is not None:
-                told.append(translator.feed(content))
-        data = b"".join(told)
-        if not data:
-            return b""
-    return data
+_Stages = list[tuple[EventScanner, StreamTranslator]]
 
 
-def _finished(stages: list[tuple[EventScanner, StreamTranslator]]) -> bytes:
-    """What the stages still have to tell at the end of the stream, each fed with the rest of the one before."""
-    rest = b""
-    for at, (scanner, translator) in enumerate(stages):
-        told = [_fed(stages[at : at + 1], rest)] if rest else []
-        left = event_data(scanner.rest())
-        if left is not None:
-            told.append(translator.feed(left))
-        told.append(translator.finish())
-        rest = b"".join(told)
-    return rest
+def _feed(stages: _Stages, data: bytes, told: list[bytes]) -> None:
+    """Add to `told` what comes out of the last stage for `data`. Raises BadMessage and Untranslatable."""
+    scanner, translator = stages[0]
+    for event in scanner.feed(data):
+        content = event_data(event)
+        if content is not None:
+            _hand_on(stages, translator.feed(content), told)
+
+
+def _hand_on(stages: _Stages, data: bytes, told: list[bytes]) -> None:
+    """What the first stage told goes to the next one, if there is one."""
+    if not data:
+        return
+    if len(stages) == 1:
+        told.append(data)
+    else:
+        _feed(stages[1:], data, told)
+
+
+def _finish(stages: _Stages, told: list[bytes]) -> None:
+    """Add what the stages still have to tell at the end of the stream, each fed with the rest of the one before."""
+    scanner, translator = stages[0]
+    left = event_data(scanner.rest())
+    if left is not None:
+        _hand_on(stages, translator.feed(left), told)
+    _hand_on(stages, translator.finish(), told)
+    if len(stages) > 1:
+        _finish(stages[1:], told)
 
 
 def _of_type(headers: Headers, content_type: tuple[bytes, bytes]) -> Headers:

@@ -59,7 +59,7 @@ class Destinations:
     ) -> None:
         self._keyring = keyring
         self._builtin_simulator = builtin_simulator
-        self._allow_private = allow_private
+        self.allow_private = allow_private
         self._credentials: dict[bytes, bytes] = {}
         self._known: dict[int, tuple[Target, Destination]] = {}
         self._bases: dict[tuple[str, bool], tuple[Origin, bytes]] = {}
@@ -79,7 +79,7 @@ class Destinations:
             if self._simulator is None:
                 self._simulator = await self._builtin_simulator()
             return Destination(self._simulator, b"/v1", b"")
-        origin, prefix = self._base(target.base_url, target.trusted or self._allow_private)
+        origin, prefix = self._base(target.base_url, target.trusted or self.allow_private)
         destination = Destination(origin, prefix, self._credential(target), target.own_key is not None)
         if len(self._known) >= _MAX_REMEMBERED:
             self._known.clear()
@@ -139,6 +139,7 @@ class WholeAnswer:
         self._body.append(data)
 
     def on_complete(self) -> None:
+        self.call = None  # which refers to this
         if not self.done.done():
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             self.done.set_result(Answer(self._status, self._headers, body))

@@ -119,7 +119,7 @@ class _Breaker:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._state = CLOSED
-        self._outcomes: deque[tuple[float, bool]] = deque()
+        self._outcomes: deque[tuple[float, bool]] = deque(maxlen=WINDOW_OUTCOMES)
         self._failures = 0
         self._time_outs = 0
         self._generation = 0
@@ -168,10 +168,15 @@ class _Breaker:
 
     def _count(self, health: Health) -> None:
         now = self._clock()
+        failed = health is not Health.WORKED
+        if not failed and not self._failures:
+            # The usual case: nothing is forgotten that would have to be counted off.
+            self._time_outs = 0
+            self._outcomes.append((now, False))
+            return
         self._forget_old(now)
         if len(self._outcomes) >= WINDOW_OUTCOMES:
             self._forget_first()
-        failed = health is not Health.WORKED
         self._outcomes.append((now, failed))
         self._failures += failed
         self._time_outs = self._time_outs + 1 if health is Health.TIMED_OUT else 0

@@ -154,6 +154,11 @@ class PooledCall:
         else:
             self.lane.forget(self)
 
+    def pass_to(self, sink: ResponseSink) -> None:
+        self.sink = sink
+        if self.connection is not None:
+            self.connection.deliver_to(sink)
+
     # The connection's side.
 
     def start(self, connection: Connection, now: float) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from httptools import HttpParserCallbackError, HttpParserError, HttpResponseParser
 
 from watchllm.wire.call import ENDED, WAITING, PooledCall
-from watchllm.wire.types import BadMessage, Headers, PeerClosed, WireError
+from watchllm.wire.types import BadMessage, Headers, PeerClosed, ResponseSink, WireError
 
 if TYPE_CHECKING:
     from watchllm.wire.decoding import Decoder
@@ -241,6 +241,11 @@ class Connection(asyncio.Protocol):
             return headers
         self._deliver = self._decode
         return [(name, value) for name, value in headers if name not in (b"content-encoding", b"content-length")]
+
+    def deliver_to(self, sink: ResponseSink) -> None:
+        """The rest of the body goes to `sink`."""
+        if self._decoder is None:
+            self._deliver = sink.on_data
 
     def _unasked(self, data: bytes) -> None:
         """Body bytes that nobody waits for: the call was cancelled, or its answer had none."""

@@ -104,3 +104,7 @@ class Call(Protocol):
     def cancel(self) -> None:
         """Forget the call and close its socket. Idempotent; harmless after the end."""
         ...
+
+    def pass_to(self, sink: ResponseSink) -> None:
+        """Let all that comes from now on go to another sink; for a sink to call that has looked at the head."""
+        ...

@@ -41,6 +41,9 @@ class Call:
     def cancel(self) -> None:
         self.asked.append("cancel")
 
+    def pass_to(self, sink: Any) -> None:
+        self.sink = sink
+
 
 class World:
     """The services of one process, as far as attempts need them, and what was done with them."""

@@ -28,7 +28,7 @@ from watchllm.domain.errors import BadRequest, GatewayError, Unavailable
 from watchllm.domain.snapshot import Vendor
 from watchllm.proxy.approach import Candidate
 from watchllm.proxy.image_fetch import ImageLimits
-from watchllm.proxy.images import inlined, must_be_inlined
+from watchllm.proxy.images import inlined, is_on_own_network, refuse_private
 from watchllm.proxy.services import Services
 from watchllm.proxy.upstream import Destination
 from watchllm.routing.target import Target
@@ -281,7 +281,7 @@ def test_the_requests_own_exchange_pays_for_its_images(internet: Internet) -> No
 
     async def main() -> None:
         async with internet.open(lambda _path: image()), fetches() as fetcher:
-            services = SimpleNamespace(images=fetcher)
+            services = SimpleNamespace(images=fetcher, loop=asyncio.get_running_loop())
             told = await inlined(cast(Any, services), cast(Any, request), saying(part(URL)))
             assert told == saying(part(data_url(PNG)))
 
@@ -290,31 +290,60 @@ def test_the_requests_own_exchange_pays_for_its_images(internet: Internet) -> No
 
 
 @pytest.mark.parametrize(
-    ("base_url", "host", "trusted", "fetch_images", "needed"),
+    ("base_url", "host", "trusted", "own"),
     [
-        ("https://api.test/v1", "api.test", True, False, False),
-        ("https://api.test/v1", "api.test", True, True, True),
-        ("https://api.test/v1", "api.test", False, True, True),
-        ("https://inner.test/v1", "inner.test", True, False, True),
-        ("https://mixed.test/v1", "mixed.test", True, False, True),
-        ("https://no..name/v1", "no..name", True, False, True),
-        ("http://127.0.0.1:11434/v1", "127.0.0.1", True, False, True),
-        ("http://127.0.0.1:11434/v1", "127.0.0.1", False, False, False),
-        ("sim://", "127.0.0.1", True, False, False),
+        ("https://api.test/v1", "api.test", True, False),
+        ("https://inner.test/v1", "inner.test", True, True),
+        ("https://mixed.test/v1", "mixed.test", True, True),
+        ("https://no..name/v1", "no..name", True, False),
+        ("http://127.0.0.1:11434/v1", "127.0.0.1", True, True),
+        ("http://127.0.0.1:11434/v1", "127.0.0.1", False, False),
+        ("sim://", "127.0.0.1", True, False),
     ],
 )
-def test_for_whom_the_gateway_fetches(
-    internet: Internet, base_url: str, host: str, trusted: bool, fetch_images: bool, needed: bool
+def test_who_is_on_the_operators_own_network(
+    internet: Internet, base_url: str, host: str, trusted: bool, own: bool
 ) -> None:
     internet.name("api.test", ["8.8.8.8"])
     internet.name("inner.test", ["10.1.2.3"])
     internet.name("mixed.test", ["8.8.8.8", "10.1.2.3"])
-    vendor = Vendor("v", "https://v.test/v1", fetch_images=fetch_images)
-    target = Target("v", vendor, base_url, "m", None, "key", trusted)
+    target = Target("v", Vendor("v", "https://v.test/v1"), base_url, "m", None, "key", trusted)
     candidate = Candidate(target, Destination(Origin("https", host, 443, trusted), b"/v1", b""))
 
     async def main() -> bool:
         services = cast(Services, SimpleNamespace(loop=asyncio.get_running_loop()))
-        return await must_be_inlined(services, candidate)
+        return await is_on_own_network(services, candidate)
 
-    assert on_loop(main()) is needed
+    assert on_loop(main()) is own
+
+
+@pytest.mark.parametrize(
+    ("url", "refused"),
+    [
+        ("https://api.test/a.png", False),
+        ("https://unknown.test/a.png", False),
+        ("https://inner.test/a.png", True),
+        ("https://mixed.test/a.png", True),
+        ("http://169.254.169.254/latest", True),
+        ("http://2130706433/a.png", True),
+        ("http://0x7f.1/a.png", True),
+        ("http://[::ffff:127.0.0.1]/a.png", True),
+        ("http://[::1/a.png", True),
+        ("file:///etc/passwd", True),
+    ],
+)
+def test_whither_nobody_on_it_is_sent(internet: Internet, url: str, refused: bool) -> None:
+    internet.name("api.test", ["8.8.8.8"])
+    internet.name("inner.test", ["10.1.2.3"])
+    internet.name("mixed.test", ["8.8.8.8", "10.1.2.3"])
+
+    async def main() -> None:
+        services = cast(Services, SimpleNamespace(loop=asyncio.get_running_loop()))
+        await refuse_private(services, url, "messages[0].content[1].image_url.url")
+
+    if not refused:
+        on_loop(main())
+        return
+    with pytest.raises(BadRequest) as error:
+        on_loop(main())
+    assert error.value.param == "messages[0].content[1].image_url.url"

@@ -28,30 +28,35 @@ def translate(body: bytes) -> TranslatedAnswer:
     message = _Message()
     for item in output:
         message.take(item)
-    response_id, created, model = response.get("id"), response.get("created_at"), response.get("model")
     choice = {
         "index": 0,
         "message": message.written(),
         "logprobs": {"content": message.logprobs, "refusal": None} if message.logprobs else None,
-        "finish_reason": _finish_reason(response, bool(message.calls)),
+        "finish_reason": finish_reason_of(response, bool(message.calls)),
     }
-    chat: dict[str, Any] = {
-        "id": "chatcmpl-" + (response_id.removeprefix("resp_") if type(response_id) is str else ""),
-        "object": "chat.completion",
-        "created": int(created) if type(created) is int or type(created) is float else 0,
-        "model": model if type(model) is str else "",
-        "choices": [choice],
-    }
-    usage = _usage(response.get("usage"))
+    chat = head_of(response, "chat.completion") | {"choices": [choice]}
+    usage = chat_usage(response.get("usage"))
     if usage is not None:
         chat["usage"] = usage
-    tier = response.get("service_tier")
-    if type(tier) is str and tier in CHAT_TIERS:
-        chat["service_tier"] = tier
     try:
         return TranslatedAnswer(_encode(chat), message.exact)
     except RecursionError:
         raise Untranslatable("it is nested too deep") from None
+
+
+def head_of(response: dict[str, Any], kind: str) -> dict[str, Any]:
+    """What a chat completion, or each chunk of one, tells beside its choices; `kind` is its `object`."""
+    response_id, created, model = response.get("id"), response.get("created_at"), response.get("model")
+    head: dict[str, Any] = {
+        "id": "chatcmpl-" + (response_id.removeprefix("resp_") if type(response_id) is str else ""),
+        "object": kind,
+        "created": int(created) if type(created) is int or type(created) is float else 0,
+        "model": model if type(model) is str else "",
+    }
+    tier = response.get("service_tier")
+    if type(tier) is str and tier in CHAT_TIERS:
+        head["service_tier"] = tier
+    return head
 
 
 class _Message:
@@ -110,13 +115,13 @@ class _Message:
             self.logprobs += _objects(part["logprobs"], "log probabilities")
         for annotation in _objects(part.get("annotations") or [], "annotations"):
             if annotation.get("type") == "url_citation":
-                self.annotations.append(_nested(annotation, offset))
+                self.annotations.append(nested_annotation(annotation, offset))
             else:
                 self.exact = False
 
     def _take_reasoning(self, item: dict[str, Any]) -> None:
         summary, content = (_objects(item.get(field) or [], "reasoning") for field in ("summary", "content"))
-        self.reasoning += [_text(part, "text") for part in content or summary]
+        self.reasoning += [text for part in content or summary if (text := _text(part, "text"))]
         if len(self.reasoning) > 1 or (content and summary):
             self.exact = False
         sealed = item.get("encrypted_content")
@@ -131,7 +136,7 @@ class _Message:
         self.calls.append({"id": _text(item, "call_id"), "type": kind, kind: called})
 
 
-def _nested(annotation: dict[str, Any], offset: int) -> dict[str, Any]:
+def nested_annotation(annotation: dict[str, Any], offset: int) -> dict[str, Any]:
     """A citation in a chat's form; its place counts from the beginning of the whole text."""
     citation: dict[str, Any] = {field: annotation.get(field) for field in ("url", "title", "start_index", "end_index")}
     for field in ("start_index", "end_index"):
@@ -140,7 +145,8 @@ def _nested(annotation: dict[str, Any], offset: int) -> dict[str, Any]:
     return {"type": "url_citation", "url_citation": citation}
 
 
-def _finish_reason(response: dict[str, Any], has_calls: bool) -> str:
+def finish_reason_of(response: dict[str, Any], has_calls: bool) -> str:
+    """A chat's reason for the end of `response`. Raises Untranslatable for one that is not at its end."""
     status = response.get("status")
     if status == "completed":
         return "tool_calls" if has_calls else "stop"
@@ -151,7 +157,8 @@ def _finish_reason(response: dict[str, Any], has_calls: bool) -> str:
     raise Untranslatable("it did not come to its end")
 
 
-def _usage(reported: Any) -> dict[str, Any] | None:
+def chat_usage(reported: Any) -> dict[str, Any] | None:
+    """A response's `usage` as a chat tells it; None where it has none."""
     if type(reported) is not dict:
         return None
     inputs, outputs = count(reported, "input_tokens"), count(reported, "output_tokens")

@@ -33,12 +33,15 @@ def request_in(to: str, of: str, document: dict[str, Any], model: str) -> Transl
     translated = TranslatedRequest(document, (), exact=True) if of == CHAT else _request_in_chat(of, document)
     if to == CHAT:
         return translated
-    if to != MESSAGES:
-        raise ValueError(f"no request is translated into {to}")
-    from watchllm.providers.anthropic.models import default_max_tokens
-    from watchllm.providers.translation.request_chat_to_messages import translate
+    if to == MESSAGES:
+        from watchllm.providers.anthropic.models import default_max_tokens
+        from watchllm.providers.translation.request_chat_to_messages import translate as to_messages
 
-    further = translate(translated.document, max_tokens=default_max_tokens(model))
+        further = to_messages(translated.document, max_tokens=default_max_tokens(model))
+    else:
+        from watchllm.providers.translation.request_chat_to_responses import translate as to_responses
+
+        further = to_responses(translated.document)
     dropped = (*translated.dropped, *(name for name in further.dropped if name not in translated.dropped))
     return TranslatedRequest(further.document, dropped, translated.exact and further.exact)
 
@@ -55,6 +58,8 @@ def answer_in(to: str, of: str, body: bytes, request: dict[str, Any]) -> Transla
         from watchllm.providers.translation.answer_chat_to_messages import translate as to_messages
 
         further = to_messages(answer.body)
+        # Chat completions do not tell which of the sequences stopped an answer, nor whether one did.
+        further = further._replace(exact=further.exact and not request.get("stop_sequences"))
     else:
         from watchllm.providers.translation.answer_chat_to_responses import translate as to_responses
 
@@ -69,6 +74,10 @@ def stream_stages(to: str, of: str, request: dict[str, Any]) -> tuple[StreamTran
         from watchllm.providers.translation.stream_messages_to_chat import Translator as MessagesToChat
 
         stages.append(MessagesToChat())
+    elif of == RESPONSES:
+        from watchllm.providers.translation.stream_responses_to_chat import Translator as ResponsesToChat
+
+        stages.append(ResponsesToChat())
     if to == MESSAGES:
         from watchllm.providers.translation.stream_chat_to_messages import Translator as ChatToMessages
 

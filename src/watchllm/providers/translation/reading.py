@@ -81,6 +81,25 @@ def count_of(value: Any, field: str) -> int:
     return value
 
 
+def whole_of(value: Any, field: str) -> int:
+    """`value`, which must be a whole number of at least zero."""
+    if type(value) is not int or value < 0:
+        raise refusal(field, "must be an integer of at least 0.")
+    return value
+
+
+def number_of(value: Any, field: str, low: float, high: float) -> int | float:
+    """`value`, which must be a number from `low` to `high`."""
+    if (type(value) is not int and type(value) is not float) or not low <= value <= high:
+        raise refusal(field, f"must be a number from {low:g} to {high:g}.")
+    return value
+
+
+def equal(value: Any, other: Any) -> bool:
+    """Equal as JSON: 0.0 is 0, but true is not 1."""
+    return bool(value == other and (type(value) is bool) is (type(other) is bool))
+
+
 def refuse_others(given: dict[str, Any], known: Collection[str], where: str, dialect: str) -> None:
     """Refuse what `given` holds beside `known`: nobody knows what it would change. Null is as good as left out."""
     for name, value in given.items():

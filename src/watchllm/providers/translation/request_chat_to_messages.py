@@ -8,6 +8,7 @@ from watchllm.providers.translation.media_chat_to_messages import DIALECT, cache
 from watchllm.providers.translation.reading import (
     Loss,
     count_of,
+    equal,
     flag_of,
     list_of,
     object_of,
@@ -80,16 +81,11 @@ def _refuse_untranslatable(document: dict[str, Any], loss: Loss) -> None:
     refuse_others(document, _TRANSLATED, "", DIALECT)
     for field, meaningless in _MUST_BE.items():
         value = document.get(field)
-        if value is not None and not any(_equal(value, other) for other in meaningless):
+        if value is not None and not any(equal(value, other) for other in meaningless):
             raise refusal(field, f"has no counterpart in {DIALECT}; leave it out or use a provider that takes it.")
     for field in _DROPPED:
         if document.get(field):
             loss.drop(field)
-
-
-def _equal(value: Any, other: Any) -> bool:
-    """Equal as JSON: true is not 1."""
-    return bool(type(value) is type(other) and value == other)
 
 
 def _limit(document: dict[str, Any]) -> int | None:

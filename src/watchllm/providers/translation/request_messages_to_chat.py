@@ -115,7 +115,10 @@ def _take_metadata(value: Any, chat: dict[str, Any], loss: Loss) -> None:
 
 def _take_service_tier(value: Any, chat: dict[str, Any], loss: Loss) -> None:
     # Which capacity answers is a matter of price and speed. "auto" is the default on both sides.
-    if text(value, "service_tier") != "auto":
+    tier = text(value, "service_tier")
+    if tier == "standard_only":
+        chat["service_tier"] = "default"
+    elif tier != "auto":
         loss.drop("service_tier")
 
 

@@ -45,6 +45,7 @@ class Translator:
         "_signature",
         "_started",
         "_stop_told",
+        "_thought",
         "_usage",
     )
 
@@ -58,6 +59,8 @@ class Translator:
         self._prefix = b""
         """The event of a delta of the open block, up to its text."""
         self._signature = ""
+        self._thought: int | None = None
+        """The number that the provider gave the last thinking block, if it numbers them."""
         self._cited: list[dict[str, Any]] = []
         self._calls = StreamedCalls()
         self._has_calls = False
@@ -160,21 +163,34 @@ class Translator:
 
     def _take_reasoning(self, delta: dict[str, Any]) -> None:
         thought = delta.get("reasoning_content") or delta.get("reasoning")
-        if type(thought) is str and thought:
-            self._tell("thinking", thought)
-        signed = delta.get("thinking_blocks")
-        for block in signed if type(signed) is list else ():
-            if type(block) is not dict:
-                continue
-            signature, data = block.get("signature"), block.get("data")
-            if not thought and type(block.get("thinking")) is str and block["thinking"]:
-                self._tell("thinking", block["thinking"])
+        text = thought if type(thought) is str else ""
+        given = delta.get("thinking_blocks")
+        blocks = [block for block in given if type(block) is dict] if type(given) is list else []
+        if any(_text(block, "thinking") for block in blocks):
+            text = ""  # said by the blocks, each for itself
+        for block in blocks:
+            data = block.get("data")
             if block.get("type") == "redacted_thinking" and type(data) is str:
                 self._open("redacted_thinking", {"type": "redacted_thinking", "data": data}, b"")
-            elif type(signature) is str and signature:
-                self._signature = signature
-                if self._block != "thinking":
-                    self._open("thinking", _NO_THINKING, _THINKING_DELTA)
+                continue
+            self._take_thinking(block, _text(block, "thinking") or text)
+            text = ""
+        if text:
+            self._tell("thinking", text)
+
+    def _take_thinking(self, block: dict[str, Any], text: str) -> None:
+        """A piece of a thinking block, which may have no text but its signature."""
+        index, signature = block.get("index"), _text(block, "signature")
+        begins = type(index) is int and index != self._thought
+        if begins:
+            self._thought = index
+        # Where blocks are not numbered, a second signature is of a second block.
+        if begins or (signature and (self._block != "thinking" or (self._signature and not text))):
+            self._open("thinking", _NO_THINKING, _THINKING_DELTA)
+        if text:
+            self._tell("thinking", text)
+        if signature:
+            self._signature = signature
 
     def _tell(self, kind: str, text: str) -> None:
         """Text of the kind `text` or `thinking`: a delta of the open block, or of a new one."""
@@ -273,3 +289,8 @@ _DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta",'
 _TEXT_DELTA = b'"delta":{"type":"text_delta","text":'
 _THINKING_DELTA = b'"delta":{"type":"thinking_delta","thinking":'
 _INPUT_DELTA = b'"delta":{"type":"input_json_delta","partial_json":'
+
+
+def _text(block: dict[str, Any], field: str) -> str:
+    value = block.get(field)
+    return value if type(value) is str else ""

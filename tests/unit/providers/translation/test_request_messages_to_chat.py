@@ -90,6 +90,7 @@ def test_everything_that_has_a_counterpart() -> None:
             "json_schema": {"name": "response", "schema": SCHEMA, "strict": True},
         },
         "user": "u1",
+        "service_tier": "default",
     }
     check_chat(translated.document)
     assert not translated.exact
@@ -99,7 +100,6 @@ def test_everything_that_has_a_counterpart() -> None:
         "messages[].content[].thinking",
         "tools[].cache_control",
         "metadata",
-        "service_tier",
         "context_management",
         "cache_control",
     }

@@ -144,6 +144,28 @@ def test_signed_reasoning_keeps_its_signatures() -> None:
     ]
 
 
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_second_thinking_block_may_have_only_a_signature(numbered: bool) -> None:
+    def thought(index: int, **members: str) -> bytes:
+        number = {"index": index} if numbered else {}
+        return says(thinking_blocks=[number | {"type": "thinking"} | members])
+
+    pieces = [thought(0, thinking="A"), thought(0, signature="s1"), thought(1, thinking=""), thought(1, signature="s2")]
+    assert content_of(*pieces, says("stop", content="Yes"), DONE) == [
+        {"type": "thinking", "thinking": "A", "signature": "s1"},
+        {"type": "thinking", "thinking": "", "signature": "s2"},
+        {"type": "text", "text": "Yes"},
+    ]
+
+
+def test_thinking_blocks_that_come_whole_keep_their_own_texts() -> None:
+    blocks = [{"type": "thinking", "thinking": text, "signature": f"s{text}"} for text in ("A", "B")]
+    assert content_of(says(reasoning_content="AB", thinking_blocks=blocks), says("stop", content="Yes"), DONE) == [
+        *blocks,
+        {"type": "text", "text": "Yes"},
+    ]
+
+
 def test_a_refusal_is_text_and_the_reason_to_stop() -> None:
     message = message_of(fed([says(refusal="I can't"), says(refusal=" help."), says("stop"), DONE]))
     assert message.content[0].model_dump(exclude_none=True) == {"type": "text", "text": "I can't help."}

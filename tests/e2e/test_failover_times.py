@@ -11,7 +11,7 @@ from tests.support.admin import admin_get
 from tests.support.embeddings import MODEL, PATH, vectors
 from tests.support.product import Gateway
 from tests.support.raw_http import RawConnection, request_bytes
-from tests.support.routing import LLAMA, MINI, Routed, Waits, cache_of, fails, routed, says, text_of, tried
+from tests.support.routing import LLAMA, MINI, Routed, Waits, cache_of, fails, in_turn, routed, says, text_of, tried
 from tests.support.scripted_upstream import Call
 from tests.support.waiting import wait_for
 

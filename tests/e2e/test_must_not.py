@@ -279,7 +279,7 @@ _PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGA
         [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_PNG}"}}],
         [{"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "high"}}],
         [{"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}],
-        [{"type": "file", "file": {"file_data": "data:text/plain;base64,aGk=", "filename": "a.txt"}}],
+        [{"type": "file", "file": {"file_id": "file-1"}}],
         [],
         "",
         "\u0000\u202e\U0001f9d1\u200d\U0001f680",

@@ -122,9 +122,10 @@ class Routed:
         return len(self.openai.calls), len(self.groq.calls)
 
     def rows(self, count: int) -> list[dict[str, Any]]:
-        """The project's `count` usage rows as the recorder writes them; checks the sums over all rows, too."""
+        """The project's `count` usage rows as the recorder writes them, attempts read; checks the sums over all."""
         with usage_in(self.installation.home) as usage:
-            rows = wait_for(lambda: self._rows(usage, count), f"{count} usage rows") or []
+            rows = wait_for(lambda: self._rows(usage, count), f"{count} usage rows")
+            assert rows is not None
             assert len(rows) == count
             assert usage.rollups() == usage.rollups_from_rows()
             assert usage.key_uses() == usage.key_uses_from_rows()

@@ -74,9 +74,11 @@ def candidates_known(services: Services, targets: tuple[Target, ...]) -> tuple[C
     return found[1] if found is not None and found[0] is targets else None
 
 
-async def candidates_of(services: Services, tenant: Tenant, targets: tuple[Target, ...]) -> tuple[Candidate, ...]:
+async def candidates_of(
+    services: Services, tenant: Tenant, targets: tuple[Target, ...], *, remember: bool = True
+) -> tuple[Candidate, ...]:
     """Where each of `targets` is; one that cannot be reached at all (its key does not open), or that has no price where
-    the project wants to know it, is left out.
+    the project wants to know it, is left out. `remember`: these very `targets` will be asked about again.
 
     Raises the first GatewayError when that leaves none. Waits only when the built-in simulator has to start.
     """
@@ -94,7 +96,7 @@ async def candidates_of(services: Services, tenant: Tenant, targets: tuple[Targe
     if not found and first_error is not None:
         raise first_error
     candidates = tuple(found)
-    if first_error is None:
+    if remember and first_error is None:
         # What failed may work the next time, so only what is whole is remembered.
         if len(services.candidates) >= _MOST_REMEMBERED:
             services.candidates.clear()

@@ -16,6 +16,7 @@ from watchllm.cache.key import KeyHash
 from watchllm.cache.key import Target as KeyTarget
 from watchllm.domain import json_body
 from watchllm.domain.errors import BadRequest
+from watchllm.providers.dialect import CHAT
 from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai.asks import expected_answers, takes_usage
 from watchllm.proxy.comparable import Comparable, comparable, lines_that_matter, plain_version
@@ -139,7 +140,7 @@ class Reader:
             bypass,
             expected_answers(endpoint, document),
             takes_usage(document),
-            named_object(document, body),
+            named_object(document, body) if endpoint.dialect != CHAT else None,
             endpoint.family == "generate" and may_name_pictures(body),
         )
 

@@ -111,7 +111,7 @@ async def _call_with_each_key(
     """
     exchange, wishes = request.exchange, request.directives
     dialect = dialect_at(exchange.path)
-    candidates = await candidates_of(services, tenant, targets)
+    candidates = await candidates_of(services, tenant, targets, remember=False)
 
     def approach(candidate: Candidate) -> Approach:
         url, head = addressed(services, request, candidate, path, dialect=dialect)

@@ -1,4 +1,7 @@
-"""Objects that a provider keeps for its account, named in a request: with a shared key they may be another tenant's."""
+"""Objects that a provider keeps for its account, named in a request: with a shared key they may be another tenant's.
+
+In Anthropic's and OpenAI's newer dialects, that is: chat completions keep no conversations.
+"""
 
 from __future__ import annotations
 

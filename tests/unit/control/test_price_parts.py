@@ -63,6 +63,7 @@ def test_each_kind_of_token_has_its_own_price(of: tuple[str, object], usage: Tok
             cache_audio_read_tokens=0,
             input_audio_tokens=usage.audio_input,
             output_audio_tokens=usage.audio_output,
+            output_reasoning_tokens=usage.reasoning,
         )
     )["total_price"]
     price: ModelPrice = row.price  # type: ignore[attr-defined]

@@ -271,3 +271,16 @@ def test_a_test_key_never_leaves_the_simulator(open_gateway: Gateway, sim: Sim, 
     open_gateway.post("/v1/moderations", key, {"model": MINI, "input": "x"})
     assert project.calls() == (0, 0)
     assert sim.calls() == 0  # That is the instance's OpenAI here.
+
+
+def test_an_alias_is_listed_among_the_models_and_a_pattern_is_not(project: Routed) -> None:
+    project.route("fast", f"openai/{MINI}")
+    project.route("team-*", f"openai/{MINI}")
+    listed = project.gateway.get("/v1/models", project.project.key).json()
+    assert isinstance(listed, dict)
+    owners = {model["id"]: model["owned_by"] for model in listed["data"]}
+    assert owners["fast"] == "route"
+    assert "team-*" not in owners
+    one = project.gateway.get("/v1/models/fast", project.project.key).json()
+    assert isinstance(one, dict)
+    assert one["id"] == "fast"

@@ -32,6 +32,7 @@ def test_the_dependency_rule_holds(configuration: str) -> None:
         ("control/__init__.py", "import watchllm.compose", "layer"),
         ("cli/__init__.py", "import watchllm.stores.lmdb", "adapter"),
         ("unplaced/__init__.py", "", "layer"),
+        ("providers/anthropic/__init__.py", "import watchllm.providers.openai.usage", "dialects"),
     ],
 )
 def test_a_planted_violation_is_noticed(tmp_path: Path, module: str, line: str, contract: str) -> None:

@@ -28,6 +28,8 @@ MOST_NAMES = 4_000
 """Names in one listing; those of the providers that come first, where there are more."""
 _MOST_LISTINGS = 64
 _MOST_BYTES = 8 * 1024 * 1024
+ROUTE = "route"
+"""Who owns a model that is a name of the project's own."""
 
 
 class _Listing(NamedTuple):
@@ -80,7 +82,8 @@ class ModelListings:
 
     async def _make(self, tenant: Tenant, targets: Sequence[Target], offers: Sequence[Offer]) -> bytes:
         turns = Turns()
-        found: list[bytes] = []
+        # The project's own names first: who made routes means them to be used.
+        found = [_encoded(name, 0, ROUTE) for name in _route_names(tenant) if self._is_usable(tenant, name)]
         for target, offer in zip(targets, offers, strict=True):
             for model, created in self._models(target, offer):
                 if turns.due():
@@ -88,7 +91,7 @@ class ModelListings:
                 family = tenant.router.is_family_name(model, target.provider)
                 name = model if family else f"{target.provider}/{model}"
                 if model and self._is_usable(tenant, name):
-                    found.append(msgspec.json.encode(Model(id=name, created=created, owned_by=target.provider)))
+                    found.append(_encoded(name, created, target.provider))
                     if len(found) == MOST_NAMES:
                         return _document(found)
         return _document(found)
@@ -107,6 +110,15 @@ class ModelListings:
         except GatewayError:
             return False
         return not self._tenants.lacks_price(tenant, target)
+
+
+def _route_names(tenant: Tenant) -> list[str]:
+    """The models that the project's routes name; one that stands for many names none of them."""
+    return [rule.name for rule in tenant.project.routes if not rule.name.endswith("*")]
+
+
+def _encoded(name: str, created: int, owner: str) -> bytes:
+    return msgspec.json.encode(Model(id=name, created=created, owned_by=owner))
 
 
 def _document(models: list[bytes]) -> bytes:

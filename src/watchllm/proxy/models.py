@@ -12,6 +12,7 @@ from watchllm.proxy import egress
 from watchllm.proxy.admission import admit
 from watchllm.proxy.calls import call_whole, status_refusal
 from watchllm.proxy.model_forms import Model, described, form_of, listing_in, model_in
+from watchllm.proxy.model_listing import ROUTE
 from watchllm.proxy.model_lists import upstream_form
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
@@ -41,6 +42,9 @@ async def retrieve(services: Services, request: Request) -> None:
         raise NotFound(f"There is no model {name[:200]!r}.", code="model_not_found", param="model")
     form = form_of(request.exchange.headers)
     target = request.target = tenant.target(name)
+    if any(rule.name == name for rule in tenant.project.routes):
+        _respond(services, request, model_in(form, Model(id=name, owned_by=ROUTE)))
+        return
     rows = services.tenants.price_rows(target.provider)
     if target.provider == SIMULATOR or any(row.model == target.model for row in rows):
         _respond(services, request, model_in(form, Model(id=name, owned_by=target.provider)))

@@ -104,9 +104,9 @@ class Plan:
         """The question as it goes to `candidate`. Raises BadRequest where it cannot be put in that provider's words."""
         services, leader, endpoint, target = self._services, self._leader, self.endpoint, candidate.target
         spoken = upstream_dialect(endpoint, target)
-        refuse_shared(target, self.asked.names_object)
         if spoken != self.dialect or candidate in self._inlined_for:
             return self._translated(candidate, spoken)
+        refuse_shared(target, self.asked.names_object)
         url, head = addressed(services, leader, candidate, endpoint.path, dialect=spoken)
         add_usage = self._adds_usage(target)
         if self.asked.named == target.model and not add_usage:
@@ -136,7 +136,16 @@ class Plan:
             return Approach(url, head, _encode(document), None, translated.dropped)
 
         def back(sink: AnswerSink, call: Call) -> ResponseSink:
-            return TranslatedAnswer(sink, call, of, spoken, self.document, leader.id, streamed=asked.streamed)
+            return TranslatedAnswer(
+                sink,
+                call,
+                of,
+                spoken,
+                self.document,
+                leader.id,
+                streamed=asked.streamed,
+                created=leader.wall_ms // 1000,
+            )
 
         return Approach(url, head, _encode(document), back, translated.dropped)
 
@@ -209,7 +218,9 @@ class Plan:
             body = between.error_in(dialect, self.dialect, answer.status, answer.body, request.id)
             return landed._replace(answer=answer._replace(body=body))
         try:
-            told = between.answer_in(dialect, self.dialect, answer.body, _document_of(request))
+            told = between.answer_in(
+                dialect, self.dialect, answer.body, _document_of(request), created=request.wall_ms // 1000
+            )
         except Untranslatable:
             return None
         return landed._replace(answer=answer._replace(body=told.body)) if told.exact else None

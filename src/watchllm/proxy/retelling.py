@@ -16,7 +16,9 @@ def told_in(endpoint: Endpoint, entry: Entry, body: bytes) -> Entry | None:
     from watchllm.providers.translation import between  # most answers are asked for in the words they were given in
 
     try:
-        told = between.answer_in(endpoint.dialect, entry.dialect, entry.body, json_body.parse(body))
+        told = between.answer_in(
+            endpoint.dialect, entry.dialect, entry.body, json_body.parse(body), created=entry.created_ms // 1000
+        )
     except Untranslatable:
         return None
     return msgspec.structs.replace(entry, body=told.body, dialect=endpoint.dialect) if told.exact else None

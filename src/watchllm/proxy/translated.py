@@ -27,6 +27,7 @@ class TranslatedAnswer:
     __slots__ = (
         "_body",
         "_call",
+        "_created",
         "_document",
         "_head",
         "_of",
@@ -48,6 +49,7 @@ class TranslatedAnswer:
         request_id: str,
         *,
         streamed: bool,
+        created: int = 0,
     ) -> None:
         self._sink = sink
         self._call: Call | None = call
@@ -56,6 +58,7 @@ class TranslatedAnswer:
         self._document = document
         self._request_id = request_id
         self._wants = streamed
+        self._created = created
         self._stream: _Stages | None = None
         self._head: tuple[int, Headers] = (0, [])
         self._body: list[bytes] = []
@@ -65,7 +68,8 @@ class TranslatedAnswer:
         content_type = next((value for name, value in headers if name == b"content-type"), b"")
         if status == 200 and self._wants and content_type.lower().startswith(b"text/event-stream"):
             self._stream = [
-                (EventScanner(), stage) for stage in between.stream_stages(self._to, self._of, self._document)
+                (EventScanner(), stage)
+                for stage in between.stream_stages(self._to, self._of, self._document, created=self._created)
             ]
             self._sink.on_response(status, _of_type(headers, _EVENT_STREAM))
         else:
@@ -136,7 +140,7 @@ class TranslatedAnswer:
                 self._sink.fail(wrong)
                 return
             try:
-                body = between.answer_in(self._to, self._of, body, self._document).body
+                body = between.answer_in(self._to, self._of, body, self._document, created=self._created).body
             except Untranslatable as error:
                 self._sink.fail(
                     ProviderFailed(f"The provider's answer cannot be told in the form that was asked for: {error}.")

@@ -194,11 +194,14 @@ class Router:
     def _targets(self, vendor: Vendor, model: str, project: ProjectRecord) -> tuple[Target, ...]:
         """The vendor's targets, one a credential: the project's own by priority, then the instance's."""
         own = sorted((key for key in project.provider_keys if key.provider == vendor.name), key=lambda k: k.priority)
+        instance = self._instance.get(vendor.name)
+        # Where the operator moved a provider to (a proxy of the company's), projects' own keys go, too.
+        usual_url = instance.base_url if instance is not None and instance.base_url else vendor.base_url
         targets = [
             Target(
                 vendor.name,
                 vendor,
-                key.base_url or vendor.base_url,
+                key.base_url or usual_url,
                 model,
                 key,
                 None,
@@ -206,16 +209,13 @@ class Router:
                 trusted=key.base_url is None and vendor.name in self._vendors,
             )
             for key in own
-            if key.base_url or vendor.base_url
+            if key.base_url or usual_url
         ]
-        instance = self._instance.get(vendor.name)
         if vendor.name == SIMULATOR:
-            base_url = instance.base_url if instance is not None and instance.base_url else vendor.base_url
             api_key = instance.api_key if instance is not None else None
-            targets.append(Target(SIMULATOR, vendor, base_url, model, None, api_key or None, trusted=True))
+            targets.append(Target(SIMULATOR, vendor, usual_url, model, None, api_key or None, trusted=True))
         elif instance is not None and instance.api_key and _instance_follows(own, project):
-            base_url = instance.base_url or vendor.base_url
-            targets.append(Target(vendor.name, vendor, base_url, model, None, instance.api_key, trusted=True))
+            targets.append(Target(vendor.name, vendor, usual_url, model, None, instance.api_key, trusted=True))
         return tuple(targets)
 
 

@@ -289,3 +289,19 @@ def test_a_stream_without_its_usage_is_the_stream_of_who_did_not_ask(answer: dic
     body = json.dumps(answer | {"usage": {"prompt_tokens": 1, "completion_tokens": 1}}).encode()
     events = EventScanner().feed(replay("generate", body, include_usage=True))
     assert b"".join(map(without_usage, events)) == replay("generate", body, include_usage=False)
+
+
+def test_a_stream_whose_events_come_twice_has_no_result() -> None:
+    events = [
+        b'{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}',
+        b'{"choices":[{"index":0,"delta":{"content":"Hi"}}]}',
+        b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}',
+        b"[DONE]",
+    ]
+    once, twice = StreamAssembler("generate"), StreamAssembler("generate")
+    for event in events:
+        once.feed(event)
+        twice.feed(event)
+        twice.feed(event)
+    assert once.result() is not None
+    assert twice.result() is None

@@ -187,6 +187,9 @@ class StreamAssembler:
             self._charged += 256
         reason = piece.get("finish_reason")
         if reason:
+            if choice.finish_reason is not None and choice.openings > 1:
+                # Some vendors say one of the two twice; a stream that says both twice comes in duplicate.
+                self._fail("its events come twice")
             choice.finish_reason = reason if type(reason) is str else str(reason)
         delta = piece.get("delta")
         if type(delta) is dict and len(delta) == 1 and type(delta.get("content")) is str:
@@ -194,6 +197,7 @@ class StreamAssembler:
         else:
             text = piece.get("text")
             if type(delta) is dict and delta:
+                choice.openings += "role" in delta and not delta.get("content")
                 self._take_delta(choice, delta, size)
         if type(text) is str:
             self.text_length += len(text)
@@ -233,11 +237,13 @@ class StreamAssembler:
 class _Choice:
     """One choice under way."""
 
-    __slots__ = ("delta", "extras", "finish_reason", "has_logprobs", "has_text", "logprobs", "text")
+    __slots__ = ("delta", "extras", "finish_reason", "has_logprobs", "has_text", "logprobs", "openings", "text")
 
     def __init__(self) -> None:
         self.text = StringIO()
         self.has_text = False
+        self.openings = 0
+        """Pieces with a role and no text: usually one, before all text."""
         self.delta: dict[str, Any] = {}
         self.extras: dict[str, Any] = {}
         self.logprobs: Any = None

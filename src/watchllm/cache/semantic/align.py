@@ -65,6 +65,8 @@ def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
     if max(size_a, size_b) > MAX_DIFFERENT or shared < _LEAST_SHARED:
         return _different(a, b, shared)
     work = _Work(a, b, lexicon)
+    if size_a == size_b and _converse(left[start:end_a], right[start:end_b], lexicon):
+        return work.result(shared, reordered=1)
     if size_a == size_b == same - start - len(left) + end_a:
         # The same tokens in another order.
         if work.order_is_free(start, end_a):
@@ -144,8 +146,10 @@ class _Work:
             return
         for one in tuple(left):
             for other in right:
-                if self._misspelt(one, other):
-                    self.typos += 1
+                inflected = self._inflected(one, other)
+                if inflected or self._misspelt(one, other):
+                    self.forms += inflected
+                    self.typos += not inflected
                     left.remove(one)
                     right.remove(other)
                     break
@@ -168,7 +172,7 @@ class _Work:
         if len(left) == len(right) or len(left) + len(right) > 5:
             return False
         one = "".join(self.a.surfaces[at] for at in left)
-        return one == "".join(self.b.surfaces[at] for at in right) and one.isalpha()
+        return one == "".join(self.b.surfaces[at] for at in right) and one.replace(" ", "").isalpha()
 
     def _opposite(self, left: list[int], right: list[int]) -> bool:
         """A word on one side, its opposite negated on the other."""
@@ -176,6 +180,14 @@ class _Work:
             if len(few) == 1 and len(many) == 2 and other.kinds[many[0]] == NEGATION and other.keys[many[0]] == "not":
                 return self.lexicon.opposite(one.keys[few[0]], other.keys[many[1]])
         return False
+
+    def _inflected(self, at_a: int, at_b: int) -> bool:
+        """Whether the words differ in an ending of their language only, where no dictionary tells their base."""
+        endings = self.lexicon.endings
+        if not endings or self.a.kinds[at_a] not in _TYPED or self.b.kinds[at_b] not in _TYPED:
+            return False
+        one, other = sorted((self.a.surfaces[at_a], self.b.surfaces[at_b]), key=len)
+        return len(one) > 4 and other.startswith(one) and other[len(one) :] in endings
 
     def _misspelt(self, at_a: int, at_b: int) -> bool:
         a, b, lexicon = self.a, self.b, self.lexicon
@@ -261,15 +273,33 @@ def _matches(left: Sequence[str], right: Sequence[str], start: int, end_a: int, 
 
 def _exchanged(left: tuple[str, ...], right: tuple[str, ...], lexicon: Lexicon, kinds: bytes) -> bool:
     """Whether the sides of a symmetric predicate are exchanged: P and Q, Q and P."""
-    size = len(left)
-    for start in range(1, size - 1):
-        for length in (3, 2, 1):
-            middle = left[start : start + length]
-            end = start + length
-            if end < size and middle in lexicon.symmetric and right == left[end:] + middle + left[:start]:
-                # More than a name or two on a side may hold words that relate the rest to one side only.
+    size, first = len(left), right[0]
+    for end in range(2, size):
+        if left[end] != first:
+            continue
+        for length in range(1, min(4, end)):
+            middle = left[end - length : end]
+            if right == left[end:] + middle + left[: end - length] and _plain(middle) in lexicon.symmetric:
                 return NUMBER not in kinds or middle[0] in ("and", "or", "plus", "times", "versus")
     return False
+
+
+def _plain(phrase: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(key.rstrip("!") for key in phrase)
+
+
+def _converse(left: tuple[str, ...], right: tuple[str, ...], lexicon: Lexicon) -> bool:
+    """Saturn lighter than Jupiter, Jupiter heavier than Saturn."""
+    if "than" not in left:
+        return False
+    than = left.index("than")
+    one, other = left[: than - 1], left[than + 1 :]
+    comparison = len(other)
+    return (
+        than > 1
+        and right == (*other, right[comparison], "than", *one)
+        and lexicon.opposite(left[than - 1], right[comparison])
+    )
 
 
 def _listed(left: tuple[str, ...], right: tuple[str, ...]) -> bool:

@@ -31,6 +31,9 @@ EVIDENCE: Final = (
 """What the model looks at, in the order of its weights."""
 
 
+_ANY: Final = ("", "?")
+
+
 def evidence(a: Features, b: Features, alignment: Alignment, similarity: float) -> tuple[float, ...]:
     """The model's inputs, each between 0 and 1."""
     unexplained = len(alignment.left) + len(alignment.right)
@@ -48,7 +51,7 @@ def evidence(a: Features, b: Features, alignment: Alignment, similarity: float) 
         float(alignment.reordered),
         min(alignment.opposites, 2) / 2,
         1.0 if a.past != b.past else 0.0,
-        1.0 if a.question != b.question else 0.0,
+        1.0 if a.question != b.question and a.question not in _ANY and b.question not in _ANY else 0.0,
         1.0 if tokens < 3 else 0.0,
     )
 

@@ -1,5 +1,6 @@
 """What is kept of a prompt to decide about it later: `features` is computed once, when an answer is stored."""
 
+import re
 from typing import Final
 
 import msgspec
@@ -17,12 +18,15 @@ from watchllm.cache.semantic.lexicon import (
     TIME,
     WORD,
     Lexicon,
+    fold,
 )
 from watchllm.cache.semantic.quantities import quantity, starts
 from watchllm.cache.semantic.rewriting import Token, rewrite
-from watchllm.cache.semantic.text import BREAK, COMMA, EXACT_MARK, MAX_CHARACTERS, Text, read
+from watchllm.cache.semantic.text import BREAK, COLON, COMMA, EXACT_MARK, MAX_CHARACTERS, Text, read
 
 MAX_TOKENS: Final = 768
+_BITS: Final = re.compile(r"\d*[KMGT]b")
+"""Mb is not MB: one of the few cases where letter case is meaning."""
 _PAST_MARKS: Final = frozenset(("was", "were", "did", "had"))
 _PRESENT_MARKS: Final = frozenset(("is", "are", "am", "be", "been", "being", "get", "gets", "getting"))
 _VERB_FIRST: Final = frozenset(
@@ -94,7 +98,7 @@ def _kept(
     kinds = bytearray()
     sentence_starts = [0]
     for token in tokens:
-        if token.surface == BREAK:
+        if token.surface in (BREAK, COLON):
             if sentence_starts[-1] != len(keys):
                 sentence_starts.append(len(keys))
         elif token.key:
@@ -127,8 +131,12 @@ def _expand(text: Text, known: Lexicon) -> tuple[list[str], dict[str, bool]]:
     first = True
     contractions = known.contractions
     for word in text.words:
-        small = word if word.islower() else word.casefold()
-        if small != word:
+        if _BITS.fullmatch(word):
+            word = f"{word}it"
+        small = word if word.islower() else word.lower()
+        if not small.isascii():
+            small = fold(small, known.language)
+        if not word.islower():
             capitals[small] = not first or capitals.get(small, False)
         said = contractions.get(small)
         if said is not None:
@@ -140,9 +148,10 @@ def _expand(text: Text, known: Lexicon) -> tuple[list[str], dict[str, bool]]:
         elif known.language == "fr" and len(small) > 2 and small[1] == "'":
             lower.extend((small[:2], small[2:]))
         else:
-            lower.append(small)
-        first = word == BREAK
-    return _phrases(lower, known), capitals
+            lower.append(small if capitals.get(small) or not small.isalpha() else known.corrected(small))
+        first = word in (BREAK, COLON)
+    polite = known.polite
+    return _phrases([word for word in lower if word not in polite], known), capitals
 
 
 def _phrases(words: list[str], known: Lexicon) -> list[str]:
@@ -153,7 +162,7 @@ def _phrases(words: list[str], known: Lexicon) -> list[str]:
         at, size, changed = 0, len(words), False
         while at < size:
             word = words[at]
-            if word in leading and (not out or out[-1] == BREAK):
+            if word in leading and (not out or out[-1] in (BREAK, COLON)):
                 at, changed = at + 1, True
                 while at < size and words[at] == COMMA:
                     at += 1
@@ -165,7 +174,7 @@ def _phrases(words: list[str], known: Lexicon) -> list[str]:
                     at, changed = at + length, True
                     break
             else:
-                if word != COMMA or (out and out[-1] != BREAK):
+                if word not in (COMMA, COLON) or (out and out[-1] not in (BREAK, COLON)):
                     out.append(word)
                 at += 1
         words = out
@@ -179,14 +188,13 @@ def _formats(words: list[str], known: Lexicon) -> tuple[list[str], tuple[str, ..
     if known.formats:
         found: list[str] = []
         for at in range(len(words) - 1, -1, -1):
-            if words[at] not in ("as", "in", "with"):
-                continue
-            start = at + 1
+            led = words[at] in ("as", "in", "with")
+            start = at + 1 if led else at
             while start < len(words) and words[start] in ("a", "an", "valid", "the"):
                 start += 1
             for length in (3, 2, 1):
                 phrase = tuple(words[start : start + length])
-                if len(phrase) == length and phrase in known.formats:
+                if len(phrase) == length and phrase in known.formats and (led or length > 1):
                     found.append(" ".join("one" if word == "single" else word for word in phrase))
                     del words[at : start + length]
                     break
@@ -203,11 +211,13 @@ def _tokens(
     analyse, numbers = known.word, known.numbers
     while at < size:
         word = words[at]
-        if word in (BREAK, COMMA):
+        if word in (BREAK, COMMA, COLON):
             tokens.append(Token(word, "", SYMBOL, BASE))
         elif word[0] == EXACT_MARK:
             tokens.append(Token(text.exact[int(word[1:])], f'"{text.exact[int(word[1:])]}', EXACT, BASE))
-        elif (word in numbers or not word.isalpha() or word in known.months or word[0] == "v") and starts(word, known):
+        elif (
+            word in numbers or word in known.ordinals or not word.isalpha() or word in known.months or word[0] == "v"
+        ) and starts(word, known):
             found = quantity(words, at, known)
             if found is not None:
                 tokens.append(Token(" ".join(words[at : at + found[1]]), found[0], NUMBER, BASE))
@@ -262,7 +272,7 @@ def _question(tokens: list[Token], prompt: str) -> str:
     for surface, key, kind, _ in tokens:
         if kind == QUESTION:
             return key
-        if not first and surface not in (BREAK, COMMA):
+        if not first and surface not in (BREAK, COMMA, COLON):
             first = surface
     if first in _VERB_FIRST:
         return "yes/no"

@@ -12,6 +12,7 @@ from watchllm.cache.semantic.align import Alignment
 from watchllm.cache.semantic.features import Features
 from watchllm.cache.semantic.lexicon import Lexicon
 
+_SAME_BUT: Final = 0.75
 _ALIKE: Final = 0.6
 """Share of common tokens from which on a word that differs is seen to stand in the other's place."""
 
@@ -22,15 +23,15 @@ def before_alignment(a: Features, b: Features) -> str | None:
         return "too_long"
     if not a.keys or not b.keys:
         return "empty"
-    if a.exact != b.exact:
+    if a.exact != b.exact and _both_differ(a.exact, b.exact):
         return "code"
     if a.language != b.language and a.language and b.language:
         return "language"
-    if a.quantities != b.quantities:
+    if a.quantities != b.quantities and _both_differ(a.quantities, b.quantities):
         return _quantity(a, b)
-    if a.identifiers != b.identifiers:
+    if a.identifiers != b.identifiers and _both_differ(a.identifiers, b.identifiers):
         return "flag" if any(key.startswith("-") for key in (*a.identifiers, *b.identifiers)) else "identifier"
-    if a.formats != b.formats:
+    if a.formats != b.formats and _both_differ(a.formats, b.formats):
         return "format"
     if a.cased != b.cased and {word.lower() for word in a.cased} == {word.lower() for word in b.cased}:
         # us and US: not when one of the prompts is written without any capitals, as quick typists do.
@@ -41,17 +42,29 @@ def before_alignment(a: Features, b: Features) -> str | None:
 
 def guard(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> str | None:
     """The first guard that says no to what differs; None = none is sure."""
+    if a.formats != b.formats and alignment.shared >= _ALIKE:
+        return "format"
     if alignment.explained:
         return _sentence_guard(a, b)
     if alignment.shared < _ALIKE:
         return None
     if alignment.moved and not alignment.left and not alignment.right:
         return _order(a, b)
+    for name, kind in (("code", kinds.EXACT), ("identifier", kinds.IDENTIFIER)):
+        if alignment.shared >= _SAME_BUT and _only(alignment, kind):
+            return name
+    if _only(alignment, kinds.NUMBER):
+        return _quantity(a, b)
     for check in _CHECKS:
         name = check(a, b, alignment, lexicon)
         if name is not None:
             return name
     return None
+
+
+def _both_differ(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
+    """Whether each side has one that the other lacks; when only one has more, the alignment tells what it is."""
+    return not (set(left) <= set(right) or set(right) <= set(left))
 
 
 def _quantity(a: Features, b: Features) -> str:
@@ -78,10 +91,16 @@ def _sentence_guard(a: Features, b: Features) -> str | None:
     return None
 
 
+def _only(alignment: Alignment, kind: int) -> bool:
+    """Whether all that differs is of this kind."""
+    return all(found == kind for _, found in (*alignment.left, *alignment.right))
+
+
 def _order(a: Features, b: Features) -> str | None:
     """Two names, persons or things exchanged, with the rest in its place."""
     places = [at for at, (one, other) in enumerate(zip(a.keys, b.keys, strict=True)) if one != other]
-    if len(places) == 2:
+    # Beside each other they are one compound ("error 942", "942 error"), and nobody can be sure.
+    if len(places) == 2 and places[1] > places[0] + 1:
         kind = a.kinds[places[0]]
         return "role" if kind == kinds.PRONOUN else "order"
     return None
@@ -111,6 +130,8 @@ def _one_sort(name: str, kind: int) -> Callable[[Features, Features, Alignment, 
         if left and right and all(found == kind for _, found in (*left, *right)):
             return name
         alone = left or right
+        if kind == kinds.QUESTION:
+            return None  # A command and a question may ask the same.
         return (
             name if not (left and right) and not alignment.moved and all(found == kind for _, found in alone) else None
         )

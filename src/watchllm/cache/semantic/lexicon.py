@@ -4,7 +4,9 @@ A language without tables (`other`) has a lexicon that knows nothing: every word
 equal. Nothing is guessed for it.
 """
 
+import re
 import tomllib
+import unicodedata
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
@@ -51,6 +53,8 @@ class Lexicon:
         }
         self.leading = frozenset(tables.get("leading", "").split())
         self.optional = frozenset(tables.get("optional", "").split())
+        self.polite = frozenset(tables.get("polite", "").split())
+        self.endings = frozenset(tables.get("endings", "").split())
         self.fronting = frozenset(tables.get("fronting", "").split())
         self.technology = frozenset(tables.get("technology", "").split())
         self.cased = frozenset(tables.get("cased", "").split())
@@ -75,6 +79,7 @@ class Lexicon:
             tuple(key for key in (self.word(word).key for word in phrase.split()) if key)
             for phrase in _split(tables.get("symmetric", ""))
         )
+        self._small = _near(self.phrases, self.polite, self.contractions) if known else {}
         self.antonyms = self._read_antonyms(tables.get("antonyms", ""))
 
     def word(self, word: str) -> Word:
@@ -89,6 +94,16 @@ class Lexicon:
     def is_known(self, word: str) -> bool:
         """Whether the word is in the dictionary or the tables, so that it is no misspelling of another."""
         return word in self.known or word in self._entries or word in self._proper or word in self.technology
+
+    def corrected(self, word: str) -> str:
+        """A misspelt word that phrases are made of, as it was meant; any other word as it is."""
+        if word in self.known or len(word) < 3 or word in self._entries or word in self.technology:
+            return word
+        for form in (word, *_shortened(word)):
+            for meant in self._small.get(form, ()):
+                if len(meant) + len(word) > 7 and abs(len(meant) - len(word)) < 2 or sorted(meant) == sorted(word):
+                    return meant
+        return word
 
     def opposite(self, one: str, other: str) -> bool:
         """Whether two keys exclude each other."""
@@ -177,7 +192,7 @@ def lexicon(language: str) -> Lexicon:
     folder = files(__package__) / "words"
     for name in (f"{language}.toml", f"{language}_groups.toml"):
         if (folder / name).is_file():
-            tables |= tomllib.loads((folder / name).read_text(encoding="utf-8"))
+            tables |= tomllib.loads(fold((folder / name).read_text(encoding="utf-8"), language))
     known, proper = _dictionary() if language == "en" else (frozenset(), frozenset())
     return Lexicon(language, tables, known, proper)
 
@@ -187,10 +202,31 @@ def markers() -> dict[str, tuple[str, ...]]:
     """The words by which a language is known, and the languages that have them."""
     found: dict[str, tuple[str, ...]] = {}
     for language in LANGUAGES:
-        tables = tomllib.loads((files(__package__) / "words" / f"{language}.toml").read_text(encoding="utf-8"))
-        for word in tables["markers"].split():
+        text = (files(__package__) / "words" / f"{language}.toml").read_text(encoding="utf-8")
+        tables = tomllib.loads(text)
+        for word in {*tables["markers"].split(), *fold(tables["markers"], language).split()}:
             found[word] = (*found.get(word, ()), language)
     return found
+
+
+_KEPT_ACCENTS: Final = {"es": frozenset(("él", "sí")), "fr": frozenset(("où", "à"))}
+_GERMAN: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
+_LIGATURES: Final = str.maketrans({"œ": "oe", "æ": "ae", "ß": "ss"})
+
+
+def fold(text: str, language: str) -> str:
+    """Lower-case text without the accents that quick typists leave out; German umlauts as ae, oe, ue."""
+    if text.isascii():
+        return text
+    if language == "de":
+        return text.translate(_GERMAN)
+    kept = _KEPT_ACCENTS.get(language, frozenset())
+    return "".join(part if part in kept or part.isascii() else _plain(part) for part in re.split(r"(\W+)", text))
+
+
+def _plain(word: str) -> str:
+    letters = (char if char == "ñ" else unicodedata.normalize("NFD", char)[0] for char in word.translate(_LIGATURES))
+    return "".join(letters)
 
 
 def _dictionary() -> tuple[frozenset[str], frozenset[str]]:
@@ -198,6 +234,25 @@ def _dictionary() -> tuple[frozenset[str], frozenset[str]]:
     words = "\n".join(line for line in text.split("\n") if not line.startswith("#"))
     known, _, proper = words.partition("-----")
     return frozenset(known.split()), frozenset(proper.split())
+
+
+def _near(
+    phrases: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]],
+    polite: frozenset[str],
+    contractions: dict[str, tuple[str, ...]],
+) -> dict[str, tuple[str, ...]]:
+    """The words of phrases, and these with a letter missing, so that misspelt ones are found by a letter left out."""
+    words = {word for group in phrases.values() for phrase, _ in group for word in phrase if word.isalpha()} | polite
+    found: dict[str, tuple[str, ...]] = {}
+    for word in sorted(words - contractions.keys()):
+        if len(word) > 2:
+            for form in (word, *_shortened(word)):
+                found[form] = (*found.get(form, ()), word)
+    return found
+
+
+def _shortened(word: str) -> list[str]:
+    return [word[:at] + word[at + 1 :] for at in range(len(word))]
 
 
 def _negated(one: str, other: str) -> bool:

@@ -24,6 +24,7 @@ def starts(word: str, lexicon: Lexicon) -> bool:
         first.isdigit()
         or word in lexicon.numbers
         or word in lexicon.months
+        or word in lexicon.ordinals
         or (first in "$€£¥+-.v" and word[-1].isalnum() and any(char.isdigit() for char in word[:3]))
     )
 
@@ -43,6 +44,8 @@ def quantity(words: list[str], at: int, lexicon: Lexicon) -> tuple[str, int] | N
         return f"#{match[1]}", 1
     if (match := _FRACTION.fullmatch(word)) is not None and int(match[2]):
         return f"#{int(match[1]) / int(match[2]):.10g}", 1
+    if word in lexicon.ordinals:
+        return f"#{lexicon.ordinals[word]:.15g}th", 1
     if word in lexicon.numbers:
         return _spelled(words, at, lexicon)
     match = _NUMBER.fullmatch(word)
@@ -90,6 +93,13 @@ def _written(words: list[str], at: int, lexicon: Lexicon, match: re.Match[str]) 
 def _spelled(words: list[str], at: int, lexicon: Lexicon) -> tuple[str, int]:
     """A number in words: twenty-one, two hundred, three million."""
     value, taken = lexicon.numbers[words[at]], 1
+    if (
+        value == 0.5
+        and words[at + 1 : at + 2] in (["a"], ["an"])
+        and words[at + 2 : at + 3]
+        and words[at + 2] in lexicon.units
+    ):
+        taken = 2
     while at + taken < len(words):
         following = words[at + taken]
         if value >= 20 and value % 10 == 0 and 0 < lexicon.numbers.get(following, 0) < 10:

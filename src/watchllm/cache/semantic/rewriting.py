@@ -10,6 +10,8 @@ from watchllm.cache.semantic.lexicon import (
     NUMBER,
     PAST,
     PREPOSITION,
+    PRONOUN,
+    QUANTIFIER,
     QUESTION,
     SYMBOL,
     WORD,
@@ -30,8 +32,10 @@ _COPULAS = frozenset(("is", "are", "was", "were", "am"))
 _AUXILIARIES = frozenset(("is", "are", "was", "were"))
 _RELATIVE = frozenset(("who", "that", "which"))
 _BE = frozenset(("is", "are", "was", "were", "be", "been", "being"))
-_ENDS = frozenset((".", ","))
+_ENDS = frozenset((".", ",", ":"))
 _OF = Token("of", "of", PREPOSITION, BASE)
+_IN = Token("in", "in", PREPOSITION, BASE)
+_BOUNDS = {"more": "atleast", "less": "atmost", "fewer": "atmost"}
 _BY = "by"
 
 
@@ -40,6 +44,11 @@ def rewrite(tokens: list[Token], known: Lexicon) -> list[Token]:
     if known.language != "en":
         return tokens
     surfaces = [token.surface for token in tokens]
+    if ":" in surfaces[1:3] and tokens[0].kind == NAME:
+        tokens = [_IN, *tokens]
+    if "or" in surfaces:
+        tokens = _bounds(tokens)
+        surfaces = [token.surface for token in tokens]
     if "'s" in surfaces:
         tokens = _possessives(tokens)
         surfaces = [token.surface for token in tokens]
@@ -64,13 +73,22 @@ def _marked(tokens: list[Token]) -> list[Token]:
         surface = token.surface
         if surface in _BE:
             passive = True
-        elif surface in _ENDS or surface == "did":
+        elif surface in _ENDS or surface == "did" or token.kind == PRONOUN:
             passive = False
         elif passive and token.form == PAST and token.kind == WORD:
             token, passive = token._replace(key=f"{token.key}!"), False
         if surface not in _DROPPED:
             out.append(token)
     return out
+
+
+def _bounds(tokens: list[Token]) -> list[Token]:
+    """Three or more → at least three."""
+    for at in range(1, len(tokens) - 1):
+        if tokens[at].surface == "or" and tokens[at - 1].kind == NUMBER and tokens[at + 1].surface in _BOUNDS:
+            bound = _BOUNDS[tokens[at + 1].surface]
+            return [*tokens[: at - 1], Token(bound, bound, QUANTIFIER, BASE), tokens[at - 1], *tokens[at + 2 :]]
+    return tokens
 
 
 def _possessives(tokens: list[Token]) -> list[Token]:

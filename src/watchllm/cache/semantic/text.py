@@ -12,6 +12,7 @@ MAX_CHARACTERS: Final = 8_192
 EXACT_MARK: Final = "\x00"
 BREAK: Final = "."
 COMMA: Final = ","
+COLON: Final = ":"
 
 _QUOTES: Final = str.maketrans(
     {"’": "'", "‘": "'", "‚": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "–": "-", "—": "-", "…": "...",
@@ -80,7 +81,7 @@ def _set_aside(text: str, exact: list[str]) -> str:
     def quoted(match: re.Match[str]) -> str:
         content = " ".join((match[1] or match[2] or "").split())
         # One word in quotation marks is a name; of more words, letter case may be what is asked about.
-        return keep(content.lower() if " " not in content else content)
+        return keep(content[:1].lower() + content[1:] if " " not in content else content)
 
     if "`" in text:
         text = _FENCE.sub(lambda match: keep(match[1].strip()), text)
@@ -132,6 +133,8 @@ def _cut(text: str) -> list[str]:
         if tail:
             if "." in tail or "!" in tail or "?" in tail:
                 words.append(BREAK)
-            elif "," in tail or ";" in tail or ":" in tail:
+            elif ":" in tail:
+                words.append(COLON)
+            elif "," in tail or ";" in tail:
                 words.append(COMMA)
     return words

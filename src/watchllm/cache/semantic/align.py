@@ -15,6 +15,7 @@ from watchllm.cache.semantic.lexicon import (
     NAME,
     NEGATION,
     NUMBER,
+    PRONOUN,
     QUESTION,
     TIME,
     WORD,
@@ -24,7 +25,12 @@ from watchllm.cache.semantic.lexicon import (
 MAX_DIFFERENT: Final = 96
 """Longest stretch, in tokens, that is compared word by word; prompts that differ in more are not alike."""
 _LEAST_SHARED: Final = 0.4
-_TYPED: Final = frozenset((WORD, MODIFIER, TIME, NAME, QUESTION))
+_TYPED: Final = frozenset((WORD, MODIFIER, TIME, QUESTION))
+"""Kinds of token that may be misspelt; a name with a letter changed is another name."""
+
+
+_SUBJECT: Final = 4
+_SUBJECT_KINDS: Final = frozenset((WORD, PRONOUN, NAME, MODIFIER))
 
 
 class Alignment(NamedTuple):
@@ -101,8 +107,21 @@ class _Work:
         a, b = self.a, self.b
         left, right = a.keys[start:end], b.keys[start:end]
         return (
-            _exchanged(left, right, self.lexicon, bytes(a.kinds[start:end])) or _listed(left, right) or self._rotated()
+            _exchanged(left, right, self.lexicon, bytes(a.kinds[start:end]))
+            or _listed(left, right)
+            or self._negation_moved(start, end)
+            or self._rotated()
         )
+
+    def _negation_moved(self, start: int, end: int) -> bool:
+        """Why doesn't my code compile, why does my code not compile: a short subject between the verb and its "not"."""
+        a, b = self.a, self.b
+        if not start or a.kinds[start - 1] != QUESTION or end - start > _SUBJECT:
+            return False
+        for one, other in ((a, b), (b, a)):
+            if one.keys[start] == "not" and other.keys[start:end] == (*one.keys[start + 1 : end], "not"):
+                return all(kind in _SUBJECT_KINDS for kind in one.kinds[start + 1 : end])
+        return False
 
     def _rotated(self) -> bool:
         """Whether sentences, or the clauses of one, are the same in another order."""
@@ -165,6 +184,8 @@ class _Work:
     def _may_go(side: Features, at: int) -> bool:
         """An optional word beside a quantity or a name says how it is meant: before 5 pm, at 5 pm, to Paris."""
         following = side.kinds[at + 1] if at + 1 < len(side.kinds) else WORD
+        if side.keys[at] == "to":
+            return following == PRONOUN  # He stopped to eat; he stopped eating.
         return following not in (NUMBER, NAME, EXACT, IDENTIFIER)
 
     def _joined(self, left: list[int], right: list[int]) -> bool:
@@ -202,6 +223,8 @@ class _Work:
         if not one_known and not other_known:
             # Two words that nobody knows may be two names: only what a slip of the fingers makes.
             return len(one) > 4 and _slip(one, other)
+        if one[0] != other[0] or (len(one) == len(other) < 6):
+            return _slip(one, other)  # Names and short words differ by a letter: Marx and Mars.
         return distance_at_most(one, other, 2 if min(len(one), len(other)) > 7 else 1)
 
 

@@ -80,6 +80,8 @@ def features(prompt: str) -> Features:
     past = _past(tokens)
     question = _question(tokens, prompt)
     tokens = rewrite(tokens, known)
+    if tokens and tokens[0].key == "define":
+        question = "define"
     return _kept(tokens, text, known, formats=formats, cased=cased, past=past, question=question)
 
 
@@ -246,13 +248,8 @@ def _tokens(
 
 def _plain(word: str, capitals: dict[str, bool], known: Lexicon, found: words_of.Word) -> Token:
     key, kind, form = found
-    if (
-        kind == WORD
-        and key
-        and (capitals.get(word) or (known.known and form == BASE and key == word))
-        and not known.is_known(word)
-    ):
-        # Not in the dictionary, or written with a capital inside a sentence: a name, as far as can be told.
+    if kind == WORD and key and capitals.get(word) and known.language != "de" and word not in known.known:
+        # Written with a capital inside a sentence and not in the dictionary: a name, as far as can be told.
         kind = NAME
     return Token(word, key, kind, form)
 

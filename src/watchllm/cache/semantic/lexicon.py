@@ -73,7 +73,7 @@ class Lexicon:
         self.months = {
             name: number for number, names in enumerate(_split(tables.get("months", "")), 1) for name in names.split()
         }
-        self.phrases = _phrases(tables.get("phrases", {}))
+        self.phrases = _phrases(tables.get("phrases", {}), _requests(tables))
         self.formats = frozenset(tuple(phrase.split()) for phrase in _split(tables.get("formats", "")))
         self.symmetric = frozenset(
             tuple(key for key in (self.word(word).key for word in phrase.split()) if key)
@@ -264,7 +264,15 @@ def _negated(one: str, other: str) -> bool:
     )
 
 
-def _phrases(table: dict[str, str]) -> dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]]:
+def _requests(tables: dict[str, Any]) -> list[tuple[str, str]]:
+    """ "Could you explain" is "explain"; "could you drown" is another question than "will you drown"."""
+    openers, verbs = _split(tables.get("request_openers", "")), tables.get("request_verbs", "").split()
+    return [(f"{opener} {verb}", verb) for opener in openers for verb in verbs]
+
+
+def _phrases(
+    table: dict[str, str], requests: list[tuple[str, str]]
+) -> dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]]:
     """Phrases by their first word, the longest first, with what they become."""
     found: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {}
     for becomes, lines in table.items():
@@ -272,6 +280,9 @@ def _phrases(table: dict[str, str]) -> dict[str, list[tuple[tuple[str, ...], tup
             words = tuple(phrase.split())
             if words:
                 found.setdefault(words[0], []).append((words, tuple(becomes.split())))
+    for phrase, verb in requests:
+        words = tuple(phrase.split())
+        found.setdefault(words[0], []).append((words, (verb,)))
     for phrases in found.values():
         phrases.sort(key=lambda item: -len(item[0]))
     return found

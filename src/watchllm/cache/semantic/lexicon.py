@@ -156,12 +156,15 @@ class Lexicon:
         for base, forms in tables.get("irregular", {}).items():
             for form in forms.split():
                 entries[form] = Word(base, WORD, GERUND if form.endswith("ing") else PAST)
+        for base, forms in tables.get("plurals", {}).items():
+            for form in forms.split():
+                entries[form] = Word(base, WORD, PLURAL)
         for line in tables.get("synonyms", "").splitlines():
             words = line.split()
             for word in words:
                 # A word of two senses stays in its first group: a word has one key.
                 entries.setdefault(word, Word(words[0], WORD, BASE))
-        for forms_base, forms in tables.get("irregular", {}).items():
+        for forms_base, forms in (tables.get("irregular", {}) | tables.get("plurals", {})).items():
             if forms_base in entries and entries[forms_base].form == BASE:
                 for form in forms.split():
                     entries[form] = Word(entries[forms_base].key, WORD, entries[form].form)
@@ -169,6 +172,9 @@ class Lexicon:
             for word in tables.get(table, "").split():
                 before = entries.get(word)
                 entries[word] = Word(before.key if before is not None else word, kind, BASE)
+        for word, entry in entries.items():
+            if entry.kind == WORD and entry.key in entries and entries[entry.key].kind == MODIFIER:
+                entries[word] = entry._replace(kind=MODIFIER)
         for word in tables.get("empty", "").split():
             entries[word] = Word("", WORD, BASE)
 

@@ -14,7 +14,7 @@ _VERSION: Final = re.compile(r"v(\d+(?:\.\d+)*)", re.IGNORECASE)
 _FRACTION: Final = re.compile(r"(\d{1,4})/(\d{1,4})")
 _ORDINAL: Final = ("st", "nd", "rd", "th")
 _HALF_DAY: Final = ("am", "pm", "a.m", "p.m")
-_DIGITS: Final = 15
+_DIGITS: Final = 12
 
 
 def starts(word: str, lexicon: Lexicon) -> bool:
@@ -43,13 +43,13 @@ def quantity(words: list[str], at: int, lexicon: Lexicon) -> tuple[str, int] | N
     if (match := _VERSION.fullmatch(word)) is not None:
         return f"#{match[1]}", 1
     if (match := _FRACTION.fullmatch(word)) is not None and int(match[2]):
-        return f"#{int(match[1]) / int(match[2]):.10g}", 1
+        return f"#{int(match[1]) / int(match[2]):.12g}", 1
     if word in lexicon.ordinals:
         return f"#{lexicon.ordinals[word]:.15g}th", 1
     if word in lexicon.numbers:
         return _spelled(words, at, lexicon)
     match = _NUMBER.fullmatch(word)
-    if match is None or len(match[3]) > _DIGITS + 6:
+    if match is None:
         return None
     return _written(words, at, lexicon, match)
 
@@ -57,6 +57,8 @@ def quantity(words: list[str], at: int, lexicon: Lexicon) -> tuple[str, int] | N
 def _written(words: list[str], at: int, lexicon: Lexicon, match: re.Match[str]) -> tuple[str, int] | None:
     """A number in digits, with its currency before it or its unit behind it, joined or apart."""
     sign, currency, digits, suffix = match[1], match[2], match[3], (match[4] or "").lower()
+    if len(digits) > _DIGITS or (digits[0] == "0" and digits.isdecimal() and len(digits) > 1):
+        return None  # An identifier: a float would not tell it from others, nor 007 from 7.
     value = _value(digits, lexicon.language)
     if value is None:
         return None
@@ -87,7 +89,7 @@ def _written(words: list[str], at: int, lexicon: Lexicon, match: re.Match[str]) 
     if lexicon.units[unit][1] == "degree" and degree in lexicon.units:
         unit, taken = degree, taken + 1
     factor, dimension = lexicon.units[unit]
-    return f"#{value * factor:.10g} {dimension}", taken
+    return f"#{value * factor:.12g} {dimension}", taken
 
 
 def _spelled(words: list[str], at: int, lexicon: Lexicon) -> tuple[str, int]:
@@ -108,7 +110,7 @@ def _spelled(words: list[str], at: int, lexicon: Lexicon) -> tuple[str, int]:
             value *= lexicon.scales[following]
         elif following in lexicon.units and len(following) > 2:
             factor, dimension = lexicon.units[following]
-            return f"#{value * factor:.10g} {dimension}", taken + 1
+            return f"#{value * factor:.12g} {dimension}", taken + 1
         else:
             break
         taken += 1

@@ -18,14 +18,16 @@ _QUOTES: Final = str.maketrans(
     {"’": "'", "‘": "'", "‚": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "–": "-", "—": "-", "…": "...",
      "\u00a0": " ", "\u202f": " "}
 )  # fmt: skip
-_FENCE: Final = re.compile(r"```[^\n`]*\n?(.*?)(?:```|\Z)", re.DOTALL)
+_FENCE: Final = re.compile(r"```(?:[\w+#-]*\n)?(.*?)(?:```|\Z)", re.DOTALL)
 _INLINE: Final = re.compile(r"`([^`\n]{1,400})`")
 _QUOTED: Final = re.compile(r'"([^"]{1,2000})"|(?<![\w"])\'([^\'\n]{1,400})\'(?!\w)')
 _COLON: Final = re.compile(r":\s+")
 _PAYLOAD_AFTER: Final = 18
-_EDGE_BEFORE: Final = "([{<\"'¿¡*_#>|"
-_EDGE_AFTER: Final = ".,;:!?)]}>\"'*_|…"
-_OPERATORS: Final = frozenset("+-*/=<>^&|~%@\\")
+_EDGE_BEFORE: Final = "({\"'¿¡"
+_EDGE_AFTER: Final = ".,;:!?)}\"'…"
+_RULES: Final = frozenset("-#_")
+"""Alone they draw lines and mark items."""
+_WITH_SLASH: Final = frozenset(("km/h", "mbit/s", "gbit/s", "w/", "w/o", "b/c"))
 
 
 class Text(NamedTuple):
@@ -101,40 +103,52 @@ def _set_aside(text: str, exact: list[str]) -> str:
 def _cut(text: str) -> list[str]:
     words: list[str] = []
     for chunk in text.split():
-        if chunk.isalpha():
+        if chunk.isalpha() or chunk[0] == EXACT_MARK:
             words.append(chunk)
-            continue
-        if chunk[0] == EXACT_MARK:
-            words.append(chunk)
-            continue
-        core = chunk.lstrip(_EDGE_BEFORE)
-        stripped = core.rstrip(_EDGE_AFTER)
-        if not stripped:
-            if chunk not in ("...", "-", "--"):
-                words.append(
-                    chunk if not set(chunk) <= set(".,;:!?\"'()[]") else BREAK if set(chunk) & set(".!?") else COMMA
-                )
-            continue
-        tail = core[len(stripped) :]
-        if "-" in stripped and not stripped.startswith("-") and stripped.replace("-", "").isalpha():
-            words.extend(part for part in stripped.split("-") if part)
-        elif (
-            "/" in stripped
-            and stripped.replace("/", "").isalpha()
-            and stripped.lower() not in ("km/h", "mbit/s", "gbit/s", "w/", "w/o", "b/c")
-        ):
-            for number, part in enumerate(stripped.split("/")):
-                words.extend(("/", part) if number else (part,))
-        elif len(stripped) == 1 and stripped in _OPERATORS:
-            if stripped != "-":
-                words.append(stripped)
         else:
-            words.append(stripped)
-        if tail:
-            if "." in tail or "!" in tail or "?" in tail:
-                words.append(BREAK)
-            elif ":" in tail:
-                words.append(COLON)
-            elif "," in tail or ";" in tail:
-                words.append(COMMA)
+            _cut_chunk(chunk, words)
     return words
+
+
+def _cut_chunk(chunk: str, words: list[str]) -> None:
+    """Cut what stands between blanks. Only punctuation is dropped: what might be an operator or a bracket of an
+    interval stays a word of its own.
+    """
+    if chunk[0] == "[" and len(chunk) > 1:
+        words.append("[")
+        chunk = chunk[1:]
+    core = chunk.lstrip(_EDGE_BEFORE)
+    stripped = core.rstrip(_EDGE_AFTER)
+    if len(stripped) > 2 and stripped[0] == stripped[-1] == "*":
+        stripped = stripped.strip("*") or stripped  # Emphasis in Markdown.
+    tail = core[core.find(stripped) + len(stripped) :] if stripped else core
+    bracket = stripped.endswith("]") and len(stripped) > 1 and "[" not in stripped
+    if bracket:
+        stripped = stripped[:-1].rstrip(_EDGE_AFTER)
+    if stripped:
+        _cut_core(stripped, words)
+    if bracket:
+        words.append("]")
+    if "!" in tail and stripped[-1:].isdigit():
+        words.append("!")  # A factorial, perhaps.
+    if "." in tail or "!" in tail or "?" in tail:
+        words.append(BREAK)
+    elif ":" in tail:
+        words.append(COLON)
+    elif "," in tail or ";" in tail:
+        words.append(COMMA)
+
+
+def _cut_core(core: str, words: list[str]) -> None:
+    if core.isalpha():
+        words.append(core)
+    elif set(core) <= _RULES:
+        return
+    elif "-" in core and core[0] != "-" and core.replace("-", "").isalpha():
+        words.extend(part for part in core.split("-") if part)
+    elif "/" in core and core.replace("/", "").isalpha() and core.lower() not in _WITH_SLASH:
+        for number, part in enumerate(core.split("/")):
+            words.extend(("/", part) if number else (part,))
+        words[:] = [word for word in words if word]
+    else:
+        words.append(core)

@@ -30,7 +30,7 @@ _BITS: Final = re.compile(r"\d*[KMGT]b")
 _PAST_MARKS: Final = frozenset(("was", "were", "did", "had"))
 _PRESENT_MARKS: Final = frozenset(("is", "are", "am", "be", "been", "being", "get", "gets", "getting"))
 _VERB_FIRST: Final = frozenset(
-    "is are am do does did was were can could should would will must may has have had shall might".split()
+    ("is", "are", "am", "do", "does", "did", "was", "were", "can", "could", "should", "would", "will", "must", "may")
 )
 
 
@@ -59,7 +59,8 @@ class Features(msgspec.Struct, frozen=True, array_like=True):
     negations: int
     relative_time: bool
     cased: tuple[str, ...]
-    """Words that mean something else when written with a capital, as they were written."""
+    """Words that mean something else when written with a capital, as they were written; none when nothing has a capital,
+    as quick typists do."""
     too_long: bool = False
 
 
@@ -127,7 +128,7 @@ def _kept(
 
 
 def _expand(text: Text, known: Lexicon) -> tuple[list[str], dict[str, bool]]:
-    """Lower case, contractions and phrases spelled out; and which words were written with a capital inside a sentence."""
+    """Lower case, contractions and phrases spelled out; and which words have a capital inside a sentence."""
     lower: list[str] = []
     capitals: dict[str, bool] = {}
     first = True
@@ -139,7 +140,7 @@ def _expand(text: Text, known: Lexicon) -> tuple[list[str], dict[str, bool]]:
         if not small.isascii():
             small = fold(small, known.language)
         if not word.islower():
-            capitals[small] = not first or capitals.get(small, False)
+            capitals[small] = not first or capitals.get(small, False) or (len(word) > 1 and word.isupper())
         said = contractions.get(small)
         if said is not None:
             lower.extend(said)
@@ -227,7 +228,7 @@ def _tokens(
                 continue
             tokens.append(_plain(word, capitals, known, analyse(word)))
         elif word.isalpha():
-            if word in known.cased:
+            if capitals and word in known.cased:
                 cased.append(word.upper() if capitals.get(word) else word)
             tokens.append(_plain(word, capitals, known, analyse(word)))
         elif word == "'s":

@@ -33,10 +33,8 @@ def before_alignment(a: Features, b: Features) -> str | None:
         return "flag" if any(key.startswith("-") for key in (*a.identifiers, *b.identifiers)) else "identifier"
     if a.formats != b.formats and _both_differ(a.formats, b.formats):
         return "format"
-    if a.cased != b.cased and {word.lower() for word in a.cased} == {word.lower() for word in b.cased}:
-        # us and US: not when one of the prompts is written without any capitals, as quick typists do.
-        if any(word.isupper() for word in a.cased) and any(word.isupper() for word in b.cased):
-            return "name"
+    if a.cased != b.cased and a.cased and b.cased:
+        return "name"  # it and IT, polish and Polish.
     return None
 
 
@@ -114,10 +112,9 @@ def _negation(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) 
 
 
 def _antonym(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> str | None:
-    if len(alignment.left) == len(alignment.right) == 1 and not alignment.moved:
-        if lexicon.opposite(alignment.left[0][0], alignment.right[0][0]):
-            return "antonym"
-    return None
+    if alignment.moved or not len(alignment.left) == len(alignment.right) == 1:
+        return None
+    return "antonym" if lexicon.opposite(alignment.left[0][0], alignment.right[0][0]) else None
 
 
 def _one_sort(name: str, kind: int) -> Callable[[Features, Features, Alignment, Lexicon], str | None]:

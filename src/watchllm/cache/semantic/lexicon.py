@@ -101,7 +101,8 @@ class Lexicon:
             return word
         for form in (word, *_shortened(word)):
             for meant in self._small.get(form, ()):
-                if len(meant) + len(word) > 7 and abs(len(meant) - len(word)) < 2 or sorted(meant) == sorted(word):
+                letters = len(meant) + len(word)
+                if (letters > 7 and abs(len(meant) - len(word)) < 2) or sorted(meant) == sorted(word):
                     return meant
         return word
 

@@ -66,7 +66,7 @@ _DROPPED = frozenset(("was", "were", "did"))
 
 
 def _marked(tokens: list[Token]) -> list[Token]:
-    """Leave out auxiliaries; what they said beside the tense, that the verb is suffered and not done, goes to the verb."""
+    """Leave out auxiliaries; what they say beside the tense, that a verb is suffered and not done, goes to the verb."""
     out: list[Token] = []
     passive = False
     for token in tokens:

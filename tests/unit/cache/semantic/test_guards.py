@@ -28,6 +28,8 @@ GUARDED = [
     ("personal", "Did he trust her with the money?", "Did she trust him with the money?"),
     ("role", "Did they tell us of you?", "Did us tell they of you?"),
     ("name", "What does Anna Seghers write about?", "What does Ingeborg Bachmann write about?"),
+    ("name", "How do I polish shoes?", "How do I Polish shoes?"),
+    ("name", "Tell me about IT.", "Tell me about it."),
     ("quantifier", "Do all snakes lay eggs?", "Do some snakes lay eggs?"),
     ("question_kind", "When was Chopin born?", "Where was Chopin born?"),
     ("personal", "What is my task?", "What is your task?"),

@@ -1,8 +1,8 @@
 """`python -m benchmarks.semantic.evaluate FILE…`: the engine's decisions on labelled pairs, by kind.
 
-Each file is JSONL of {"id", "capability", "a", "b", "label"}. `--misses`, `--wrong` and `--vetoes` print the pairs behind
-the figures. False-hit rate = share of the pairs that must not be served and were; judged recall = what a judge without
-fault could still serve, for no guard forbade it.
+Each file is JSONL of {"id", "capability", "a", "b", "label"}. `--misses`, `--wrong` and `--vetoes` print the pairs
+behind the figures. False-hit rate = share of the pairs that must not be served and were; judged = the recall with a
+judge without fault, who is asked about what no guard forbade.
 """
 
 import argparse
@@ -59,7 +59,8 @@ def line(name: str, judged: list[Judged]) -> str:
     microseconds = sum(item.seconds for item in judged) / len(judged) * 1e6
     return (
         f"{name:16.16} {len(judged):5} {_rate(len(hits), len(judged))} {_rate(right, len(hits))}"
-        f" {_rate(right, len(positive))} {_rate(wrong, negatives)} {_share(open_to_judge, len(positive)):>6} {microseconds:6.1f}"
+        f" {_rate(right, len(positive))} {_rate(wrong, negatives)}"
+        f" {_share(open_to_judge, len(positive)):>6} {microseconds:6.1f}"
     )
 
 
@@ -100,7 +101,8 @@ def main() -> None:
         )
         if shown:
             print(
-                f"{pair.id} [{decision.guard}] {decision.confidence:.2f} {decision.reason}\n   {pair.a[:300]}\n   {pair.b[:300]}"
+                f"{pair.id} [{decision.guard}] {decision.confidence:.2f} {decision.reason}"
+                f"\n   {pair.a[:300]}\n   {pair.b[:300]}"
             )
 
 

@@ -1,20 +1,23 @@
 """`python -m benchmarks.semantic.train FILE… [--write]`: fit the confidence model to labelled pairs.
 
 The data are pairs written for this purpose by those who made the engine: `pairs_train.jsonl` and `pairs_tune.jsonl`.
-None is scraped or made from templates; `pairs_report.jsonl` is never read here. A pair that a guard forbids is left out,
-for the model is not asked about it.
+None is scraped or made from templates; `pairs_report.jsonl` is never read here. A pair that a guard forbids is left
+out, for the model is not asked about it.
 
-The model is logistic. Its weights are fitted by gradient descent from a belief of ours (`BELIEF`), with a penalty on the
-square of how far they leave it; each keeps the sign that its meaning gives it (a typo never raises the confidence), so
-that a chance of some hundred pairs, chosen to be hard, cannot turn it round. Where the pairs say nothing of a weight, it
-stays what was believed. Shown
-are cross-validated figures: log loss, Brier score, area under the curve, and how often what was said came true.
-`--write` puts the weights into `confidence.toml`. They depend on the similarity: fit them anew when the embedder changes.
+The model is logistic. Its weights are fitted by gradient descent from a belief of ours (`BELIEF`), with a penalty on
+the square of how far they leave it; each keeps the sign that its meaning gives it (a typo never raises the
+confidence), so that a chance of some hundred pairs, chosen to be hard, cannot turn it round. Where the pairs say
+nothing of a weight, it stays what was believed.
+
+Shown are cross-validated figures: log loss, Brier score, area under the curve, and how often what was said came true.
+`--write` puts the weights into `confidence.toml`. They depend on the similarity, which is here that of bags of words:
+fit them anew with the embedder's when its weight is to count.
 """
 
 import argparse
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,7 +98,7 @@ def _probability(weights: Sequence[float], inputs: Sequence[float]) -> float:
 
 def cross_validated(data: Sequence[Example]) -> list[tuple[float, int]]:
     """The probability of each example by a model that has not seen it, and its label."""
-    said = []
+    said: list[tuple[float, int]] = []
     for fold in range(FOLDS):
         weights = fit([example for at, example in enumerate(data) if at % FOLDS != fold])
         said.extend((_probability(weights, inputs), label) for inputs, label in data[fold::FOLDS])
@@ -112,13 +115,14 @@ def show(said: Sequence[tuple[float, int]]) -> None:
     print(
         f"{count} pairs, {len(right)} right; cross-validated: log loss {loss:.3f}, Brier {brier:.3f}, AUC {above:.3f}"
     )
-    for low, high in zip(_BINS, _BINS[1:], strict=False):
+    for low, high in pairwise(_BINS):
         inside = [(p, label) for p, label in said if low <= p < high]
         if inside:
             mean = sum(p for p, _ in inside) / len(inside)
             came = sum(label for _, label in inside) / len(inside)
             print(
-                f"  said {low:.1f} to {min(high, 1.0):.1f}: {len(inside):4} pairs, {mean:.2f} on average, {came:.2f} came true"
+                f"  said {low:.1f} to {min(high, 1.0):.1f}: {len(inside):4} pairs,"
+                f" {mean:.2f} on average, {came:.2f} came true"
             )
 
 

@@ -1,7 +1,7 @@
 """Two prompts side by side: which tokens answer for each other, and how each difference is explained, if it is.
 
-What cannot be explained is material. The longest common subsequence is found with bit vectors (Hyyrö 2004, "Bit-parallel
-LCS-length computation revisited"), so that a pair costs microseconds for each token of what differs.
+What cannot be explained is material. The longest common subsequence is found with bit vectors (Hyyrö 2004,
+"Bit-parallel LCS-length computation revisited"), so that a pair costs microseconds for each token of what differs.
 """
 
 from collections.abc import Sequence
@@ -29,6 +29,7 @@ _TYPED: Final = frozenset((WORD, MODIFIER, TIME, QUESTION))
 """Kinds of token that may be misspelt; a name with a letter changed is another name."""
 
 
+_MISSPELT_TOGETHER: Final = 4
 _SUBJECT: Final = 4
 _SUBJECT_KINDS: Final = frozenset((WORD, PRONOUN, NAME, MODIFIER))
 
@@ -140,10 +141,7 @@ class _Work:
         """Whether `one` is `other` with a clause of its end brought to the front, as "in Python" may be."""
         if one[0] not in self.lexicon.fronting or len(one) != len(other) or other[0] in self.lexicon.fronting:
             return False
-        for cut in range(1, len(one)):
-            if one[cut:] + one[:cut] == other:
-                return True
-        return False
+        return any(one[cut:] + one[:cut] == other for cut in range(1, len(one)))
 
     def compare(self, start: int, end_a: int, end_b: int) -> None:
         """Explain what stands between the tokens that both have in the same order."""
@@ -163,7 +161,9 @@ class _Work:
         if self._opposite(left, right):
             self.opposites += 1
             return
-        for one in tuple(left):
+        # Longer stretches are other words, not these misspelt; comparing all of them with all would not be bounded.
+        near = len(left) <= _MISSPELT_TOGETHER and len(right) <= _MISSPELT_TOGETHER
+        for one in tuple(left) if near else ():
             for other in right:
                 inflected = self._inflected(one, other)
                 if inflected or self._misspelt(one, other):
@@ -355,7 +355,7 @@ def _slip(one: str, other: str) -> bool:
 
 
 def distance_at_most(one: str, other: str, most: int) -> bool:
-    """Whether one word becomes the other by at most `most` letters changed, added, left out or exchanged with the next."""
+    """Whether at most `most` letters changed, added, left out or exchanged with the next make one word the other."""
     if one == other:
         return True
     if not most or abs(len(one) - len(other)) > most:

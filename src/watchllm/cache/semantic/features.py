@@ -24,7 +24,7 @@ from watchllm.cache.semantic.quantities import quantity, starts
 from watchllm.cache.semantic.rewriting import Token, rewrite
 from watchllm.cache.semantic.text import BREAK, COLON, COMMA, EXACT_MARK, MAX_CHARACTERS, Text, read
 
-MAX_TOKENS: Final = 768
+MAX_TOKENS: Final = 512
 _BITS: Final = re.compile(r"\d*[KMGT]b")
 """Mb is not MB: one of the few cases where letter case is meaning."""
 _PAST_MARKS: Final = frozenset(("was", "were", "did", "had"))
@@ -59,8 +59,8 @@ class Features(msgspec.Struct, frozen=True, array_like=True):
     negations: int
     relative_time: bool
     cased: tuple[str, ...]
-    """Words that mean something else when written with a capital, as they were written; none when nothing has a capital,
-    as quick typists do."""
+    """Words that mean something else when written with a capital, as they were written; none when nothing in the prompt
+    has a capital, as quick typists do."""
     too_long: bool = False
 
 
@@ -170,7 +170,9 @@ def _phrases(words: list[str], known: Lexicon) -> list[str]:
                 while at < size and words[at] == COMMA:
                     at += 1
                 continue
-            for phrase, becomes in table.get(word, ()):
+            found = table.get(word)
+            candidates = (*found.get(words[at + 1] if at + 1 < size else "", ()), *found.get("", ())) if found else ()
+            for phrase, becomes in candidates:
                 length = len(phrase)
                 if length == 1 or tuple(words[at : at + length]) == phrase:
                     out.extend(becomes)
@@ -191,6 +193,8 @@ def _formats(words: list[str], known: Lexicon) -> tuple[list[str], tuple[str, ..
     if known.formats:
         found: list[str] = []
         for at in range(len(words) - 1, -1, -1):
+            if words[at] not in known.format_marks:
+                continue
             led = words[at] in ("as", "in", "with")
             start = at + 1 if led else at
             while start < len(words) and words[start] in ("a", "an", "valid", "the"):

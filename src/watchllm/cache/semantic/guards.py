@@ -48,9 +48,9 @@ def guard(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> s
         return None
     if alignment.moved and not alignment.left and not alignment.right:
         return _order(a, b)
-    for name, kind in (("code", kinds.EXACT), ("identifier", kinds.IDENTIFIER)):
+    for sort, kind in (("code", kinds.EXACT), ("identifier", kinds.IDENTIFIER)):
         if alignment.shared >= _SAME_BUT and _only(alignment, kind):
-            return name
+            return sort
     if _only(alignment, kinds.NUMBER):
         return _quantity(a, b)
     for check in _CHECKS:

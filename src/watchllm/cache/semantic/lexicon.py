@@ -34,6 +34,10 @@ _LISTS: Final = (
 _REMEMBERED: Final = 20_000
 
 
+Phrases = dict[str, dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]]]
+"""Phrases by their first and their second word ("" = there is none), the longest first, with what they become."""
+
+
 class Word(NamedTuple):
     """A word's key (equal for words that answer for each other), kind, and grammatical form. `key` "" says nothing."""
 
@@ -75,6 +79,7 @@ class Lexicon:
         }
         self.phrases = _phrases(tables.get("phrases", {}), _requests(tables))
         self.formats = frozenset(tuple(phrase.split()) for phrase in _split(tables.get("formats", "")))
+        self.format_marks = frozenset(("as", "in", "with", *(phrase[0] for phrase in self.formats if len(phrase) > 1)))
         self.symmetric = frozenset(
             tuple(key for key in (self.word(word).key for word in phrase.split()) if key)
             for phrase in _split(tables.get("symmetric", ""))
@@ -244,12 +249,13 @@ def _dictionary() -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _near(
-    phrases: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]],
-    polite: frozenset[str],
-    contractions: dict[str, tuple[str, ...]],
+    phrases: Phrases, polite: frozenset[str], contractions: dict[str, tuple[str, ...]]
 ) -> dict[str, tuple[str, ...]]:
     """The words of phrases, and these with a letter missing, so that misspelt ones are found by a letter left out."""
-    words = {word for group in phrases.values() for phrase, _ in group for word in phrase if word.isalpha()} | polite
+    spoken = {
+        word for seconds in phrases.values() for group in seconds.values() for phrase, _ in group for word in phrase
+    }
+    words = {word for word in spoken if word.isalpha()} | polite
     found: dict[str, tuple[str, ...]] = {}
     for word in sorted(words - contractions.keys()):
         if len(word) > 2:
@@ -277,21 +283,16 @@ def _requests(tables: dict[str, Any]) -> list[tuple[str, str]]:
     return [(f"{opener} {verb}", verb) for opener in openers for verb in verbs]
 
 
-def _phrases(
-    table: dict[str, str], requests: list[tuple[str, str]]
-) -> dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]]:
-    """Phrases by their first word, the longest first, with what they become."""
-    found: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {}
-    for becomes, lines in table.items():
-        for phrase in _split(lines):
-            words = tuple(phrase.split())
-            if words:
-                found.setdefault(words[0], []).append((words, tuple(becomes.split())))
-    for phrase, verb in requests:
+def _phrases(table: dict[str, str], requests: list[tuple[str, str]]) -> Phrases:
+    listed = [(phrase, becomes) for becomes, lines in table.items() for phrase in _split(lines)]
+    found: Phrases = {}
+    for phrase, becomes in (*listed, *requests):
         words = tuple(phrase.split())
-        found.setdefault(words[0], []).append((words, (verb,)))
-    for phrases in found.values():
-        phrases.sort(key=lambda item: -len(item[0]))
+        second = words[1] if len(words) > 1 else ""
+        found.setdefault(words[0], {}).setdefault(second, []).append((words, tuple(becomes.split())))
+    for seconds in found.values():
+        for phrases in seconds.values():
+            phrases.sort(key=lambda item: -len(item[0]))
     return found
 
 

@@ -1,0 +1,1 @@
+"""The semantic cache's decisions: how good they are (`evaluate`), and how its model came about (`train`)."""

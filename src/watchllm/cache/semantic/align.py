@@ -1,0 +1,376 @@
+"""Two prompts side by side: which tokens answer for each other, and how each difference is explained, if it is.
+
+What cannot be explained is material. The longest common subsequence is found with bit vectors (Hyyrö 2004,
+"Bit-parallel LCS-length computation revisited"), so that a pair costs microseconds for each token of what differs.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from watchllm.cache.semantic.features import Features
+from watchllm.cache.semantic.lexicon import (
+    EXACT,
+    IDENTIFIER,
+    MODIFIER,
+    NAME,
+    NEGATION,
+    NUMBER,
+    PRONOUN,
+    QUESTION,
+    TIME,
+    WORD,
+    Lexicon,
+)
+
+MAX_DIFFERENT: Final = 96
+"""Longest stretch, in tokens, that is compared word by word; prompts that differ in more are not alike."""
+_LEAST_SHARED: Final = 0.4
+_TYPED: Final = frozenset((WORD, MODIFIER, TIME, QUESTION))
+"""Kinds of token that may be misspelt; a name with a letter changed is another name."""
+
+
+_MISSPELT_TOGETHER: Final = 4
+_SUBJECT: Final = 4
+_SUBJECT_KINDS: Final = frozenset((WORD, PRONOUN, NAME, MODIFIER))
+
+
+class Alignment(NamedTuple):
+    """What differs. `left` and `right` are the tokens (key, kind) of either side for which there is no explanation."""
+
+    shared: float
+    """Share of the tokens of the longer prompt that the other has too, wherever they stand."""
+    forms: int
+    """Words in another form, spelling or a synonym."""
+    typos: int
+    optional: int
+    """Small words that one side has and nothing is missing without."""
+    reordered: int
+    """Stretches exchanged where the order does not count."""
+    opposites: int
+    """Negated antonyms: not happy, unhappy."""
+    moved: bool
+    """The same tokens in another order, for which there is no explanation."""
+    left: tuple[tuple[str, int], ...]
+    right: tuple[tuple[str, int], ...]
+
+    @property
+    def explained(self) -> bool:
+        """Whether every difference is harmless."""
+        return not (self.left or self.right or self.moved)
+
+
+def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
+    """Align two prompts' features."""
+    left, right = a.keys, b.keys
+    if left == right:
+        forms = 0 if a.surfaces == b.surfaces else _forms(a.surfaces, b.surfaces)
+        return Alignment(1.0, forms, 0, 0, 0, 0, False, (), ())
+    start, end_a, end_b = _trim(left, right)
+    size_a, size_b = end_a - start, end_b - start
+    same = _shared(left[start:end_a], right[start:end_b]) + start + len(left) - end_a
+    shared = same / max(len(left), len(right))
+    if max(size_a, size_b) > MAX_DIFFERENT or shared < _LEAST_SHARED:
+        return _different(a, b, shared)
+    work = _Work(a, b, lexicon)
+    if size_a == size_b and _converse(left[start:end_a], right[start:end_b], lexicon):
+        return work.result(shared, reordered=1)
+    if size_a == size_b == same - start - len(left) + end_a:
+        # The same tokens in another order.
+        if work.order_is_free(start, end_a):
+            return work.result(shared, reordered=1)
+        return work.result(shared, moved=True)
+    work.compare(start, end_a, end_b)
+    return work.result(shared)
+
+
+class _Work:
+    """The comparison of one pair."""
+
+    def __init__(self, a: Features, b: Features, lexicon: Lexicon) -> None:
+        self.a, self.b, self.lexicon = a, b, lexicon
+        self.typos = self.optional = self.opposites = self.forms = 0
+        self.left: list[tuple[str, int]] = []
+        self.right: list[tuple[str, int]] = []
+
+    def result(self, shared: float, *, reordered: int = 0, moved: bool = False) -> Alignment:
+        left, right = self.left, self.right
+        if left and right:
+            # What is only on one side here and only on the other there has moved: nobody knows whether that matters.
+            both = {key for key, _ in left} & {key for key, _ in right}
+            moved = moved or bool(both)
+            left = [token for token in left if token[0] not in both]
+            right = [token for token in right if token[0] not in both]
+        return Alignment(
+            shared, self.forms, self.typos, self.optional, reordered, self.opposites, moved, tuple(left), tuple(right)
+        )
+
+    def order_is_free(self, start: int, end: int) -> bool:
+        a, b = self.a, self.b
+        left, right = a.keys[start:end], b.keys[start:end]
+        return (
+            _exchanged(left, right, self.lexicon, bytes(a.kinds[start:end]))
+            or _listed(left, right)
+            or self._negation_moved(start, end)
+            or self._rotated()
+        )
+
+    def _negation_moved(self, start: int, end: int) -> bool:
+        """Why doesn't my code compile, why does my code not compile: a short subject between the verb and its "not"."""
+        a, b = self.a, self.b
+        if not start or a.kinds[start - 1] != QUESTION or end - start > _SUBJECT:
+            return False
+        for one, other in ((a, b), (b, a)):
+            if one.keys[start] == "not" and other.keys[start:end] == (*one.keys[start + 1 : end], "not"):
+                return all(kind in _SUBJECT_KINDS for kind in one.kinds[start + 1 : end])
+        return False
+
+    def _rotated(self) -> bool:
+        """Whether sentences, or the clauses of one, are the same in another order."""
+        a, b = self.a, self.b
+        sentences = [_sentences(side) for side in (a, b)]
+        if len(sentences[0]) > 1 and sorted(sentences[0]) == sorted(sentences[1]):
+            return True
+        changed = (
+            [(one, other) for one, other in zip(*sentences, strict=False) if one != other]
+            if len(sentences[0]) == len(sentences[1])
+            else []
+        )
+        return bool(changed) and all(self._fronted(one, other) or self._fronted(other, one) for one, other in changed)
+
+    def _fronted(self, one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+        """Whether `one` is `other` with a clause of its end brought to the front, as "in Python" may be."""
+        if one[0] not in self.lexicon.fronting or len(one) != len(other) or other[0] in self.lexicon.fronting:
+            return False
+        return any(one[cut:] + one[:cut] == other for cut in range(1, len(one)))
+
+    def compare(self, start: int, end_a: int, end_b: int) -> None:
+        """Explain what stands between the tokens that both have in the same order."""
+        before_a, before_b = start, start
+        for at_a, at_b in (*_matches(self.a.keys, self.b.keys, start, end_a, end_b), (end_a, end_b)):
+            if at_a > before_a or at_b > before_b:
+                self._gap(before_a, at_a, before_b, at_b)
+            before_a, before_b = at_a + 1, at_b + 1
+
+    def _gap(self, start_a: int, end_a: int, start_b: int, end_b: int) -> None:
+        a, b, lexicon = self.a, self.b, self.lexicon
+        left = list(range(start_a, end_a))
+        right = list(range(start_b, end_b))
+        if left and right and self._joined(left, right):
+            self.forms += 1
+            return
+        if self._opposite(left, right):
+            self.opposites += 1
+            return
+        # Longer stretches are other words, not these misspelt; comparing all of them with all would not be bounded.
+        near = len(left) <= _MISSPELT_TOGETHER and len(right) <= _MISSPELT_TOGETHER
+        for one in tuple(left) if near else ():
+            for other in right:
+                inflected = self._inflected(one, other)
+                if inflected or self._misspelt(one, other):
+                    self.forms += inflected
+                    self.typos += not inflected
+                    left.remove(one)
+                    right.remove(other)
+                    break
+        for side, places, rest in ((a, left, self.left), (b, right, self.right)):
+            alone = not (left and right)
+            for at in places:
+                if alone and side.keys[at] in lexicon.optional and len(places) == 1 and self._may_go(side, at):
+                    self.optional += 1
+                else:
+                    rest.append((side.keys[at], side.kinds[at]))
+
+    @staticmethod
+    def _may_go(side: Features, at: int) -> bool:
+        """An optional word beside a quantity or a name says how it is meant: before 5 pm, at 5 pm, to Paris."""
+        following = side.kinds[at + 1] if at + 1 < len(side.kinds) else WORD
+        if side.keys[at] == "to":
+            return following == PRONOUN  # He stopped to eat; he stopped eating.
+        return following not in (NUMBER, NAME, EXACT, IDENTIFIER)
+
+    def _joined(self, left: list[int], right: list[int]) -> bool:
+        """data base, database."""
+        if len(left) == len(right) or len(left) + len(right) > 5:
+            return False
+        one = "".join(self.a.surfaces[at] for at in left)
+        return one == "".join(self.b.surfaces[at] for at in right) and one.replace(" ", "").isalpha()
+
+    def _opposite(self, left: list[int], right: list[int]) -> bool:
+        """A word on one side, its opposite negated on the other."""
+        for one, other, few, many in ((self.a, self.b, left, right), (self.b, self.a, right, left)):
+            if len(few) == 1 and len(many) == 2 and other.kinds[many[0]] == NEGATION and other.keys[many[0]] == "not":
+                return self.lexicon.opposite(one.keys[few[0]], other.keys[many[1]])
+        return False
+
+    def _inflected(self, at_a: int, at_b: int) -> bool:
+        """Whether the words differ in an ending of their language only, where no dictionary tells their base."""
+        endings = self.lexicon.endings
+        if not endings or self.a.kinds[at_a] not in _TYPED or self.b.kinds[at_b] not in _TYPED:
+            return False
+        one, other = sorted((self.a.surfaces[at_a], self.b.surfaces[at_b]), key=len)
+        return len(one) > 4 and other.startswith(one) and other[len(one) :] in endings
+
+    def _misspelt(self, at_a: int, at_b: int) -> bool:
+        a, b, lexicon = self.a, self.b, self.lexicon
+        if a.kinds[at_a] not in _TYPED or b.kinds[at_b] not in _TYPED:
+            return False
+        one, other = a.surfaces[at_a], b.surfaces[at_b]
+        if abs(len(one) - len(other)) > 2 or min(len(one), len(other)) < 4 or not (one + other).isalpha():
+            return False
+        one_known, other_known = lexicon.is_known(one), lexicon.is_known(other)
+        if one_known and other_known:
+            return False
+        if not one_known and not other_known:
+            # Two words that nobody knows may be two names: only what a slip of the fingers makes.
+            return len(one) > 4 and _slip(one, other)
+        if one[0] != other[0] or (len(one) == len(other) < 6):
+            return _slip(one, other)  # Names and short words differ by a letter: Marx and Mars.
+        return distance_at_most(one, other, 2 if min(len(one), len(other)) > 7 else 1)
+
+
+def _different(a: Features, b: Features, shared: float) -> Alignment:
+    """Too little in common to align: what either side has alone."""
+    keys_a, keys_b = set(a.keys), set(b.keys)
+    left = tuple((key, kind) for key, kind in zip(a.keys, a.kinds, strict=True) if key not in keys_b)
+    right = tuple((key, kind) for key, kind in zip(b.keys, b.kinds, strict=True) if key not in keys_a)
+    return Alignment(shared, 0, 0, 0, 0, 0, True, left, right)
+
+
+def _trim(left: Sequence[str], right: Sequence[str]) -> tuple[int, int, int]:
+    """Where the prompts begin to differ, and where they end to, in either."""
+    start, shorter = 0, min(len(left), len(right))
+    while start < shorter and left[start] == right[start]:
+        start += 1
+    end_a, end_b = len(left), len(right)
+    while end_a > start and end_b > start and left[end_a - 1] == right[end_b - 1]:
+        end_a -= 1
+        end_b -= 1
+    return start, end_a, end_b
+
+
+def _shared(left: Sequence[str], right: Sequence[str]) -> int:
+    """How many tokens both have, order aside."""
+    counts: dict[str, int] = {}
+    for key in left:
+        counts[key] = counts.get(key, 0) + 1
+    same = 0
+    for key in right:
+        if counts.get(key, 0):
+            counts[key] -= 1
+            same += 1
+    return same
+
+
+def _forms(left: Sequence[str], right: Sequence[str]) -> int:
+    return sum(one != other for one, other in zip(left, right, strict=True))
+
+
+def _matches(left: Sequence[str], right: Sequence[str], start: int, end_a: int, end_b: int) -> list[tuple[int, int]]:
+    """The pairs of places of a longest common subsequence of left[start:end_a] and right[start:end_b]."""
+    size = end_a - start
+    mask = (1 << size) - 1
+    places: dict[str, int] = {}
+    for at in range(size):
+        key = left[start + at]
+        places[key] = places.get(key, 0) | (1 << at)
+    row = mask
+    rows: list[int] = []
+    for at in range(start, end_b):
+        found = row & places.get(right[at], 0)
+        row = ((row + found) | (row - found)) & mask
+        rows.append(row)
+    matches: list[tuple[int, int]] = []
+    at_a, at_b = size - 1, len(rows) - 1
+    while at_a >= 0 and at_b >= 0:
+        if rows[at_b] >> at_a & 1:
+            at_a -= 1
+        elif at_b and not rows[at_b - 1] >> at_a & 1:
+            at_b -= 1
+        else:
+            matches.append((start + at_a, start + at_b))
+            at_a -= 1
+            at_b -= 1
+    matches.reverse()
+    return matches
+
+
+def _exchanged(left: tuple[str, ...], right: tuple[str, ...], lexicon: Lexicon, kinds: bytes) -> bool:
+    """Whether the sides of a symmetric predicate are exchanged: P and Q, Q and P."""
+    size, first = len(left), right[0]
+    for end in range(2, size):
+        if left[end] != first:
+            continue
+        for length in range(1, min(4, end)):
+            middle = left[end - length : end]
+            if right == left[end:] + middle + left[: end - length] and _plain(middle) in lexicon.symmetric:
+                return NUMBER not in kinds or middle[0] in ("and", "or", "plus", "times", "versus")
+    return False
+
+
+def _plain(phrase: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(key.rstrip("!") for key in phrase)
+
+
+def _converse(left: tuple[str, ...], right: tuple[str, ...], lexicon: Lexicon) -> bool:
+    """Saturn lighter than Jupiter, Jupiter heavier than Saturn."""
+    if "than" not in left:
+        return False
+    than = left.index("than")
+    one, other = left[: than - 1], left[than + 1 :]
+    comparison = len(other)
+    return (
+        than > 1
+        and right == (*other, right[comparison], "than", *one)
+        and lexicon.opposite(left[than - 1], right[comparison])
+    )
+
+
+def _listed(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
+    """Whether both are lists of the same single words with one and the same conjunction before the last."""
+    if len(left) < 3 or left[-2] != right[-2] or left[-2] not in ("and", "or"):
+        return False
+    items = left[:-2] + left[-1:]
+    return "and" not in items and "or" not in items and sorted(items) == sorted(right[:-2] + right[-1:])
+
+
+def _sentences(side: Features) -> list[tuple[str, ...]]:
+    ends = (*side.starts[1:], len(side.keys))
+    return [sentence for start, end in zip(side.starts, ends, strict=True) if (sentence := side.keys[start:end])]
+
+
+def _slip(one: str, other: str) -> bool:
+    """Whether one is the other with two neighbouring letters exchanged or one doubled."""
+    if len(one) == len(other):
+        different = [at for at in range(len(one)) if one[at] != other[at]]
+        return (
+            len(different) == 2
+            and different[1] == different[0] + 1
+            and one[different[0]] == other[different[1]]
+            and one[different[1]] == other[different[0]]
+        )
+    short, long = sorted((one, other), key=len)
+    return len(long) == len(short) + 1 and any(
+        long[at] == long[at + 1] and long[:at] + long[at + 1 :] == short for at in range(len(short))
+    )
+
+
+def distance_at_most(one: str, other: str, most: int) -> bool:
+    """Whether at most `most` letters changed, added, left out or exchanged with the next make one word the other."""
+    if one == other:
+        return True
+    if not most or abs(len(one) - len(other)) > most:
+        return False
+    at = 0
+    while at < len(one) and at < len(other) and one[at] == other[at]:
+        at += 1
+    rest_one, rest_other = one[at:], other[at:]
+    return (
+        (
+            rest_one[:2] == rest_other[1::-1]
+            and len(rest_one) > 1
+            and distance_at_most(rest_one[2:], rest_other[2:], most - 1)
+        )
+        or distance_at_most(rest_one[1:], rest_other[1:], most - 1)
+        or distance_at_most(rest_one[1:], rest_other, most - 1)
+        or distance_at_most(rest_one, rest_other[1:], most - 1)
+    )

@@ -1,0 +1,70 @@
+"""How likely it is that serving is right: a logistic model of what was found, with weights from `confidence.toml`.
+
+The weights are made by `benchmarks/semantic/train.py`, which tells from what.
+"""
+
+import math
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from watchllm.cache.semantic.align import Alignment
+from watchllm.cache.semantic.features import Features
+
+EVIDENCE: Final = (
+    "bias",
+    "similarity",
+    "shared",
+    "unexplained",
+    "unexplained_many",
+    "moved",
+    "forms",
+    "typos",
+    "optional",
+    "reordered",
+    "opposites",
+    "tense",
+    "question",
+    "short",
+)
+"""What the model looks at, in the order of its weights."""
+
+
+_ANY: Final = ("", "?")
+
+
+def evidence(a: Features, b: Features, alignment: Alignment, similarity: float) -> tuple[float, ...]:
+    """The model's inputs, each between 0 and 1."""
+    unexplained = len(alignment.left) + len(alignment.right)
+    tokens = max(len(a.keys), len(b.keys))
+    return (
+        1.0,
+        max(0.0, similarity),
+        alignment.shared,
+        0.0 if alignment.explained else 1.0,
+        min(unexplained, 6) / 6,
+        1.0 if alignment.moved else 0.0,
+        min(alignment.forms, 4) / 4,
+        min(alignment.typos, 4) / 4,
+        min(alignment.optional, 4) / 4,
+        float(alignment.reordered),
+        min(alignment.opposites, 2) / 2,
+        1.0 if a.past != b.past else 0.0,
+        1.0 if a.question != b.question and a.question not in _ANY and b.question not in _ANY else 0.0,
+        1.0 if tokens < 3 else 0.0,
+    )
+
+
+def confidence(inputs: tuple[float, ...]) -> float:
+    """The probability, between 0 and 1, that serving is right."""
+    score = sum(weight * value for weight, value in zip(weights(), inputs, strict=True))
+    return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, score))))
+
+
+@cache
+def weights() -> tuple[float, ...]:
+    """The model's weights, in the order of `EVIDENCE`."""
+    text = (files(__package__) / "confidence.toml").read_text(encoding="utf-8")
+    table = tomllib.loads(text)["weights"]
+    return tuple(float(table[name]) for name in EVIDENCE)

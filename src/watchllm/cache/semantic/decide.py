@@ -1,0 +1,78 @@
+"""The decision: may the answer to one prompt be served for another? The proxy and `watchllm eval` both ask here."""
+
+from typing import Final, NamedTuple
+
+from watchllm.cache.semantic.align import Alignment, align
+from watchllm.cache.semantic.confidence import confidence, evidence
+from watchllm.cache.semantic.features import Features
+from watchllm.cache.semantic.guards import before_alignment, guard
+from watchllm.cache.semantic.lexicon import lexicon
+
+DEFAULT_MIN_CONFIDENCE: Final = 0.8
+
+
+class Policy(NamedTuple):
+    """What a project asks for. `similarity_threshold` is a floor beside the confidence."""
+
+    min_confidence: float = DEFAULT_MIN_CONFIDENCE
+    similarity_threshold: float | None = None
+
+
+class Candidate(NamedTuple):
+    """A stored prompt that the index found: its cosine similarity, and its features."""
+
+    similarity: float
+    features: Features
+
+
+class Decision(NamedTuple):
+    """`guard` names what said no; `reason` says in words why it is a hit or a miss."""
+
+    similarity: float
+    confidence: float
+    hit: bool
+    guard: str | None
+    reason: str
+
+
+DEFAULT_POLICY: Final = Policy()
+
+
+def decide(
+    question: Features,
+    candidate: Candidate,
+    policy: Policy = DEFAULT_POLICY,
+    *,
+    same_day: bool = True,
+) -> Decision:
+    """Whether the candidate's answer is served.
+
+    `same_day` = the candidate was stored on the day of the question: what is asked of today or the latest is not
+    answered from another day.
+    """
+    similarity, features = candidate
+    name = before_alignment(question, features)
+    if name is not None:
+        return Decision(similarity, 0.0, hit=False, guard=name, reason=f"guard {name}")
+    if question.relative_time and not same_day:
+        return Decision(similarity, 0.0, hit=False, guard="relative_time", reason="stored on another day")
+    known = lexicon(question.language or features.language or "en")
+    alignment = align(question, features, known)
+    name = guard(question, features, alignment, known)
+    if name is not None:
+        return Decision(similarity, 0.0, hit=False, guard=name, reason=f"guard {name}: {_difference(alignment)}")
+    probability = confidence(evidence(question, features, alignment, similarity))
+    if probability < policy.min_confidence:
+        reason = f"confidence {probability:.2f} is below {policy.min_confidence:.2f}: {_difference(alignment)}"
+        return Decision(similarity, probability, hit=False, guard=None, reason=reason)
+    if policy.similarity_threshold is not None and similarity < policy.similarity_threshold:
+        reason = f"similarity {similarity:.2f} is below {policy.similarity_threshold:.2f}"
+        return Decision(similarity, probability, hit=False, guard=None, reason=reason)
+    return Decision(similarity, probability, hit=True, guard=None, reason="every difference is explained")
+
+
+def _difference(alignment: Alignment) -> str:
+    """What differs, counted and not quoted: reasons are logged, prompts are not."""
+    if alignment.left or alignment.right:
+        return f"{len(alignment.left)} and {len(alignment.right)} words without explanation"
+    return "words in another order" if alignment.moved else "small differences"

@@ -1,0 +1,313 @@
+"""What is known of a language's words: the tables of `words/*.toml`, and what a word is a form of.
+
+A language without tables (`other`) has a lexicon that knows nothing: every word is its own key and only equal words are
+equal. Nothing is guessed for it.
+"""
+
+import re
+import tomllib
+import unicodedata
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final, NamedTuple
+
+WORD, NUMBER, NAME, IDENTIFIER, EXACT, NEGATION, QUANTIFIER, PREPOSITION = range(8)
+QUESTION, PRONOUN, TIME, CONJUNCTION, MODAL, MODIFIER, SYMBOL, UNIT = range(8, 16)
+"""Kinds of token."""
+
+BASE, PLURAL, GERUND, PAST = range(4)
+"""Grammatical endings, as far as they matter: what a form adds to its base."""
+
+LANGUAGES: Final = ("en", "de", "es", "fr")
+_LISTS: Final = (
+    # Later ones win: a word that is a quantifier and a modifier is a quantifier.
+    ("modifier", MODIFIER),
+    ("time", TIME),
+    ("preposition", PREPOSITION),
+    ("pronoun", PRONOUN),
+    ("modal", MODAL),
+    ("quantifier", QUANTIFIER),
+    ("conjunction", CONJUNCTION),
+    ("question", QUESTION),
+    ("negation", NEGATION),
+)
+_REMEMBERED: Final = 20_000
+
+
+Phrases = dict[str, dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]]]
+"""Phrases by their first and their second word ("" = there is none), the longest first, with what they become."""
+
+
+class Word(NamedTuple):
+    """A word's key (equal for words that answer for each other), kind, and grammatical form. `key` "" says nothing."""
+
+    key: str
+    kind: int
+    form: int
+
+
+class Lexicon:
+    """One language's tables, made for look-ups of single words and phrases."""
+
+    def __init__(self, language: str, tables: dict[str, Any], known: frozenset[str], proper: frozenset[str]) -> None:
+        self.language = language
+        self.known = known
+        self.contractions: dict[str, tuple[str, ...]] = {
+            word: tuple(said.split()) for word, said in tables.get("contractions", {}).items()
+        }
+        self.leading = frozenset(tables.get("leading", "").split())
+        self.optional = frozenset(tables.get("optional", "").split())
+        self.polite = frozenset(tables.get("polite", "").split())
+        self.endings = frozenset(tables.get("endings", "").split())
+        self.fronting = frozenset(tables.get("fronting", "").split())
+        self.technology = frozenset(tables.get("technology", "").split())
+        self.cased = frozenset(tables.get("cased", "").split())
+        self.payload = frozenset(tables.get("payload", "").split())
+        self.relative_time = frozenset(tables.get("relative_time", "").split())
+        self._invariant = frozenset(tables.get("invariant", "").split())
+        self._proper = proper
+        self._entries: dict[str, Word] = {}
+        self._groups: dict[str, str] = {}
+        self._remembered: dict[str, Word] = {}
+        self._read_words(tables)
+        self.units = _units(tables.get("units", ""))
+        self.numbers = _pairs(tables.get("numbers", ""))
+        self.scales = _pairs(tables.get("scales", ""))
+        self.ordinals = _pairs(tables.get("ordinals", ""))
+        self.months = {
+            name: number for number, names in enumerate(_split(tables.get("months", "")), 1) for name in names.split()
+        }
+        self.phrases = _phrases(tables.get("phrases", {}), _requests(tables))
+        self.formats = frozenset(tuple(phrase.split()) for phrase in _split(tables.get("formats", "")))
+        self.format_marks = frozenset(("as", "in", "with", *(phrase[0] for phrase in self.formats if len(phrase) > 1)))
+        self.symmetric = frozenset(
+            tuple(key for key in (self.word(word).key for word in phrase.split()) if key)
+            for phrase in _split(tables.get("symmetric", ""))
+        )
+        self._small = _near(self.phrases, self.polite, self.contractions) if known else {}
+        self.antonyms = self._read_antonyms(tables.get("antonyms", ""))
+
+    def word(self, word: str) -> Word:
+        """What is known of a lower-case word. Forms of unknown words are not guessed."""
+        found = self._remembered.get(word)
+        if found is None:
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
+            found = self._remembered[word] = self._analyse(word)
+        return found
+
+    def is_known(self, word: str) -> bool:
+        """Whether the word is in the dictionary or the tables, so that it is no misspelling of another."""
+        return word in self.known or word in self._entries or word in self._proper or word in self.technology
+
+    def corrected(self, word: str) -> str:
+        """A misspelt word that phrases are made of, as it was meant; any other word as it is."""
+        if word in self.known or len(word) < 3 or word in self._entries or word in self.technology:
+            return word
+        for form in (word, *_shortened(word)):
+            for meant in self._small.get(form, ()):
+                letters = len(meant) + len(word)
+                if (letters > 7 and abs(len(meant) - len(word)) < 2) or sorted(meant) == sorted(word):
+                    return meant
+        return word
+
+    def opposite(self, one: str, other: str) -> bool:
+        """Whether two keys exclude each other."""
+        return (one, other) in self.antonyms or _negated(one, other) or _negated(other, one)
+
+    def _analyse(self, word: str) -> Word:
+        entry = self._entries.get(word)
+        if entry is not None:
+            return entry
+        if word in self.technology:
+            return Word(self._groups.get(word, word), NAME, BASE)
+        if word in self._proper:
+            return Word(word, NAME, BASE)
+        base, form = self._base(word) if word not in self._invariant else (word, BASE)
+        entry = self._entries.get(base)
+        if entry is not None and entry.kind in (WORD, MODIFIER, TIME, UNIT):
+            return Word(entry.key, entry.kind, form)
+        return Word(base, WORD, form)
+
+    def _base(self, word: str) -> tuple[str, int]:
+        """The base of a regular English form, when the dictionary has it."""
+        known = self.known
+        if len(word) < 4 or not known:
+            return word, BASE
+        if word.endswith("s"):
+            for cut, add in ((3, "y"), (2, ""), (1, "")):
+                if (cut != 3 or word.endswith("ies")) and (cut != 2 or word.endswith("es")):
+                    base = word[:-cut] + add
+                    if cut == 2 and not base.endswith(("s", "x", "z", "ch", "sh", "o")):
+                        continue
+                    if base in known and len(base) > 2:
+                        return base, PLURAL
+            return word, BASE
+        for ending, form in (("ing", GERUND), ("ied", PAST), ("ed", PAST)):
+            if word.endswith(ending):
+                stem = word[: -len(ending)]
+                if ending == "ied":
+                    return (stem + "y", form) if stem + "y" in known else (word, BASE)
+                if len(stem) < 2:
+                    return word, BASE
+                doubled = len(stem) > 2 and stem[-1] == stem[-2] and stem[-1] not in "sl"
+                for base in (stem[:-1],) if doubled else (stem, stem + "e", stem[:-1]):
+                    if base in known and len(base) > 2 and (base != stem[:-1] or stem[-1] == stem[-2]):
+                        return base, form
+                return word, BASE
+        return word, BASE
+
+    def _read_words(self, tables: dict[str, Any]) -> None:
+        entries = self._entries
+        for base, forms in tables.get("irregular", {}).items():
+            for form in forms.split():
+                entries[form] = Word(base, WORD, GERUND if form.endswith("ing") else PAST)
+        for base, forms in tables.get("plurals", {}).items():
+            for form in forms.split():
+                entries[form] = Word(base, WORD, PLURAL)
+        for line in tables.get("synonyms", "").splitlines():
+            words = line.split()
+            for word in words:
+                # A word of two senses stays in its first group: a word has one key.
+                entries.setdefault(word, Word(words[0], WORD, BASE))
+        for forms_base, forms in (tables.get("irregular", {}) | tables.get("plurals", {})).items():
+            if forms_base in entries and entries[forms_base].form == BASE:
+                for form in forms.split():
+                    entries[form] = Word(entries[forms_base].key, WORD, entries[form].form)
+        for table, kind in _LISTS:
+            for word in tables.get(table, "").split():
+                before = entries.get(word)
+                entries[word] = Word(before.key if before is not None else word, kind, BASE)
+        for word, entry in entries.items():
+            if entry.kind == WORD and entry.key in entries and entries[entry.key].kind == MODIFIER:
+                entries[word] = entry._replace(kind=MODIFIER)
+        for word in tables.get("empty", "").split():
+            entries[word] = Word("", WORD, BASE)
+
+    def _read_antonyms(self, lines: str) -> frozenset[tuple[str, str]]:
+        pairs: set[tuple[str, str]] = set()
+        for line in lines.split("\n"):
+            left, _, right = line.partition("|")
+            for one in left.split():
+                for other in right.split():
+                    a, b = self.word(one).key, self.word(other).key
+                    pairs.update(((a, b), (b, a)))
+        return frozenset(pairs)
+
+
+@cache
+def lexicon(language: str) -> Lexicon:
+    """The lexicon of `en`, `de`, `es`, `fr`; of any other language one that knows nothing."""
+    if language not in LANGUAGES:
+        return Lexicon(language, {}, frozenset(), frozenset())
+    tables: dict[str, Any] = {}
+    folder = files(__package__) / "words"
+    for name in (f"{language}.toml", f"{language}_groups.toml"):
+        if (folder / name).is_file():
+            tables |= tomllib.loads(fold((folder / name).read_text(encoding="utf-8"), language))
+    known, proper = _dictionary() if language == "en" else (frozenset(), frozenset())
+    return Lexicon(language, tables, known, proper)
+
+
+@cache
+def markers() -> dict[str, tuple[str, ...]]:
+    """The words by which a language is known, and the languages that have them."""
+    found: dict[str, tuple[str, ...]] = {}
+    for language in LANGUAGES:
+        text = (files(__package__) / "words" / f"{language}.toml").read_text(encoding="utf-8")
+        tables = tomllib.loads(text)
+        for word in {*tables["markers"].split(), *fold(tables["markers"], language).split()}:
+            found[word] = (*found.get(word, ()), language)
+    return found
+
+
+_KEPT_ACCENTS: Final = {"es": frozenset(("él", "sí")), "fr": frozenset(("où", "à"))}
+_GERMAN: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
+_LIGATURES: Final = str.maketrans({"œ": "oe", "æ": "ae", "ß": "ss"})
+
+
+def fold(text: str, language: str) -> str:
+    """Lower-case text without the accents that quick typists leave out; German umlauts as ae, oe, ue."""
+    if text.isascii():
+        return text
+    if language == "de":
+        return text.translate(_GERMAN)
+    kept = _KEPT_ACCENTS.get(language, frozenset())
+    return "".join(part if part in kept or part.isascii() else _plain(part) for part in re.split(r"(\W+)", text))
+
+
+def _plain(word: str) -> str:
+    letters = (char if char == "ñ" else unicodedata.normalize("NFD", char)[0] for char in word.translate(_LIGATURES))
+    return "".join(letters)
+
+
+def _dictionary() -> tuple[frozenset[str], frozenset[str]]:
+    text = (files(__package__) / "words" / "known_en.txt").read_text(encoding="utf-8")
+    words = "\n".join(line for line in text.split("\n") if not line.startswith("#"))
+    known, _, proper = words.partition("-----")
+    return frozenset(known.split()), frozenset(proper.split())
+
+
+def _near(
+    phrases: Phrases, polite: frozenset[str], contractions: dict[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """The words of phrases, and these with a letter missing, so that misspelt ones are found by a letter left out."""
+    spoken = {
+        word for seconds in phrases.values() for group in seconds.values() for phrase, _ in group for word in phrase
+    }
+    words = {word for word in spoken if word.isalpha()} | polite
+    found: dict[str, tuple[str, ...]] = {}
+    for word in sorted(words - contractions.keys()):
+        if len(word) > 2:
+            for form in (word, *_shortened(word)):
+                found[form] = (*found.get(form, ()), word)
+    return found
+
+
+def _shortened(word: str) -> list[str]:
+    return [word[:at] + word[at + 1 :] for at in range(len(word))]
+
+
+def _negated(one: str, other: str) -> bool:
+    """Whether `one` is `other` with a prefix that negates it, as in unhappy."""
+    return (
+        len(other) > 3
+        and one != other
+        and one in (f"un{other}", f"in{other}", f"im{other}", f"ir{other}", f"non{other}", f"dis{other}")
+    )
+
+
+def _requests(tables: dict[str, Any]) -> list[tuple[str, str]]:
+    """ "Could you explain" is "explain"; "could you drown" is another question than "will you drown"."""
+    openers, verbs = _split(tables.get("request_openers", "")), tables.get("request_verbs", "").split()
+    return [(f"{opener} {verb}", verb) for opener in openers for verb in verbs]
+
+
+def _phrases(table: dict[str, str], requests: list[tuple[str, str]]) -> Phrases:
+    listed = [(phrase, becomes) for becomes, lines in table.items() for phrase in _split(lines)]
+    found: Phrases = {}
+    for phrase, becomes in (*listed, *requests):
+        words = tuple(phrase.split())
+        second = words[1] if len(words) > 1 else ""
+        found.setdefault(words[0], {}).setdefault(second, []).append((words, tuple(becomes.split())))
+    for seconds in found.values():
+        for phrases in seconds.values():
+            phrases.sort(key=lambda item: -len(item[0]))
+    return found
+
+
+def _units(text: str) -> dict[str, tuple[float, str]]:
+    found: dict[str, tuple[float, str]] = {}
+    for unit in _split(text):
+        *names, factor, dimension = unit.split()
+        for name in names:
+            found[name] = found[f"{name}s"] = (float(factor), dimension)
+    return found
+
+
+def _pairs(text: str) -> dict[str, float]:
+    return {name: float(value) for name, value in (pair.split() for pair in _split(text))}
+
+
+def _split(text: str) -> list[str]:
+    return [part for part in (" ".join(part.split()) for part in text.split("|")) if part]

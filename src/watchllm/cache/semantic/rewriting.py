@@ -1,0 +1,165 @@
+"""Sentence forms that say the same brought to one: possessives, relative clauses, the passive, embedded questions."""
+
+from typing import NamedTuple
+
+from watchllm.cache.semantic.lexicon import (
+    BASE,
+    GERUND,
+    NAME,
+    NEGATION,
+    NUMBER,
+    PAST,
+    PREPOSITION,
+    PRONOUN,
+    QUANTIFIER,
+    QUESTION,
+    SYMBOL,
+    WORD,
+    Lexicon,
+)
+
+
+class Token(NamedTuple):
+    """What was written, what it means, its kind and grammatical form."""
+
+    surface: str
+    key: str
+    kind: int
+    form: int
+
+
+_COPULAS = frozenset(("is", "are", "was", "were", "am"))
+_AUXILIARIES = frozenset(("is", "are", "was", "were"))
+_RELATIVE = frozenset(("who", "that", "which"))
+_BE = frozenset(("is", "are", "was", "were", "be", "been", "being"))
+_ENDS = frozenset((".", ",", ":"))
+_OF = Token("of", "of", PREPOSITION, BASE)
+_IN = Token("in", "in", PREPOSITION, BASE)
+_BOUNDS = {"more": "atleast", "less": "atmost", "fewer": "atmost"}
+_BY = "by"
+
+
+def rewrite(tokens: list[Token], known: Lexicon) -> list[Token]:
+    """Bring a prompt's tokens into the forms that are compared. English only: other languages pass unchanged."""
+    if known.language != "en":
+        return tokens
+    surfaces = [token.surface for token in tokens]
+    if ":" in surfaces[1:3] and tokens[0].kind == NAME:
+        tokens = [_IN, *tokens]
+    if "or" in surfaces:
+        tokens = _bounds(tokens)
+        surfaces = [token.surface for token in tokens]
+    if "'s" in surfaces:
+        tokens = _possessives(tokens)
+        surfaces = [token.surface for token in tokens]
+    if not _RELATIVE.isdisjoint(surfaces):
+        tokens = _relative_clauses(tokens)
+        surfaces = [token.surface for token in tokens]
+    if _BY in surfaces and not _AUXILIARIES.isdisjoint(surfaces):
+        tokens = _passives(tokens)
+    if "mean" in surfaces:
+        tokens = _meanings(tokens)
+    return _marked(tokens)
+
+
+_DROPPED = frozenset(("was", "were", "did"))
+
+
+def _marked(tokens: list[Token]) -> list[Token]:
+    """Leave out auxiliaries; what they say beside the tense, that a verb is suffered and not done, goes to the verb."""
+    out: list[Token] = []
+    passive = False
+    for token in tokens:
+        surface = token.surface
+        if surface in _BE:
+            passive = True
+        elif surface in _ENDS or surface == "did" or token.kind == PRONOUN:
+            passive = False
+        elif passive and token.form == PAST and token.kind == WORD:
+            token, passive = token._replace(key=f"{token.key}!"), False
+        if surface not in _DROPPED:
+            out.append(token)
+    return out
+
+
+def _bounds(tokens: list[Token]) -> list[Token]:
+    """Three or more → at least three."""
+    for at in range(1, len(tokens) - 1):
+        if tokens[at].surface == "or" and tokens[at - 1].kind == NUMBER and tokens[at + 1].surface in _BOUNDS:
+            bound = _BOUNDS[tokens[at + 1].surface]
+            return [*tokens[: at - 1], Token(bound, bound, QUANTIFIER, BASE), tokens[at - 1], *tokens[at + 2 :]]
+    return tokens
+
+
+def _possessives(tokens: list[Token]) -> list[Token]:
+    """France's capital → capital of France: one word behind it, and in front of it a run of names or one word."""
+    out: list[Token] = []
+    at = 0
+    while at < len(tokens):
+        token = tokens[at]
+        if token.surface == "'s" and out and at + 1 < len(tokens) and tokens[at + 1].kind not in (PREPOSITION, SYMBOL):
+            owner = [out.pop()]
+            while out and owner[0].kind == NAME and out[-1].kind == NAME:
+                owner.insert(0, out.pop())
+            out.extend((tokens[at + 1], _OF, *owner))
+            at += 2
+            continue
+        out.append(token)
+        at += 1
+    return out
+
+
+def _relative_clauses(tokens: list[Token]) -> list[Token]:
+    """A person who is not happy → a not happy person: only one adjective, and nothing behind it."""
+    for at in range(1, len(tokens) - 2):
+        if tokens[at].surface in _RELATIVE and tokens[at + 1].surface in ("is", "are"):
+            noun, end = tokens[at - 1], at + 2
+            if tokens[end].kind == NEGATION:
+                end += 1
+            if noun.kind != WORD or end >= len(tokens) or not tokens[end].key or tokens[end].kind == SYMBOL:
+                continue
+            if end + 1 == len(tokens) or tokens[end + 1].surface in _ENDS:
+                return [*tokens[: at - 1], *tokens[at + 2 : end + 1], noun, *tokens[end + 1 :]]
+    return tokens
+
+
+def _passives(tokens: list[Token]) -> list[Token]:
+    """Was the castle inherited by Michael → did Michael inherit the castle, in each sentence that is one clause."""
+    out: list[Token] = []
+    sentence: list[Token] = []
+    for token in (*tokens, Token(".", "", SYMBOL, BASE)):
+        if token.surface in _ENDS:
+            out.extend(_active(sentence))
+            out.append(token)
+            sentence = []
+        else:
+            sentence.append(token)
+    return out
+
+
+def _active(sentence: list[Token]) -> list[Token]:
+    auxiliary = next((at for at, token in enumerate(sentence) if token.surface in _AUXILIARIES), None)
+    if auxiliary is None or auxiliary > 1 or (auxiliary == 1 and sentence[0].kind not in (QUESTION, NAME)):
+        return sentence
+    for at in range(auxiliary + 1, len(sentence) - 2):
+        verb, by, agent = sentence[at], sentence[at + 1], sentence[at + 2]
+        if by.surface == _BY and (verb.form == PAST or verb.surface == verb.key) and verb.kind == WORD:
+            if agent.kind in (NUMBER, PREPOSITION) or agent.form == GERUND or verb.form != PAST:
+                return sentence
+            if any(token.kind == PREPOSITION for token in sentence[at + 2 :]):
+                return sentence
+            patient = [*sentence[:auxiliary], *sentence[auxiliary + 1 : at]]
+            if patient and patient[0].kind == QUESTION and len(patient) > 1 and auxiliary == 1:
+                return [patient[0], *sentence[at + 2 :], verb, *patient[1:]]
+            return [*sentence[at + 2 :], verb, *patient]
+    return sentence
+
+
+def _meanings(tokens: list[Token]) -> list[Token]:
+    """What does X mean → define X."""
+    if tokens[0].surface == "what" and len(tokens) > 2:
+        for at in range(2, len(tokens)):
+            if tokens[at].surface == "mean" and (at + 1 == len(tokens) or tokens[at + 1].surface in _ENDS):
+                start = 2 if tokens[1].surface in ("does", "do", "is") else 1
+                return [Token("define", "define", QUESTION, BASE), *tokens[start:at], *tokens[at + 1 :]]
+    return tokens

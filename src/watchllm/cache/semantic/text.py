@@ -1,0 +1,154 @@
+"""A prompt's text, read: what must be the same to the letter set aside, the rest cut into words; and its language."""
+
+import re
+import unicodedata
+from typing import Final, NamedTuple
+
+from watchllm.cache.semantic.lexicon import lexicon, markers
+
+MAX_CHARACTERS: Final = 8_192
+"""Longer prompts are not compared: the work per pair is bounded, and so is the share that an embedder reads."""
+
+EXACT_MARK: Final = "\x00"
+BREAK: Final = "."
+COMMA: Final = ","
+COLON: Final = ":"
+
+_QUOTES: Final = str.maketrans(
+    {"’": "'", "‘": "'", "‚": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "–": "-", "—": "-", "…": "...",
+     "\u00a0": " ", "\u202f": " "}
+)  # fmt: skip
+_FENCE: Final = re.compile(r"```(?:[\w+#-]*\n)?(.*?)(?:```|\Z)", re.DOTALL)
+_INLINE: Final = re.compile(r"`([^`\n]{1,400})`")
+_QUOTED: Final = re.compile(r'"([^"]{1,2000})"|(?<![\w"])\'([^\'\n]{1,400})\'(?!\w)')
+_COLON: Final = re.compile(r":\s+")
+_PAYLOAD_AFTER: Final = 18
+_EDGE_BEFORE: Final = "({\"'¿¡"
+_EDGE_AFTER: Final = ".,;:!?)}\"'…"
+_RULES: Final = frozenset("-#_")
+"""Alone they draw lines and mark items."""
+_WITH_SLASH: Final = frozenset(("km/h", "mbit/s", "gbit/s", "w/", "w/o", "b/c"))
+
+
+class Text(NamedTuple):
+    """`words` in order: as written, with `.` and `,` where sentences and clauses end, and `\\0n` for `exact[n]`."""
+
+    words: list[str]
+    exact: list[str]
+    language: str
+
+
+def read(prompt: str) -> Text:
+    """Read a prompt of at most `MAX_CHARACTERS`."""
+    text = prompt if prompt.isascii() else unicodedata.normalize("NFKC", prompt).translate(_QUOTES)
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() or char in "\n\t" else _space(char) for char in text)
+    exact: list[str] = []
+    text = _set_aside(text, exact)
+    words = _cut(text)
+    return Text(words, exact, language_of(words, text))
+
+
+def language_of(words: list[str], text: str = "") -> str:
+    """The language by its small words: `en`, `de`, `es`, `fr`; another script's name; "" when nothing tells."""
+    scores: dict[str, float] = {}
+    known = markers()
+    for word in words:
+        for language in (found := known.get(word if word.islower() else word.lower(), ())):
+            scores[language] = scores.get(language, 0.0) + 1.0 / len(found)
+    if scores:
+        best = max(scores, key=scores.__getitem__)
+        if sum(score >= scores[best] - 0.2 for score in scores.values()) == 1:
+            return best
+        return ""
+    if not text.isascii():
+        for char in text:
+            if char.isalpha() and char > "ɏ":
+                return f"script {unicodedata.name(char, 'unknown').partition(' ')[0].lower()}"
+    return ""
+
+
+def _space(char: str) -> str:
+    """What a character that cannot be seen stands for: white space for a blank, nothing for the others."""
+    return " " if char.isspace() else ""
+
+
+def _set_aside(text: str, exact: list[str]) -> str:
+    """Replace code, quotations and a payload by marks."""
+
+    def keep(content: str) -> str:
+        exact.append(content)
+        return f" {EXACT_MARK}{len(exact) - 1} "
+
+    def quoted(match: re.Match[str]) -> str:
+        content = " ".join((match[1] or match[2] or "").split())
+        # One word in quotation marks is a name; of more words, letter case may be what is asked about.
+        return keep(content[:1].lower() + content[1:] if " " not in content else content)
+
+    if "`" in text:
+        text = _FENCE.sub(lambda match: keep(match[1].strip()), text)
+        text = _INLINE.sub(lambda match: keep(" ".join(match[1].split())), text)
+    colon = _COLON.search(text)
+    if colon is not None:
+        before, after = text[: colon.start()], text[colon.end() :]
+        first = before.lower().split()
+        task = lexicon(language_of(first) or "en").payload
+        if len(first) <= _PAYLOAD_AFTER and not task.isdisjoint(first) and EXACT_MARK not in after and '"' not in after:
+            return f"{before} {keep(after.strip())}" if after.strip() else before
+    if '"' in text or "'" in text:
+        text = _QUOTED.sub(quoted, text)
+    return text
+
+
+def _cut(text: str) -> list[str]:
+    words: list[str] = []
+    for chunk in text.split():
+        if chunk.isalpha() or chunk[0] == EXACT_MARK:
+            words.append(chunk)
+        else:
+            _cut_chunk(chunk, words)
+    return words
+
+
+def _cut_chunk(chunk: str, words: list[str]) -> None:
+    """Cut what stands between blanks. Only punctuation is dropped: what might be an operator or a bracket of an
+    interval stays a word of its own.
+    """
+    if chunk[0] == "[" and len(chunk) > 1:
+        words.append("[")
+        chunk = chunk[1:]
+    core = chunk.lstrip(_EDGE_BEFORE)
+    stripped = core.rstrip(_EDGE_AFTER)
+    if len(stripped) > 2 and stripped[0] == stripped[-1] == "*":
+        stripped = stripped.strip("*") or stripped  # Emphasis in Markdown.
+    tail = core[core.find(stripped) + len(stripped) :] if stripped else core
+    bracket = stripped.endswith("]") and len(stripped) > 1 and "[" not in stripped
+    if bracket:
+        stripped = stripped[:-1].rstrip(_EDGE_AFTER)
+    if stripped:
+        _cut_core(stripped, words)
+    if bracket:
+        words.append("]")
+    if "!" in tail and stripped[-1:].isdigit():
+        words.append("!")  # A factorial, perhaps.
+    if "." in tail or "!" in tail or "?" in tail:
+        words.append(BREAK)
+    elif ":" in tail:
+        words.append(COLON)
+    elif "," in tail or ";" in tail:
+        words.append(COMMA)
+
+
+def _cut_core(core: str, words: list[str]) -> None:
+    if core.isalpha():
+        words.append(core)
+    elif set(core) <= _RULES:
+        return
+    elif "-" in core and core[0] != "-" and core.replace("-", "").isalpha():
+        words.extend(part for part in core.split("-") if part)
+    elif "/" in core and core.replace("/", "").isalpha() and core.lower() not in _WITH_SLASH:
+        for number, part in enumerate(core.split("/")):
+            words.extend(("/", part) if number else (part,))
+        words[:] = [word for word in words if word]
+    else:
+        words.append(core)

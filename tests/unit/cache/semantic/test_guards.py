@@ -1,0 +1,107 @@
+"""Each kind of material difference is a miss, and a guard that is sure says which; in both directions."""
+
+import pytest
+
+from tests.unit.cache.semantic.deciding import decision
+
+GUARDED = [
+    ("negation", "Which plants are toxic to horses?", "Which plants are not toxic to horses?"),
+    ("negation", "Can I enter Canada with a visa?", "Can I never enter Canada with a visa?"),
+    ("antonym", "How do I enable dark mode?", "How do I disable dark mode?"),
+    ("antonym", "Sort the names in ascending order.", "Sort the names in descending order."),
+    ("number", "Suggest 5 names for a parrot.", "Suggest 7 names for a parrot."),
+    ("number", "Suggest five names for a parrot.", "Suggest fifty names for a parrot."),
+    ("unit", "How long does it take to run 5 km?", "How long does it take to run 5 hours?"),
+    ("amount", "Is $900 a fair rent?", "Is $1,900 a fair rent?"),
+    ("date", "What happened on 4 May 1980?", "What happened on 5 May 1980?"),
+    ("date", "Is the pool open at 9 am?", "Is the pool open at 9 pm?"),
+    ("date", "Is the museum open on Monday?", "Is the museum open on Tuesday?"),
+    ("identifier", "Where is parcel ZX-4417?", "Where is parcel ZX-4471?"),
+    ("flag", "What does ls -l do?", "What does ls -a do?"),
+    ("code", "What does `x << 2` give?", "What does `x >> 2` give?"),
+    ("code", 'Say "good night" in Dutch.', 'Say "good morning" in Dutch.'),
+    ("code", "Explain:\n```\na = b + c\n```", "Explain:\n```\na = b - c\n```"),
+    ("format", "List the noble gases as JSON.", "List the noble gases as YAML."),
+    ("format", "List the noble gases.", "List the noble gases in a table."),
+    ("language", "Wo ist der Bahnhof und wann fährt der Zug?", "Where is the station and when does the train leave?"),
+    ("order", "How do I convert PNG to WebP?", "How do I convert WebP to PNG?"),
+    ("personal", "Did he trust her with the money?", "Did she trust him with the money?"),
+    ("role", "Did they tell us of you?", "Did us tell they of you?"),
+    ("name", "What does Anna Seghers write about?", "What does Ingeborg Bachmann write about?"),
+    ("name", "How do I polish shoes?", "How do I Polish shoes?"),
+    ("name", "Tell me about IT.", "Tell me about it."),
+    ("quantifier", "Do all snakes lay eggs?", "Do some snakes lay eggs?"),
+    ("question_kind", "When was Chopin born?", "Where was Chopin born?"),
+    ("personal", "What is my task?", "What is your task?"),
+    ("modifier", "Is a shepherd a dog?", "Is a shepherd a large dog?"),
+    ("tense", "Is Lena the captain?", "Was Lena the captain?"),
+    ("modal", "Can I feed a hedgehog milk?", "Should I feed a hedgehog milk?"),
+    ("relative_time", "What is on television today?", "What is on television tomorrow?"),
+    ("conjunction", "Is he a painter and a poet?", "Is he a painter or a poet?"),
+]
+
+
+@pytest.mark.parametrize(("guard", "a", "b"), GUARDED)
+def test_a_material_difference_is_named_by_its_guard(guard: str, a: str, b: str) -> None:
+    for stored, asked in ((a, b), (b, a)):
+        found = decision(stored, asked, similarity=1.0)
+        assert not found.hit
+        expected = {guard, "order", "role"} if guard in ("order", "role") else {guard}
+        assert found.guard in expected, found
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("How do I paint a fence?", "How do I build a fence?"),
+        ("Can I feed my turtle salad?", "Can I feed my cat salad?"),
+        ("What do spiders eat?", "What eats spiders?"),
+        ("Who was sued?", "Who sued?"),
+        ("Who killed the king?", "Who was killed by the king?"),
+        ("Did Nathan receive the island?", "Was Nathan received by the island?"),
+        ("Will you die of rabies?", "Can you die of rabies?"),
+        ("Is it too cold to swim?", "Is it cold to swim?"),
+        ("Why did he stop to talk?", "Why did he stop talking?"),
+        ("What is a desert?", "What is a dessert?"),
+        ("Who was Marx?", "Who was Mars?"),
+        ("How big is a 10 MB file?", "How big is a 10 Mb file?"),
+        ("What is new in Python 3.1?", "What is new in Python 3.10?"),
+        ("Correct the spelling: recieve the parcel", "Correct the spelling: receive the parcel"),
+        ('Translate "please wait" into Czech.', 'Translate "wait" into Czech.'),
+        ("Should I wash it before I cut it?", "Should I cut it before I wash it?"),
+        ("Is Ben Paul's uncle?", "Is Paul Ben's uncle?"),
+        ("Jeder darf parken?", "Niemand darf parken?"),
+        ("Kann ich hier parken?", "Kann ich hier nicht parken?"),
+        ("¿Dónde puedo comprar un piso?", "¿Dónde puedo alquilar un piso?"),
+        ("Comment ouvrir un compte ?", "Comment fermer un compte ?"),
+        ("Что такое фотон?", "Что такое протон?"),
+        ("日本の首都はどこですか", "韓国の首都はどこですか"),
+        ("👍", "👎"),
+        ("Is x <5 here?", "Is x >5 here?"),
+        ("Is 1 in [0, 1]?", "Is 1 in (0, 1)?"),
+        ("What is 5! times two?", "What is 5 times two?"),
+        ("Look up agent 007.", "Look up agent 7."),
+        ("Find 1234567890123456 now", "Find 1234567890123457 now"),
+    ],
+)
+def test_what_cannot_be_explained_is_a_miss_whatever_the_similarity(a: str, b: str) -> None:
+    assert not decision(a, b, similarity=1.0).hit
+    assert not decision(b, a, similarity=1.0).hit
+
+
+def test_the_reason_tells_what_happened_and_quotes_no_prompt() -> None:
+    for a, b in (("How do I paint a fence?", "How do I build a fence?"), ("Is Lena here?", "Was Lena here?")):
+        reason = decision(a, b).reason
+        assert reason
+        assert not {"fence", "paint", "build", "lena"} & set(reason.lower().replace(":", " ").split())
+
+
+def test_an_answer_about_today_is_not_served_on_another_day() -> None:
+    from watchllm.cache.semantic.decide import Candidate, decide
+    from watchllm.cache.semantic.features import features
+
+    candidate = Candidate(1.0, features("What is on television today?"))
+    asked = features("what's on television today")
+    assert decide(asked, candidate, same_day=True).hit
+    found = decide(asked, candidate, same_day=False)
+    assert (found.hit, found.guard) == (False, "relative_time")

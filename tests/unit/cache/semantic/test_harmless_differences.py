@@ -1,0 +1,63 @@
+"""What must not cost a hit: politeness, case, typos, forms, known synonyms, free order, equal quantities."""
+
+import pytest
+
+from tests.unit.cache.semantic.deciding import decision
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        # Politeness and filler
+        ("How do I prune a rose?", "Hello, could you please tell me how to prune a rose? Thanks in advance!"),
+        ("Explain tides to a child.", "Can you explain tides to a child, please?"),
+        ("Is the museum free?", "Is the museum actually free?"),
+        ("How long do cats live?", "Just curious: how long do cats live?"),
+        # Case, punctuation, contractions
+        ("What is the capital of Peru?", "what's the capital of peru"),
+        ("Why doesn't my code compile?", "Why does my code not compile?"),
+        ("I can't find my keys. What now?", "I cannot find my keys, what now"),
+        # Typos, in content and in small words
+        ("Why do onions make you cry?", "why do onoins make you cry"),
+        ("What is the difference between tea and coffee?", "Waht is the diffrence between tea and coffee?"),
+        # Forms, spelling, synonyms
+        ("How do I install a package?", "How do I install packages?"),
+        ("What is your favorite color?", "What is your favourite colour?"),
+        ("Where can I buy stamps?", "Where can I purchase stamps?"),
+        ("How do I create a database?", "How do I create a data base?"),
+        # Order that does not count
+        ("Is she a poet and a painter?", "Is she a painter and a poet?"),
+        ("Compare Kafka, NATS and Redis.", "Compare Redis, Kafka and NATS."),
+        ("Is Mia married to Ben?", "Is Ben married to Mia?"),
+        ("How do I sort a list in Python?", "In Python, how do I sort a list?"),
+        ("Is Saturn lighter than Jupiter?", "Is Jupiter heavier than Saturn?"),
+        ("Was the telephone invented by Bell?", "Did Bell invent the telephone?"),
+        ("What is France's capital?", "What is the capital of France?"),
+        # Negated opposites
+        ("Which plants are unsafe?", "Which plants are not safe?"),
+        ("How can I become a happy person?", "How can I become a person who is not sad?"),
+        # Quantities
+        ("How far is 3 km in miles?", "How far is 3000 m in miles?"),
+        ("Give me twelve facts.", "Give me a dozen facts."),
+        ("Is 1,500 too many?", "Is 1500 too many?"),
+        ("Is the pool open at 6 pm?", "Is the pool open at 18:00?"),
+        ("What happened on 20 July 1969?", "What happened on July 20th, 1969?"),
+        ("What is 20% of 80?", "What is 20 percent of 80?"),
+        # Other languages
+        ("Wie hoch ist der Eiffelturm?", "Hallo, wie hoch ist der Eiffelturm? Danke!"),
+        ("Wie kündige ich ein Abo?", "wie kuendige ich ein abo"),
+        ("¿Cuál es la capital de Perú?", "cual es la capital de peru"),
+        ("Où se trouve la gare ?", "Bonjour, où se trouve la gare ?"),
+        ("Что такое фотон?", "что такое фотон"),
+        ("日本の首都はどこですか", "日本の首都はどこですか？"),
+    ],
+)
+def test_a_harmless_difference_is_a_hit(a: str, b: str) -> None:
+    for stored, asked in ((a, b), (b, a)):
+        found = decision(stored, asked)
+        assert found.hit, found
+
+
+def test_a_prompt_is_a_hit_for_itself() -> None:
+    for prompt in ("What is it?", "`x`", "👍", "שלום עולם", "C++ or C#?"):
+        assert decision(prompt, prompt, 1.0).hit, prompt

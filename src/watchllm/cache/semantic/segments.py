@@ -1,0 +1,144 @@
+"""Parts of an index: vectors that are searched one by one, and vectors in a graph.
+
+Each row has a serial number; which of them are still wanted is the index's matter, not theirs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+
+import faiss
+import numpy
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from watchllm.cache.semantic.embedder import Vectors
+
+    Serials: TypeAlias = NDArray[numpy.int64]
+
+_FIRST_ROWS = 16
+_LINKS = 16
+_BUILD_EFFORT = 80
+_SEARCH_EFFORT = 96
+# faiss works without the interpreter's lock; what is done with it, is done in steps of well under a millisecond.
+_ROWS_A_STEP = 256
+
+
+class Segment(Protocol):
+    """`search` gives up to `limit` pairs (cosine, serial), nearest first."""
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def search(self, vector: Vectors, limit: int) -> list[tuple[float, int]]: ...
+
+    def content(self) -> tuple[Vectors, Serials]:
+        """All rows with their serials."""
+        ...
+
+
+class ExactSegment:
+    """A growing matrix of float32: recall 1, and time in proportion to its rows. Holds at most `capacity` rows."""
+
+    def __init__(self, dimensions: int, capacity: int) -> None:
+        self.capacity = capacity
+        self.rows = 0
+        self._matrix = numpy.empty((min(_FIRST_ROWS, capacity), dimensions), numpy.float32)
+        self._serials = numpy.empty(len(self._matrix), numpy.int64)
+
+    @classmethod
+    def of(cls, vectors: Vectors, serials: Serials) -> ExactSegment:
+        """A full one."""
+        segment = cls(vectors.shape[1], len(vectors))
+        segment._matrix, segment._serials, segment.rows = vectors, serials, len(vectors)
+        return segment
+
+    @property
+    def is_full(self) -> bool:
+        return self.rows >= self.capacity
+
+    @property
+    def nbytes(self) -> int:
+        return self._matrix.nbytes + self._serials.nbytes
+
+    def add(self, vector: Vectors, serial: int) -> None:
+        if self.rows == len(self._matrix):
+            self._grow()
+        self._matrix[self.rows] = vector
+        self._serials[self.rows] = serial
+        self.rows += 1
+
+    def search(self, vector: Vectors, limit: int) -> list[tuple[float, int]]:
+        similarities = self._matrix[: self.rows] @ vector
+        best = numpy.argpartition(similarities, -limit)[-limit:] if limit < self.rows else numpy.arange(self.rows)
+        found = zip(similarities[best].tolist(), self._serials[best].tolist(), strict=True)
+        return sorted(found, reverse=True)
+
+    def content(self) -> tuple[Vectors, Serials]:
+        return self._matrix[: self.rows], self._serials[: self.rows]
+
+    def _grow(self) -> None:
+        size = min(2 * len(self._matrix), self.capacity)
+        matrix = numpy.empty((size, self._matrix.shape[1]), numpy.float32)
+        serials = numpy.empty(size, numpy.int64)
+        matrix[: self.rows] = self._matrix
+        serials[: self.rows] = self._serials
+        self._matrix, self._serials = matrix, serials
+
+
+class GraphSegment:
+    """HNSW over float16 (Malkov and Yashunin, 2016; faiss): time grows with the logarithm of the rows. Never changed
+    after it is built, because faiss cannot add and search at once."""
+
+    def __init__(self, graph: faiss.IndexHNSW, serials: Serials) -> None:
+        self._graph = graph
+        self._serials = serials
+        self.rows = len(serials)
+        self.nbytes = self.rows * (graph.d * 2 + _LINKS * 2 * 4 + 16 + 8)
+
+    @classmethod
+    def build(cls, vectors: Vectors, serials: Serials) -> GraphSegment:
+        """Takes about 0.1 ms a row, most of it without the interpreter's lock: for a thread."""
+        half = cast(Any, faiss.ScalarQuantizer.QT_fp16)  # An int, which faiss's types do not know.
+        graph = faiss.IndexHNSWSQ(vectors.shape[1], half, _LINKS, faiss.METRIC_INNER_PRODUCT)
+        graph.hnsw.efConstruction = _BUILD_EFFORT
+        graph.hnsw.efSearch = _SEARCH_EFFORT
+        graph.train(vectors[:1])
+        for start in range(0, len(vectors), _ROWS_A_STEP):
+            graph.add(vectors[start : start + _ROWS_A_STEP])
+        return cls(graph, serials)
+
+    def search(self, vector: Vectors, limit: int) -> list[tuple[float, int]]:
+        similarities, positions = self._graph.search(vector[None], min(limit, self.rows))
+        return [
+            (similarity, int(self._serials[position]))
+            for similarity, position in zip(similarities[0].tolist(), positions[0].tolist(), strict=True)
+            if position >= 0
+        ]
+
+    def content(self) -> tuple[Vectors, Serials]:
+        return self._graph.storage.reconstruct_n(0, self.rows), self._serials
+
+
+def merged(segments: Sequence[Segment], is_wanted: Callable[[int], bool], least_graph: int) -> Segment | None:
+    """One segment with the wanted rows of these, a graph if there are `least_graph` of them; None without any."""
+    vectors, serials = [], []
+    for segment in segments:
+        rows, numbers = segment.content()
+        for start in range(0, len(numbers), _ROWS_A_STEP):
+            step = numbers[start : start + _ROWS_A_STEP]
+            kept = numpy.fromiter(map(is_wanted, step.tolist()), bool, len(step))
+            vectors.append(rows[start : start + _ROWS_A_STEP][kept])
+            serials.append(step[kept])
+            time.sleep(0)  # Lets go of the interpreter's lock, which is kept for 5 ms otherwise.
+    all_serials = numpy.concatenate(serials)
+    if not len(all_serials):
+        return None
+    build = GraphSegment.build if len(all_serials) >= least_graph else ExactSegment.of
+    return build(numpy.concatenate(vectors), all_serials)

@@ -16,6 +16,7 @@ from watchllm.cli import (
     console,
     db,
     doctor,
+    eval_,
     explain,
     import_,
     key,
@@ -89,6 +90,7 @@ app.add_typer(usage.app, name="usage")
 app.add_typer(logs.app, name="logs")
 recorder.register(app)
 doctor.register(app)
+eval_.register(app)
 explain.register(app)
 sim.register(app)
 console.register(app)

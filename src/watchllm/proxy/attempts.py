@@ -17,7 +17,7 @@ from time import perf_counter
 
 import msgspec
 
-from watchllm.domain.errors import GatewayError, Unavailable
+from watchllm.domain.errors import GatewayError, InternalError, Unavailable
 from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import Attempt
 from watchllm.proxy.approach import AnswerSink, Approach, Candidate
@@ -119,7 +119,8 @@ class Attempts:
         for one in self._tries:
             one.cancel()
             one.ticket.give_back(Health.NOTHING)
-            if one is not self._tries[-1] and one is not self._winner:
+        for one in self._tries[:-1]:
+            if one is not self._winner:
                 self._record(one, "client_left", one.lost_usage())
 
     def pass_to(self, sink: wire.ResponseSink) -> None:
@@ -129,6 +130,25 @@ class Attempts:
 
     def answered(self, one: Try, status: int, headers: Headers) -> bool:
         """The head of an answer; whether it is passed on."""
+        try:
+            return self._is_passed_on(one, status, headers)
+        except Exception:
+            self._give_up(one)
+            raise
+
+    def broke(self, one: Try, error: WireError) -> None:
+        """A call failed before its answer's head."""
+        try:
+            failure = self._passed_on_failure(one, error)
+        except Exception:
+            self._give_up(one)
+            raise
+        if failure is not None:
+            self._sink.fail(failure)
+
+    # --- what comes next ---------------------------------------------------------------------------------------------
+
+    def _is_passed_on(self, one: Try, status: int, headers: Headers) -> bool:
         if status == 200:
             one.ticket.give_back(Health.WORKED)
             self._win(one)
@@ -143,17 +163,24 @@ class Attempts:
         self._win(one)
         return True
 
-    def broke(self, one: Try, error: WireError) -> None:
-        """A call failed before its answer's head."""
+    def _passed_on_failure(self, one: Try, error: WireError) -> GatewayError | None:
+        """What the waiting side hears of a call that broke, None = nothing yet."""
         # What the route allows for all calls together may leave little for the last one: no fault of its provider.
         ours = self._deadline and isinstance(error, TimedOut) and error.phase == "total"
         one.ticket.give_back(Health.NOTHING if ours else outcome.health_of_error(error))
         failure = upstream_error(error)
-        if not self._goes_on(one, outcome.of_error(error), None, failure.code):
-            self._win(one)
-            self._sink.fail(failure)
+        if self._goes_on(one, outcome.of_error(error), None, failure.code):
+            return None
+        self._win(one)
+        return failure
 
-    # --- what comes next ---------------------------------------------------------------------------------------------
+    def _give_up(self, *failed: Try) -> None:
+        """Something of ours is wrong: nobody may wait for ever for an answer that does not come."""
+        self._cancel_timer()
+        for one in (*failed, *self._tries):
+            one.cancel()
+            one.ticket.give_back(Health.NOTHING)
+        self._sink.fail(InternalError("Something went wrong inside the gateway between two calls of a provider."))
 
     def _goes_on(self, one: Try, verdict: Verdict, asked: float | None, error: str) -> bool:
         """Whether something else is tried, or under way, in place of the call that failed."""
@@ -205,13 +232,22 @@ class Attempts:
     def _call_again(self, at: int) -> None:
         self._timer = None
         try:
+            error = self._refused_again(at)
+        except Exception:
+            self._give_up()
+            raise
+        if error is not None:
+            self._sink.fail(error)
+
+    def _refused_again(self, at: int) -> GatewayError | None:
+        """Call once more, or who is next; the error where nobody can be called."""
+        try:
             if self._called(at):
-                return
+                return None
             error: GatewayError = self._unavailable()
         except GatewayError as refusal:
             error = refusal
-        if not self._moves_on(self._candidates[at], Verdict.RETRY):
-            self._sink.fail(error)
+        return None if self._moves_on(self._candidates[at], Verdict.RETRY) else error
 
     def _unavailable(self) -> GatewayError:
         waits = (self._services.breakers.retry_in(candidate.breaker) for candidate in self._candidates)
@@ -243,7 +279,7 @@ class Attempts:
             return False
         try:
             approach = self._approach(candidate)
-        except GatewayError:
+        except Exception:
             ticket.give_back(Health.NOTHING)
             raise
         self._at = max(self._at, at)
@@ -296,13 +332,14 @@ class Attempts:
             self._cancel_timer()
         if len(self._tries) == 1:
             return  # what the request tells of already
-        for other in self._tries:
-            if other is not one:
-                other.cancel()
-                other.ticket.give_back(Health.NOTHING)
-                self._record(other, "hedged", other.lost_usage())
+        others = [other for other in self._tries if other is not one]
         self._tries = [one]
         self._stand_for(one)
+        for other in others:
+            other.cancel()
+            other.ticket.give_back(Health.NOTHING)
+        for other in others:
+            self._record(other, "hedged", other.lost_usage())
 
     def _record(self, one: Try, error: str, usage: TokenUsage | None) -> None:
         """Make a call that came to nothing an attempt of the request; `usage` is what it may be charged for."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from watchllm.domain import json_body
 from watchllm.domain.usage import TokenUsage
+from watchllm.providers import tokens
 from watchllm.proxy.approach import Approach, Candidate
 from watchllm.routing import outcome
 from watchllm.routing.breaker import Ticket
@@ -67,10 +67,11 @@ class Try:
             call.cancel()
 
     def lost_usage(self) -> TokenUsage:
-        """What a provider may charge for a call whose answer was not waited for: what was sent, as an estimate."""
-        from watchllm.providers.openai.usage import estimated_usage  # few calls are lost
+        """What a provider may charge for a call whose answer was not waited for: what was sent, as an estimate.
 
-        return estimated_usage(json_body.parse(self.approach.body), "")
+        From its size alone, which cannot fail: a translated body need not keep to the bounds of a client's.
+        """
+        return TokenUsage(input=tokens.rough(len(self.approach.body)), estimated=True)
 
     # --- sink --------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from watchllm.domain.errors import BadRequest, GatewayError, Unavailable
+from watchllm.domain.errors import BadRequest, GatewayError, InternalError, Unavailable
 from watchllm.domain.snapshot import ProviderKeyRecord, Vendor
 from watchllm.domain.usage import ModelPrice
 from watchllm.proxy.approach import Approach, Candidate
@@ -133,14 +133,21 @@ Begin = Callable[..., tuple[Attempts, Sink]]
 
 @pytest.fixture
 def begin(world: World, request_: Request) -> Begin:
-    def make(*candidates: Candidate, refused: tuple[str, ...] = (), **policy: Any) -> tuple[Attempts, Sink]:
+    def make(
+        *candidates: Candidate,
+        refused: tuple[str, ...] = (),
+        bodies: dict[str, bytes] | None = None,
+        **policy: Any,
+    ) -> tuple[Attempts, Sink]:
         sink = Sink()
         route = Route("m", (Choice(1, tuple(one.target for one in candidates)),), **policy)
 
         def approach(one: Candidate) -> Approach:
             if one.target.provider in refused:
                 raise BadRequest("has no counterpart")
-            return Approach(b"/v1", b"", BODY)
+            if one.target.provider == "broken":
+                raise RuntimeError("a mistake of ours")
+            return Approach(b"/v1", b"", (bodies or {}).get(one.target.provider, BODY))
 
         attempts = Attempts(cast(Services, world), request_, route, candidates, approach, sink)
         attempts.begin()
@@ -364,3 +371,50 @@ def test_the_calls_of_one_request_are_bounded(world: World, request_: Request, b
     while not sink.told:
         answer(world.calls[-1], 429)
     assert len(world.calls) == request_.calls == MOST_CALLS
+
+
+# --- a body that a client could not have sent -------------------------------------------------------------------------
+
+DEEP = b'{"messages":' + b"[" * 5000 + b"]" * 5000 + b"}"
+
+
+def test_a_hedge_wins_whatever_the_body_of_the_other_is_like(world: World, request_: Request, begin: Begin) -> None:
+    _, sink = begin(candidate("a"), candidate("b"), bodies={"a": DEEP}, hedge_after=0.5)
+    world.fire()
+    answer(world.calls[1], 200)
+    assert sink.told == [200]
+    assert [(one.provider, one.usage.input) for one in request_.attempts if one.usage] == [("a", -(-len(DEEP) // 4))]
+
+
+def test_a_lost_call_and_one_that_is_left_are_written_down_whatever_their_bodies_are_like(
+    world: World, request_: Request, begin: Begin
+) -> None:
+    bodies = {name: DEEP for name in "abc"}
+    attempts, _ = begin(candidate("a"), candidate("b"), candidate("c"), bodies=bodies, hedge_after=0.5)
+    world.calls[0].sink.on_failure(TimedOut("first_byte", 1))
+    world.fire()
+    attempts.cancel()
+    assert [(one.provider, one.error) for one in request_.attempts] == [("a", "provider_timeout"), ("b", "client_left")]
+    assert [call.asked for call in world.calls[1:]] == [["cancel"], ["cancel"]]
+
+
+@pytest.mark.parametrize("fails", ["answers", "breaks"])
+def test_a_mistake_of_ours_between_two_calls_leaves_nobody_waiting(world: World, begin: Begin, fails: str) -> None:
+    _, sink = begin(candidate("a"), candidate("broken"))
+    with pytest.raises(RuntimeError):
+        if fails == "answers":
+            answer(world.calls[0], 500)
+        else:
+            world.calls[0].sink.on_failure(ConnectFailed("refused"))
+    assert [type(one) for one in sink.told] == [InternalError]
+
+
+def test_a_mistake_of_ours_after_a_back_off_leaves_nobody_waiting(world: World, begin: Begin) -> None:
+    _, sink = begin(candidate("a"), candidate("broken"), retries=1)
+    answer(world.calls[0], 500)
+    for _ in range(9):
+        begin(candidate("a"))
+        answer(world.calls[-1], 500)
+    with pytest.raises(RuntimeError):
+        world.fire()
+    assert [type(one) for one in sink.told] == [InternalError]

@@ -3,7 +3,8 @@
 What follows from a failure is decided by `routing.outcome`: the next key, the next provider, or the same one again
 after a back-off. Up to the first byte of an answer another call may take its place; after it, nothing is tried again.
 Where nothing else can be called, what the last one said is passed on.
-A hedged route begins a second call beside the first when that is slow; the first answer wins, the other is cancelled.
+A hedged route begins a second call beside the first when that is slow; the first answer of status 200 wins, the other
+is cancelled. A refusal is kept meanwhile and passed on only if the other fails.
 
 Each call is opened in the journal before it is sent, and becomes an attempt of its request with its own cost.
 """
@@ -121,7 +122,7 @@ class Attempts:
             one.ticket.give_back(Health.NOTHING)
         for one in self._tries[:-1]:
             if one is not self._winner:
-                self._record(one, "client_left", one.lost_usage())
+                self._record_lost(one, "client_left")
 
     def pass_to(self, sink: wire.ResponseSink) -> None:
         raise RuntimeError("who waits for the answer was named when the calls were made")
@@ -131,10 +132,13 @@ class Attempts:
     def answered(self, one: Try, status: int, headers: Headers) -> bool:
         """The head of an answer; whether it is passed on."""
         try:
-            return self._is_passed_on(one, status, headers)
+            passed_on = self._is_passed_on(one, status, headers)
         except Exception:
             self._give_up(one)
             raise
+        if not passed_on:
+            self._release_held()
+        return passed_on
 
     def broke(self, one: Try, error: WireError) -> None:
         """A call failed before its answer's head."""
@@ -145,6 +149,8 @@ class Attempts:
             raise
         if failure is not None:
             self._sink.fail(failure)
+        else:
+            self._release_held()
 
     # --- what comes next ---------------------------------------------------------------------------------------------
 
@@ -160,6 +166,9 @@ class Attempts:
             if self._goes_on(one, verdict, asked, _error_code(status)):
                 one.cancel()
                 return False
+        elif any(not other.held for other in self._tries if other is not one):
+            self._hold(one, headers)
+            return False
         self._win(one)
         return True
 
@@ -173,6 +182,20 @@ class Attempts:
             return None
         self._win(one)
         return failure
+
+    def _hold(self, one: Try, headers: Headers) -> None:
+        """Keep a refusal while another call is under way, which the request tells of from now on."""
+        self._tries.remove(one)
+        self._tries.insert(0, one)
+        self._stand_for(self._tries[-1])
+        one.hold(headers)
+
+    def _release_held(self) -> None:
+        """Pass on the refusal that was kept, if all other calls have failed."""
+        if self._tries and self._tries[-1].held:
+            one = self._tries[-1]
+            self._win(one)
+            one.release(paused=self._paused)
 
     def _give_up(self, *failed: Try) -> None:
         """Something of ours is wrong: nobody may wait for ever for an answer that does not come."""
@@ -339,7 +362,14 @@ class Attempts:
             other.cancel()
             other.ticket.give_back(Health.NOTHING)
         for other in others:
-            self._record(other, "hedged", other.lost_usage())
+            self._record_lost(other, "hedged")
+
+    def _record_lost(self, one: Try, why: str) -> None:
+        """Write down a call that was ended for `why`, or whose refusal is not passed on."""
+        if one.status:
+            self._record(one, _error_code(one.status), None)
+        else:
+            self._record(one, why, one.lost_usage())
 
     def _record(self, one: Try, error: str, usage: TokenUsage | None) -> None:
         """Make a call that came to nothing an attempt of the request; `usage` is what it may be charged for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -20,11 +21,15 @@ if TYPE_CHECKING:
 class Try:
     """Implements `ResponseSink` for the call to `candidate`, the one at place `at`.
 
-    What comes of it goes to `sink` once its answer is the one to pass on.
+    What comes of it goes to `sink` once its answer is the one to pass on. Until that is known of a refusal that came
+    while another call is under way, it is `held`: no more of it is read than has come already.
     """
 
     __slots__ = (
         "_attempts",
+        "_body",
+        "_end",
+        "_headers",
         "_sink",
         "approach",
         "at",
@@ -32,6 +37,7 @@ class Try:
         "call",
         "candidate",
         "hedged",
+        "held",
         "sent",
         "status",
         "ticket",
@@ -59,12 +65,38 @@ class Try:
         self.began = perf_counter()
         self.status = 0
         self.sent = True
+        self.held = False
 
     def cancel(self) -> None:
         self._attempts = None
         call, self.call = self.call, None
         if call is not None:
             call.cancel()
+
+    def hold(self, headers: Headers) -> None:
+        """Keep the answer whose head came until `release` or `cancel`."""
+        self.held = True
+        self._headers = headers
+        self._body: list[bytes] = []
+        self._end: Callable[[wire.ResponseSink], None] | None = None
+        if self.call is not None:
+            self.call.pause()
+
+    def release(self, *, paused: bool) -> None:
+        """Pass on what was held; `paused`: who waits for it wants to read no more for now."""
+        self.held = False
+        self._attempts = None
+        call, sink, body = self.call, self._sink, self._body
+        assert call is not None
+        self._body = []
+        call.pass_to(sink)
+        if not paused:
+            call.resume()  # which calls nobody yet
+        sink.on_response(self.status, self._headers)
+        for piece in body:
+            sink.on_data(piece)
+        if self._end is not None and self.call is not None:
+            self._end(sink)
 
     def lost_usage(self) -> TokenUsage:
         """What a provider may charge for a call whose answer was not waited for: what was sent, as an estimate.
@@ -85,12 +117,17 @@ class Try:
             sink.on_response(status, headers)
 
     def on_data(self, data: bytes) -> None:
-        raise AssertionError("an answer's body goes to who it is passed on to")
+        assert self.held, "an answer's body goes to who it is passed on to"
+        self._body.append(data)
 
     def on_complete(self) -> None:
-        raise AssertionError("an answer's end goes to who it is passed on to")
+        assert self.held, "an answer's end goes to who it is passed on to"
+        self._end = lambda sink: sink.on_complete()
 
     def on_failure(self, error: WireError) -> None:
+        if self.held:
+            self._end = lambda sink: sink.on_failure(error)
+            return
         self.sent = outcome.is_sent(error)
         attempts, self._attempts = self._attempts, None
         if attempts is not None:

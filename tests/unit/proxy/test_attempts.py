@@ -389,7 +389,7 @@ def test_a_hedge_wins_whatever_the_body_of_the_other_is_like(world: World, reque
 def test_a_lost_call_and_one_that_is_left_are_written_down_whatever_their_bodies_are_like(
     world: World, request_: Request, begin: Begin
 ) -> None:
-    bodies = {name: DEEP for name in "abc"}
+    bodies = dict.fromkeys("abc", DEEP)
     attempts, _ = begin(candidate("a"), candidate("b"), candidate("c"), bodies=bodies, hedge_after=0.5)
     world.calls[0].sink.on_failure(TimedOut("first_byte", 1))
     world.fire()
@@ -398,14 +398,17 @@ def test_a_lost_call_and_one_that_is_left_are_written_down_whatever_their_bodies
     assert [call.asked for call in world.calls[1:]] == [["cancel"], ["cancel"]]
 
 
-@pytest.mark.parametrize("fails", ["answers", "breaks"])
-def test_a_mistake_of_ours_between_two_calls_leaves_nobody_waiting(world: World, begin: Begin, fails: str) -> None:
+@pytest.mark.parametrize(
+    "fail",
+    [lambda call: answer(call, 500), lambda call: call.sink.on_failure(ConnectFailed("refused"))],
+    ids=["answers", "breaks"],
+)
+def test_a_mistake_of_ours_between_two_calls_leaves_nobody_waiting(
+    world: World, begin: Begin, fail: Callable[[Call], None]
+) -> None:
     _, sink = begin(candidate("a"), candidate("broken"))
     with pytest.raises(RuntimeError):
-        if fails == "answers":
-            answer(world.calls[0], 500)
-        else:
-            world.calls[0].sink.on_failure(ConnectFailed("refused"))
+        fail(world.calls[0])
     assert [type(one) for one in sink.told] == [InternalError]
 
 
@@ -418,3 +421,69 @@ def test_a_mistake_of_ours_after_a_back_off_leaves_nobody_waiting(world: World, 
     with pytest.raises(RuntimeError):
         world.fire()
     assert [type(one) for one in sink.told] == [InternalError]
+
+
+# --- a hedge that is refused at once ----------------------------------------------------------------------------------
+
+
+def test_a_hedge_that_is_refused_leaves_the_first_call_to_answer(world: World, request_: Request, begin: Begin) -> None:
+    _, sink = begin(candidate("a"), candidate("b"), hedge_after=0.5)
+    world.fire()
+    answer(world.calls[1], 404)
+    world.calls[1].sink.on_data(b"no such model")
+    assert (sink.told, world.calls[0].asked, world.calls[1].asked) == ([], [], ["pause"])
+    answer(world.calls[0], 200)
+    assert sink.told == [200]
+    assert world.calls[1].asked == ["pause", "cancel"]
+    lost = [(one.provider, one.status, one.error, one.usage, one.cost) for one in request_.attempts]
+    assert lost == [("b", 404, "upstream_refused", None, 0)]
+    assert request_.target is not None
+    assert (request_.target.provider, request_.hedged) == ("a", False)
+
+
+@pytest.mark.parametrize("status", [0, 500])
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_refusal_is_passed_on_when_the_others_fail(
+    world: World, request_: Request, begin: Begin, status: int, ended: bool
+) -> None:
+    _, sink = begin(candidate("a"), candidate("b"), candidate("c"), hedge_after=0.5, retries=2)
+    world.fire()
+    refused = world.calls[1]
+    answer(refused, 400)
+    refused.sink.on_data(b"x")
+    if ended:
+        refused.sink.on_complete()
+    if status:
+        answer(world.calls[0], status)
+    else:
+        world.calls[0].sink.on_failure(ConnectFailed("refused"))
+    if not ended:
+        assert refused.asked == ["pause", "resume"]
+        refused.sink.on_data(b"y")
+        refused.sink.on_complete()
+    assert sink.told == ([400, b"x", "complete"] if ended else [400, b"x", b"y", "complete"])
+    assert len(world.calls) == 2
+    assert [one.provider for one in request_.attempts] == ["a"]
+    assert request_.target is not None
+    assert (request_.target.provider, request_.hedged) == ("b", True)
+
+
+def test_of_two_refusals_the_last_is_passed_on(world: World, request_: Request, begin: Begin) -> None:
+    _, sink = begin(candidate("a"), candidate("b"), hedge_after=0.5)
+    world.fire()
+    answer(world.calls[1], 404)
+    answer(world.calls[0], 400)
+    assert sink.told == [400]
+    assert [(one.provider, one.status) for one in request_.attempts] == [("b", 404)]
+
+
+def test_who_leaves_while_a_refusal_is_kept_pays_for_the_call_under_way(
+    world: World, request_: Request, begin: Begin
+) -> None:
+    attempts, _ = begin(candidate("a"), candidate("b"), hedge_after=0.5)
+    world.fire()
+    answer(world.calls[1], 404)
+    attempts.cancel()
+    assert [(one.provider, one.status, one.usage) for one in request_.attempts] == [("b", 404, None)]
+    assert request_.target is not None
+    assert request_.target.provider == "a"

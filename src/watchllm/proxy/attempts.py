@@ -181,6 +181,9 @@ class Attempts:
         if self._goes_on(one, outcome.of_error(error), None, failure.code):
             return None
         self._win(one)
+        if one.sent:
+            # It may be charged for as much as those before it were; written down, it is among them.
+            self._record(one, failure.code, one.lost_usage())
         return failure
 
     def _hold(self, one: Try, headers: Headers) -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from watchllm.domain.errors import BadRequest, GatewayError, InternalError, Unavailable
+from watchllm.domain.errors import TimedOut as TimedOutUpstream
 from watchllm.domain.snapshot import ProviderKeyRecord, Vendor
 from watchllm.domain.usage import ModelPrice
 from watchllm.proxy.approach import Approach, Candidate
@@ -487,3 +488,22 @@ def test_who_leaves_while_a_refusal_is_kept_pays_for_the_call_under_way(
     assert [(one.provider, one.status, one.usage) for one in request_.attempts] == [("b", 404, None)]
     assert request_.target is not None
     assert request_.target.provider == "a"
+
+
+def test_the_last_call_that_fails_is_charged_as_those_before_it(world: World, request_: Request, begin: Begin) -> None:
+    attempts, sink = begin(candidate("a"), candidate("b"))
+    for call in range(2):
+        world.calls[call].sink.on_failure(TimedOut("first_byte", 1))
+    assert [type(one) for one in sink.told] == [TimedOutUpstream]
+    first, last = request_.attempts
+    assert (first.provider, last.provider) == ("a", "b")
+    assert last.cost == first.cost != 0
+    assert request_.lost_cost == 2 * (first.cost or 0)
+    attempts.cancel()
+    assert len(request_.attempts) == request_.calls == 2
+
+
+def test_the_last_call_costs_nothing_when_nothing_was_sent(world: World, request_: Request, begin: Begin) -> None:
+    begin(candidate("a"))
+    world.calls[0].sink.on_failure(ConnectFailed("refused"))
+    assert (request_.attempts, request_.lost_cost) == ((), 0)

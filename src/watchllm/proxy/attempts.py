@@ -44,6 +44,7 @@ class Attempts:
     """
 
     __slots__ = (
+        "__weakref__",
         "_approach",
         "_at",
         "_candidates",
@@ -52,6 +53,7 @@ class Attempts:
         "_request",
         "_retries",
         "_route",
+        "_said",
         "_services",
         "_sink",
         "_timer",
@@ -78,6 +80,7 @@ class Attempts:
         self._retries = 0
         self._tries: list[Try] = []
         self._winner: Try | None = None
+        self._said: Try | GatewayError | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0 if route.timeout is None else perf_counter() + route.timeout
         self._paused = False
@@ -98,6 +101,10 @@ class Attempts:
 
     # --- the call, as the waiting side sees it -----------------------------------------------------------------------
 
+    @property
+    def is_sent(self) -> bool:
+        return any(one.call is not None and one.call.is_sent for one in self._tries)
+
     def write(self, data: bytes) -> None:
         raise RuntimeError("the body of a call that may be made again is sent whole")
 
@@ -117,6 +124,7 @@ class Attempts:
     def cancel(self) -> None:
         """Forget all calls. The one that was to answer stays the request's last attempt; its books are the caller's."""
         self._cancel_timer()
+        self._forget_said()
         for one in self._tries:
             one.cancel()
             one.ticket.give_back(Health.NOTHING)
@@ -164,7 +172,12 @@ class Attempts:
         if verdict is not Verdict.ACCEPT:
             asked = backoff.retry_after(headers, self._services.now_ms() / 1e3)
             if self._goes_on(one, verdict, asked, _error_code(status)):
-                one.cancel()
+                if self._tries or self._timer is None:
+                    one.cancel()
+                else:
+                    # What is planned may turn out impossible: then this is what is passed on.
+                    self._said = one
+                    one.hold(headers)
                 return False
         elif any(not other.held for other in self._tries if other is not one):
             self._hold(one, headers)
@@ -179,6 +192,7 @@ class Attempts:
         one.ticket.give_back(Health.NOTHING if ours else outcome.health_of_error(error))
         failure = upstream_error(error)
         if self._goes_on(one, outcome.of_error(error), None, failure.code):
+            self._said = failure
             return None
         self._win(one)
         if one.sent:
@@ -203,6 +217,7 @@ class Attempts:
     def _give_up(self, *failed: Try) -> None:
         """Something of ours is wrong: nobody may wait for ever for an answer that does not come."""
         self._cancel_timer()
+        self._forget_said()
         for one in (*failed, *self._tries):
             one.cancel()
             one.ticket.give_back(Health.NOTHING)
@@ -262,8 +277,14 @@ class Attempts:
         except Exception:
             self._give_up()
             raise
-        if error is not None:
-            self._sink.fail(error)
+        if error is None:
+            return
+        said, self._said = self._said, None
+        if isinstance(said, Try):
+            self._win(said)
+            said.release(paused=self._paused)
+        else:
+            self._sink.fail(said or error)
 
     def _refused_again(self, at: int) -> GatewayError | None:
         """Call once more, or who is next; the error where nobody can be called."""
@@ -313,7 +334,13 @@ class Attempts:
         self._send(Try(self, at, candidate, approach, ticket, sink, hedged=hedged))
         return True
 
+    def _forget_said(self) -> None:
+        said, self._said = self._said, None
+        if isinstance(said, Try):
+            said.cancel()
+
     def _send(self, one: Try) -> None:
+        self._forget_said()
         services, request, approach = self._services, self._request, one.approach
         self._stand_for(one)
         request.upstream_began = request.upstream_began or one.began
@@ -372,7 +399,7 @@ class Attempts:
         if one.status:
             self._record(one, _error_code(one.status), None)
         else:
-            self._record(one, why, one.lost_usage())
+            self._record(one, why, one.lost_usage() if one.sent else None)
 
     def _record(self, one: Try, error: str, usage: TokenUsage | None) -> None:
         """Make a call that came to nothing an attempt of the request; `usage` is what it may be charged for."""

@@ -55,7 +55,7 @@ class Try:
         hedged: bool,
     ) -> None:
         self._attempts: Attempts | None = attempts  # until its part is over: nothing may refer to itself in a circle
-        self._sink = sink
+        self._sink: wire.ResponseSink | None = sink
         self.at = at
         self.candidate = candidate
         self.approach = approach
@@ -64,13 +64,17 @@ class Try:
         self.call: wire.Call | None = None
         self.began = perf_counter()
         self.status = 0
-        self.sent = True
+        self.sent = False
+        """Known when it has ended."""
         self.held = False
 
     def cancel(self) -> None:
+        """End it. What its answer would have gone to may refer to the attempts, so that is forgotten."""
+        self._sink = None
         self._attempts = None
         call, self.call = self.call, None
         if call is not None:
+            self.sent = call.is_sent
             call.cancel()
 
     def hold(self, headers: Headers) -> None:
@@ -88,6 +92,7 @@ class Try:
         self._attempts = None
         call, sink, body = self.call, self._sink, self._body
         assert call is not None
+        assert sink is not None
         self._body = []
         call.pass_to(sink)
         if not paused:
@@ -113,6 +118,7 @@ class Try:
         if attempts is not None and call is not None and attempts.answered(self, status, headers):
             self._attempts = None
             sink = self._sink
+            assert sink is not None
             call.pass_to(sink)
             sink.on_response(status, headers)
 

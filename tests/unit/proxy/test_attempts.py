@@ -1,8 +1,10 @@
 """One question put to several candidates: what is tried next, what is passed on, and what is written down of it."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -32,6 +34,7 @@ class Call:
         self.sink = sink
         self.timeouts = timeouts
         self.asked: list[str] = []
+        self.is_sent = True
 
     def pause(self) -> None:
         self.asked.append("pause")
@@ -138,6 +141,7 @@ def begin(world: World, request_: Request) -> Begin:
         *candidates: Candidate,
         refused: tuple[str, ...] = (),
         bodies: dict[str, bytes] | None = None,
+        translated: Any = None,
         **policy: Any,
     ) -> tuple[Attempts, Sink]:
         sink = Sink()
@@ -148,7 +152,7 @@ def begin(world: World, request_: Request) -> Begin:
                 raise BadRequest("has no counterpart")
             if one.target.provider == "broken":
                 raise RuntimeError("a mistake of ours")
-            return Approach(b"/v1", b"", (bodies or {}).get(one.target.provider, BODY))
+            return Approach(b"/v1", b"", (bodies or {}).get(one.target.provider, BODY), translated)
 
         attempts = Attempts(cast(Services, world), request_, route, candidates, approach, sink)
         attempts.begin()
@@ -507,3 +511,84 @@ def test_the_last_call_costs_nothing_when_nothing_was_sent(world: World, request
     begin(candidate("a"))
     world.calls[0].sink.on_failure(ConnectFailed("refused"))
     assert (request_.attempts, request_.lost_cost) == ((), 0)
+
+
+def test_a_hedge_that_was_never_sent_costs_nothing(world: World, request_: Request, begin: Begin) -> None:
+    begin(candidate("a"), candidate("b"), hedge_after=0.5)
+    world.fire()
+    world.calls[1].is_sent = False
+    answer(world.calls[0], 200)
+    assert [(one.provider, one.error, one.usage, one.cost) for one in request_.attempts] == [("b", "hedged", None, 0)]
+
+
+# --- a breaker that opens during a back-off ---------------------------------------------------------------------------
+
+
+def open_breaker(world: World, begin: Begin) -> None:
+    for _ in range(9):
+        begin(candidate("a"))
+        answer(world.calls[-1], 500)
+
+
+def test_where_nobody_can_be_called_after_a_back_off_the_last_refusal_is_passed_on(
+    world: World, request_: Request, begin: Begin
+) -> None:
+    _, sink = begin(candidate("a"), retries=1)
+    answer(world.calls[0], 503)
+    world.calls[0].sink.on_data(b"overloaded")
+    world.calls[0].sink.on_complete()
+    before = len(request_.attempts)
+    open_breaker(world, begin)
+    world.fire()
+    assert sink.told == [503, b"overloaded", "complete"]
+    assert len(request_.attempts) == before == 1
+
+
+def test_where_nobody_can_be_called_after_a_back_off_the_last_failure_is_passed_on(world: World, begin: Begin) -> None:
+    _, sink = begin(candidate("a"), retries=1)
+    world.calls[0].sink.on_failure(ConnectFailed("refused"))
+    open_breaker(world, begin)
+    world.fire()
+    assert [one.code for one in sink.told] == ["provider_unreachable"]
+
+
+def test_what_was_said_before_a_back_off_is_forgotten_when_it_is_over_or_not_waited_for(
+    world: World, begin: Begin
+) -> None:
+    attempts, sink = begin(candidate("a"), retries=2)
+    answer(world.calls[0], 503)
+    world.fire()
+    answer(world.calls[1], 503)
+    attempts.cancel()
+    assert [call.asked for call in world.calls] == [["pause", "cancel"]] * 2
+    assert sink.told == []
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+class Back:
+    """Turns an answer into another dialect: it can end the call."""
+
+    made: ClassVar[list[weakref.ref[Any]]] = []
+
+    def __init__(self, sink: Sink, call: Attempts) -> None:
+        self.on_response = sink.on_response
+        self.call = call
+        self.made[:] = [weakref.ref(self)]
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_what_translates_a_call_that_is_left_is_gone_at_once(world: World, begin: Begin, answered: bool) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        attempts, _ = begin(candidate("a"), translated=Back)
+        if answered:
+            answer(world.calls[0], 200)
+        attempts.cancel()
+        world.calls.clear()
+        del attempts
+        assert Back.made[0]() is None
+    finally:
+        gc.enable()

@@ -67,6 +67,10 @@ class Approach(NamedTuple):
     dropped: tuple[str, ...] = ()
     method: bytes = b"POST"
 
+    def __repr__(self) -> str:
+        # A repr ends in tracebacks and logs: the head holds the credential, the body is the client's own.
+        return f"Approach(method={self.method!r}, body of {len(self.body)} bytes, dropped={self.dropped!r})"
+
 
 def candidates_known(services: Services, targets: tuple[Target, ...]) -> tuple[Candidate, ...] | None:
     """What `candidates_of` found for these very targets, None = it has not been asked yet."""

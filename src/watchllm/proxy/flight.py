@@ -128,6 +128,7 @@ class Flight:
         if not self.leader.settled and self._call is not None and self.leader.calls > len(self.leader.attempts):
             # One is under way, not only waited for: what was read and said so far is charged.
             self._plan.account(self.leader, self._stream.usage_so_far() if self._stream is not None else None)
+        self._call = None  # which refers to this
         close_books_of_absent(self.leader, self._plan)
 
     # --- sink --------------------------------------------------------------------------------------------------------

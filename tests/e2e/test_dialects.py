@@ -343,7 +343,14 @@ def test_tokens_are_counted_by_who_can_and_estimated_for_who_cannot(messages: an
 
 
 def test_objects_that_tenants_would_share_need_a_key_of_ones_own(chat: openai.OpenAI) -> None:
-    for fields in ({"previous_response_id": "resp_1"}, {"conversation": "conv_1"}):
+    reference = [{"role": "user", "content": "x"}, {"id": "msg_1"}]
+    for fields in (
+        {"previous_response_id": "resp_1"},
+        {"conversation": "conv_1"},
+        {"prompt": {"id": "pmpt_1"}},
+        {"input": reference},
+        {"tools": [{"type": "code_interpreter", "container": "cntr_1"}]},
+    ):
         with pytest.raises(openai.PermissionDeniedError) as refused:
             chat.responses.create(model="openai/echo", input="x", extra_body=fields)
         assert refused.value.code == "own_provider_key_required"

@@ -104,7 +104,7 @@ class Plan:
         """The question as it goes to `candidate`. Raises BadRequest where it cannot be put in that provider's words."""
         services, leader, endpoint, target = self._services, self._leader, self.endpoint, candidate.target
         spoken = upstream_dialect(endpoint, target)
-        refuse_shared(target, self.asked.names_object)
+        refuse_shared(target, self.asked.names_object, translated=spoken != self.dialect)
         if spoken != self.dialect or candidate in self._inlined_for:
             return self._translated(candidate, spoken)
         url, head = addressed(services, leader, candidate, endpoint.path, dialect=spoken)

@@ -269,8 +269,8 @@ def test_candidates_that_are_asked_differently_get_different_idempotency_keys(op
         for secret in ("sk-own-secret-0123456789", "sk-own-secret-9876543210"):
             plane.add_provider_key(project.id, "openai", secret, base_url=sim.base_url)
     for _ in range(2):
-        answer = open_gateway.chat(project.key, "Why?", model="openai/fail-9", headers=_RETRIED)
-        assert answer.status == 503, answer
+        answer = open_gateway.chat(project.key, "Why?", model="openai/status-429", headers=_RETRIED)
+        assert answer.status == 429, answer
     sent: dict[str, set[str]] = {}
     for received in sim.requests():
         headers = received["headers"]

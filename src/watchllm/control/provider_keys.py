@@ -137,8 +137,8 @@ def _check_same_dialect(connection: Connection, project_id: str, provider: str, 
     for other in connection.scalars(query):
         if (other or CHAT) != (dialect or CHAT):
             raise Invalid(
-                f"the project's other keys of {provider!r} are for the dialect {other or CHAT}, and keys of one provider "
-                "stand in for each other: give this one's provider a name of its own"
+                f"the project's other keys of {provider!r} are for the dialect {other or CHAT}, and keys of one "
+                "provider stand in for each other: give this one's provider a name of its own"
             )
 
 

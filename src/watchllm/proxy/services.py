@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # Of a client's request only these lines go upstream: its credentials, cookies and addresses never do.
 _PASSED_UP = (b"accept", b"content-type", b"openai-beta")
 _PASSED_UP_OF_MESSAGES = (b"accept", b"content-type", b"anthropic-version", b"anthropic-beta")
-# These name the client's own account at OpenAI: they fit a key of the project's own there, and are no one else's to see.
+# These name the client's own account at OpenAI: they fit a key of the project's own there, and concern nobody else.
 _ACCOUNT = (b"openai-organization", b"openai-project")
 _IDEMPOTENCY_KEY = b"idempotency-key"
 _COMMON_LINES = b"accept-encoding: identity\r\nuser-agent: watchllm\r\n"

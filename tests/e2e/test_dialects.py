@@ -343,7 +343,14 @@ def test_tokens_are_counted_by_who_can_and_estimated_for_who_cannot(messages: an
 
 
 def test_objects_that_tenants_would_share_need_a_key_of_ones_own(chat: openai.OpenAI) -> None:
-    for fields in ({"previous_response_id": "resp_1"}, {"conversation": "conv_1"}):
+    reference = [{"role": "user", "content": "x"}, {"id": "msg_1"}]
+    for fields in (
+        {"previous_response_id": "resp_1"},
+        {"conversation": "conv_1"},
+        {"prompt": {"id": "pmpt_1"}},
+        {"input": reference},
+        {"tools": [{"type": "code_interpreter", "container": "cntr_1"}]},
+    ):
         with pytest.raises(openai.PermissionDeniedError) as refused:
             chat.responses.create(model="openai/echo", input="x", extra_body=fields)
         assert refused.value.code == "own_provider_key_required"
@@ -375,3 +382,61 @@ def test_requests_at_once_in_different_dialects_make_one_call(gateway: Gateway, 
     first, second = asyncio.run(ask())
     assert sim.calls() == 1
     assert first.choices[0].message.content == second.content[0].text
+
+
+def _labels(of: Any) -> tuple[Any, ...]:
+    return of["metadata"], of["user"], of["safety_identifier"], of["prompt_cache_key"]
+
+
+def _labelled(who: str) -> dict[str, Any]:
+    return {"metadata": {"who": who}, "user": who, "safety_identifier": who, "prompt_cache_key": who}
+
+
+def _responses_in(stream: bytes) -> list[Any]:
+    events = [json.loads(line[6:]) for line in stream.split(b"\n") if line.startswith(b"data: {")]
+    return [event["response"] for event in events if "response" in event]
+
+
+@pytest.mark.parametrize("model", ["openai/echo", "groq/echo"])
+@pytest.mark.parametrize("stored_streamed", [False, True])
+def test_a_stored_answer_repeats_the_labels_of_who_asks(
+    gateway: Gateway, project: Project, sim: Sim, model: str, stored_streamed: bool
+) -> None:
+    ask = {"model": model, "input": f"Whose labels? {stored_streamed}", "store": False, "temperature": 0}
+    first = gateway.post("/v1/responses", project.key, ask | _labelled("first") | {"stream": stored_streamed})
+    assert first.status == 200, first
+    assert b'"first"' in first.body
+    calls = sim.calls()
+    nobody = ({}, None, None, None)
+    for fields, labels in ((_labelled("next"), _labels(_labelled("next"))), ({}, nobody)):
+        whole = gateway.post("/v1/responses", project.key, ask | fields)
+        told = gateway.post("/v1/responses", project.key, ask | fields | {"stream": True})
+        assert whole.header("x-watchllm-cache") == told.header("x-watchllm-cache") == "HIT"
+        assert _labels(json.loads(whole.body)) == labels
+        responses = _responses_in(told.body)
+        assert responses
+        assert {repr(_labels(response)) for response in responses} == {repr(labels)}
+        assert b'"first"' not in whole.body + told.body
+    assert sim.calls() == calls
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_who_joins_a_call_is_told_its_own_labels(gateway: Gateway, project: Project, sim: Sim, streamed: bool) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    sim.reset()
+    ask = {"model": "openai/slow-500ms", "input": f"At once? {streamed}", "store": False, "stream": streamed}
+
+    def post(who: str) -> Any:
+        return gateway.post("/v1/responses", project.key, ask | _labelled(who))
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(post, ("one", "two", "three", "one")))
+    assert sim.calls() == 1
+    kinds = sorted(answer.header("x-watchllm-cache") for answer in answers)
+    assert kinds == ["HIT-COALESCED"] * 3 + ["MISS"]
+    for who, answer in zip(("one", "two", "three", "one"), answers, strict=True):
+        assert answer.status == 200, answer
+        responses = _responses_in(answer.body) if streamed else [json.loads(answer.body)]
+        assert responses
+        assert {repr(_labels(response)) for response in responses} == {repr(_labels(_labelled(who)))}

@@ -7,11 +7,24 @@ from typing import Any
 
 import pytest
 
-from tests.support.admin import admin_get
+from tests.support.admin import admin_get, status_of
 from tests.support.embeddings import MODEL, PATH, vectors
 from tests.support.product import Gateway
 from tests.support.raw_http import RawConnection, request_bytes
-from tests.support.routing import LLAMA, MINI, Routed, Waits, cache_of, fails, in_turn, routed, says, text_of, tried
+from tests.support.routing import (
+    LLAMA,
+    MINI,
+    Routed,
+    Waits,
+    by_key,
+    cache_of,
+    fails,
+    in_turn,
+    routed,
+    says,
+    text_of,
+    tried,
+)
 from tests.support.scripted_upstream import Call
 from tests.support.waiting import wait_for
 
@@ -34,6 +47,10 @@ def leave_when(project: Routed, condition: Callable[[], object]) -> None:
     with RawConnection(project.gateway.port) as connection:
         connection.send(request_bytes("/v1/chat/completions", key=project.project.key, body=body))
         wait_for(condition, "the moment to leave")
+
+
+def connections(project: Routed) -> int:
+    return int(status_of(project.gateway)["connections"])
 
 
 # --- retries and time-outs --------------------------------------------------------------------------------------------
@@ -214,3 +231,41 @@ def test_time_outs_in_a_row_open_a_breaker_too(project: Routed) -> None:
     statuses = [project.ask(f"Question {number}").status for number in range(6)]
     assert statuses == [504] * 5 + [503]
     assert breakers(project)["openai"]["state"] == "open"
+
+
+@pytest.mark.parametrize("last_stays", [True, False])
+def test_what_is_tried_for_others_after_a_buyer_has_left_is_in_its_books(project: Routed, last_stays: bool) -> None:
+    project.add_key("openai", "two", priority=1)
+    first, second = threading.Event(), threading.Event()
+
+    def refused_late(call: Call) -> None:
+        first.wait(20)
+        fails(401)(call)
+
+    def late(call: Call) -> None:
+        second.wait(20)
+        vectors(call)
+
+    project.openai.script = by_key(one=refused_late, two=late)
+    port, key = project.gateway.port, project.project.key
+    asked = request_bytes(PATH, key=key, body={"model": f"openai/{MODEL}", "input": ["a"]})
+    open_before = connections(project)
+    with RawConnection(port) as buyer, RawConnection(port) as other:
+        buyer.send(asked)
+        wait_for(lambda: project.calls() == (1, 0), "the call upstream")
+        other.send(asked)
+        wait_for(lambda: connections(project) == open_before + 2, "the other request")
+        buyer.close()
+        wait_for(lambda: connections(project) == open_before + 1, "the buyer to be gone")
+        first.set()
+        wait_for(lambda: project.calls() == (2, 0), "the next key")
+        if last_stays:
+            second.set()
+            assert other.response().status == 200
+    wait_for(lambda: connections(project) == open_before, "both to be gone")
+    second.set()
+    bought, followed = project.rows(2)
+    assert (bought["status"], bought["ended"], followed["attempts"]) == (499, "cancelled", [])
+    assert [one["status"] for one in bought["attempts"]] == [401, 200 if last_stays else 0]
+    # Who gets the vectors pays for them; where nobody does, who had them bought.
+    assert (followed["cost_nanos"] or 0, bought["cost_nanos"] or 0) == ((20, 0) if last_stays else (0, 20))

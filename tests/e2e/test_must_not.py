@@ -244,6 +244,43 @@ def test_an_idempotency_key_goes_up_as_it_is_with_the_projects_own_provider_key(
     assert received["headers"]["idempotency-key"] == "order-1"
 
 
+_ACCOUNT = {"OpenAI-Organization": "org-own", "OpenAI-Project": "proj_own"}
+
+
+def test_the_clients_account_at_openai_is_told_to_openai_only(open_gateway: Gateway, sim: Sim) -> None:
+    home = open_gateway.installation
+    project = home.project("own keys")
+    with home.control_plane() as plane:
+        for provider in ("openai", "anthropic", "groq", "mine"):
+            plane.add_provider_key(project.id, provider, "sk-own-secret-0123456789", base_url=sim.base_url)
+    for model in ("openai/gpt-4o", "anthropic/claude-sonnet-4-5", "groq/echo", "mine/echo"):
+        headers = {**_ACCOUNT, "Cache-Control": "no-cache"}
+        assert open_gateway.chat(project.key, "Why?", model=model, headers=headers).status == 200
+    ask = {"model": "anthropic/claude-sonnet-4-5", "messages": [{"role": "user", "content": "Why?"}]}
+    assert open_gateway.post("/v1/messages/count_tokens", project.key, ask, headers=_ACCOUNT).status == 200
+    told = [set(received["headers"]) & {"openai-organization", "openai-project"} for received in sim.requests()]
+    assert told == [{"openai-organization", "openai-project"}, set(), set(), set(), set()]
+
+
+def test_candidates_that_are_asked_differently_get_different_idempotency_keys(open_gateway: Gateway, sim: Sim) -> None:
+    home = open_gateway.installation
+    project = home.project("two keys")
+    with home.control_plane() as plane:
+        for secret in ("sk-own-secret-0123456789", "sk-own-secret-9876543210"):
+            plane.add_provider_key(project.id, "openai", secret, base_url=sim.base_url)
+    for _ in range(2):
+        answer = open_gateway.chat(project.key, "Why?", model="openai/status-429", headers=_RETRIED)
+        assert answer.status == 429, answer
+    sent: dict[str, set[str]] = {}
+    for received in sim.requests():
+        headers = received["headers"]
+        sent.setdefault(headers["authorization"], set()).add(headers["idempotency-key"])
+    first, second = sent.values()
+    assert len(first) == len(second) == 1
+    assert first != second
+    assert "order-1" not in first | second
+
+
 @pytest.mark.parametrize(("path", "body"), _PATHS)
 def test_no_cookie_account_or_limit_of_the_provider_comes_down(
     gateway: Gateway, sim: Sim, project: Project, path: str, body: dict[str, object]

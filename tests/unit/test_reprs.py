@@ -7,6 +7,7 @@ import pytest
 from watchllm.configuration import InstanceProvider
 from watchllm.domain.sealing import Keyring, Sealer
 from watchllm.domain.snapshot import ProjectRecord, ProviderKeyRecord, Vendor
+from watchllm.proxy.approach import Approach
 from watchllm.proxy.upstream import Destination, Destinations
 from watchllm.routing.resolve import InstanceCredential, Router, Target
 from watchllm.wire.types import Origin
@@ -46,6 +47,7 @@ HOLDERS = {
     **{f"target of {name} key": target for name, target in TARGETS.items()},
     "destination": destination(TARGETS["instance"]),
     "destination of own key": destination(TARGETS["own"]),
+    "approach": Approach(b"/hidden/v1/models", b"authorization: Bearer %b\r\n" % KEY.encode(), b'{"x":"hidden"}'),
 }
 
 
@@ -71,3 +73,4 @@ def test_a_repr_says_what_helps() -> None:
     )
     assert repr(InstanceCredential(None, "")) == "InstanceCredential(api_key=None, base_url='')"
     assert repr(HOLDERS["destination"]) == "Destination(host='example.com', port=443, own_key=False)"
+    assert repr(HOLDERS["approach"]) == "Approach(method=b'POST', body of 14 bytes, dropped=())"

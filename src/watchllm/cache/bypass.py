@@ -14,6 +14,8 @@ def bypass_reason(request: Mapping[str, Any]) -> str | None:
         value = request[field]
         if value is not None and value is not False and value != []:
             return field
+    if type(request.get("prompt")) is dict:
+        return "prompt"  # a template that is kept, and edited, at the provider
     tools = request.get("tools")
     if type(tools) is list:
         for tool in tools:

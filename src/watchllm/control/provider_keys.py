@@ -59,6 +59,7 @@ def add(
     _check(provider, secret, base_url, priority, known)
     _check_dialect(provider, dialect, known)
     projects.get(work.connection, project_id)
+    _check_same_dialect(work.connection, project_id, provider, dialect)
     key_id = ids.new_id(ids.PROVIDER_KEY)
     vendor = known.get(provider)
     if base_url and (dialect == MESSAGES or (vendor is not None and vendor.dialects == (MESSAGES,))):
@@ -126,6 +127,19 @@ def _check(provider: str, secret: str, base_url: str | None, priority: int, know
         raise Invalid(f"priority is a number from 0 to {MAX_PRIORITY}; lower is tried first")
     if base_url is not None:
         check_base_url(base_url)
+
+
+def _check_same_dialect(connection: Connection, project_id: str, provider: str, dialect: str | None) -> None:
+    """The keys of one provider stand in for each other, so they have to be used in the same way."""
+    query = select(provider_keys.c.dialect).where(
+        provider_keys.c.project_id == project_id, provider_keys.c.provider == provider
+    )
+    for other in connection.scalars(query):
+        if (other or CHAT) != (dialect or CHAT):
+            raise Invalid(
+                f"the project's other keys of {provider!r} are for the dialect {other or CHAT}, and keys of one "
+                "provider stand in for each other: give this one's provider a name of its own"
+            )
 
 
 def _check_dialect(provider: str, dialect: str | None, known: Mapping[str, Vendor]) -> None:

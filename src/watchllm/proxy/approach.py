@@ -24,14 +24,15 @@ class Candidate:
     """A target that may answer, and where it is. Made once for many requests of one project.
 
     `breaker` is what its circuit breaker is known by, `usual_head` the header lines of a call on behalf of a client
-    whose own say nothing in particular.
+    whose own say nothing in particular. `name` tells it from the others that a request may go to, empty = it is alone.
     """
 
-    __slots__ = ("_urls", "breaker", "destination", "target", "usual_head")
+    __slots__ = ("_urls", "breaker", "destination", "name", "target", "usual_head")
 
-    def __init__(self, target: Target, destination: Destination, project_id: str = "") -> None:
+    def __init__(self, target: Target, destination: Destination, project_id: str = "", *, alone: bool = True) -> None:
         self.target = target
         self.destination = destination
+        self.name = b"" if alone else "\0".join(target.identity).encode()
         self.breaker = breaker_key(project_id, target)
         self.usual_head = destination.credential + USUAL_LINES
         self._urls: dict[str, bytes] = {}
@@ -67,6 +68,10 @@ class Approach(NamedTuple):
     dropped: tuple[str, ...] = ()
     method: bytes = b"POST"
 
+    def __repr__(self) -> str:
+        # A repr ends in tracebacks and logs: the head holds the credential, the body is the client's own.
+        return f"Approach(method={self.method!r}, body of {len(self.body)} bytes, dropped={self.dropped!r})"
+
 
 def candidates_known(services: Services, targets: tuple[Target, ...]) -> tuple[Candidate, ...] | None:
     """What `candidates_of` found for these very targets, None = it has not been asked yet."""
@@ -90,7 +95,7 @@ async def candidates_of(
             if target.model:
                 require_price(services, tenant, target)
             destination = destinations.known(target) or await destinations.of(target)
-            found.append(Candidate(target, destination, tenant.project.id))
+            found.append(Candidate(target, destination, tenant.project.id, alone=len(targets) == 1))
         except GatewayError as error:
             first_error = first_error or error
     if not found and first_error is not None:
@@ -143,8 +148,9 @@ def addressed(
     forwarded = services.forwarded(
         exchange.headers,
         request.principal.tenant.partition,
-        own_key=destination.own_key,
+        destination,
         dialect=dialect,
         same_dialect=same_dialect,
+        candidate=candidate.name,
     )
     return url, destination.credential + forwarded

@@ -3,7 +3,8 @@
 What follows from a failure is decided by `routing.outcome`: the next key, the next provider, or the same one again
 after a back-off. Up to the first byte of an answer another call may take its place; after it, nothing is tried again.
 Where nothing else can be called, what the last one said is passed on.
-A hedged route begins a second call beside the first when that is slow; the first answer wins, the other is cancelled.
+A hedged route begins a second call beside the first when that is slow; the first answer of status 200 wins, the other
+is cancelled. A refusal is kept meanwhile and passed on only if the other fails.
 
 Each call is opened in the journal before it is sent, and becomes an attempt of its request with its own cost.
 """
@@ -17,7 +18,7 @@ from time import perf_counter
 
 import msgspec
 
-from watchllm.domain.errors import GatewayError, Unavailable
+from watchllm.domain.errors import GatewayError, InternalError, Unavailable
 from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import Attempt
 from watchllm.proxy.approach import AnswerSink, Approach, Candidate
@@ -43,6 +44,7 @@ class Attempts:
     """
 
     __slots__ = (
+        "__weakref__",
         "_approach",
         "_at",
         "_candidates",
@@ -51,6 +53,7 @@ class Attempts:
         "_request",
         "_retries",
         "_route",
+        "_said",
         "_services",
         "_sink",
         "_timer",
@@ -77,6 +80,7 @@ class Attempts:
         self._retries = 0
         self._tries: list[Try] = []
         self._winner: Try | None = None
+        self._said: Try | GatewayError | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0 if route.timeout is None else perf_counter() + route.timeout
         self._paused = False
@@ -97,6 +101,10 @@ class Attempts:
 
     # --- the call, as the waiting side sees it -----------------------------------------------------------------------
 
+    @property
+    def is_sent(self) -> bool:
+        return any(one.call is not None and one.call.is_sent for one in self._tries)
+
     def write(self, data: bytes) -> None:
         raise RuntimeError("the body of a call that may be made again is sent whole")
 
@@ -116,11 +124,13 @@ class Attempts:
     def cancel(self) -> None:
         """Forget all calls. The one that was to answer stays the request's last attempt; its books are the caller's."""
         self._cancel_timer()
+        self._forget_said()
         for one in self._tries:
             one.cancel()
             one.ticket.give_back(Health.NOTHING)
-            if one is not self._tries[-1] and one is not self._winner:
-                self._record(one, "client_left", one.lost_usage())
+        for one in self._tries[:-1]:
+            if one is not self._winner:
+                self._record_lost(one, "client_left")
 
     def pass_to(self, sink: wire.ResponseSink) -> None:
         raise RuntimeError("who waits for the answer was named when the calls were made")
@@ -129,6 +139,30 @@ class Attempts:
 
     def answered(self, one: Try, status: int, headers: Headers) -> bool:
         """The head of an answer; whether it is passed on."""
+        try:
+            passed_on = self._is_passed_on(one, status, headers)
+        except Exception:
+            self._give_up(one)
+            raise
+        if not passed_on:
+            self._release_held()
+        return passed_on
+
+    def broke(self, one: Try, error: WireError) -> None:
+        """A call failed before its answer's head."""
+        try:
+            failure = self._passed_on_failure(one, error)
+        except Exception:
+            self._give_up(one)
+            raise
+        if failure is not None:
+            self._sink.fail(failure)
+        else:
+            self._release_held()
+
+    # --- what comes next ---------------------------------------------------------------------------------------------
+
+    def _is_passed_on(self, one: Try, status: int, headers: Headers) -> bool:
         if status == 200:
             one.ticket.give_back(Health.WORKED)
             self._win(one)
@@ -138,22 +172,56 @@ class Attempts:
         if verdict is not Verdict.ACCEPT:
             asked = backoff.retry_after(headers, self._services.now_ms() / 1e3)
             if self._goes_on(one, verdict, asked, _error_code(status)):
-                one.cancel()
+                if self._tries or self._timer is None:
+                    one.cancel()
+                else:
+                    # What is planned may turn out impossible: then this is what is passed on.
+                    self._said = one
+                    one.hold(headers)
                 return False
+        elif any(not other.held for other in self._tries if other is not one):
+            self._hold(one, headers)
+            return False
         self._win(one)
         return True
 
-    def broke(self, one: Try, error: WireError) -> None:
-        """A call failed before its answer's head."""
+    def _passed_on_failure(self, one: Try, error: WireError) -> GatewayError | None:
+        """What the waiting side hears of a call that broke, None = nothing yet."""
         # What the route allows for all calls together may leave little for the last one: no fault of its provider.
         ours = self._deadline and isinstance(error, TimedOut) and error.phase == "total"
         one.ticket.give_back(Health.NOTHING if ours else outcome.health_of_error(error))
         failure = upstream_error(error)
-        if not self._goes_on(one, outcome.of_error(error), None, failure.code):
-            self._win(one)
-            self._sink.fail(failure)
+        if self._goes_on(one, outcome.of_error(error), None, failure.code):
+            self._said = failure
+            return None
+        self._win(one)
+        if one.sent:
+            # It may be charged for as much as those before it were; written down, it is among them.
+            self._record(one, failure.code, one.lost_usage())
+        return failure
 
-    # --- what comes next ---------------------------------------------------------------------------------------------
+    def _hold(self, one: Try, headers: Headers) -> None:
+        """Keep a refusal while another call is under way, which the request tells of from now on."""
+        self._tries.remove(one)
+        self._tries.insert(0, one)
+        self._stand_for(self._tries[-1])
+        one.hold(headers)
+
+    def _release_held(self) -> None:
+        """Pass on the refusal that was kept, if all other calls have failed."""
+        if self._tries and self._tries[-1].held:
+            one = self._tries[-1]
+            self._win(one)
+            one.release(paused=self._paused)
+
+    def _give_up(self, *failed: Try) -> None:
+        """Something of ours is wrong: nobody may wait for ever for an answer that does not come."""
+        self._cancel_timer()
+        self._forget_said()
+        for one in (*failed, *self._tries):
+            one.cancel()
+            one.ticket.give_back(Health.NOTHING)
+        self._sink.fail(InternalError("Something went wrong inside the gateway between two calls of a provider."))
 
     def _goes_on(self, one: Try, verdict: Verdict, asked: float | None, error: str) -> bool:
         """Whether something else is tried, or under way, in place of the call that failed."""
@@ -205,13 +273,28 @@ class Attempts:
     def _call_again(self, at: int) -> None:
         self._timer = None
         try:
+            error = self._refused_again(at)
+        except Exception:
+            self._give_up()
+            raise
+        if error is None:
+            return
+        said, self._said = self._said, None
+        if isinstance(said, Try):
+            self._win(said)
+            said.release(paused=self._paused)
+        else:
+            self._sink.fail(said or error)
+
+    def _refused_again(self, at: int) -> GatewayError | None:
+        """Call once more, or who is next; the error where nobody can be called."""
+        try:
             if self._called(at):
-                return
+                return None
             error: GatewayError = self._unavailable()
         except GatewayError as refusal:
             error = refusal
-        if not self._moves_on(self._candidates[at], Verdict.RETRY):
-            self._sink.fail(error)
+        return None if self._moves_on(self._candidates[at], Verdict.RETRY) else error
 
     def _unavailable(self) -> GatewayError:
         waits = (self._services.breakers.retry_in(candidate.breaker) for candidate in self._candidates)
@@ -243,7 +326,7 @@ class Attempts:
             return False
         try:
             approach = self._approach(candidate)
-        except GatewayError:
+        except Exception:
             ticket.give_back(Health.NOTHING)
             raise
         self._at = max(self._at, at)
@@ -251,7 +334,13 @@ class Attempts:
         self._send(Try(self, at, candidate, approach, ticket, sink, hedged=hedged))
         return True
 
+    def _forget_said(self) -> None:
+        said, self._said = self._said, None
+        if isinstance(said, Try):
+            said.cancel()
+
     def _send(self, one: Try) -> None:
+        self._forget_said()
         services, request, approach = self._services, self._request, one.approach
         self._stand_for(one)
         request.upstream_began = request.upstream_began or one.began
@@ -296,13 +385,21 @@ class Attempts:
             self._cancel_timer()
         if len(self._tries) == 1:
             return  # what the request tells of already
-        for other in self._tries:
-            if other is not one:
-                other.cancel()
-                other.ticket.give_back(Health.NOTHING)
-                self._record(other, "hedged", other.lost_usage())
+        others = [other for other in self._tries if other is not one]
         self._tries = [one]
         self._stand_for(one)
+        for other in others:
+            other.cancel()
+            other.ticket.give_back(Health.NOTHING)
+        for other in others:
+            self._record_lost(other, "hedged")
+
+    def _record_lost(self, one: Try, why: str) -> None:
+        """Write down a call that was ended for `why`, or whose refusal is not passed on."""
+        if one.status:
+            self._record(one, _error_code(one.status), None)
+        else:
+            self._record(one, why, one.lost_usage() if one.sent else None)
 
     def _record(self, one: Try, error: str, usage: TokenUsage | None) -> None:
         """Make a call that came to nothing an attempt of the request; `usage` is what it may be charged for."""

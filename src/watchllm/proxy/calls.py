@@ -72,7 +72,7 @@ def send(
         url += b"?" + exchange.query
     assert request.principal is not None
     partition = request.principal.tenant.partition
-    forwarded = services.forwarded(exchange.headers, partition, own_key=destination.own_key, dialect=dialect)
+    forwarded = services.forwarded(exchange.headers, partition, destination, dialect=dialect)
     head = destination.credential + forwarded + lines
     request.upstream_began = perf_counter()
     services.settlement.open_call(request, 0 if body is None else len(body))

@@ -11,9 +11,11 @@ from watchllm.providers.dialect import CHAT, MESSAGES
 from watchllm.providers.openai.answers import upstream_body
 from watchllm.proxy import egress
 from watchllm.proxy.admission import admit
+from watchllm.proxy.approach import Candidate
 from watchllm.proxy.calls import call_whole, head_of, pass_status_on
 from watchllm.proxy.directives import directives
 from watchllm.proxy.intake import json_bytes
+from watchllm.proxy.named_pictures import may_name_pictures
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.shared_objects import named_object, refuse_shared
@@ -46,6 +48,10 @@ async def count_tokens(services: Services, request: Request) -> None:
         exchange.respond(200, head, msgspec.json.encode(counted))
         return
     refuse_shared(target, named_object(document, body))
+    if may_name_pictures(body):
+        from watchllm.proxy.pictures import refuse_neighbours  # few requests show any
+
+        await refuse_neighbours(services, document, Candidate(target, await services.destinations.of(target)))
     sent = body if target.model == model else upstream_body(body, target.model, include_usage=False)
     answer = await call_whole(services, request, target, "/messages/count_tokens", sent, dialect=MESSAGES)
     if answer.status != 200:

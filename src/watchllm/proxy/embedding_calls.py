@@ -52,7 +52,7 @@ class EmbeddingCalls:
         # Set before the call is made: leaving must not end it while others wait.
         request.cancel_upstream = lambda: self._leave(request, batch, waits)
         if own:
-            purchase = Purchase(request.wall_ms, lambda ended: self._forget(ended, own))
+            purchase = Purchase(request, batch, lambda ended: self._forget(ended, own))
             waits.append((purchase, purchase.join(request, services.loop, buys=True)))
             if may_join:
                 self._under_way.update(dict.fromkeys(own, purchase))
@@ -94,12 +94,29 @@ class EmbeddingCalls:
     def _leave(self, request: Request, batch: Batch, waits: list[tuple[Purchase, Waiter]]) -> None:
         """This request waits no longer. The call that nobody else waits for ends, and is charged if it was sent."""
         for purchase, waiter in waits:
-            called = request.calls > len(request.attempts)
-            if purchase.leave(waiter) and called and request.usage is None:
-                usage = TokenUsage(input=tokens.estimate_request(batch.document), estimated=True)
-                request.usage = usage
-                request.price = price = self._services.tenants.price(batch.target.provider, batch.target.model)
-                request.cost = price.cost(usage) + request.lost_cost if price is not None else None
+            buyer = purchase.buyer
+            called = buyer.calls > len(buyer.attempts)
+            if purchase.leave(waiter):
+                if called and buyer.usage is None:
+                    self._charge(buyer, purchase.batch)
+                self._close_books_of_absent(buyer)
+
+    def _charge(self, buyer: Request, batch: Batch) -> None:
+        """Put what a call that was ended may cost on who began it."""
+        buyer.usage = usage = TokenUsage(input=tokens.estimate_request(batch.document), estimated=True)
+        buyer.price = price = self._services.tenants.price(batch.target.provider, batch.target.model)
+        buyer.cost = price.cost(usage) + buyer.lost_cost if price is not None else None
+
+    def _close_books_of_absent(self, buyer: Request) -> None:
+        """Settle a buyer that left while others waited, now that all calls for them are known."""
+        if buyer.deferred:
+            buyer.deferred = False
+            if buyer.deferred_end is not None:
+                self._services.settlement.settle(buyer, *buyer.deferred_end)
+
+    def _end(self, purchase: Purchase, outcome: Bought | GatewayError) -> None:
+        self._close_books_of_absent(purchase.buyer)
+        purchase.end(outcome)
 
     def _begin(
         self, purchase: Purchase, request: Request, endpoint: Endpoint, batch: Batch, places: list[bytes]
@@ -108,8 +125,9 @@ class EmbeddingCalls:
             services = self._services
             services.counters.internal_errors += 1
             services.loop.call_exception_handler({"message": f"the call of {request.id} failed", "exception": error})
-            purchase.end(
-                InternalError(f"Something went wrong inside the gateway; report it with the request id {request.id}.")
+            self._end(
+                purchase,
+                InternalError(f"Something went wrong inside the gateway; report it with the request id {request.id}."),
             )
 
         # A run of its own: it goes on when the request that began it has ended.
@@ -123,18 +141,18 @@ class EmbeddingCalls:
         try:
             answer = await self._call(request, endpoint, batch, places)
             if answer.status != 200:
-                purchase.end(Bought(answer, None, {}, None, None))
+                self._end(purchase, Bought(answer, None, {}, None, None))
                 return
             bought = await self._bought(batch, places, answer)
         except GatewayError as error:
-            purchase.end(error)
+            self._end(purchase, error)
             return
         try:
             # Before the answers: who has read one and asks again must find all of it, and until then joins this.
             if batch.wishes.store:
                 await self._store(request, batch, bought.items)
         finally:
-            purchase.end(bought)
+            self._end(purchase, bought)
 
     async def _call(self, request: Request, endpoint: Endpoint, batch: Batch, places: list[bytes]) -> Answer:
         services = self._services

@@ -31,12 +31,14 @@ class Beginning(wire.Call, Protocol):
 
 
 class Flight:
-    """Implements `wire.types.ResponseSink`. `stream` is None when a whole answer was asked for."""
+    """Implements `wire.types.ResponseSink`. `stream` is None when a whole answer was asked for; `labels` are what the
+    answer repeats of the leader's request alone."""
 
     __slots__ = (
         "_body",
         "_call",
         "_headers",
+        "_labels",
         "_over",
         "_paused",
         "_plan",
@@ -49,11 +51,12 @@ class Flight:
         "leader",
     )
 
-    def __init__(self, leader: Request, plan: FlightPlan, stream: SharedStream | None) -> None:
+    def __init__(self, leader: Request, plan: FlightPlan, stream: SharedStream | None, labels: bytes = b"") -> None:
         self.leader = leader
         self.began_ms = leader.wall_ms
         self._plan = plan
         self._stream = stream
+        self._labels = labels
         self._waiters: dict[Waiter, None] = {}
         self._call: wire.Call | None = None
         self._status = 0
@@ -77,18 +80,24 @@ class Flight:
             raise
 
     def can_be_joined(
-        self, *, streamed: bool, include_usage: bool, dialect: str = CHAT, same_form: bool = False
+        self,
+        *,
+        streamed: bool,
+        include_usage: bool,
+        dialect: str = CHAT,
+        labels: bytes = b"",
+        same_form: bool = False,
     ) -> bool:
         """Whether a request of this form can still be given the whole answer.
 
         `same_form`: only by a call that asked for this very form (the answer of another could not be turned into it).
-        Who speaks another dialect is not relayed the stream, but told the whole answer in its own.
+        Who speaks another dialect, or has other labels, is not relayed the stream, but told a whole answer of its own.
         """
         stream = self._stream
-        other_dialect = dialect != self._plan.dialect
-        if self._over or (same_form and (other_dialect or streamed != (stream is not None))):
+        other_words = dialect != self._plan.dialect or labels != self._labels
+        if self._over or (same_form and (other_words or streamed != (stream is not None))):
             return False
-        if stream is None or not streamed or other_dialect:
+        if stream is None or not streamed or other_words:
             return True
         return stream.whole and (not include_usage or stream.has_usage)
 
@@ -128,6 +137,7 @@ class Flight:
         if not self.leader.settled and self._call is not None and self.leader.calls > len(self.leader.attempts):
             # One is under way, not only waited for: what was read and said so far is charged.
             self._plan.account(self.leader, self._stream.usage_so_far() if self._stream is not None else None)
+        self._call = None  # which refers to this
         close_books_of_absent(self.leader, self._plan)
 
     # --- sink --------------------------------------------------------------------------------------------------------
@@ -246,7 +256,8 @@ class Flight:
 
     def _reads(self, waiter: Waiter) -> bool:
         """Whether it can be relayed the stream."""
-        return waiter.request.streamed and waiter.dialect == self._plan.dialect
+        same_words = waiter.dialect == self._plan.dialect and waiter.labels == self._labels
+        return waiter.request.streamed and same_words
 
     def _start(self, waiter: Waiter) -> None:
         request = waiter.request

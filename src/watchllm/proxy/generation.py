@@ -17,6 +17,7 @@ from watchllm.cache.entry import Entry
 from watchllm.cache.key import ANSWER_HEADERS
 from watchllm.domain.errors import GatewayError, TimedOut
 from watchllm.domain.usage_event import BYPASS, HIT, HIT_STALE, MISS
+from watchllm.providers.dialect import CHAT
 from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
 from watchllm.proxy.admission import admit, require_price
@@ -60,7 +61,7 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
     request.cache = BYPASS if key is None else MISS
     entry = services.cache.get(tenant.partition, key) if key is not None and wishes.read else None
     request.looked_up = perf_counter()
-    if entry is not None and entry.dialect != endpoint.dialect:
+    if entry is not None and not (entry.dialect == endpoint.dialect == CHAT):
         entry = told_in(endpoint, entry, body)
     if entry is not None and key is not None and wishes.accept(entry, request.wall_ms):
         services.history.hit(request, key, entry)

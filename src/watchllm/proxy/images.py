@@ -54,17 +54,17 @@ async def refuse_private(services: Services, url: str, field: str) -> None:
 
     One that does not resolve here passes: the provider will say what it thinks of it.
     """
-    from urllib.parse import urlsplit  # few requests name URLs
+    from watchllm.proxy.image_fetch import NoImage, place_of  # few requests name URLs
 
     try:
-        parts = urlsplit(url.strip())
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    if host is None or parts.scheme not in ("http", "https"):
-        raise BadRequest(f"{field}: send an http(s) URL, or the content itself as base64.", param=field)
+        # Strict, because who is sent there may read in another way what can be read in two.
+        origin = place_of(url).origin
+    except NoImage as error:
+        raise BadRequest(
+            f"{field} {error}; send an http(s) URL, or the content itself as base64.", param=field
+        ) from None
     try:
-        await resolve(services.loop, host, port or 443, public_only=True)
+        await resolve(services.loop, origin.host, origin.port, public_only=True)
     except AddressRefused:
         raise BadRequest(
             f"{field}: the URL leads to a private address, which a provider on the operator's network is not sent to. "

@@ -55,7 +55,7 @@ async def answer_from_upstream(
         await see_to_pictures(services, request, plan, candidates)
     waiter = None
     if place is not None and place in services.flights:
-        waiter = await _join(services, request, endpoint, asked, place)
+        waiter = await _join(services, request, plan, place)
     if waiter is None:
         waiter = _lead(services, request, plan, candidates)
     landed = await waiter
@@ -63,14 +63,14 @@ async def answer_from_upstream(
         _give(services, request, endpoint, asked, landed, has_stale=stale is not None)
 
 
-async def _join(services: Services, request: Request, endpoint: Endpoint, asked: Asked, place: bytes) -> Waiter | None:
+async def _join(services: Services, request: Request, plan: Plan, place: bytes) -> Waiter | None:
     """Wait for the call that is under way at `place`; None = there is none that this request can be given."""
     called_as = request.cache
     same_form = False
-    while (flight := _to_join(services, request, endpoint, asked, place, same_form=same_form)) is not None:
+    while (flight := _to_join(services, request, plan, place, same_form=same_form)) is not None:
         request.cache = HIT_COALESCED
         request.upstream_began = perf_counter()
-        waiter = Waiter(request, include_usage=asked.include_usage, dialect=endpoint.dialect)
+        waiter = _waiter(request, plan)
         flight.add(waiter, services.loop)
         landed = await waiter
         if landed is not None or waiter.relayed:
@@ -83,27 +83,34 @@ async def _join(services: Services, request: Request, endpoint: Endpoint, asked:
 
 def _lead(services: Services, request: Request, plan: Plan, candidates: tuple[Candidate, ...]) -> Waiter:
     """Make the call, which others may join at the plan's place."""
-    flight = Flight(request, plan, plan.shared_stream())
+    flight = Flight(request, plan, plan.shared_stream(), plan.labels)
     if plan.place is not None:
         services.flights[plan.place] = flight
-    waiter = Waiter(request, include_usage=plan.asked.include_usage, dialect=plan.dialect)
+    waiter = _waiter(request, plan)
     flight.add(waiter, services.loop)
     flight.begin(Attempts(services, request, plan.asked.route, candidates, plan.approach, flight))
     return waiter
 
 
-def _to_join(
-    services: Services, request: Request, endpoint: Endpoint, asked: Asked, place: bytes, *, same_form: bool
-) -> Flight | None:
+def _waiter(request: Request, plan: Plan) -> Waiter:
+    return Waiter(request, include_usage=plan.asked.include_usage, dialect=plan.dialect, labels=plan.labels)
+
+
+def _to_join(services: Services, request: Request, plan: Plan, place: bytes, *, same_form: bool) -> Flight | None:
     """The call under way at `place` whose answer this request may be given, if there is one."""
     flight = services.flights.get(place)
+    asked = plan.asked
     if flight is None or not flight.can_be_joined(
-        streamed=asked.streamed, include_usage=asked.include_usage, dialect=endpoint.dialect, same_form=same_form
+        streamed=asked.streamed,
+        include_usage=asked.include_usage,
+        dialect=plan.dialect,
+        labels=plan.labels,
+        same_form=same_form,
     ):
         return None
     assert request.principal is not None
     partition = request.principal.tenant.partition
-    if services.cache.invalidated_since(partition, asked.target.model, endpoint.family, flight.began_ms):
+    if services.cache.invalidated_since(partition, asked.target.model, plan.endpoint.family, flight.began_ms):
         return None
     return flight
 

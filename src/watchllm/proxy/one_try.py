@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from watchllm.domain import json_body
 from watchllm.domain.usage import TokenUsage
+from watchllm.providers import tokens
 from watchllm.proxy.approach import Approach, Candidate
 from watchllm.routing import outcome
 from watchllm.routing.breaker import Ticket
@@ -20,11 +21,15 @@ if TYPE_CHECKING:
 class Try:
     """Implements `ResponseSink` for the call to `candidate`, the one at place `at`.
 
-    What comes of it goes to `sink` once its answer is the one to pass on.
+    What comes of it goes to `sink` once its answer is the one to pass on. Until that is known of a refusal that came
+    while another call is under way, it is `held`: no more of it is read than has come already.
     """
 
     __slots__ = (
         "_attempts",
+        "_body",
+        "_end",
+        "_headers",
         "_sink",
         "approach",
         "at",
@@ -32,6 +37,7 @@ class Try:
         "call",
         "candidate",
         "hedged",
+        "held",
         "sent",
         "status",
         "ticket",
@@ -49,7 +55,7 @@ class Try:
         hedged: bool,
     ) -> None:
         self._attempts: Attempts | None = attempts  # until its part is over: nothing may refer to itself in a circle
-        self._sink = sink
+        self._sink: wire.ResponseSink | None = sink
         self.at = at
         self.candidate = candidate
         self.approach = approach
@@ -58,19 +64,51 @@ class Try:
         self.call: wire.Call | None = None
         self.began = perf_counter()
         self.status = 0
-        self.sent = True
+        self.sent = False
+        """Known when it has ended."""
+        self.held = False
 
     def cancel(self) -> None:
+        """End it. What its answer would have gone to may refer to the attempts, so that is forgotten."""
+        self._sink = None
         self._attempts = None
         call, self.call = self.call, None
         if call is not None:
+            self.sent = call.is_sent
             call.cancel()
 
-    def lost_usage(self) -> TokenUsage:
-        """What a provider may charge for a call whose answer was not waited for: what was sent, as an estimate."""
-        from watchllm.providers.openai.usage import estimated_usage  # few calls are lost
+    def hold(self, headers: Headers) -> None:
+        """Keep the answer whose head came until `release` or `cancel`."""
+        self.held = True
+        self._headers = headers
+        self._body: list[bytes] = []
+        self._end: Callable[[wire.ResponseSink], None] | None = None
+        if self.call is not None:
+            self.call.pause()
 
-        return estimated_usage(json_body.parse(self.approach.body), "")
+    def release(self, *, paused: bool) -> None:
+        """Pass on what was held; `paused`: who waits for it wants to read no more for now."""
+        self.held = False
+        self._attempts = None
+        call, sink, body = self.call, self._sink, self._body
+        assert call is not None
+        assert sink is not None
+        self._body = []
+        call.pass_to(sink)
+        if not paused:
+            call.resume()  # which calls nobody yet
+        sink.on_response(self.status, self._headers)
+        for piece in body:
+            sink.on_data(piece)
+        if self._end is not None and self.call is not None:
+            self._end(sink)
+
+    def lost_usage(self) -> TokenUsage:
+        """What a provider may charge for a call whose answer was not waited for: what was sent, as an estimate.
+
+        From its size alone, which cannot fail: a translated body need not keep to the bounds of a client's.
+        """
+        return TokenUsage(input=tokens.rough(len(self.approach.body)), estimated=True)
 
     # --- sink --------------------------------------------------------------------------------------------------------
 
@@ -80,16 +118,22 @@ class Try:
         if attempts is not None and call is not None and attempts.answered(self, status, headers):
             self._attempts = None
             sink = self._sink
+            assert sink is not None
             call.pass_to(sink)
             sink.on_response(status, headers)
 
     def on_data(self, data: bytes) -> None:
-        raise AssertionError("an answer's body goes to who it is passed on to")
+        assert self.held, "an answer's body goes to who it is passed on to"
+        self._body.append(data)
 
     def on_complete(self) -> None:
-        raise AssertionError("an answer's end goes to who it is passed on to")
+        assert self.held, "an answer's end goes to who it is passed on to"
+        self._end = lambda sink: sink.on_complete()
 
     def on_failure(self, error: WireError) -> None:
+        if self.held:
+            self._end = lambda sink: sink.on_failure(error)
+            return
         self.sent = outcome.is_sent(error)
         attempts, self._attempts = self._attempts, None
         if attempts is not None:

@@ -9,7 +9,7 @@ import msgspec
 from watchllm.domain import json_body
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.usage import TokenUsage
-from watchllm.providers.dialect import CHAT, Assembler, Untranslatable, Verdict
+from watchllm.providers.dialect import CHAT, RESPONSES, Assembler, Untranslatable, Verdict
 from watchllm.providers.dialects import dialect as dialect_named
 from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai import answers
@@ -32,7 +32,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Plan:
-    """Implements `FlightPlan` for a flight whose answer is stored under `key` and which can be joined at `place`."""
+    """Implements `FlightPlan` for a flight whose answer is stored under `key` and which can be joined at `place`.
+
+    `labels` are those that its answer repeats: only requests with the same are relayed a stream.
+    """
 
     __slots__ = (
         "_assembler",
@@ -46,6 +49,7 @@ class Plan:
         "asked",
         "dialect",
         "endpoint",
+        "labels",
         "place",
         "settle",
     )
@@ -73,6 +77,7 @@ class Plan:
         self.asked = asked
         self.place = place
         self.settle = services.settlement.settle
+        self.labels = _labels_of(body) if endpoint.dialect == RESPONSES else b""
 
     @property
     def document(self) -> dict[str, Any]:
@@ -105,7 +110,9 @@ class Plan:
         services, leader, endpoint, target = self._services, self._leader, self.endpoint, candidate.target
         spoken = upstream_dialect(endpoint, target)
         if spoken != self.dialect or candidate in self._inlined_for:
-            return self._translated(candidate, spoken)
+            approach = self._translated(candidate, spoken)  # names first what has no counterpart there
+            refuse_shared(target, self.asked.names_object, translated=spoken != self.dialect)
+            return approach
         refuse_shared(target, self.asked.names_object)
         url, head = addressed(services, leader, candidate, endpoint.path, dialect=spoken)
         add_usage = self._adds_usage(target)
@@ -185,6 +192,10 @@ class Plan:
         key, target = self._key, self._leader.target or self.asked.target
         if key is None:
             return
+        if self.dialect == RESPONSES:
+            from watchllm.providers.responses.echo import labelled
+
+            body = labelled(body, {})  # those who are given it have labels of their own
         if target.identity[:3] != self.asked.target.identity[:3]:
             key = self._key_at(target)
         store(self._services, self._leader, self.endpoint, target, key, body)
@@ -211,7 +222,11 @@ class Plan:
         """A whole answer as a request in `dialect` may be given it; None where that form would say less."""
         answer = landed.answer
         if dialect == self.dialect:
-            return landed
+            if dialect != RESPONSES or request is self._leader or answer.status != 200:
+                return landed
+            from watchllm.providers.responses.echo import labelled
+
+            return landed._replace(answer=answer._replace(body=labelled(answer.body, _document_of(request))))
         from watchllm.providers.translation import between
 
         if answer.status != 200:
@@ -229,6 +244,12 @@ class Plan:
         place = self.place
         if place is not None and self._services.flights.get(place) is flight:
             del self._services.flights[place]
+
+
+def _labels_of(body: bytes) -> bytes:
+    from watchllm.providers.responses.echo import labels_of  # what speaks chat does without
+
+    return labels_of(body)
 
 
 def _document_of(request: Request) -> dict[str, Any]:

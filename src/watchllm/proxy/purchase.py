@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import perf_counter
 from typing import NamedTuple
 
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.money import Nanos
 from watchllm.domain.usage import TokenUsage
 from watchllm.providers.openai.embeddings import Members, Vector
+from watchllm.proxy.embedding_batch import Batch
 from watchllm.proxy.request import Request
 from watchllm.proxy.upstream import Answer
 
@@ -54,12 +56,14 @@ class Waiter:
 
 
 class Purchase:
-    """A call under way. `ended` takes it off the list of those that can be joined."""
+    """A call under way that `buyer` began, from `batch`. `ended` takes it off the list of those that can be joined."""
 
-    __slots__ = ("_cancel", "_ended", "_waiters", "began_ms")
+    __slots__ = ("_cancel", "_ended", "_waiters", "batch", "began_ms", "buyer")
 
-    def __init__(self, began_ms: int, ended: Callable[[Purchase], None]) -> None:
-        self.began_ms = began_ms
+    def __init__(self, buyer: Request, batch: Batch, ended: Callable[[Purchase], None]) -> None:
+        self.buyer = buyer
+        self.batch = batch
+        self.began_ms = buyer.wall_ms
         self._ended = ended
         self._cancel: Callable[[], None] | None = None
         self._waiters: dict[Waiter, None] = {}
@@ -74,11 +78,19 @@ class Purchase:
         return waiter
 
     def leave(self, waiter: Waiter) -> bool:
-        """The waiter's client left, or its time is over; True when that ended the call. Idempotent."""
+        """The waiter's client left, or its time is over; True when that ended the call. Idempotent.
+
+        While others wait the call goes on, and what is still tried for it belongs in the buyer's books: they are then
+        closed when it ends.
+        """
         if waiter not in self._waiters:
             return False
         del self._waiters[waiter]
         if self._waiters:
+            if waiter.buys:
+                waiter.request.deferred = True
+                # Its latency is what it saw itself, not the length of the call.
+                waiter.request.head_sent = waiter.request.head_sent or perf_counter()
             return False
         self._ended(self)
         if self._cancel is not None:

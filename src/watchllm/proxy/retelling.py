@@ -1,4 +1,4 @@
-"""Stored answers told again: as a stream, and in another dialect than the one they came in."""
+"""Stored answers told again: as a stream, in another dialect, and to who labels them otherwise."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import msgspec
 
 from watchllm.cache.entry import Entry
 from watchllm.domain import json_body
-from watchllm.providers.dialect import CHAT, Untranslatable
+from watchllm.providers.dialect import CHAT, RESPONSES, Untranslatable
 from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai.replay import replay
 
 
 def told_in(endpoint: Endpoint, entry: Entry, body: bytes) -> Entry | None:
     """`entry` as a request with that `body` may be given it; None where the endpoint's dialect would say less."""
+    if entry.dialect == endpoint.dialect:
+        if entry.dialect != RESPONSES:
+            return entry
+        from watchllm.providers.responses.echo import labelled  # as below
+
+        return msgspec.structs.replace(entry, body=labelled(entry.body, json_body.parse(body)))
     from watchllm.providers.translation import between  # most answers are asked for in the words they were given in
 
     try:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from watchllm.proxy.model_lists import ModelLists
     from watchllm.proxy.settle import Counters, Settlement
     from watchllm.proxy.tenants import Tenants
-    from watchllm.proxy.upstream import Destinations
+    from watchllm.proxy.upstream import Destination, Destinations
     from watchllm.routing.breaker import Breakers
     from watchllm.routing.target import Target
     from watchllm.wire.client import ClientPool
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 # Of a client's request only these lines go upstream: its credentials, cookies and addresses never do.
 _PASSED_UP = (b"accept", b"content-type", b"openai-beta")
 _PASSED_UP_OF_MESSAGES = (b"accept", b"content-type", b"anthropic-version", b"anthropic-beta")
-# These name the client's own account at the provider, or a call in it: they fit a key of the project's own only.
-_PASSED_UP_WITH_OWN_KEY = (b"idempotency-key", b"openai-organization", b"openai-project")
+# These name the client's own account at OpenAI: they fit a key of the project's own there, and concern nobody else.
+_ACCOUNT = (b"openai-organization", b"openai-project")
 _IDEMPOTENCY_KEY = b"idempotency-key"
 _COMMON_LINES = b"accept-encoding: identity\r\nuser-agent: watchllm\r\n"
-_UNUSUAL = frozenset((*_PASSED_UP, *_PASSED_UP_WITH_OWN_KEY)) - {b"accept", b"content-type"}
+_UNUSUAL = frozenset((*_PASSED_UP, *_ACCOUNT, _IDEMPOTENCY_KEY)) - {b"accept", b"content-type"}
 USUAL_LINES = b"accept: application/json\r\ncontent-type: application/json\r\n" + _COMMON_LINES
 
 
@@ -137,17 +137,19 @@ class Services(msgspec.Struct):
         self,
         headers: dict[bytes, bytes],
         partition: bytes,
+        destination: Destination,
         *,
-        own_key: bool,
         dialect: str = CHAT,
         same_dialect: bool = True,
+        candidate: bytes = b"",
     ) -> bytes:
         """The header lines of a client's request that go upstream, in the words of `dialect`, and our own.
 
         Where that is not the client's dialect, what is peculiar to its own stays behind.
 
         At a provider key that projects share they share one space of idempotency keys, too: theirs go up under a name
-        that is the `partition`'s own, the same one whenever the client tries again.
+        that is the `partition`'s own, the same one whenever the client tries again. So it is where the request may go
+        to several candidates, which are not asked the same: the name is that `candidate`'s then (empty = it is alone).
         """
         if dialect == MESSAGES:
             lines = _named(_PASSED_UP_OF_MESSAGES if same_dialect else _PASSED_UP[:2], headers)
@@ -157,11 +159,14 @@ class Services(msgspec.Struct):
             if self.is_usual(headers):
                 return USUAL_LINES
             lines = _named(_PASSED_UP if same_dialect else _PASSED_UP[:2], headers)
-        if own_key:
-            lines += _named(_PASSED_UP_WITH_OWN_KEY, headers)
-        elif _IDEMPOTENCY_KEY in headers:
-            label = self.tenants.key_hash.label(partition, headers[_IDEMPOTENCY_KEY])
-            lines.append(b"%b: %b\r\n" % (_IDEMPOTENCY_KEY, label.hex().encode()))
+        if destination.own_key and destination.openai:
+            lines += _named(_ACCOUNT, headers)
+        value = headers.get(_IDEMPOTENCY_KEY)
+        if value is not None:
+            if candidate or not destination.own_key:
+                label = self.tenants.key_hash.label(partition, value + b"\0" + candidate if candidate else value)
+                value = label.hex().encode()
+            lines.append(b"%b: %b\r\n" % (_IDEMPOTENCY_KEY, value))
         return b"".join(lines) + _COMMON_LINES
 
 

@@ -18,16 +18,19 @@ from watchllm.wire.types import Headers, Origin, Timeouts
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _MAX_REMEMBERED = 1024
 BUILTIN_SIMULATOR = "sim://"
+# The vendors at which `OpenAI-Organization` and `OpenAI-Project` mean something.
+_OPENAI = ("openai", "azure")
 
 
 class Destination(NamedTuple):
     """A target in the wire's terms: `prefix` is the base URL's path, `credential` the header line that opens it, and
-    `own_key` says whether that is the project's own."""
+    `own_key` says whether that is the project's own; `openai`: it is OpenAI's, or a cloud's that offers the same."""
 
     origin: Origin
     prefix: bytes
     credential: bytes
     own_key: bool = False
+    openai: bool = False
 
     def __repr__(self) -> str:
         # A repr ends in tracebacks and logs, and a base URL's path may be a secret, too.
@@ -60,7 +63,7 @@ class Destinations:
         self._keyring = keyring
         self._builtin_simulator = builtin_simulator
         self.allow_private = allow_private
-        self._credentials: dict[bytes, bytes] = {}
+        self._credentials: dict[tuple[bytes, str, str], bytes] = {}
         self._known: dict[int, tuple[Target, Destination]] = {}
         self._bases: dict[tuple[str, bool], tuple[Origin, bytes]] = {}
         self._simulator: Origin | None = None
@@ -80,7 +83,9 @@ class Destinations:
                 self._simulator = await self._builtin_simulator()
             return Destination(self._simulator, b"/v1", b"")
         origin, prefix = self._base(target.base_url, target.trusted or self.allow_private)
-        destination = Destination(origin, prefix, self._credential(target), target.own_key is not None)
+        destination = Destination(
+            origin, prefix, self._credential(target), target.own_key is not None, target.vendor.name in _OPENAI
+        )
         if len(self._known) >= _MAX_REMEMBERED:
             self._known.clear()
         self._known[id(target)] = target, destination
@@ -98,7 +103,9 @@ class Destinations:
         own = target.own_key
         if own is None:
             return _credential_line(target.vendor, target.instance_key) if target.instance_key else b""
-        line = self._credentials.get(own.sealed)
+        # A sealed key stays what it is while the table of vendors, which says how it is sent, may change.
+        known_by = own.sealed, target.vendor.auth_header, target.vendor.auth_scheme
+        line = self._credentials.get(known_by)
         if line is None:
             try:
                 secret = self._keyring.open(own.sealed, own.id).decode("latin-1")
@@ -106,7 +113,7 @@ class Destinations:
                 raise _cannot_open(target) from None
             if len(self._credentials) >= _MAX_REMEMBERED:
                 self._credentials.clear()
-            line = self._credentials[own.sealed] = _credential_line(target.vendor, secret)
+            line = self._credentials[known_by] = _credential_line(target.vendor, secret)
         return line
 
 

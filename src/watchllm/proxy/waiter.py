@@ -31,16 +31,18 @@ class Waiter(Outcome[Landed | None]):
     """A request that waits for a flight.
 
     Its outcome is the whole answer, or None: the answer was relayed as a stream (`relayed`), or this waiter cannot be
-    given it in its form and has to ask again. `position` is the number of the next piece to send.
+    given it in its form and has to ask again. `position` is the number of the next piece to send, `labels` are what its
+    answer repeats of its request alone.
     """
 
-    __slots__ = ("dialect", "include_usage", "leads", "position", "relayed", "request", "timer")
+    __slots__ = ("dialect", "include_usage", "labels", "leads", "position", "relayed", "request", "timer")
 
-    def __init__(self, request: Request, *, include_usage: bool, dialect: str = CHAT) -> None:
+    def __init__(self, request: Request, *, include_usage: bool, dialect: str = CHAT, labels: bytes = b"") -> None:
         super().__init__()
         self.request = request
         self.include_usage = include_usage
         self.dialect = dialect
+        self.labels = labels
         self.leads = False
         self.relayed = False
         self.position = 0

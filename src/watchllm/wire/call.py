@@ -98,6 +98,10 @@ class PooledCall:
 
     # The caller's side.
 
+    @property
+    def is_sent(self) -> bool:
+        return OPENING < self.phase < ENDED
+
     def write(self, data: bytes) -> None:
         """Raises ValueError, after the call was cancelled, when the body grows longer than announced."""
         if not self.uploading or not data:

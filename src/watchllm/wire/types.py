@@ -87,6 +87,11 @@ class ResponseSink(Protocol):
 class Call(Protocol):
     """A request under way."""
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether it has been given to a connection and is not over: before that, it waits for one or has it opened."""
+        ...
+
     def write(self, data: bytes) -> None:
         """Send a piece of a streamed request body (only when sent with `body=None, upload=...`)."""
         ...

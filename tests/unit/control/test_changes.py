@@ -194,6 +194,21 @@ def test_a_provider_of_ones_own_may_speak_another_dialect(world: "World") -> Non
             world.plane.add_provider_key(project.id, provider, "sk-x", base_url="https://x.example", dialect=dialect)
 
 
+def test_keys_of_one_provider_are_for_one_dialect(world: "World") -> None:
+    project, other = world.plane.create_project("dialects"), world.plane.create_project("another")
+
+    def add(project_id: str, dialect: str | None) -> None:
+        world.plane.add_provider_key(project_id, "mine", "sk-x", base_url="https://x.example", dialect=dialect)
+
+    add(project.id, None)
+    add(project.id, "chat")
+    with pytest.raises(Invalid, match="name of its own"):
+        add(project.id, "messages")
+    add(other.id, "messages")
+    with pytest.raises(Invalid, match="dialect messages"):
+        add(other.id, None)
+
+
 def test_every_change_is_audited_without_secrets(world: "World") -> None:
     plane = world.plane
     project = plane.create_project("Mine")

@@ -1,12 +1,15 @@
 """One question put to several candidates: what is tried next, what is passed on, and what is written down of it."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
-from watchllm.domain.errors import BadRequest, GatewayError, Unavailable
+from watchllm.domain.errors import BadRequest, GatewayError, InternalError, Unavailable
+from watchllm.domain.errors import TimedOut as TimedOutUpstream
 from watchllm.domain.snapshot import ProviderKeyRecord, Vendor
 from watchllm.domain.usage import ModelPrice
 from watchllm.proxy.approach import Approach, Candidate
@@ -31,6 +34,7 @@ class Call:
         self.sink = sink
         self.timeouts = timeouts
         self.asked: list[str] = []
+        self.is_sent = True
 
     def pause(self) -> None:
         self.asked.append("pause")
@@ -133,14 +137,22 @@ Begin = Callable[..., tuple[Attempts, Sink]]
 
 @pytest.fixture
 def begin(world: World, request_: Request) -> Begin:
-    def make(*candidates: Candidate, refused: tuple[str, ...] = (), **policy: Any) -> tuple[Attempts, Sink]:
+    def make(
+        *candidates: Candidate,
+        refused: tuple[str, ...] = (),
+        bodies: dict[str, bytes] | None = None,
+        translated: Any = None,
+        **policy: Any,
+    ) -> tuple[Attempts, Sink]:
         sink = Sink()
         route = Route("m", (Choice(1, tuple(one.target for one in candidates)),), **policy)
 
         def approach(one: Candidate) -> Approach:
             if one.target.provider in refused:
                 raise BadRequest("has no counterpart")
-            return Approach(b"/v1", b"", BODY)
+            if one.target.provider == "broken":
+                raise RuntimeError("a mistake of ours")
+            return Approach(b"/v1", b"", (bodies or {}).get(one.target.provider, BODY), translated)
 
         attempts = Attempts(cast(Services, world), request_, route, candidates, approach, sink)
         attempts.begin()
@@ -364,3 +376,219 @@ def test_the_calls_of_one_request_are_bounded(world: World, request_: Request, b
     while not sink.told:
         answer(world.calls[-1], 429)
     assert len(world.calls) == request_.calls == MOST_CALLS
+
+
+# --- a body that a client could not have sent -------------------------------------------------------------------------
+
+DEEP = b'{"messages":' + b"[" * 5000 + b"]" * 5000 + b"}"
+
+
+def test_a_hedge_wins_whatever_the_body_of_the_other_is_like(world: World, request_: Request, begin: Begin) -> None:
+    _, sink = begin(candidate("a"), candidate("b"), bodies={"a": DEEP}, hedge_after=0.5)
+    world.fire()
+    answer(world.calls[1], 200)
+    assert sink.told == [200]
+    assert [(one.provider, one.usage.input) for one in request_.attempts if one.usage] == [("a", -(-len(DEEP) // 4))]
+
+
+def test_a_lost_call_and_one_that_is_left_are_written_down_whatever_their_bodies_are_like(
+    world: World, request_: Request, begin: Begin
+) -> None:
+    bodies = dict.fromkeys("abc", DEEP)
+    attempts, _ = begin(candidate("a"), candidate("b"), candidate("c"), bodies=bodies, hedge_after=0.5)
+    world.calls[0].sink.on_failure(TimedOut("first_byte", 1))
+    world.fire()
+    attempts.cancel()
+    assert [(one.provider, one.error) for one in request_.attempts] == [("a", "provider_timeout"), ("b", "client_left")]
+    assert [call.asked for call in world.calls[1:]] == [["cancel"], ["cancel"]]
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [lambda call: answer(call, 500), lambda call: call.sink.on_failure(ConnectFailed("refused"))],
+    ids=["answers", "breaks"],
+)
+def test_a_mistake_of_ours_between_two_calls_leaves_nobody_waiting(
+    world: World, begin: Begin, fail: Callable[[Call], None]
+) -> None:
+    _, sink = begin(candidate("a"), candidate("broken"))
+    with pytest.raises(RuntimeError):
+        fail(world.calls[0])
+    assert [type(one) for one in sink.told] == [InternalError]
+
+
+def test_a_mistake_of_ours_after_a_back_off_leaves_nobody_waiting(world: World, begin: Begin) -> None:
+    _, sink = begin(candidate("a"), candidate("broken"), retries=1)
+    answer(world.calls[0], 500)
+    for _ in range(9):
+        begin(candidate("a"))
+        answer(world.calls[-1], 500)
+    with pytest.raises(RuntimeError):
+        world.fire()
+    assert [type(one) for one in sink.told] == [InternalError]
+
+
+# --- a hedge that is refused at once ----------------------------------------------------------------------------------
+
+
+def test_a_hedge_that_is_refused_leaves_the_first_call_to_answer(world: World, request_: Request, begin: Begin) -> None:
+    _, sink = begin(candidate("a"), candidate("b"), hedge_after=0.5)
+    world.fire()
+    answer(world.calls[1], 404)
+    world.calls[1].sink.on_data(b"no such model")
+    assert (sink.told, world.calls[0].asked, world.calls[1].asked) == ([], [], ["pause"])
+    answer(world.calls[0], 200)
+    assert sink.told == [200]
+    assert world.calls[1].asked == ["pause", "cancel"]
+    lost = [(one.provider, one.status, one.error, one.usage, one.cost) for one in request_.attempts]
+    assert lost == [("b", 404, "upstream_refused", None, 0)]
+    assert request_.target is not None
+    assert (request_.target.provider, request_.hedged) == ("a", False)
+
+
+@pytest.mark.parametrize("status", [0, 500])
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_refusal_is_passed_on_when_the_others_fail(
+    world: World, request_: Request, begin: Begin, status: int, ended: bool
+) -> None:
+    _, sink = begin(candidate("a"), candidate("b"), candidate("c"), hedge_after=0.5, retries=2)
+    world.fire()
+    refused = world.calls[1]
+    answer(refused, 400)
+    refused.sink.on_data(b"x")
+    if ended:
+        refused.sink.on_complete()
+    if status:
+        answer(world.calls[0], status)
+    else:
+        world.calls[0].sink.on_failure(ConnectFailed("refused"))
+    if not ended:
+        assert refused.asked == ["pause", "resume"]
+        refused.sink.on_data(b"y")
+        refused.sink.on_complete()
+    assert sink.told == ([400, b"x", "complete"] if ended else [400, b"x", b"y", "complete"])
+    assert len(world.calls) == 2
+    assert [one.provider for one in request_.attempts] == ["a"]
+    assert request_.target is not None
+    assert (request_.target.provider, request_.hedged) == ("b", True)
+
+
+def test_of_two_refusals_the_last_is_passed_on(world: World, request_: Request, begin: Begin) -> None:
+    _, sink = begin(candidate("a"), candidate("b"), hedge_after=0.5)
+    world.fire()
+    answer(world.calls[1], 404)
+    answer(world.calls[0], 400)
+    assert sink.told == [400]
+    assert [(one.provider, one.status) for one in request_.attempts] == [("b", 404)]
+
+
+def test_who_leaves_while_a_refusal_is_kept_pays_for_the_call_under_way(
+    world: World, request_: Request, begin: Begin
+) -> None:
+    attempts, _ = begin(candidate("a"), candidate("b"), hedge_after=0.5)
+    world.fire()
+    answer(world.calls[1], 404)
+    attempts.cancel()
+    assert [(one.provider, one.status, one.usage) for one in request_.attempts] == [("b", 404, None)]
+    assert request_.target is not None
+    assert request_.target.provider == "a"
+
+
+def test_the_last_call_that_fails_is_charged_as_those_before_it(world: World, request_: Request, begin: Begin) -> None:
+    attempts, sink = begin(candidate("a"), candidate("b"))
+    for call in range(2):
+        world.calls[call].sink.on_failure(TimedOut("first_byte", 1))
+    assert [type(one) for one in sink.told] == [TimedOutUpstream]
+    first, last = request_.attempts
+    assert (first.provider, last.provider) == ("a", "b")
+    assert last.cost == first.cost != 0
+    assert request_.lost_cost == 2 * (first.cost or 0)
+    attempts.cancel()
+    assert len(request_.attempts) == request_.calls == 2
+
+
+def test_the_last_call_costs_nothing_when_nothing_was_sent(world: World, request_: Request, begin: Begin) -> None:
+    begin(candidate("a"))
+    world.calls[0].sink.on_failure(ConnectFailed("refused"))
+    assert (request_.attempts, request_.lost_cost) == ((), 0)
+
+
+def test_a_hedge_that_was_never_sent_costs_nothing(world: World, request_: Request, begin: Begin) -> None:
+    begin(candidate("a"), candidate("b"), hedge_after=0.5)
+    world.fire()
+    world.calls[1].is_sent = False
+    answer(world.calls[0], 200)
+    assert [(one.provider, one.error, one.usage, one.cost) for one in request_.attempts] == [("b", "hedged", None, 0)]
+
+
+# --- a breaker that opens during a back-off ---------------------------------------------------------------------------
+
+
+def open_breaker(world: World, begin: Begin) -> None:
+    for _ in range(9):
+        begin(candidate("a"))
+        answer(world.calls[-1], 500)
+
+
+def test_where_nobody_can_be_called_after_a_back_off_the_last_refusal_is_passed_on(
+    world: World, request_: Request, begin: Begin
+) -> None:
+    _, sink = begin(candidate("a"), retries=1)
+    answer(world.calls[0], 503)
+    world.calls[0].sink.on_data(b"overloaded")
+    world.calls[0].sink.on_complete()
+    before = len(request_.attempts)
+    open_breaker(world, begin)
+    world.fire()
+    assert sink.told == [503, b"overloaded", "complete"]
+    assert len(request_.attempts) == before == 1
+
+
+def test_where_nobody_can_be_called_after_a_back_off_the_last_failure_is_passed_on(world: World, begin: Begin) -> None:
+    _, sink = begin(candidate("a"), retries=1)
+    world.calls[0].sink.on_failure(ConnectFailed("refused"))
+    open_breaker(world, begin)
+    world.fire()
+    assert [one.code for one in sink.told] == ["provider_unreachable"]
+
+
+def test_what_was_said_before_a_back_off_is_forgotten_when_it_is_over_or_not_waited_for(
+    world: World, begin: Begin
+) -> None:
+    attempts, sink = begin(candidate("a"), retries=2)
+    answer(world.calls[0], 503)
+    world.fire()
+    answer(world.calls[1], 503)
+    attempts.cancel()
+    assert [call.asked for call in world.calls] == [["pause", "cancel"]] * 2
+    assert sink.told == []
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+class Back:
+    """Turns an answer into another dialect: it can end the call."""
+
+    made: ClassVar[list[weakref.ref[Any]]] = []
+
+    def __init__(self, sink: Sink, call: Attempts) -> None:
+        self.on_response = sink.on_response
+        self.call = call
+        self.made[:] = [weakref.ref(self)]
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_what_translates_a_call_that_is_left_is_gone_at_once(world: World, begin: Begin, answered: bool) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        attempts, _ = begin(candidate("a"), translated=Back)
+        if answered:
+            answer(world.calls[0], 200)
+        attempts.cancel()
+        world.calls.clear()
+        del attempts
+        assert Back.made[0]() is None
+    finally:
+        gc.enable()

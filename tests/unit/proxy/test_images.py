@@ -330,6 +330,13 @@ def test_who_is_on_the_operators_own_network(
         ("http://[::ffff:127.0.0.1]/a.png", True),
         ("http://[::1/a.png", True),
         ("file:///etc/passwd", True),
+        # What some take for one host and some for another.
+        ("http://169.254.169.254\\@8.8.8.8/x", True),
+        ("http:\\\\169.254.169.254/x", True),
+        ("http:/169.254.169.254/x", True),
+        ("http://user@8.8.8.8/x", True),
+        (" http://8.8.8.8/x", True),
+        ("http://8.8.8.8\t/x", True),
     ],
 )
 def test_whither_nobody_on_it_is_sent(internet: Internet, url: str, refused: bool) -> None:

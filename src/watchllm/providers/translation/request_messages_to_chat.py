@@ -138,9 +138,8 @@ def _take_thinking(value: Any, chat: dict[str, Any], loss: Loss) -> None:
     only(thinking, ("type", "budget_tokens", "display"), "thinking")
     if thinking.get("display") is not None:
         loss.drop("thinking.display")
-    if kind == "disabled":
-        return
-    # A budget becomes one of three efforts; that the model decides for itself is a chat model's default.
+    # A budget becomes one of three efforts; that the model decides for itself is a chat model's default. That it is not
+    # to think at all cannot be said, and some think where nothing is said.
     loss.exact = False
     if kind == "enabled":
         budget = count_of(thinking.get("budget_tokens"), "thinking.budget_tokens")

@@ -153,20 +153,22 @@ def _include(value: Any, chat: dict[str, Any], loss: Loss) -> None:
         wanted = text_of(item, path)
         if wanted == "message.output_text.logprobs":
             chat["logprobs"] = True
+        elif wanted == _SEALED_REASONING:
+            # A chat has none, but an answer that has it and one that lacks it may not stand for each other.
+            loss.drop(path, shapes_answer=True)
         elif wanted in _MEANINGLESS_INCLUDES:
             loss.drop(path)
         else:
             raise no_counterpart(path)
 
 
-# What belongs to tools that run at the provider, to images of the input, or to a provider's sealed reasoning: none of
-# it comes up in a chat.
+_SEALED_REASONING = "reasoning.encrypted_content"
+# What belongs to tools that run at the provider, or to images of the input: none of it comes up in a chat.
 _MEANINGLESS_INCLUDES = (
     "code_interpreter_call.outputs",
     "computer_call_output.output.image_url",
     "file_search_call.results",
     "message.input_image.image_url",
-    "reasoning.encrypted_content",
     "web_search_call.action.sources",
     "web_search_call.results",
 )

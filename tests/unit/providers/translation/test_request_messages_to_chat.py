@@ -115,7 +115,7 @@ SHARED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"messages": [{"role": "system", "content": "Be brief."}, user("Hello")], "max_completion_tokens": 100},
     ),
     "an empty system prompt is none": (
-        asked(system="", thinking={"type": "disabled"}, top_k=None, stop_sequences=[], tools=[]),
+        asked(system="", top_k=None, stop_sequences=[], tools=[]),
         {"messages": [user("Hello")], "max_completion_tokens": 100},
     ),
     "several texts": (
@@ -199,6 +199,12 @@ def test_adaptive_thinking_is_a_chat_models_default() -> None:
     translated = translate(asked(thinking={"type": "adaptive", "display": "omitted"}))
     assert "reasoning_effort" not in translated.document
     assert (translated.dropped, translated.exact) == (("thinking.display",), False)
+
+
+def test_that_a_model_is_not_to_think_is_not_the_same_as_saying_nothing() -> None:
+    translated = translate(asked(thinking={"type": "disabled"}))
+    assert "reasoning_effort" not in translated.document
+    assert not translated.exact
 
 
 def turn(*blocks: dict[str, Any]) -> Any:

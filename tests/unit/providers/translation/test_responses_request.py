@@ -169,7 +169,8 @@ def test_wrong_types_are_refused_by_name(fields: dict[str, Any], param: str) -> 
         ({"prompt_cache_options": {"mode": "implicit"}}, ("prompt_cache_options",), True),
         ({"service_tier": "ultrafast"}, ("service_tier",), True),
         ({"stream_options": {"include_obfuscation": False}}, ("stream_options",), True),
-        ({"include": ["message.output_text.logprobs", "reasoning.encrypted_content"]}, ("include[]",), True),
+        ({"include": ["message.output_text.logprobs", "file_search_call.results"]}, ("include[]",), True),
+        ({"include": ["reasoning.encrypted_content"]}, ("include[]",), False),
         ({"reasoning": {"effort": "low", "summary": "auto"}}, ("reasoning.summary",), False),
         ({"tools": [{"type": "function", "name": "f", "parameters": SCHEMA}]}, (), False),
         (

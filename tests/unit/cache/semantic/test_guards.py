@@ -62,6 +62,7 @@ def test_a_material_difference_is_named_by_its_guard(guard: str, a: str, b: str)
         ("Will you die of rabies?", "Can you die of rabies?"),
         ("Is it too cold to swim?", "Is it cold to swim?"),
         ("Why did he stop to talk?", "Why did he stop talking?"),
+        ("Send the report for Anna.", "Send the report Anna."),
         ("What is a desert?", "What is a dessert?"),
         ("Who was Marx?", "Who was Mars?"),
         ("How big is a 10 MB file?", "How big is a 10 Mb file?"),

@@ -85,6 +85,8 @@ def main() -> None:
     parser.add_argument("--vetoes", action="store_true", help="print pairs that a guard forbade wrongly")
     arguments = parser.parse_args()
     judged = judge(list(read_pairs(arguments.files)), Policy(arguments.min_confidence))
+    if not judged:
+        parser.error("there are no pairs in these files")
     print(
         f"{'kind':16} {'pairs':>5} {'hit rate':>19} {'precision':>19} {'recall':>19} {'false-hit rate':>19}"
         f" {'judged':>6} {'us':>6}"

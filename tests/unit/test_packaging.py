@@ -1,6 +1,7 @@
 """What is declared is what is used: dependencies, the version, and locks that fit."""
 
 import ast
+import fnmatch
 import re
 import sys
 import tomllib
@@ -15,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 _NEWER_STANDARD_LIBRARY = {"compression"}
 _BACKPORTS = {"backports": "backports.zstd"}  # Not installed where the standard library has it.
 _USERS_EXTRAS = ("parquet",)
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 
 
 def test_every_imported_package_is_a_declared_dependency() -> None:
@@ -61,6 +63,23 @@ def test_the_changelog_knows_this_version() -> None:
     assert re.search(
         rf"^## \[(Unreleased|{re.escape(watchllm.__version__)})\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
     )
+
+
+def test_the_word_lists_and_weights_of_the_semantic_cache_are_package_data() -> None:
+    built = ROOT / "src" / "watchllm" / "cache" / "semantic"
+    assert PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"] == {"packages": ["src/watchllm"]}, "nothing left out"
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    for name in (
+        "confidence.toml",
+        "words/en.toml",
+        "words/de.toml",
+        "words/es.toml",
+        "words/fr.toml",
+        "words/known_en.txt",
+    ):
+        assert (built / name).is_file()
+        # What git ignores, the build leaves out.
+        assert not any(fnmatch.fnmatch(part, pattern) for part in name.split("/") for pattern in ignored if pattern)
 
 
 def _declared() -> set[str]:

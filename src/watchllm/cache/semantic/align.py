@@ -9,12 +9,14 @@ from typing import Final, NamedTuple
 
 from watchllm.cache.semantic.features import Features
 from watchllm.cache.semantic.lexicon import (
+    CONJUNCTION,
     EXACT,
     IDENTIFIER,
     MODIFIER,
     NAME,
     NEGATION,
     NUMBER,
+    PREPOSITION,
     PRONOUN,
     QUESTION,
     TIME,
@@ -30,6 +32,8 @@ _TYPED: Final = frozenset((WORD, MODIFIER, TIME, QUESTION))
 
 
 _MISSPELT_TOGETHER: Final = 4
+_BINDING: Final = frozenset((PREPOSITION, QUESTION, NEGATION, CONJUNCTION))
+_COMMUTATIVE: Final = ("and", "or", "plus", "times", "versus")
 _SUBJECT: Final = 4
 _SUBJECT_KINDS: Final = frozenset((WORD, PRONOUN, NAME, MODIFIER))
 
@@ -108,8 +112,8 @@ class _Work:
         a, b = self.a, self.b
         left, right = a.keys[start:end], b.keys[start:end]
         return (
-            _exchanged(left, right, self.lexicon, bytes(a.kinds[start:end]))
-            or _listed(left, right)
+            # A second list may answer to the first by place: x, y and z are 1, 2 and 3.
+            (a.kinds.count(CONJUNCTION) < 2 and _exchanged(left, right, self.lexicon, a.kinds[start:end]))
             or self._negation_moved(start, end)
             or self._rotated()
         )
@@ -303,7 +307,9 @@ def _exchanged(left: tuple[str, ...], right: tuple[str, ...], lexicon: Lexicon, 
         for length in range(1, min(4, end)):
             middle = left[end - length : end]
             if right == left[end:] + middle + left[: end - length] and _plain(middle) in lexicon.symmetric:
-                return NUMBER not in kinds or middle[0] in ("and", "or", "plus", "times", "versus")
+                # A word that relates one side to something may relate the other too when they are exchanged.
+                sides = kinds[: end - length] + kinds[end:]
+                return _BINDING.isdisjoint(sides) and (NUMBER not in sides or middle[0] in _COMMUTATIVE)
     return False
 
 
@@ -323,14 +329,6 @@ def _converse(left: tuple[str, ...], right: tuple[str, ...], lexicon: Lexicon) -
         and right == (*other, right[comparison], "than", *one)
         and lexicon.opposite(left[than - 1], right[comparison])
     )
-
-
-def _listed(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
-    """Whether both are lists of the same single words with one and the same conjunction before the last."""
-    if len(left) < 3 or left[-2] != right[-2] or left[-2] not in ("and", "or"):
-        return False
-    items = left[:-2] + left[-1:]
-    return "and" not in items and "or" not in items and sorted(items) == sorted(right[:-2] + right[-1:])
 
 
 def _sentences(side: Features) -> list[tuple[str, ...]]:

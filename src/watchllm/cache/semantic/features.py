@@ -221,7 +221,9 @@ def _tokens(
         if word in (BREAK, COMMA, COLON):
             tokens.append(Token(word, "", SYMBOL, BASE))
         elif word[0] == EXACT_MARK:
-            tokens.append(Token(text.exact[int(word[1:])], f'"{text.exact[int(word[1:])]}', EXACT, BASE))
+            content = text.exact[int(word[1:])]
+            # One word in quotation marks is often written without them.
+            tokens.append(Token(content, content if content.isalpha() else f'"{content}', EXACT, BASE))
         elif (
             word in numbers or word in known.ordinals or not word.isalpha() or word in known.months or word[0] == "v"
         ) and starts(word, known):

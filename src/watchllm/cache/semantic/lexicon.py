@@ -31,6 +31,14 @@ _LISTS: Final = (
     ("question", QUESTION),
     ("negation", NEGATION),
 )
+_SIGNS: Final[dict[str, tuple[float, str]]] = {
+    "$": (1.0, "usd"),
+    "€": (1.0, "eur"),
+    "£": (1.0, "gbp"),
+    "¥": (1.0, "jpy"),
+    "%": (1.0, "percent"),
+}
+"""Units that every language writes alike."""
 _REMEMBERED: Final = 20_000
 
 
@@ -61,6 +69,7 @@ class Lexicon:
         self.endings = frozenset(tables.get("endings", "").split())
         self.fronting = frozenset(tables.get("fronting", "").split())
         self.technology = frozenset(tables.get("technology", "").split())
+        self.code_nouns = frozenset(tables.get("code_nouns", "").split())
         self.cased = frozenset(tables.get("cased", "").split())
         self.payload = frozenset(tables.get("payload", "").split())
         self.relative_time = frozenset(tables.get("relative_time", "").split())
@@ -70,7 +79,7 @@ class Lexicon:
         self._groups: dict[str, str] = {}
         self._remembered: dict[str, Word] = {}
         self._read_words(tables)
-        self.units = _units(tables.get("units", ""))
+        self.units = _SIGNS | _units(tables.get("units", ""))
         self.numbers = _pairs(tables.get("numbers", ""))
         self.scales = _pairs(tables.get("scales", ""))
         self.ordinals = _pairs(tables.get("ordinals", ""))

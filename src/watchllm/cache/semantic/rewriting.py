@@ -4,7 +4,10 @@ from typing import NamedTuple
 
 from watchllm.cache.semantic.lexicon import (
     BASE,
+    CONJUNCTION,
+    EXACT,
     GERUND,
+    IDENTIFIER,
     NAME,
     NEGATION,
     NUMBER,
@@ -36,16 +39,21 @@ _ENDS = frozenset((".", ",", ":"))
 _OF = Token("of", "of", PREPOSITION, BASE)
 _IN = Token("in", "in", PREPOSITION, BASE)
 _BOUNDS = {"more": "atleast", "less": "atmost", "fewer": "atmost"}
+_LISTABLE = frozenset((WORD, NAME, IDENTIFIER, EXACT))
 _BY = "by"
 
 
 def rewrite(tokens: list[Token], known: Lexicon) -> list[Token]:
-    """Bring a prompt's tokens into the forms that are compared. English only: other languages pass unchanged."""
+    """Bring a prompt's tokens into the forms that are compared. Lists in every language, the rest in English only."""
+    tokens = _lists(tokens)
     if known.language != "en":
         return tokens
     surfaces = [token.surface for token in tokens]
     if ":" in surfaces[1:3] and tokens[0].kind == NAME:
         tokens = [_IN, *tokens]
+    if not known.technology.isdisjoint(surfaces):
+        tokens = _written_in(tokens, known)
+        surfaces = [token.surface for token in tokens]
     if "or" in surfaces:
         tokens = _bounds(tokens)
         surfaces = [token.surface for token in tokens]
@@ -80,6 +88,34 @@ def _marked(tokens: list[Token]) -> list[Token]:
         if surface not in _DROPPED:
             out.append(token)
     return out
+
+
+def _lists(tokens: list[Token]) -> list[Token]:
+    """C, A and B → A, B and C: single words, with commas between them. Two lists may answer to each other by place."""
+    spoken = [token for token in tokens if token.key or token.surface in _ENDS]
+    ends = [at for at, token in enumerate(spoken) if token.kind == CONJUNCTION]
+    if len(ends) != 1 or not 2 < ends[0] < len(spoken) - 1:
+        return tokens
+    end = ends[0]
+    first = end - 2 if spoken[end - 1].surface == "," else end - 1
+    places = [end + 1, first]
+    while first > 1 and spoken[first - 1].surface == ",":
+        first -= 2
+        places.append(first)
+    if len(places) < 3 or any(spoken[at].kind not in _LISTABLE for at in places):
+        return tokens
+    items = sorted((spoken[at] for at in places), key=lambda token: token.key)
+    for at, item in zip(sorted(places), items, strict=True):
+        spoken[at] = item
+    return spoken
+
+
+def _written_in(tokens: list[Token], known: Lexicon) -> list[Token]:
+    """A Python function → a function in Python."""
+    for at in range(len(tokens) - 1):
+        if tokens[at].surface in known.technology and tokens[at + 1].surface in known.code_nouns:
+            return [*tokens[:at], tokens[at + 1], _IN, tokens[at], *tokens[at + 2 :]]
+    return tokens
 
 
 def _bounds(tokens: list[Token]) -> list[Token]:

@@ -27,6 +27,8 @@ _EDGE_BEFORE: Final = "({\"'¿¡"
 _EDGE_AFTER: Final = ".,;:!?)}\"'…"
 _RULES: Final = frozenset("-#_")
 """Alone they draw lines and mark items."""
+_COUNTED: Final = re.compile(r"\d+(?:-[^\W\d_]{2,})+")
+"""10-year-old, 24-hour."""
 _WITH_SLASH: Final = frozenset(("km/h", "mbit/s", "gbit/s", "w/", "w/o", "b/c"))
 
 
@@ -146,6 +148,8 @@ def _cut_core(core: str, words: list[str]) -> None:
         return
     elif "-" in core and core[0] != "-" and core.replace("-", "").isalpha():
         words.extend(part for part in core.split("-") if part)
+    elif core[0].isdigit() and _COUNTED.fullmatch(core):
+        words.extend(core.split("-"))
     elif "/" in core and core.replace("/", "").isalpha() and core.lower() not in _WITH_SLASH:
         for number, part in enumerate(core.split("/")):
             words.extend(("/", part) if number else (part,))

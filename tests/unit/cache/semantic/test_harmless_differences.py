@@ -33,6 +33,8 @@ from tests.unit.cache.semantic.deciding import decision
         ("Is Saturn lighter than Jupiter?", "Is Jupiter heavier than Saturn?"),
         ("Was the telephone invented by Bell?", "Did Bell invent the telephone?"),
         ("What is France's capital?", "What is the capital of France?"),
+        ("Write a Python function to add two dates.", "Write a function in Python to add two dates."),
+        ("What is a good gift for a 10-year-old boy?", "What's a good gift for a ten year old boy?"),
         # Negated opposites
         ("Which plants are unsafe?", "Which plants are not safe?"),
         ("How can I become a happy person?", "How can I become a person who is not sad?"),

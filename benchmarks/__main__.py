@@ -34,6 +34,7 @@ FIGURES = {
     "canonical": "Canonical form and key",
     "translation": "Translation between dialects",
     "coalescing": "Coalescing",
+    "semantic.index": "Semantic cache: embedding and search",
 }
 ON_REQUEST = {"soak": "Soak: a million distinct requests (minutes)"}
 _PROGRAMS = ("nginx", "wrk")

@@ -1,1 +1,3 @@
-"""The semantic cache's decisions: how good they are (`evaluate`), and how its model came about (`train`)."""
+"""Figures of the semantic cache's parts."""
+
+import watchllm.cache.semantic  # noqa: F401  (sets the libraries' switches, as in the proxy, before one of them is loaded)

@@ -18,14 +18,15 @@ from watchllm.cache.semantic.segments import ExactSegment, Segment, merged
 if TYPE_CHECKING:
     from watchllm.cache.semantic.embedder import Vectors
 
-CROSSOVER = 12_288
-"""Rows from which a graph is searched quicker than a matrix: benchmarks/semantic/index.py finds it."""
+CROSSOVER = 8_192
+"""Rows from which a graph is made. It is the quicker from about 4,096 on, which benchmarks/semantic/index.py finds, but
+up to here comparing all takes 0.1 ms and is exact."""
 
 SEGMENT_ROWS = 4_096
 """Rows of a segment that is still written to."""
 
-MOST_SCANNED = 24_576
-"""Rows that one search compares one by one, about 0.5 ms; older ones are not found until their graph is built, which
+MOST_SCANNED = 16_384
+"""Rows that one search compares one by one, about 0.3 ms; older ones are not found until their graph is built, which
 happens while an index of many vectors is loaded."""
 
 _MOST_FETCHED = 256

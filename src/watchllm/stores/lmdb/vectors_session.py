@@ -1,0 +1,167 @@
+"""One write transaction of the vectors' file: every change of a vector together with its indexes and counters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+import lmdb
+import msgspec
+
+from watchllm.cache.entry import NEVER
+from watchllm.cache.semantic.vectors import PROJECT_LENGTH, StoredVector
+from watchllm.stores.lmdb.cache_layout import U64
+from watchllm.stores.lmdb.vectors_layout import (
+    CHANGES_KEPT,
+    STATE,
+    STATE_KEY,
+    Databases,
+    cost_of,
+    source_digest,
+    unpack_count,
+    unpack_state,
+)
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(StoredVector).decode
+_NOTHING = b""
+
+
+def unpack(value: bytes) -> StoredVector:
+    """A value of `vectors`."""
+    return _decode(memoryview(value)[U64.size :])
+
+
+class VectorSession:
+    """Commits at the end of its block and aborts when an exception leaves it. Raises lmdb.Error where LMDB fails."""
+
+    def __init__(self, env: lmdb.Environment, databases: Databases) -> None:
+        self._env = env
+        self._db = databases
+
+    def __enter__(self) -> Self:
+        self.txn = self._env.begin(write=True)
+        self._number, self.vectors, self.bytes = unpack_state(self.txn.get(STATE_KEY, db=self._db.info))
+        self._first = self._number
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.txn.abort()
+            return
+        try:
+            if self._number != self._first:
+                self._forget_old_changes()
+                self.txn.put(STATE_KEY, STATE.pack(self._number, self.vectors, self.bytes), db=self._db.info)
+        except BaseException:
+            self.txn.abort()
+            raise
+        self.txn.commit()
+
+    def put(self, vector_id: bytes, vector: StoredVector) -> None:
+        """Store, in place of what was there."""
+        self.delete(vector_id)
+        number = U64.pack(self._change(vector_id))
+        project, rest = vector_id[:PROJECT_LENGTH], vector_id[PROJECT_LENGTH:]
+        source = project + source_digest(vector.source)
+        value = number + _encode(vector)
+        put = self.txn.put
+        put(vector_id, value, db=self._db.vectors)
+        put(project + number, rest, db=self._db.order)
+        put(source + number, rest, db=self._db.sources)
+        if vector.expires_ms != NEVER:
+            put(U64.pack(max(vector.expires_ms, 0)) + vector_id, _NOTHING, db=self._db.expiry)
+        self._count(project, source, 1, cost_of(len(value)))
+
+    def get(self, vector_id: bytes) -> StoredVector | None:
+        value = self.txn.get(vector_id, db=self._db.vectors)
+        return None if value is None else unpack(value)
+
+    def delete(self, vector_id: bytes) -> bool:
+        """Forget a vector; whether it was there."""
+        value = self.txn.get(vector_id, db=self._db.vectors)
+        if value is None:
+            return False
+        vector, number = unpack(value), value[: U64.size]
+        project = vector_id[:PROJECT_LENGTH]
+        source = project + source_digest(vector.source)
+        delete = self.txn.delete
+        delete(vector_id, db=self._db.vectors)
+        delete(project + number, db=self._db.order)
+        delete(source + number, db=self._db.sources)
+        if vector.expires_ms != NEVER:
+            delete(U64.pack(max(vector.expires_ms, 0)) + vector_id, db=self._db.expiry)
+        self._count(project, source, -1, -cost_of(len(value)))
+        self._change(vector_id)
+        return True
+
+    def shrink_project(self, project: bytes, most: int) -> int:
+        """Forget the project's oldest until it holds at most `most`; how many."""
+        return self._shrink(self._db.order, project, project, most)
+
+    def shrink_source(self, project: bytes, source: str, most: int) -> int:
+        """The same for what one source key put."""
+        return self._shrink(self._db.sources, project, project + source_digest(source), most)
+
+    def shrink_largest(self, most_bytes: int, limit: int) -> int:
+        """Forget up to `limit` of the oldest of whichever project holds most, while the file holds too much."""
+        gone = 0
+        while self.bytes > most_bytes and gone < limit:
+            held, project = max((unpack_count(packed), key) for key, packed in self._project_counts())
+            step = min(max(held // 16, 1), limit - gone)
+            gone += self.shrink_project(project, held - step)
+        return gone
+
+    def expire(self, now_ms: int, limit: int) -> int:
+        """Forget up to `limit` that have expired; how many."""
+        bound = U64.pack(max(now_ms, 0) + 1)
+        due = [key[U64.size :] for key, _ in self._from(self._db.expiry, _NOTHING, limit) if key < bound]
+        for vector_id in due:
+            self.delete(vector_id)
+        return len(due)
+
+    def _shrink(self, database: Any, project: bytes, prefix: bytes, most: int) -> int:
+        surplus = unpack_count(self.txn.get(prefix, db=self._db.counts)) - most
+        if surplus <= 0:
+            return 0
+        oldest = [rest for key, rest in self._from(database, prefix, surplus) if key.startswith(prefix)]
+        for rest in oldest:
+            self.delete(project + rest)
+        return len(oldest)
+
+    def _project_counts(self) -> Iterator[tuple[bytes, bytes]]:
+        with self.txn.cursor(self._db.counts) as cursor:
+            for key, packed in cursor:
+                if len(key) == PROJECT_LENGTH:
+                    yield key, packed
+
+    def _from(self, database: Any, start: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        found: list[tuple[bytes, bytes]] = []
+        with self.txn.cursor(database) as cursor:
+            if cursor.set_range(start) if start else cursor.first():
+                for item in cursor:
+                    if len(found) >= limit:
+                        break
+                    found.append(item)
+        return found
+
+    def _count(self, project: bytes, source: bytes, vectors: int, cost: int) -> None:
+        for key in (project, source):
+            count = unpack_count(self.txn.get(key, db=self._db.counts)) + vectors
+            if count > 0:
+                self.txn.put(key, U64.pack(count), db=self._db.counts)
+            else:
+                self.txn.delete(key, db=self._db.counts)
+        self.vectors += vectors
+        self.bytes += cost
+
+    def _change(self, vector_id: bytes) -> int:
+        self._number += 1
+        self.txn.put(U64.pack(self._number), vector_id, db=self._db.changes, append=True)
+        return self._number
+
+    def _forget_old_changes(self) -> None:
+        bound = U64.pack(max(self._number - CHANGES_KEPT, 0))
+        with self.txn.cursor(self._db.changes) as cursor:
+            while cursor.first() and cursor.key() <= bound:
+                cursor.delete()

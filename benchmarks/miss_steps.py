@@ -127,8 +127,9 @@ def _steps(process: ProxyProcess, client: ServerConnection, raw: bytes) -> dict[
         settlement.settle(request, 200, "complete")
 
     def directions() -> None:
-        services.outbound.destinations.known(asked.target)
-        services.forwarded(exchange.headers, tenant.partition, own_key=False)
+        destination = services.outbound.destinations.known(asked.target)
+        assert destination is not None
+        services.forwarded(exchange.headers, tenant.partition, destination)
 
     return {
         "the request's own state and id": lambda: Request(exchange, endpoint.name),

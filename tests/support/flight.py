@@ -67,6 +67,8 @@ class Client:
 class Provider:
     """The call: what was asked of it, and whether it is `reading` or paused."""
 
+    is_sent = True
+
     def __init__(self) -> None:
         self.asked: list[str] = []
 

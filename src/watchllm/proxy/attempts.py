@@ -19,9 +19,8 @@ from time import perf_counter
 import msgspec
 
 from watchllm.domain.errors import GatewayError, InternalError, Unavailable
-from watchllm.domain.usage import TokenUsage
-from watchllm.domain.usage_event import Attempt
 from watchllm.proxy.approach import AnswerSink, Approach, Candidate
+from watchllm.proxy.lost_calls import LostCalls, refusal_code
 from watchllm.proxy.one_try import Try
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
@@ -49,6 +48,7 @@ class Attempts:
         "_at",
         "_candidates",
         "_deadline",
+        "_lost",
         "_paused",
         "_request",
         "_retries",
@@ -84,6 +84,7 @@ class Attempts:
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0 if route.timeout is None else perf_counter() + route.timeout
         self._paused = False
+        self._lost = LostCalls(services, request)
 
     def begin(self) -> None:
         """Make the first call. Raises GatewayError when no candidate can be called at all."""
@@ -130,7 +131,7 @@ class Attempts:
             one.ticket.give_back(Health.NOTHING)
         for one in self._tries[:-1]:
             if one is not self._winner:
-                self._record_lost(one, "client_left")
+                self._lost.ended(one, "client_left")
 
     def pass_to(self, sink: wire.ResponseSink) -> None:
         raise RuntimeError("who waits for the answer was named when the calls were made")
@@ -171,7 +172,7 @@ class Attempts:
         verdict = outcome.of_status(status)
         if verdict is not Verdict.ACCEPT:
             asked = backoff.retry_after(headers, self._services.now_ms() / 1e3)
-            if self._goes_on(one, verdict, asked, _error_code(status)):
+            if self._goes_on(one, verdict, asked, refusal_code(status)):
                 if self._tries or self._timer is None:
                     one.cancel()
                 else:
@@ -197,7 +198,7 @@ class Attempts:
         self._win(one)
         if one.sent:
             # It may be charged for as much as those before it were; written down, it is among them.
-            self._record(one, failure.code, one.lost_usage())
+            self._lost.record(one, failure.code, one.lost_usage())
         return failure
 
     def _hold(self, one: Try, headers: Headers) -> None:
@@ -231,7 +232,7 @@ class Attempts:
         elif not self._follows(one, verdict, asked):
             self._tries.append(one)
             return False
-        self._record(one, error, one.lost_usage() if one.status == 0 and one.sent else None)
+        self._lost.record(one, error, one.lost_usage() if one.status == 0 and one.sent else None)
         return True
 
     def _follows(self, one: Try, verdict: Verdict, asked: float | None) -> bool:
@@ -381,8 +382,7 @@ class Attempts:
     def _win(self, one: Try) -> None:
         """This call's answer, or its failure, is passed on; the others are over."""
         self._winner = one
-        if self._timer is not None:
-            self._cancel_timer()
+        self._cancel_timer()
         if len(self._tries) == 1:
             return  # what the request tells of already
         others = [other for other in self._tries if other is not one]
@@ -392,46 +392,9 @@ class Attempts:
             other.cancel()
             other.ticket.give_back(Health.NOTHING)
         for other in others:
-            self._record_lost(other, "hedged")
-
-    def _record_lost(self, one: Try, why: str) -> None:
-        """Write down a call that was ended for `why`, or whose refusal is not passed on."""
-        if one.status:
-            self._record(one, _error_code(one.status), None)
-        else:
-            self._record(one, why, one.lost_usage() if one.sent else None)
-
-    def _record(self, one: Try, error: str, usage: TokenUsage | None) -> None:
-        """Make a call that came to nothing an attempt of the request; `usage` is what it may be charged for."""
-        request, target = self._request, one.candidate.target
-        price = self._services.tenants.price(target.provider, target.model)
-        cost = 0 if usage is None else (price.cost(usage) if price is not None else None)
-        request.lost_cost += cost or 0
-        request.attempts = (
-            *request.attempts,
-            Attempt(
-                target.provider,
-                target.model[:256],
-                one.status,
-                int((one.began - request.began) * 1e6),
-                int((perf_counter() - one.began) * 1e6),
-                usage,
-                cost,
-                price,
-                error,
-                target.key_id,
-                one.hedged,
-            ),
-        )
+            self._lost.ended(other, "hedged")
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _error_code(status: int) -> str:
-    """The contract's code for a provider's status, for the attempt's record."""
-    if status in (401, 403):
-        return "provider_auth_failed"
-    return "provider_error" if status >= 500 else "upstream_refused"

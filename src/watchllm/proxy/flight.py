@@ -132,10 +132,11 @@ class Flight:
             waiter.defer()
             return
         self._over = True
+        is_sent = self._call is not None and self._call.is_sent
         self._cancel_call()
         self._plan.ended(self)
-        if not self.leader.settled and self._call is not None and self.leader.calls > len(self.leader.attempts):
-            # One is under way, not only waited for: what was read and said so far is charged.
+        if is_sent and not self.leader.settled and self.leader.calls > len(self.leader.attempts):
+            # One is under way, not only waited for or in a queue: what was read and said so far is charged.
             self._plan.account(self.leader, self._stream.usage_so_far() if self._stream is not None else None)
         self._call = None  # which refers to this
         close_books_of_absent(self.leader, self._plan)

@@ -77,6 +77,15 @@ def test_the_last_to_leave_cancels_the_call_once(trips: Callable[..., Trip]) -> 
     assert not trip.flight.can_be_joined(streamed=False, include_usage=False)
 
 
+@pytest.mark.parametrize("is_sent", [True, False])
+def test_who_leaves_is_charged_only_for_what_was_sent(trips: Callable[..., Trip], is_sent: bool) -> None:
+    trip = trips(streamed=False)
+    trip.leader.request.calls = 1
+    trip.provider.is_sent = is_sent
+    trip.flight.leave(trip.leader)
+    assert (trip.leader.request.cost is not None) is is_sent
+
+
 def test_an_error_that_nobody_waits_for_any_more_is_no_complaint(trips: Callable[..., Trip]) -> None:
     trip = trips(streamed=False)
     trip.flight.on_failure(PeerClosed("gone"))

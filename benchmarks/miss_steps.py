@@ -29,7 +29,7 @@ from watchllm.proxy.calls import account, head_of
 from watchllm.proxy.directives import directives
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
-from watchllm.proxy.upstream import Answer
+from watchllm.proxy.upstream import Answer, Destination
 from watchllm.wire.connection import Connection
 from watchllm.wire.exchange import BodyMode, Exchange
 from watchllm.wire.lane import Lane
@@ -126,10 +126,17 @@ def _steps(process: ProxyProcess, client: ServerConnection, raw: bytes) -> dict[
         request.settled = False
         settlement.settle(request, 200, "complete")
 
+    shared = Destination(Origin("http", "127.0.0.1", 80, trusted=True), b"/v1", b"")
+
     def directions() -> None:
+<<<<<<< HEAD
         destination = services.outbound.destinations.known(asked.target)
         assert destination is not None
         services.forwarded(exchange.headers, tenant.partition, destination)
+=======
+        services.outbound.destinations.known(asked.target)
+        services.forwarded(exchange.headers, tenant.partition, shared)
+>>>>>>> w-m2
 
     return {
         "the request's own state and id": lambda: Request(exchange, endpoint.name),

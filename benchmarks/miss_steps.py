@@ -129,14 +129,9 @@ def _steps(process: ProxyProcess, client: ServerConnection, raw: bytes) -> dict[
     shared = Destination(Origin("http", "127.0.0.1", 80, trusted=True), b"/v1", b"")
 
     def directions() -> None:
-<<<<<<< HEAD
         destination = services.outbound.destinations.known(asked.target)
         assert destination is not None
         services.forwarded(exchange.headers, tenant.partition, destination)
-=======
-        services.outbound.destinations.known(asked.target)
-        services.forwarded(exchange.headers, tenant.partition, shared)
->>>>>>> w-m2
 
     return {
         "the request's own state and id": lambda: Request(exchange, endpoint.name),

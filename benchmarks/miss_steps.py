@@ -29,7 +29,7 @@ from watchllm.proxy.calls import account, head_of
 from watchllm.proxy.directives import directives
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
-from watchllm.proxy.upstream import Answer, Destination
+from watchllm.proxy.upstream import Answer
 from watchllm.wire.connection import Connection
 from watchllm.wire.exchange import BodyMode, Exchange
 from watchllm.wire.lane import Lane
@@ -125,8 +125,6 @@ def _steps(process: ProxyProcess, client: ServerConnection, raw: bytes) -> dict[
     def settle() -> None:
         request.settled = False
         settlement.settle(request, 200, "complete")
-
-    shared = Destination(Origin("http", "127.0.0.1", 80, trusted=True), b"/v1", b"")
 
     def directions() -> None:
         destination = services.outbound.destinations.known(asked.target)

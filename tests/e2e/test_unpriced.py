@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.processes import BackgroundProcess
 from tests.support.product import Gateway, Project, Sim
 from tests.support.raw_http import RawResponse
 
@@ -79,6 +80,13 @@ def test_passing_through_without_naming_a_model_is_refused_where_it_may_cost(
 def test_the_refusal_is_recorded_for_the_model(open_gateway: Gateway, refusing: Project) -> None:
     home = open_gateway.installation
     tail = home._start("logs", "tail", "--project", refusing.id, "--json")
+    try:
+        _is_told(open_gateway, refusing, tail)
+    finally:
+        tail.stop()
+
+
+def _is_told(open_gateway: Gateway, refusing: Project, tail: BackgroundProcess) -> None:
     tail.wait_until(lambda: "listening" in tail.log(), "listening")
     refused = open_gateway.chat(refusing.key, "Hello", model=UNKNOWN)
     request_id = refused.header("x-request-id") or "none"

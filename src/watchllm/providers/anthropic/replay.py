@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from watchllm.providers.pieces import pieces
+
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -43,9 +45,6 @@ _OUTPUT_COUNTS = ("output_tokens", "output_tokens_details", "server_tool_use")
 _INPUT_COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _END = ("stop_reason", "stop_sequence", "stop_details", "container")
 
-_PIECES = 5
-_MIN_PIECE = 64
-
 
 def _event(kind: str, members: dict[str, Any]) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), _encode({"type": kind, **members}))
@@ -76,7 +75,7 @@ def _told(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if citations is None or type(citations) is list:
             return _told_text(block, citations)
     elif kind == "thinking" and type(block.get("thinking")) is str and type(block.get("signature")) is str:
-        deltas = [{"type": "thinking_delta", "thinking": piece} for piece in _pieces(block["thinking"])]
+        deltas = [{"type": "thinking_delta", "thinking": piece} for piece in pieces(block["thinking"])]
         if block["signature"]:
             deltas.append({"type": "signature_delta", "signature": block["signature"]})
         return block | {"thinking": "", "signature": ""}, deltas
@@ -88,7 +87,7 @@ def _told(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def _told_text(block: dict[str, Any], citations: list[Any] | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    deltas: list[dict[str, Any]] = [{"type": "text_delta", "text": piece} for piece in _pieces(block["text"])]
+    deltas: list[dict[str, Any]] = [{"type": "text_delta", "text": piece} for piece in pieces(block["text"])]
     begun = block | {"text": ""}
     if citations:
         begun["citations"] = []
@@ -100,19 +99,4 @@ def _json_pieces(value: dict[str, Any]) -> Iterator[str]:
     # Anthropic begins every input with an empty piece; an empty input has no other.
     yield ""
     if value:
-        yield from _pieces(_encode(value).decode())
-
-
-def _pieces(text: str) -> list[str]:
-    """A text in a few pieces, cut behind spaces where there are any and never inside a character."""
-    size = max(_MIN_PIECE, -(-len(text) // _PIECES))
-    pieces = []
-    start = 0
-    while start < len(text):
-        end = start + size
-        if end < len(text):
-            space = text.rfind(" ", start + size // 2, end)
-            end = space + 1 if space >= 0 else end
-        pieces.append(text[start:end])
-        start = end
-    return pieces
+        yield from pieces(_encode(value).decode())

@@ -65,7 +65,7 @@ class World:
         self.calls.append(Call(origin.host, sink, timeouts))
         return self.calls[-1]
 
-    def _open(self, request: Request, _size: int, *, hedged: bool) -> None:
+    def _open(self, request: Request, _size: int, *, hedged: bool = False) -> None:
         assert request.target is not None
         self.opened.append((request.target.provider, hedged))
         request.calls += 1

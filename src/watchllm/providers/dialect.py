@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
+
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.usage import TokenUsage
 
@@ -18,7 +20,7 @@ ANTHROPIC_VERSION = b"2023-06-01"
 """The `anthropic-version` that the gateway speaks where a client names none."""
 
 
-class Verdict(NamedTuple):
+class Verdict(msgspec.Struct, frozen=True):
     """What an answer with status 200 was. `refused` says in a few words why it may not be stored, None = it may.
 
     `readable`: whether it was an answer of this dialect at all.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from watchllm.domain.errors import BadRequest, GatewayError
+import msgspec
+
+from watchllm.domain.errors import BadRequest, GatewayError, Unavailable
 from watchllm.providers.dialect import CHAT
 from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy.admission import require_price
@@ -57,7 +59,7 @@ class AnswerSink(ResponseSink, Protocol):
         ...
 
 
-class Approach(NamedTuple):
+class Approach(msgspec.Struct, frozen=True):
     """A request as it goes to one candidate. `translated(sink, call)` is what turns the answer into the client's
     dialect, None = it speaks it; `dropped` names the request fields that were left out."""
 
@@ -107,6 +109,16 @@ async def candidates_of(
             services.candidates.clear()
         services.candidates[id(targets)] = targets, candidates
     return candidates
+
+
+def unavailable(services: Services, candidates: tuple[Candidate, ...]) -> Unavailable:
+    """The error where the breakers of all `candidates` are open."""
+    waits = (services.breakers.retry_in(candidate.breaker) for candidate in candidates)
+    names = ", ".join(dict.fromkeys(candidate.target.provider for candidate in candidates))
+    return Unavailable(
+        f"Calls to {names} have kept failing, so none is made for a moment; try again later.",
+        retry_after=max(min(waits, default=0.0), 1.0),
+    )
 
 
 def upstream_dialect(endpoint: Endpoint, target: Target) -> str:

@@ -18,9 +18,9 @@ from time import perf_counter
 
 import msgspec
 
-from watchllm.domain.errors import GatewayError, InternalError, Unavailable
-from watchllm.proxy.approach import AnswerSink, Approach, Candidate
-from watchllm.proxy.lost_calls import LostCalls, refusal_code
+from watchllm.domain.errors import GatewayError, InternalError
+from watchllm.proxy.approach import AnswerSink, Approach, Candidate, unavailable
+from watchllm.proxy.lost_calls import LostCalls, lost_usage, refusal_code
 from watchllm.proxy.one_try import Try
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
@@ -96,7 +96,7 @@ class Attempts:
             except GatewayError as error:
                 first_error = first_error or error
         else:
-            raise first_error or self._unavailable()
+            raise first_error or unavailable(self._services, self._candidates)
         if self._route.hedge_after is not None:
             self._timer = self._services.loop.call_later(self._route.hedge_after, self._hedge)
 
@@ -198,7 +198,7 @@ class Attempts:
         self._win(one)
         if one.sent:
             # It may be charged for as much as those before it were; written down, it is among them.
-            self._lost.record(one, failure.code, one.lost_usage())
+            self._lost.record(one, failure.code, lost_usage(one.approach))
         return failure
 
     def _hold(self, one: Try, headers: Headers) -> None:
@@ -232,7 +232,7 @@ class Attempts:
         elif not self._follows(one, verdict, asked):
             self._tries.append(one)
             return False
-        self._lost.record(one, error, one.lost_usage() if one.status == 0 and one.sent else None)
+        self._lost.record(one, error, lost_usage(one.approach) if one.status == 0 and one.sent else None)
         return True
 
     def _follows(self, one: Try, verdict: Verdict, asked: float | None) -> bool:
@@ -292,18 +292,10 @@ class Attempts:
         try:
             if self._called(at):
                 return None
-            error: GatewayError = self._unavailable()
+            error: GatewayError = unavailable(self._services, self._candidates)
         except GatewayError as refusal:
             error = refusal
         return None if self._moves_on(self._candidates[at], Verdict.RETRY) else error
-
-    def _unavailable(self) -> GatewayError:
-        waits = (self._services.breakers.retry_in(candidate.breaker) for candidate in self._candidates)
-        names = ", ".join(dict.fromkeys(candidate.target.provider for candidate in self._candidates))
-        return Unavailable(
-            f"Calls to {names} have kept failing, so none is made for a moment; try again later.",
-            retry_after=max(min(waits, default=0.0), 1.0),
-        )
 
     def _hedge(self) -> None:
         """The first call is slow: begin another beside it, at the next candidate, or the same if there is none."""

@@ -68,6 +68,17 @@ def hit_head(request: Request, content_type: str = JSON) -> bytes:
     ).encode("latin-1")
 
 
+def _milliseconds(seconds: float) -> str:
+    """A duration as the header lines give it."""
+    micros = int(seconds * 1e6)
+    return _MILLISECONDS[micros] if 0 <= micros < _MOST_WRITTEN_US else f"{seconds * 1000:.3f}"
+
+
+@lru_cache(4096)
+def _cost(nanos: Nanos | None) -> str:
+    return "" if nanos is None else f"X-WatchLLM-Cost-USD: {format_usd(nanos)}\r\n"
+
+
 @lru_cache(4096)
 def _savings(saved: Nanos | None, tokens: int | None) -> str:
     money = "" if saved is None else f"X-WatchLLM-Saved-USD: {format_usd(saved)}\r\n"
@@ -78,19 +89,19 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
     """Header lines of any other answer, a provider's allowed ones included; sets the request's `head_sent`."""
     request.head_sent = now = perf_counter()
     began, authenticated, looked_up = request.began, request.authenticated, request.looked_up
-    total = f"{(now - began) * 1000:.3f}"
+    total = _milliseconds(now - began)
     overhead, spans = total, ""
     if authenticated:
-        spans = f"auth;dur={(authenticated - began) * 1000:.3f}, "
+        spans = f"auth;dur={_milliseconds(authenticated - began)}, "
     if looked_up:
-        spans += f"cache;dur={(looked_up - authenticated) * 1000:.3f}, "
+        spans += f"cache;dur={_milliseconds(looked_up - authenticated)}, "
     if request.upstream_began:
         upstream = (request.upstream_ended or now) - request.upstream_began
-        overhead = f"{(now - began - upstream) * 1000:.3f}"
-        spans += f"upstream;dur={upstream * 1000:.3f}, "
+        overhead = _milliseconds(now - began - upstream)
+        spans += f"upstream;dur={_milliseconds(upstream)}, "
     cache, target = request.cache, request.target
     outcome = "" if cache == REFUSED else f"X-WatchLLM-Cache: {cache}\r\n"
-    cost = "" if request.cost is None else f"X-WatchLLM-Cost-USD: {format_usd(request.cost)}\r\n"
+    cost = _cost(request.cost)
     called = ""
     if target is not None and cache in _CALLED:
         model = f"X-WatchLLM-Model: {request.model}\r\n" if request.model else ""

@@ -15,11 +15,11 @@ from watchllm.providers.openai import embeddings as wire_form
 from watchllm.providers.openai.answers import upstream_body
 from watchllm.proxy import eager, egress
 from watchllm.proxy.approach import Approach, Candidate, addressed, candidates_known, candidates_of, upstream_dialect
-from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch
 from watchllm.proxy.purchase import Bought, Item, Purchase, Waiter
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
+from watchllm.proxy.single_call import calls_for
 from watchllm.proxy.turns import Turns
 from watchllm.proxy.upstream import Answer, WholeAnswer
 
@@ -170,7 +170,7 @@ class EmbeddingCalls:
             url, head = addressed(services, request, candidate, endpoint.path)
             return Approach(url, head, _body_for(batch, places, candidate.target.model))
 
-        call = Attempts(services, request, batch.route, candidates, approach, sink)
+        call = calls_for(services, request, batch.route, candidates, approach, sink)
         sink.call = call
         call.begin()
         try:

@@ -9,7 +9,8 @@ a plain function. Only what goes on upstream is a coroutine.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import cache
 from time import perf_counter
 from typing import Any
 
@@ -22,7 +23,7 @@ from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
 from watchllm.proxy.admission import admit, require_price
 from watchllm.proxy.asked import Asked
-from watchllm.proxy.directives import HEADERS, directives
+from watchllm.proxy.directives import HEADERS
 from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.request import Request
 from watchllm.proxy.retelling import replayed, told_in
@@ -48,7 +49,7 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
     if usual:
         wishes = tenant.usual_embeddings if of_embeddings else tenant.usual
     else:
-        wishes = directives(headers, tenant.settings, embeddings=of_embeddings)
+        wishes = tenant.wishes(headers, embeddings=of_embeddings)
     request.directives = wishes
     reader = services.tenants.reader
     asked = reader.read(tenant, endpoint, body, headers, exchange.query, wishes.user, usual=usual)
@@ -80,27 +81,34 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
         raise TimedOut(
             "The answer is not in the cache, and only-if-cached forbids to ask upstream.", code="not_in_cache"
         )
-    return _go_upstream(services, request, endpoint, asked, body, key, entry)
+    if entry is None:
+        return _upstream()(services, request, endpoint, asked, body, key, None, None)
+    return _refresh(services, request, endpoint, asked, body, key, entry)
 
 
-async def _go_upstream(
+@cache
+def _upstream() -> Callable[..., Coroutine[Any, Any, None]]:
+    """Loaded when first needed: the first answer of a process comes from the cache, and need not wait for it."""
+    from watchllm.proxy.miss import answer_from_upstream
+
+    return answer_from_upstream
+
+
+async def _refresh(
     services: Services,
     request: Request,
     endpoint: Endpoint,
     asked: Asked,
     body: bytes,
     key: bytes | None,
-    entry: Entry | None,
+    entry: Entry,
 ) -> None:
-    """Answer from upstream; where that fails, from an `entry` that is too old if the request allows it."""
+    """Answer from upstream; where that fails, from the `entry` that is too old if the request allows it."""
     wishes = request.directives
     assert wishes is not None
-    stale = entry if entry is not None and wishes.accept_stale(entry, request.wall_ms) else None
-    # Here, not above: the first answer of a process comes from the cache, and need not wait for this to load.
-    from watchllm.proxy.miss import answer_from_upstream
-
+    stale = entry if wishes.accept_stale(entry, request.wall_ms) else None
     try:
-        await answer_from_upstream(services, request, endpoint, asked, body, key, entry, stale)
+        await _upstream()(services, request, endpoint, asked, body, key, entry, stale)
     except GatewayError as error:
         if stale is None or error.status < 500 or request.exchange.started:
             raise

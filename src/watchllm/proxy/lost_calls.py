@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from time import perf_counter
+from typing import Protocol
 
 from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import Attempt
+from watchllm.providers import tokens
+from watchllm.proxy.approach import Approach, Candidate
 from watchllm.proxy.one_try import Try
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
+
+
+class Made(Protocol):
+    """A call that was made: when (`perf_counter`), how, and its answer's status, 0 = none."""
+
+    candidate: Candidate
+    approach: Approach
+    began: float
+    status: int
+    hedged: bool
 
 
 class LostCalls:
@@ -25,9 +38,9 @@ class LostCalls:
         if one.status:
             self.record(one, refusal_code(one.status), None)
         else:
-            self.record(one, why, one.lost_usage() if one.sent else None)
+            self.record(one, why, lost_usage(one.approach) if one.sent else None)
 
-    def record(self, one: Try, error: str, usage: TokenUsage | None) -> None:
+    def record(self, one: Made, error: str, usage: TokenUsage | None) -> None:
         """Make a call an attempt of the request; `usage` is what it may be charged for."""
         request, target = self._request, one.candidate.target
         price = self._services.tenants.price(target.provider, target.model)
@@ -56,3 +69,11 @@ def refusal_code(status: int) -> str:
     if status in (401, 403):
         return "provider_auth_failed"
     return "provider_error" if status >= 500 else "upstream_refused"
+
+
+def lost_usage(approach: Approach) -> TokenUsage:
+    """What a provider may charge for a call whose answer was not waited for: what was sent, as an estimate.
+
+    From its size alone, which cannot fail: a translated body need not keep to the bounds of a client's.
+    """
+    return TokenUsage(input=tokens.rough(len(approach.body)), estimated=True)

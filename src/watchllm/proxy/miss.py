@@ -10,7 +10,6 @@ from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
 from watchllm.proxy.approach import Candidate, candidates_known, candidates_of
 from watchllm.proxy.asked import Asked
-from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.calls import head_of, pass_status_on
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.history import miss_reason
@@ -18,6 +17,7 @@ from watchllm.proxy.plan import Plan
 from watchllm.proxy.request import Request
 from watchllm.proxy.retelling import replayed
 from watchllm.proxy.services import Services
+from watchllm.proxy.single_call import calls_for
 from watchllm.proxy.waiter import Landed, Waiter
 
 
@@ -88,7 +88,7 @@ def _lead(services: Services, request: Request, plan: Plan, candidates: tuple[Ca
         services.flights[plan.place] = flight
     waiter = _waiter(request, plan)
     flight.add(waiter, services.loop)
-    flight.begin(Attempts(services, request, plan.asked.route, candidates, plan.approach, flight))
+    flight.begin(calls_for(services, request, plan.asked.route, candidates, plan.approach, flight))
     return waiter
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from watchllm.domain.errors import NotFound, ProviderFailed
 from watchllm.proxy import egress
 from watchllm.proxy.admission import admit
@@ -66,7 +68,7 @@ async def retrieve(services: Services, request: Request) -> None:
     if answer.status >= 400 and form != spoken:
         from watchllm.providers.translation.between import error_in  # few models are asked for in another form
 
-        answer = answer._replace(body=error_in(form, spoken, answer.status, answer.body, request.id))
+        answer = replace(answer, body=error_in(form, spoken, answer.status, answer.body, request.id))
     services.settlement.settle(request, answer.status, "complete" if answer.status == 200 else "error")
     request.exchange.respond(answer.status, egress.answer_head(request, egress.JSON, answer.headers), answer.body)
 

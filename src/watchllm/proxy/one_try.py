@@ -6,8 +6,6 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from watchllm.domain.usage import TokenUsage
-from watchllm.providers import tokens
 from watchllm.proxy.approach import Approach, Candidate
 from watchllm.routing import outcome
 from watchllm.routing.breaker import Ticket
@@ -102,13 +100,6 @@ class Try:
             sink.on_data(piece)
         if self._end is not None and self.call is not None:
             self._end(sink)
-
-    def lost_usage(self) -> TokenUsage:
-        """What a provider may charge for a call whose answer was not waited for: what was sent, as an estimate.
-
-        From its size alone, which cannot fail: a translated body need not keep to the bounds of a client's.
-        """
-        return TokenUsage(input=tokens.rough(len(self.approach.body)), estimated=True)
 
     # --- sink --------------------------------------------------------------------------------------------------------
 

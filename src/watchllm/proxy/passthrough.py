@@ -17,12 +17,12 @@ from watchllm.providers.endpoints import dialect_at
 from watchllm.proxy import egress, paths
 from watchllm.proxy.admission import admit, require_price
 from watchllm.proxy.approach import Approach, Candidate, addressed, candidates_of
-from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.calls import account, send, status_refusal
 from watchllm.proxy.directives import directives
 from watchllm.proxy.intake import decoded, is_json
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
+from watchllm.proxy.single_call import calls_for
 from watchllm.proxy.tenant import Tenant
 from watchllm.proxy.upstream import upstream_error, with_timeout
 from watchllm.routing.resolve import MAX_MODEL_LENGTH, Target
@@ -118,7 +118,7 @@ async def _call_with_each_key(
         return Approach(url, head, body, method=exchange.method)
 
     route = Route(request.model, (Choice(1, targets),), timeout=None if wishes is None else wishes.timeout)
-    attempts = Attempts(services, request, route, candidates, approach, relay)
+    attempts = calls_for(services, request, route, candidates, approach, relay)
     relay.call = attempts
     request.cancel_upstream = attempts.cancel
     attempts.begin()

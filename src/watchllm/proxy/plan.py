@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from watchllm.domain import json_body
 from watchllm.domain.errors import GatewayError
@@ -226,24 +227,28 @@ class Plan:
                 return landed
             from watchllm.providers.responses.echo import labelled
 
-            return landed._replace(answer=answer._replace(body=labelled(answer.body, _document_of(request))))
+            return _retold(landed, labelled(answer.body, _document_of(request)))
         from watchllm.providers.translation import between
 
         if answer.status != 200:
             body = between.error_in(dialect, self.dialect, answer.status, answer.body, request.id)
-            return landed._replace(answer=answer._replace(body=body))
+            return _retold(landed, body)
         try:
             told = between.answer_in(
                 dialect, self.dialect, answer.body, _document_of(request), created=request.wall_ms // 1000
             )
         except Untranslatable:
             return None
-        return landed._replace(answer=answer._replace(body=told.body)) if told.exact else None
+        return _retold(landed, told.body) if told.exact else None
 
     def ended(self, flight: Flight) -> None:
         place = self.place
         if place is not None and self._services.flights.get(place) is flight:
             del self._services.flights[place]
+
+
+def _retold(landed: Landed, body: bytes) -> Landed:
+    return replace(landed, answer=replace(landed.answer, body=body))
 
 
 def _labels_of(body: bytes) -> bytes:

@@ -25,6 +25,7 @@ LATENCY_BOUNDS_US = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 100_000
 _HITS_A_FOLD = 512
 LABELS = frozenset((b"x-watchllm-user", b"x-watchllm-session", b"x-watchllm-tags"))
 """The headers that become part of the usage event."""
+_NO_LABELS = (None, None, None)
 
 
 class Counted(NamedTuple):
@@ -275,6 +276,8 @@ class Settlement:
 
 def _labels(headers: dict[bytes, bytes]) -> tuple[str | None, str | None, str | None]:
     """User, session and tags, by which the client wants its usage told apart."""
+    if LABELS.isdisjoint(headers):
+        return _NO_LABELS
     return (
         _text(headers.get(b"x-watchllm-user")),
         _text(headers.get(b"x-watchllm-session")),

@@ -7,12 +7,16 @@ from hashlib import blake2b
 from watchllm.cache.canonical import Defaults
 from watchllm.domain.errors import Forbidden
 from watchllm.domain.snapshot import KeyRecord, ProjectRecord, Vendor
-from watchllm.proxy.directives import directives
+from watchllm.proxy.directives import HEADERS, Directives, directives
 from watchllm.routing.resolve import Router
 from watchllm.routing.route import Route
 from watchllm.routing.target import Target
 
 _MAX_ROUTES = 256
+_MAX_WISHES = 64
+_MAX_SAID = 256
+_IN_ORDER = tuple(sorted(HEADERS))
+_OF_EMBEDDINGS = b"embeddings"
 
 
 class Tenant:
@@ -26,6 +30,7 @@ class Tenant:
     __slots__ = (
         "_defaults",
         "_routes",
+        "_wishes",
         "bodies",
         "partition",
         "project",
@@ -46,6 +51,7 @@ class Tenant:
         self.bodies: dict[str, blake2b] = {}
         self.partition = partition_of(project.id, test=test)
         self._routes: dict[str, Route] = {}
+        self._wishes: dict[tuple[bytes | None, ...], Directives] = {}
         self._defaults: dict[tuple[str, str], Defaults] = {}
 
     def defaults(self, vendor: Vendor, family: str) -> Defaults:
@@ -55,6 +61,21 @@ class Tenant:
             known = Defaults(vendor.defaults.get(family), vendor.nullable.get(family, ()))
             self._defaults[vendor.name, family] = known
         return known
+
+    def wishes(self, headers: dict[bytes, bytes], *, embeddings: bool) -> Directives:
+        """What a request's headers ask for within the project's settings; raises what `directives` raises.
+
+        Remembered, because a client asks the same again and again; not where each user has a cache of his own.
+        """
+        said = (_OF_EMBEDDINGS if embeddings else None, *map(headers.get, _IN_ORDER))
+        wishes = self._wishes.get(said)
+        if wishes is None:
+            wishes = directives(headers, self.settings, embeddings=embeddings)
+            if wishes.user is None and sum(map(len, filter(None, said))) <= _MAX_SAID:
+                if len(self._wishes) >= _MAX_WISHES:
+                    self._wishes.clear()
+                self._wishes[said] = wishes
+        return wishes
 
     def route(self, model: str) -> Route:
         """All that may answer `model`; raises what Router.route raises. Only successes are remembered."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from watchllm.domain.errors import Forbidden, GatewayError, ProviderFailed, TimedOut, Unavailable
@@ -37,7 +38,7 @@ class Destination(NamedTuple):
         return f"Destination(host={self.origin.host!r}, port={self.origin.port}, own_key={self.own_key})"
 
 
-class Answer(NamedTuple):
+class Answer(Struct, frozen=True):
     """A provider's whole answer."""
 
     status: int

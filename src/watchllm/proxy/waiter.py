@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.money import Nanos
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from watchllm.proxy.flight import Flight
 
 
-class Landed(NamedTuple):
+class Landed(msgspec.Struct, frozen=True):
     """A whole answer. `verdict` is None unless its status is 200; usage and cost are what the call consumed."""
 
     answer: Answer

@@ -59,6 +59,11 @@ class Route(msgspec.Struct, frozen=True):
         """Whether there is nothing to draw or to fall back to: one target, whatever is asked."""
         return len(self.choices) == 1 and len(self.choices[0].targets) == 1 and not self.fallbacks
 
+    @property
+    def tries_once(self) -> bool:
+        """Whether a target is called once and with the gateway's own bounds, whatever comes of it."""
+        return self.retries == 0 and self.try_timeout is self.timeout is self.hedge_after is None
+
     def candidates(self, affinity: bytes) -> tuple[Target, ...]:
         """The targets in the order they are tried, each once: the choice drawn by weight from `affinity` (any bytes
         that are the same for the same question), then the other choices, the heaviest first, then the fallbacks."""

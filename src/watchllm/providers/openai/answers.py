@@ -39,7 +39,7 @@ def with_usage(verdict: Verdict, endpoint: Endpoint, body: bytes, asked: bytes) 
     output = ""
     if endpoint.family != "embeddings":
         output = text_of(_decode(body).get(_WRITTEN[endpoint.dialect]))
-    return verdict._replace(usage=estimated_usage(json_body.parse(asked), output))
+    return structs.replace(verdict, usage=estimated_usage(json_body.parse(asked), output))
 
 
 def usage_so_far(asked: bytes, stream: Assembler | None) -> TokenUsage:

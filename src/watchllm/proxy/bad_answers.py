@@ -10,6 +10,7 @@ from watchllm.proxy.upstream import Answer
 
 _MAX_TOLD = 1000
 _MAX_KIND = 100
+USUAL_TYPE = (b"content-type", b"application/json")
 _decode = msgspec.json.Decoder().decode
 
 
@@ -18,8 +19,11 @@ def wrong_with(answer: Answer, verdict: Verdict | None = None) -> GatewayError |
 
     `verdict` is what the answer's dialect says of it, None = not known yet.
     """
+    usual = USUAL_TYPE in answer.headers
+    if usual and verdict is not None and verdict.storable:
+        return None
     kind = answer.header(b"content-type")
-    if kind and b"json" not in kind.lower():
+    if not usual and kind and b"json" not in kind.lower():
         said = repr(kind[:_MAX_KIND].decode("latin-1"))
         return ProviderFailed(f"The provider answered with {said} in place of JSON; check its base URL, or try again.")
     if verdict is not None and verdict.storable:

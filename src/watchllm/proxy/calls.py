@@ -11,6 +11,7 @@ from watchllm.domain.usage import TokenUsage
 from watchllm.providers.dialect import CHAT
 from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
+from watchllm.proxy.bad_answers import USUAL_TYPE
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.upstream import Answer, Destination, WholeAnswer, upstream_error, with_timeout
@@ -146,5 +147,7 @@ def pass_status_on(services: Services, request: Request, answer: Answer, *, has_
 
 def head_of(request: Request, answer: Answer) -> bytes:
     """Header lines of an answer that a provider gave whole."""
-    content_type = answer.header(b"content-type").decode("latin-1") or egress.JSON
-    return egress.answer_head(request, content_type, answer.headers)
+    headers = answer.headers
+    usual = USUAL_TYPE in headers
+    content_type = egress.JSON if usual else answer.header(b"content-type").decode("latin-1") or egress.JSON
+    return egress.answer_head(request, content_type, headers)

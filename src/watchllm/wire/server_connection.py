@@ -41,6 +41,7 @@ class ServerConnection(OrderedConnection):
         "_memory",
         "_next_headers",
         "_parser",
+        "_upgrading",
         "_url",
     )
 
@@ -52,6 +53,7 @@ class ServerConnection(OrderedConnection):
         self._lines = 0
         self._fed = 0
         self._memory = HeadMemory()
+        self._upgrading: Exchange | None = None  # its head offers another protocol, its body is to come
 
     # --- transport ---------------------------------------------------------------------------------------------------
 
@@ -95,8 +97,11 @@ class ServerConnection(OrderedConnection):
         self._head_bytes += size
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            return  # no upgrade is offered: the request is answered as it stands, then the connection ends
+        except httptools.HttpParserUpgrade as offer:
+            # It is not taken up: the request is answered as it stands, then the connection ends.
+            if self._upgrading is not None:
+                self._read_body_of(self._upgrading, data[offer.args[0] :])
+            return
         except httptools.HttpParserCallbackError as error:
             self._server.report(error.__context__ or error)
             self.abort()
@@ -175,9 +180,13 @@ class ServerConnection(OrderedConnection):
         if refusal is not None:
             self._refuse_in_turn(refusal, exchange)
             return
-        self._receiving = exchange
         self._head_bytes = self._lines = 0
-        if b"content-length" in headers or b"transfer-encoding" in headers:
+        has_body = b"content-length" in headers or b"transfer-encoding" in headers
+        if has_body and self._parser.should_upgrade():
+            self._upgrading = exchange
+            return
+        self._receiving = exchange
+        if has_body:
             self._begin_body(exchange, self._server.handler.body_mode(exchange))
 
     def on_body(self, data: bytes) -> None:
@@ -263,6 +272,22 @@ class ServerConnection(OrderedConnection):
         except Exception as error:  # noqa: BLE001  (whatever a handler raises, as in the parser's callbacks)
             self._server.report(error)
             self.abort()
+
+    def _read_body_of(self, exchange: Exchange, rest: bytes) -> None:
+        """Go on behind the head of a request whose offer of another protocol is not taken up."""
+        from watchllm.wire.upgrade import body_parser  # few clients offer any
+
+        self._upgrading = None
+        self._receiving = exchange
+        try:
+            self._begin_body(exchange, self._server.handler.body_mode(exchange))
+            self._parser = body_parser(self, exchange.headers)
+        except Exception as error:  # noqa: BLE001  (whatever a handler raises, as in the parser's callbacks)
+            self._server.report(error)
+            self.abort()
+            return
+        if rest:
+            self.data_received(rest)
 
     def _begin_body(self, exchange: Exchange, mode: BodyMode) -> None:
         self._body_bytes = 0

@@ -118,8 +118,8 @@ def read_by_h11(data: bytes) -> list[Asked]:
     found = []
     while data:
         parser = h11.Connection(h11.SERVER)
-        # Blank lines ahead, and more than one space behind the method, are let pass (RFC 9112, 2.2 and 3).
-        parser.receive_data(re.sub(rb"^[\r\n]*([A-Z]+) +", rb"\1 ", data))
+        # Blank lines ahead, and more spaces than one in a request line, are let pass (RFC 9112, 2.2 and 3).
+        parser.receive_data(re.sub(rb"^[\r\n]*([A-Z]+) +([^ \r\n]+) *", rb"\1 \2 ", data))
         body = b""
         request = None
         try:

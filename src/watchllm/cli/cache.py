@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import typer
 
@@ -81,9 +81,7 @@ def purge(
 
 @app.command("import")
 def import_(
-    file: Path = typer.Argument(
-        metavar="FILE", exists=True, dir_okay=False, readable=True, allow_dash=True, help="Lines of JSON; - = stdin."
-    ),
+    file: Path = typer.Argument(metavar="FILE", help="Lines of JSON; - = stdin."),
     project: str = typer.Option(help="The project's id.", metavar="ID"),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would come of it, and store nothing."),
     as_json: bool = JSON,
@@ -101,20 +99,26 @@ def import_(
     def tell(refused: Refused) -> None:
         typer.echo(f"line {refused.line}: {refused.reason}", err=True)
 
-    with control_plane() as plane:
-        plane.project(project)
-    try:
-        if str(file) == "-":
-            imported = import_answers(configuration(), project, sys.stdin.buffer, tell, dry_run=dry_run)
-        else:
-            with file.open("rb") as stream:
-                imported = import_answers(configuration(), project, stream, tell, dry_run=dry_run)
-    except GatewayError as error:
-        typer.echo(f"watchllm: {error}", err=True)
-        raise typer.Exit(1) from None
+    with _opened(file) as stream:
+        with control_plane() as plane:
+            plane.project(project)
+        try:
+            imported = import_answers(configuration(), project, stream, tell, dry_run=dry_run)
+        except GatewayError as error:
+            typer.echo(f"watchllm: {error}", err=True)
+            raise typer.Exit(1) from None
     _print_imported(imported, as_json=as_json)
     if imported.refused:
         raise typer.Exit(1)
+
+
+def _opened(file: Path) -> BinaryIO:
+    if str(file) == "-":
+        return sys.stdin.buffer
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}", param_hint="FILE") from None
 
 
 def _print_imported(imported: "Imported", *, as_json: bool) -> None:

@@ -114,11 +114,15 @@ class _Batch:
         """Wait until what was written is on disk, and count it."""
         self._store.flush()
         for line, known in self._written:
-            if all(self._store.get(known.partition, key) is not None for key in known.entries):
+            if all(self._is_there(known, key) for key in known.entries):
                 self._report.imported(known.target)
             else:
                 self._report.refused(line, self._why_lost())
         self._written, self._size = [], 0
+
+    def _is_there(self, known: KnownAnswer, key: bytes) -> bool:
+        held = self._store.get(known.partition, key)
+        return held is not None and held.created_ms >= known.entries[key].created_ms
 
     def _has_newer(self, known: KnownAnswer, key: bytes) -> bool:
         held = self._store.get(known.partition, key)

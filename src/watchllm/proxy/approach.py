@@ -95,7 +95,7 @@ async def candidates_of(
     for target in targets:
         try:
             if target.model:
-                require_price(services, tenant, target)
+                require_price(services.tenants, tenant, target)
             destination = destinations.known(target) or await destinations.of(target)
             found.append(Candidate(target, destination, tenant.project.id, alone=len(targets) == 1))
         except GatewayError as error:

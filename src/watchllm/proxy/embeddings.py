@@ -86,11 +86,11 @@ class Embeddings:
         if wishes.bypass:
             return None
         body = json_bytes(exchange, services.limits.max_body_bytes)
-        batch = read_batch(services, request, endpoint, tenant, wishes, body)
+        batch = read_batch(services.tenants.key_hash, tenant, endpoint, body, exchange.headers, exchange.query, wishes)
         if batch is not None:
             request.target = batch.target
             request.model = batch.target.model
-            require_price(services, tenant, batch.target)
+            require_price(services.tenants, tenant, batch.target)
         return batch
 
     async def _look_up(self, request: Request, batch: Batch, turns: Turns) -> tuple[Items, Items]:

@@ -56,7 +56,7 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
     request.target = target = asked.target
     request.model = target.model
     request.streamed = asked.streamed
-    require_price(services, tenant, target)
+    require_price(services.tenants, tenant, target)
 
     key = None if wishes.bypass else asked.key
     request.cache = BYPASS if key is None else MISS

@@ -15,12 +15,12 @@ from watchllm.providers.dialects import dialect as dialect_named
 from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai import answers
 from watchllm.providers.openai.assemble import StreamAssembler
-from watchllm.providers.openai.storable import judge
 from watchllm.proxy import egress
 from watchllm.proxy.approach import AnswerSink, Approach, Candidate, addressed, upstream_dialect
 from watchllm.proxy.asked import Asked
 from watchllm.proxy.calls import account, store
 from watchllm.proxy.flight import Flight
+from watchllm.proxy.keeping import kept_form, verdict_on
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.shared_objects import refuse_shared
@@ -177,11 +177,7 @@ class Plan:
     # --- the answer --------------------------------------------------------------------------------------------------
 
     def judge(self, body: bytes) -> Verdict:
-        if self.dialect == CHAT:
-            verdict = judge(self.endpoint.family, body, expected=self.asked.expected)
-        else:
-            verdict = dialect_named(self.dialect).judge(body, self.document)
-        return verdict if verdict.usage is not None else answers.with_usage(verdict, self.endpoint, body, self._body)
+        return verdict_on(self.endpoint, self.asked, self._body, lambda: self.document, body)
 
     def account(self, request: Request, usage: TokenUsage | None) -> None:
         # A translated stream that was cut tells no input: the counts come with its end.
@@ -193,13 +189,9 @@ class Plan:
         key, target = self._key, self._leader.target or self.asked.target
         if key is None:
             return
-        if self.dialect == RESPONSES:
-            from watchllm.providers.responses.echo import labelled
-
-            body = labelled(body, {})  # those who are given it have labels of their own
         if target.identity[:3] != self.asked.target.identity[:3]:
             key = self._key_at(target)
-        store(self._services, self._leader, self.endpoint, target, key, body)
+        store(self._services, self._leader, self.endpoint, target, key, kept_form(self.endpoint, body))
 
     def _key_at(self, target: Target) -> bytes:
         """Where the answer of a fallback is found: under the target that gave it, never under the one asked for."""

@@ -16,6 +16,7 @@ from watchllm.providers.openai.answers import upstream_body
 from watchllm.proxy import eager, egress
 from watchllm.proxy.approach import Approach, Candidate, addressed, candidates_known, candidates_of, upstream_dialect
 from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch
+from watchllm.proxy.proof import Standard
 from watchllm.proxy.purchase import Bought, Item, Purchase, Waiter
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
@@ -170,7 +171,8 @@ class EmbeddingCalls:
             url, head = addressed(services, request, candidate, endpoint.path)
             return Approach(url, head, _body_for(batch, places, candidate.target.model))
 
-        call = calls_for(services, request, batch.route, candidates, approach, sink)
+        standard = Standard(streamed=False, fault=_fault)
+        call = calls_for(services, request, batch.route, candidates, approach, sink, standard)
         sink.call = call
         call.begin()
         try:
@@ -187,7 +189,7 @@ class EmbeddingCalls:
         turns = Turns()
         members = wire_form.members(answer.body)
         if members is None:
-            raise ProviderFailed("The provider's answer is not JSON of the expected form; check its base URL.")
+            raise _unreadable()
         inputs = batch.inputs
         asked = [inputs[batch.first[place]] for place in places]
         usage = wire_form.usage(members)
@@ -234,6 +236,14 @@ class EmbeddingCalls:
             self._services.cache.put(batch.tenant.partition, place[PARTITION_LENGTH:], entry, request.wall_ms)
             if turns.due():
                 await turns.take()
+
+
+def _fault(answer: Answer) -> GatewayError | None:
+    return _unreadable() if wire_form.members(answer.body) is None else None
+
+
+def _unreadable() -> GatewayError:
+    return ProviderFailed("The provider's answer is not JSON of the expected form; check its base URL.")
 
 
 def _body_for(batch: Batch, places: list[bytes], model: str) -> bytes:

@@ -88,7 +88,7 @@ def _lead(services: Services, request: Request, plan: Plan, candidates: tuple[Ca
         services.flights[plan.place] = flight
     waiter = _waiter(request, plan)
     flight.add(waiter, services.loop)
-    flight.begin(calls_for(services, request, plan.asked.route, candidates, plan.approach, flight))
+    flight.begin(calls_for(services, request, plan.asked.route, candidates, plan.approach, flight, plan.standard))
     return waiter
 
 

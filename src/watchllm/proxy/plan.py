@@ -17,17 +17,20 @@ from watchllm.providers.openai import answers
 from watchllm.providers.openai.assemble import StreamAssembler
 from watchllm.providers.openai.storable import judge
 from watchllm.proxy import egress
-from watchllm.proxy.approach import AnswerSink, Approach, Candidate, addressed, upstream_dialect
+from watchllm.proxy.approach import AnswerSink, Approach, Candidate, Endable, addressed, upstream_dialect
 from watchllm.proxy.asked import Asked
+from watchllm.proxy.bad_answers import no_stream, wrong_with
 from watchllm.proxy.calls import account, store
 from watchllm.proxy.flight import Flight
+from watchllm.proxy.proof import Standard
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.shared_objects import refuse_shared
 from watchllm.proxy.shared_stream import SharedStream
+from watchllm.proxy.upstream import Answer
 from watchllm.proxy.waiter import Landed
 from watchllm.routing.target import Target
-from watchllm.wire.types import Call, ResponseSink
+from watchllm.wire.types import ResponseSink
 
 _encode = msgspec.json.Encoder().encode
 
@@ -44,6 +47,7 @@ class Plan:
         "_document",
         "_inlined",
         "_inlined_for",
+        "_judged",
         "_key",
         "_leader",
         "_services",
@@ -73,6 +77,7 @@ class Plan:
         self._document: dict[str, Any] | None = None
         self._inlined: dict[str, Any] | None = None
         self._inlined_for: tuple[Candidate, ...] = ()
+        self._judged: tuple[bytes, Verdict] | None = None
         self.endpoint = endpoint
         self.dialect = endpoint.dialect
         self.asked = asked
@@ -143,7 +148,7 @@ class Plan:
         if spoken == of:
             return Approach(url, head, _encode(document), None, translated.dropped)
 
-        def back(sink: AnswerSink, call: Call) -> ResponseSink:
+        def back(sink: AnswerSink, call: Endable) -> ResponseSink:
             return TranslatedAnswer(
                 sink,
                 call,
@@ -176,7 +181,22 @@ class Plan:
 
     # --- the answer --------------------------------------------------------------------------------------------------
 
+    @property
+    def standard(self) -> Standard:
+        """What an answer has to be before it is passed on, while another call could take its place."""
+        return Standard(self.asked.streamed, self._fault)
+
+    def _fault(self, answer: Answer) -> GatewayError | None:
+        return no_stream(answer.body) if self.asked.streamed else wrong_with(answer, self.judge(answer.body))
+
     def judge(self, body: bytes) -> Verdict:
+        judged = self._judged
+        if judged is None or judged[0] is not body:
+            # Who proved an answer passes on the very bytes: they are judged once.
+            judged = self._judged = body, self._verdict(body)
+        return judged[1]
+
+    def _verdict(self, body: bytes) -> Verdict:
         if self.dialect == CHAT:
             verdict = judge(self.endpoint.family, body, expected=self.asked.expected)
         else:

@@ -11,6 +11,7 @@ from time import perf_counter
 from watchllm.proxy.approach import AnswerSink, Approach, Candidate, unavailable
 from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.lost_calls import LostCalls, lost_usage
+from watchllm.proxy.proof import Standard
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.upstream import upstream_error
@@ -29,11 +30,12 @@ def calls_for(
     candidates: tuple[Candidate, ...],
     approach: Callable[[Candidate], Approach],
     sink: AnswerSink,
+    standard: Standard | None = None,
 ) -> SingleCall | Attempts:
     """What puts a question to `candidates`; its `begin` makes the (first) call. As `Attempts`."""
     if len(candidates) == 1 and route.tries_once:
         return SingleCall(services, request, candidates[0], approach, sink)
-    return Attempts(services, request, route, candidates, approach, sink)
+    return Attempts(services, request, route, candidates, approach, sink, standard)
 
 
 class SingleCall:

@@ -127,7 +127,7 @@ class Attempts:
         self._cancel_timer()
         self._forget_said()
         for one in self._tries:
-            one.cancel()
+            one.forget()
             one.ticket.give_back(Health.NOTHING)
         for one in self._tries[:-1]:
             if one is not self._winner:
@@ -147,7 +147,7 @@ class Attempts:
         try:
             passed_on = self._is_passed_on(one, status, headers)
         except Exception:
-            self._give_up(one)
+            self.give_up(one)
             raise
         if not passed_on:
             self._release_held()
@@ -168,6 +168,15 @@ class Attempts:
         health = Health.NOTHING if self._allowance.ended(error) else outcome.health_of_error(error)
         self._fails(one, health, outcome.of_error(error), upstream_error(error))
 
+    def give_up(self, *failed: Try) -> None:
+        """Something of ours is wrong: nobody may wait for ever for an answer that does not come."""
+        self._cancel_timer()
+        self._forget_said()
+        for one in (*failed, *self._tries):
+            one.forget()
+            one.ticket.give_back(Health.NOTHING)
+        self._sink.fail(InternalError("Something went wrong inside the gateway between two calls of a provider."))
+
     # --- what comes next ---------------------------------------------------------------------------------------------
 
     def _is_passed_on(self, one: Try, status: int, headers: Headers) -> bool:
@@ -181,7 +190,7 @@ class Attempts:
             asked = backoff.retry_after(headers, self._services.now_ms() / 1e3)
             if self._goes_on(one, verdict, asked, refusal_code(status)):
                 if self._tries or self._timer is None:
-                    one.cancel()
+                    one.forget()
                 else:
                     # What is planned may turn out impossible: then this is what is passed on.
                     self._said = one
@@ -199,7 +208,7 @@ class Attempts:
         try:
             goes_on = self._goes_on(one, verdict, None, failure.code)
         except Exception:
-            self._give_up(one)
+            self.give_up(one)
             raise
         if goes_on:
             self._keep_in_mind(one, failure)
@@ -219,7 +228,7 @@ class Attempts:
         if not one.on_trial:
             self._said = failure
         elif self._tries or self._timer is None:
-            one.cancel()
+            one.forget()
         else:
             self._said = one
             one.hold()
@@ -237,15 +246,6 @@ class Attempts:
             one = self._tries[-1]
             self._win(one)
             one.release(paused=self._paused)
-
-    def _give_up(self, *failed: Try) -> None:
-        """Something of ours is wrong: nobody may wait for ever for an answer that does not come."""
-        self._cancel_timer()
-        self._forget_said()
-        for one in (*failed, *self._tries):
-            one.cancel()
-            one.ticket.give_back(Health.NOTHING)
-        self._sink.fail(InternalError("Something went wrong inside the gateway between two calls of a provider."))
 
     def _goes_on(self, one: Try, verdict: Verdict, asked: float | None, error: str) -> bool:
         """Whether something else is tried, or under way, in place of the call that failed."""
@@ -296,7 +296,7 @@ class Attempts:
         try:
             error = self._refused_again(at)
         except Exception:
-            self._give_up()
+            self.give_up()
             raise
         if error is None:
             return
@@ -351,7 +351,7 @@ class Attempts:
     def _forget_said(self) -> None:
         said, self._said = self._said, None
         if isinstance(said, Try):
-            said.cancel()
+            said.forget()
 
     def _send(self, one: Try) -> None:
         self._forget_said()
@@ -382,7 +382,7 @@ class Attempts:
         self._tries = [one]
         one.stand_for(self._request, self._services)
         for other in others:
-            other.cancel()
+            other.forget()
             other.ticket.give_back(Health.NOTHING)
         for other in others:
             self._lost.ended(other, "hedged")

@@ -98,6 +98,11 @@ class Try:
         self._timer = loop.call_later(left, self._expire, seconds)
 
     def cancel(self) -> None:
+        """End the call, for whoever cannot read its answer and goes on to say so."""
+        if self.call is not None:
+            self.call.cancel()
+
+    def forget(self) -> None:
         """End it. What its answer would have gone to may refer to the attempts, so that is forgotten."""
         self._sink = None
         self._attempts = None
@@ -113,7 +118,7 @@ class Try:
             call.cancel()
 
     def hold(self, headers: Headers | None = None) -> None:
-        """Keep the answer until `release` or `cancel`. Of a refusal the head has come, with `headers`; what came of an
+        """Keep the answer until `release` or `forget`. Of a refusal the head has come, with `headers`; what came of an
         answer on trial is kept already."""
         self.held = True
         if headers is not None:
@@ -124,14 +129,14 @@ class Try:
 
     def release(self, *, paused: bool) -> None:
         """Pass on what was kept and what comes from now on; `paused`: who waits wants to read no more for now."""
-        self.held = False
+        was_held, self.held = self.held, False
         self._attempts = None
         self._cancel_timer()
         call, sink, kept, proof = self.call, self._sink, self._kept, self.proof
         assert call is not None
         assert sink is not None
         call.pass_to(self._shortest_way(sink))
-        if not paused:
+        if was_held and not paused:
             call.resume()  # which calls nobody yet
         if proof is not None:
             proof.release()
@@ -155,6 +160,9 @@ class Try:
 
     def broke_off(self, error: WireError) -> None:
         self._end_trial(lambda attempts: attempts.broke(self, error))
+
+    def misjudged(self) -> None:
+        self._end_trial(lambda attempts: attempts.give_up(self))
 
     def _end_trial(self, tell: Callable[[Attempts], None]) -> None:
         self.sent = True

@@ -43,6 +43,10 @@ class Prover(Protocol):
 
     def broke_off(self, error: WireError) -> None: ...
 
+    def misjudged(self) -> None:
+        """Something of ours is wrong."""
+        ...
+
 
 class Kept:
     """An answer, or the beginning of one, that is not passed on yet."""
@@ -158,7 +162,11 @@ class Proof:
             self._to.on_complete()
         if self._prover is None or self._kept is None:
             return
-        fault = ended_too_soon() if self.is_stream else self._standard.fault(self._kept.whole())
+        try:
+            fault = ended_too_soon() if self.is_stream else self._standard.fault(self._kept.whole())
+        except Exception:
+            self._prover.misjudged()
+            raise
         self._tell(fault)
 
     def on_failure(self, error: WireError) -> None:

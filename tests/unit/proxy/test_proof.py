@@ -10,7 +10,10 @@ import pytest
 
 from tests.support.attempts import BODY, Call, Sink, World, answer, candidate
 from watchllm.domain.errors import GatewayError, InternalError, ProviderFailed
-from watchllm.proxy import proof
+from watchllm.domain.usage import TokenUsage
+from watchllm.providers.dialect import Verdict
+from watchllm.providers.endpoints import ENDPOINTS
+from watchllm.proxy import plan, proof
 from watchllm.proxy.approach import Approach, Candidate
 from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.proof import Standard
@@ -36,7 +39,13 @@ class Question:
     """One request to several candidates whose answers are looked into."""
 
     def __init__(
-        self, *candidates: Candidate, streamed: bool = False, translated: Any = None, world: World, **policy: Any
+        self,
+        *candidates: Candidate,
+        streamed: bool = False,
+        translated: Any = None,
+        judge: Any = None,
+        world: World,
+        **policy: Any,
     ) -> None:
         self.world = world
         self.request = Request(cast(Any, SimpleNamespace(began=0.0, headers={})), "chat.completions")
@@ -51,7 +60,7 @@ class Question:
             candidates,
             lambda _one: Approach(b"/v1", b"", BODY, translated),
             self.sink,
-            Standard(streamed, fault),
+            Standard(streamed, judge or fault),
         )
         self.attempts.begin()
 
@@ -213,6 +222,33 @@ def test_a_mistake_of_ours_leaves_nobody_waiting(world: World, ask: Ask, candida
     with pytest.raises(RuntimeError):
         whole(world.calls[0], b"crash")
     assert [type(one) for one in question.sink.told] == [InternalError]
+
+
+def test_the_very_bytes_that_were_judged_are_passed_on(world: World, ask: Ask) -> None:
+    judged: list[bytes] = []
+    question = ask(A, judge=lambda answer: judged.append(answer.body))
+    whole(world.calls[0], GOOD[:3], GOOD[3:])
+    (body,) = judged
+    assert question.sink.told[1] is body
+
+
+def test_a_plan_judges_the_same_bytes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = []
+
+    def judge(_family: str, body: bytes, *, expected: int | None) -> Verdict:
+        judged.append((body, expected))
+        return Verdict(None, ("stop",), TokenUsage(1, 1))
+
+    monkeypatch.setattr(plan, "judge", judge)
+    services = SimpleNamespace(settlement=SimpleNamespace(settle=None))
+    asked = SimpleNamespace(streamed=False, expected=1)
+    made = plan.Plan(cast(Any, services), cast(Any, None), ENDPOINTS[0], cast(Any, asked), BODY, None, None)
+    body = b"x" * 1000
+    assert made.standard.fault(Answer(200, [], body)) is None
+    assert made.judge(body).storable
+    assert judged == [(body, 1)]
+    made.judge(b"y")
+    assert len(judged) == 2
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------

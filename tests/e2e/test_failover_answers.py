@@ -199,6 +199,18 @@ def test_after_its_first_event_a_stream_is_the_clients(project: Routed, client: 
     assert project.calls() == (0, 1)
 
 
+def test_an_error_inside_a_translated_stream_names_the_request_as_anthropics_own_do(project: Routed) -> None:
+    events = stream_of("llama", "Half an ans", ends=False) + b"data: " + ERROR + b"\n\n"
+    project.route("fast", LLAMA)
+    project.groq.script = replies(events, EVENTS)
+    answer = ask(project, "messages", stream=True)
+    *_, last = [event for event in answer.body.split(b"\n\n") if event]
+    kind, _, data = last.partition(b"\ndata: ")
+    assert kind == b"event: error"
+    assert json.loads(data)["error"]["message"] == "overloaded"
+    assert json.loads(data)["request_id"] == answer.header("x-request-id")
+
+
 def test_the_first_good_answer_wins_over_a_hedge_that_is_none(project: Routed) -> None:
     hedge_failed = threading.Event()
 

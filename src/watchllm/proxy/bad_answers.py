@@ -51,8 +51,8 @@ def wrong_beginning(data: bytes) -> GatewayError | None:
     if type(event) is not dict:
         return ended_too_soon() if data.startswith(b"[DONE]") else ProviderFailed("The provider's stream is not JSON.")
     error = event.get("error")
-    if error or event.get("type") in _ENDS_IN_FAILURE:
-        return ProviderFailed(f"The provider answered with status 200 and an error: {_said(error)}")
+    if error or event.get("type") in _ENDS_IN_FAILURE or event.get("object") == "error":
+        return ProviderFailed(f"The provider answered with status 200 and an error: {_said(error or event)}")
     return None
 
 

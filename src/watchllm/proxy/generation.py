@@ -65,7 +65,7 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
     if entry is not None and not (entry.dialect == endpoint.dialect == CHAT):
         entry = told_in(endpoint, entry, body)
     if entry is not None and key is not None and wishes.accept(entry, request.wall_ms):
-        services.history.hit(request, key, entry)
+        services.history.hit(request, asked.named, key, entry)
         if asked is reader.newest:
             reader.newest = None
             services.history.first_seen(request, target, key, body, endpoint.family)

@@ -41,7 +41,7 @@ async def answer_from_upstream(
     assert wishes is not None
     assert principal is not None
     reason = miss_reason(entry, wishes, asked.bypass, request.wall_ms)
-    services.history.missed(request, asked.target, asked.key, body, endpoint.family, reason)
+    services.history.missed(request, asked.target, asked.named, asked.key, body, endpoint.family, reason)
     # A request that must not read or must not store neither leads nor joins.
     place = principal.tenant.partition + key if key is not None and wishes.read and wishes.store else None
     # Between looking for a call under way and making one nothing may wait, or two would be made.

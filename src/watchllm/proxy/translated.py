@@ -69,7 +69,9 @@ class TranslatedAnswer:
         if status == 200 and self._wants and content_type.lower().startswith(b"text/event-stream"):
             self._stream = [
                 (EventScanner(), stage)
-                for stage in between.stream_stages(self._to, self._of, self._document, created=self._created)
+                for stage in between.stream_stages(
+                    self._to, self._of, self._document, created=self._created, request_id=self._request_id
+                )
             ]
             self._sink.on_response(status, _of_type(headers, _EVENT_STREAM))
         else:

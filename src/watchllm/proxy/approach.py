@@ -81,6 +81,10 @@ class Approach(msgspec.Struct, frozen=True):
         return f"Approach(method={self.method!r}, body of {len(self.body)} bytes, dropped={self.dropped!r})"
 
 
+FromCache = Callable[[Candidate], Callable[[], None] | None]
+"""What gives the answer of a candidate that the cache holds, None = it holds none."""
+
+
 def candidates_known(services: Services, targets: tuple[Target, ...]) -> tuple[Candidate, ...] | None:
     """What `candidates_of` found for these very targets, None = it has not been asked yet."""
     found = services.candidates.get(id(targets))

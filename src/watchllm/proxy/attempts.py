@@ -1,9 +1,8 @@
 """The calls upstream on behalf of one question: candidate after candidate, until one gives an answer to pass on.
 
 What follows from a failure is decided by `routing.outcome`: the next key, the next provider, or the same one again
-after a back-off. An answer with status 200 is on trial first (`proof`); one that fails it is the provider's trouble.
-Up to the first byte that is passed on another call may take an answer's place; after it, nothing is tried again. Where
-nothing else can be called, what the last one said is passed on.
+after a back-off. An answer with status 200 is on trial first (`proof`). Up to the first byte that is passed on another
+call may take its place; after it, nothing is tried again. Where none can be made, what the last one said is passed on.
 A hedged route begins a second call beside the first when that is slow; the first good answer wins, the other is
 cancelled. A refusal is kept meanwhile and passed on only if the other fails.
 
@@ -17,28 +16,29 @@ from collections.abc import Callable
 
 from watchllm.domain.errors import GatewayError, InternalError
 from watchllm.proxy.allowance import Allowance
-from watchllm.proxy.approach import AnswerSink, Approach, Candidate, unavailable
+from watchllm.proxy.approach import AnswerSink, Approach, Candidate, FromCache, unavailable
 from watchllm.proxy.lost_calls import LostCalls, lost_usage, refusal_code
 from watchllm.proxy.one_try import Try
 from watchllm.proxy.proof import Standard
 from watchllm.proxy.request import Request
+from watchllm.proxy.sent_whole import SentWhole
 from watchllm.proxy.services import Services
 from watchllm.proxy.upstream import upstream_error
 from watchllm.routing import backoff, outcome
 from watchllm.routing.outcome import Health, Verdict
 from watchllm.routing.route import Route
-from watchllm.wire import types as wire
 from watchllm.wire.types import Headers, WireError
 
 MOST_CALLS = 32
 """Calls upstream for one request: a route of many models, each with keys and retries, could come to hundreds."""
 
 
-class Attempts:
+class Attempts(SentWhole):
     """Implements `wire.types.Call` for whoever waits for the answer.
 
     `approach(candidate)` makes the request as it goes to a candidate; it raises GatewayError where the request cannot
     be put in that provider's words. `standard` is what an answer has to be, None = any of status 200 is passed on.
+    `stored` gives answers of other candidates than the first that are known already.
     """
 
     __slots__ = (
@@ -55,6 +55,7 @@ class Attempts:
         "_services",
         "_sink",
         "_standard",
+        "_stored",
         "_timer",
         "_tries",
         "_winner",
@@ -69,6 +70,7 @@ class Attempts:
         approach: Callable[[Candidate], Approach],
         sink: AnswerSink,
         standard: Standard | None = None,
+        stored: FromCache | None = None,
     ) -> None:
         self._services = services
         self._request = request
@@ -77,6 +79,7 @@ class Attempts:
         self._approach = approach
         self._sink = sink
         self._standard = standard
+        self._stored = stored
         self._at = 0
         self._tries: list[Try] = []
         self._winner: Try | None = None
@@ -91,13 +94,13 @@ class Attempts:
         first_error: GatewayError | None = None
         for at in range(len(self._candidates)):
             try:
-                if self._called(at):
+                if self._is_stored(at) or self._called(at):
                     break
             except GatewayError as error:
                 first_error = first_error or error
         else:
             raise first_error or unavailable(self._services, self._candidates)
-        if self._route.hedge_after is not None:
+        if self._route.hedge_after is not None and self._tries:
             self._timer = self._services.loop.call_later(self._route.hedge_after, self._hedge)
 
     # --- the call, as the waiting side sees it -----------------------------------------------------------------------
@@ -105,12 +108,6 @@ class Attempts:
     @property
     def is_sent(self) -> bool:
         return any(one.call is not None and one.call.is_sent for one in self._tries)
-
-    def write(self, data: bytes) -> None:
-        raise RuntimeError("the body of a call that may be made again is sent whole")
-
-    def end(self) -> None:
-        raise RuntimeError("the body of a call that may be made again is sent whole")
 
     def pause(self) -> None:
         self._paused = True
@@ -132,9 +129,6 @@ class Attempts:
         for one in self._tries[:-1]:
             if one is not self._winner:
                 self._lost.ended(one, "client_left")
-
-    def pass_to(self, sink: wire.ResponseSink) -> None:
-        raise RuntimeError("who waits for the answer was named when the calls were made")
 
     # --- for the tries -----------------------------------------------------------------------------------------------
 
@@ -189,12 +183,7 @@ class Attempts:
         if verdict is not Verdict.ACCEPT:
             asked = backoff.retry_after(headers, self._services.now_ms() / 1e3)
             if self._goes_on(one, verdict, asked, refusal_code(status)):
-                if self._tries or self._timer is None:
-                    one.forget()
-                else:
-                    # What is planned may turn out impossible: then this is what is passed on.
-                    self._said = one
-                    one.hold(headers)
+                self._keep_in_mind(one, headers)
                 return False
         elif any(not other.held for other in self._tries if other is not one):
             self._hold(one, headers)
@@ -211,7 +200,10 @@ class Attempts:
             self.give_up(one)
             raise
         if goes_on:
-            self._keep_in_mind(one, failure)
+            if one.on_trial:
+                self._keep_in_mind(one)
+            else:
+                self._said = failure
             self._release_held()
             return
         self._win(one)
@@ -223,15 +215,13 @@ class Attempts:
         else:
             self._sink.fail(failure)
 
-    def _keep_in_mind(self, one: Try, failure: GatewayError) -> None:
+    def _keep_in_mind(self, one: Try, headers: Headers | None = None) -> None:
         """What is planned may turn out impossible: then this is what is passed on."""
-        if not one.on_trial:
-            self._said = failure
-        elif self._tries or self._timer is None:
+        if self._tries or self._timer is None:
             one.forget()
         else:
             self._said = one
-            one.hold()
+            one.hold(headers)
 
     def _hold(self, one: Try, headers: Headers) -> None:
         """Keep a refusal while another call is under way, which the request tells of from now on."""
@@ -283,6 +273,8 @@ class Attempts:
         for at in range(self._at + 1, len(self._candidates)):
             if verdict is Verdict.RETRY and self._candidates[at].serves_as(failed):
                 continue
+            if self._is_stored(at):
+                return True
             try:
                 if self._called(at):
                     self._allowance.moved_on()
@@ -290,6 +282,20 @@ class Attempts:
             except GatewayError:
                 continue  # It has no words for the request, which is not what the client has to hear of.
         return False
+
+    def _is_stored(self, at: int) -> bool:
+        """Plan to give what is stored of the candidate there in place of calling it, if there is something."""
+        give = self._stored(self._candidates[at]) if self._stored is not None and at else None
+        if give is None:
+            return False
+        self._cancel_timer()
+        self._timer = self._services.loop.call_later(0, self._give_stored, give)
+        return True
+
+    def _give_stored(self, give: Callable[[], None]) -> None:
+        self._timer = None
+        self._forget_said()
+        give()
 
     def _call_again(self, at: int) -> None:
         self._timer = None

@@ -53,8 +53,8 @@ class Remembered(msgspec.Struct):
     to a body that this process had not seen.
 
     `named` is the model as the client named it, `outcome` is HIT, MISS or BYPASS, `reason` says why the cache did not
-    answer, `stores` that the answer may be kept, `fields` is digest by field's name: empty while `unread` is still to be
-    digested.
+    answer, `stores` that the answer may be kept, `fields` is digest by field's name: empty while `unread` is still to
+    be digested.
     """
 
     request_id: str

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 
 from watchllm.cache.entry import Entry
-from watchllm.domain.usage_event import HIT_COALESCED
+from watchllm.domain.usage_event import HIT, HIT_COALESCED
 from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
 from watchllm.proxy.approach import Candidate, candidates_known, candidates_of
 from watchllm.proxy.asked import Asked
 from watchllm.proxy.calls import head_of, pass_status_on
 from watchllm.proxy.flight import Flight
+from watchllm.proxy.generation import serve_entry
 from watchllm.proxy.history import miss_reason
 from watchllm.proxy.plan import Plan
 from watchllm.proxy.request import Request
@@ -19,6 +22,7 @@ from watchllm.proxy.retelling import replayed
 from watchllm.proxy.services import Services
 from watchllm.proxy.single_call import calls_for
 from watchllm.proxy.waiter import Landed, Waiter
+from watchllm.routing.target import Target
 
 
 async def answer_from_upstream(
@@ -88,7 +92,17 @@ def _lead(services: Services, request: Request, plan: Plan, candidates: tuple[Ca
         services.flights[plan.place] = flight
     waiter = _waiter(request, plan)
     flight.add(waiter, services.loop)
-    flight.begin(calls_for(services, request, plan.asked.route, candidates, plan.approach, flight, plan.standard))
+
+    def stored(candidate: Candidate) -> Callable[[], None] | None:
+        found = plan.stored(candidate)
+        return None if found is None else partial(give, candidate.target, *found)
+
+    def give(target: Target, key: bytes, entry: Entry) -> None:
+        flight.land_stored(target, entry)
+        services.history.hit(request, plan.asked.named, key, entry)
+
+    route = plan.asked.route
+    flight.begin(calls_for(services, request, route, candidates, plan.approach, flight, plan.standard, stored))
     return waiter
 
 
@@ -127,6 +141,9 @@ def _give(
     """Answer a waiter from a whole answer."""
     answer, verdict = landed.answer, landed.verdict
     leads = request.cache != HIT_COALESCED
+    if landed.entry is not None and leads:
+        serve_entry(services, request, endpoint, landed.entry, HIT, include_usage=asked.include_usage)
+        return
     if answer.status != 200 or verdict is None:
         pass_status_on(services, request, answer, has_stale=has_stale)
         return

@@ -7,9 +7,11 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from watchllm.cache.entry import Entry
 from watchllm.domain import json_body
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.usage import TokenUsage
+from watchllm.domain.usage_event import BYPASS
 from watchllm.providers.dialect import CHAT, RESPONSES, Assembler, Untranslatable, Verdict
 from watchllm.providers.dialects import dialect as dialect_named
 from watchllm.providers.endpoints import Endpoint
@@ -24,6 +26,7 @@ from watchllm.proxy.calls import account, store
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.proof import Standard
 from watchllm.proxy.request import Request
+from watchllm.proxy.retelling import told_in
 from watchllm.proxy.services import Services
 from watchllm.proxy.shared_objects import refuse_shared
 from watchllm.proxy.shared_stream import SharedStream
@@ -220,6 +223,23 @@ class Plan:
         if target.identity[:3] != self.asked.target.identity[:3]:
             key = self._key_at(target)
         store(self._services, self._leader, self.endpoint, target, key, body)
+
+    def stored(self, candidate: Candidate) -> tuple[bytes, Entry] | None:
+        """What the cache holds of a fallback's answer, where the request may be given it: its key, and the entry in the
+        request's own words."""
+        leader, target = self._leader, candidate.target
+        wishes, principal = leader.directives, leader.principal
+        assert wishes is not None
+        assert principal is not None
+        is_asked_for = target.identity[:3] == self.asked.target.identity[:3]
+        if is_asked_for or leader.cache == BYPASS or not wishes.read:
+            return None
+        key = self._key_at(target)
+        entry = self._services.cache.get(principal.tenant.partition, key)
+        if entry is None or not wishes.accept(entry, leader.wall_ms):
+            return None
+        told = told_in(self.endpoint, entry, self._body)
+        return None if told is None else (key, told)
 
     def _key_at(self, target: Target) -> bytes:
         """Where the answer of a fallback is found: under the target that gave it, never under the one asked for."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter
 
-from watchllm.proxy.approach import AnswerSink, Approach, Candidate, unavailable
+from watchllm.proxy.approach import AnswerSink, Approach, Candidate, FromCache, unavailable
 from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.lost_calls import LostCalls, lost_usage
 from watchllm.proxy.proof import Standard
 from watchllm.proxy.request import Request
+from watchllm.proxy.sent_whole import SentWhole
 from watchllm.proxy.services import Services
 from watchllm.proxy.upstream import upstream_error
 from watchllm.routing import outcome
@@ -31,14 +32,15 @@ def calls_for(
     approach: Callable[[Candidate], Approach],
     sink: AnswerSink,
     standard: Standard | None = None,
+    stored: FromCache | None = None,
 ) -> SingleCall | Attempts:
     """What puts a question to `candidates`; its `begin` makes the (first) call. As `Attempts`."""
     if len(candidates) == 1 and route.tries_once:
         return SingleCall(services, request, candidates[0], approach, sink)
-    return Attempts(services, request, route, candidates, approach, sink, standard)
+    return Attempts(services, request, route, candidates, approach, sink, standard, stored)
 
 
-class SingleCall:
+class SingleCall(SentWhole):
     """Implements `wire.types.Call` for whoever waits for the answer, and `ResponseSink` up to the answer's head."""
 
     __slots__ = (
@@ -109,12 +111,6 @@ class SingleCall:
     def is_sent(self) -> bool:
         return self._call is not None and self._call.is_sent
 
-    def write(self, data: bytes) -> None:
-        raise RuntimeError("the body of this call is sent whole")
-
-    def end(self) -> None:
-        raise RuntimeError("the body of this call is sent whole")
-
     def pause(self) -> None:
         if self._call is not None:
             self._call.pause()
@@ -130,9 +126,6 @@ class SingleCall:
         if call is not None:
             call.cancel()
             self._ticket.give_back(Health.NOTHING)
-
-    def pass_to(self, sink: wire.ResponseSink) -> None:
-        raise RuntimeError("who waits for the answer was named when the call was made")
 
     # --- sink, until the head of an answer is here -------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ class Question:
         streamed: bool = False,
         translated: Any = None,
         judge: Any = None,
+        stored: Any = None,
         world: World,
         **policy: Any,
     ) -> None:
@@ -61,6 +62,7 @@ class Question:
             lambda _one: Approach(b"/v1", b"", BODY, translated),
             self.sink,
             Standard(streamed, judge or fault),
+            stored,
         )
         self.attempts.begin()
 
@@ -370,6 +372,68 @@ def test_a_refusal_is_kept_while_another_is_on_trial(world: World, ask: Ask) -> 
     world.calls[0].sink.on_complete()
     assert question.sink.told == [404]
     assert question.lost == [("a", 200, "provider_error", True)]
+
+
+# --- what is stored of the next candidate -----------------------------------------------------------------------------
+
+
+def kept_of(provider: str, given: list[str]) -> Callable[[Candidate], Callable[[], None] | None]:
+    """A cache that holds the answer of one provider; it is noted when it is given."""
+
+    def stored(one: Candidate) -> Callable[[], None] | None:
+        assert one is not A, "that was looked for before"
+        return None if one.target.provider != provider else lambda: given.append(provider)
+
+    return stored
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda call: answer(call, 500),
+        lambda call: whole(call, BAD),
+        lambda call: call.sink.on_failure(PeerClosed("gone")),
+    ],
+    ids=["status", "garbage", "breaks"],
+)
+def test_a_stored_answer_is_given_before_its_provider_is_called(
+    world: World, ask: Ask, fail: Callable[[Call], None]
+) -> None:
+    given: list[str] = []
+    question = ask(A, B, C, stored=kept_of("b", given))
+    fail(world.calls[0])
+    assert (given, len(question.lost)) == ([], 1), "the books on the first call are closed before"
+    world.fire()
+    assert (given, len(world.calls), question.sink.told) == (["b"], 1, [])
+
+
+def test_the_next_is_called_when_only_one_after_it_is_stored(world: World, ask: Ask) -> None:
+    given: list[str] = []
+    ask(A, B, C, stored=kept_of("c", given))
+    answer(world.calls[0], 500)
+    answer(world.calls[1], 500)
+    world.fire()
+    assert [call.host for call in world.calls] == ["a.None", "b.None"]
+    assert given == ["c"]
+
+
+def test_a_stored_answer_stands_in_for_one_whose_breaker_is_open(world: World, ask: Ask) -> None:
+    for _ in range(10):
+        ask(A)
+        answer(world.calls[-1], 500)
+    world.calls.clear()
+    given: list[str] = []
+    question = ask(A, B, stored=kept_of("b", given), hedge_after=1)
+    assert not question.attempts.is_sent
+    world.fire()
+    assert (given, world.calls, world.timers) == (["b"], [], [])
+
+
+def test_who_leaves_is_given_nothing_stored(world: World, ask: Ask) -> None:
+    question = ask(A, B, stored=kept_of("b", []))
+    answer(world.calls[0], 500)
+    question.attempts.cancel()
+    assert world.timers == []
 
 
 # --- who leaves -------------------------------------------------------------------------------------------------------

@@ -14,11 +14,10 @@ from watchllm.proxy.approach import Candidate, candidates_known, candidates_of
 from watchllm.proxy.asked import Asked
 from watchllm.proxy.calls import head_of, pass_status_on
 from watchllm.proxy.flight import Flight
-from watchllm.proxy.generation import serve_entry
 from watchllm.proxy.history import miss_reason
 from watchllm.proxy.plan import Plan
 from watchllm.proxy.request import Request
-from watchllm.proxy.retelling import replayed
+from watchllm.proxy.retelling import replayed, serve_entry
 from watchllm.proxy.services import Services
 from watchllm.proxy.single_call import calls_for
 from watchllm.proxy.waiter import Landed, Waiter

@@ -199,6 +199,20 @@ def test_after_its_first_event_a_stream_is_the_clients(project: Routed, client: 
     assert project.calls() == (0, 1)
 
 
+@pytest.mark.parametrize("client", ["chat", "messages"])
+def test_a_response_that_failed_says_why_in_every_dialect(project: Routed, client: str) -> None:
+    with project.installation.control_plane() as plane:
+        plane.add_provider_key(
+            project.project.id, "mine", "sk-mine", base_url=project.groq.base_url, dialect="responses"
+        )
+    failed = {"object": "response", "status": "failed", "error": {"code": "server_error", "message": "Out of GPUs."}}
+    project.route("fast", "mine/model")
+    project.groq.script = replies(json.dumps(failed | {"id": "resp_1", "output": []}).encode())
+    answer = ask(project, client, stream=False)
+    assert answer.status == 502
+    assert "the response failed: Out of GPUs" in answer.json()["error"]["message"]
+
+
 def test_an_error_inside_a_translated_stream_names_the_request_as_anthropics_own_do(project: Routed) -> None:
     events = stream_of("llama", "Half an ans", ends=False) + b"data: " + ERROR + b"\n\n"
     project.route("fast", LLAMA)

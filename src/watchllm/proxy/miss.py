@@ -12,14 +12,15 @@ from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
 from watchllm.proxy.approach import Candidate, candidates_known, candidates_of
 from watchllm.proxy.asked import Asked
+from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.calls import head_of, pass_status_on
-from watchllm.proxy.flight import Flight
+from watchllm.proxy.flight import Beginning, Flight
 from watchllm.proxy.history import miss_reason
 from watchllm.proxy.plan import Plan
 from watchllm.proxy.request import Request
 from watchllm.proxy.retelling import replayed, serve_entry
 from watchllm.proxy.services import Services
-from watchllm.proxy.single_call import calls_for
+from watchllm.proxy.single_call import SingleCall, has_one_try
 from watchllm.proxy.waiter import Landed, Waiter
 from watchllm.routing.target import Target
 
@@ -91,6 +92,17 @@ def _lead(services: Services, request: Request, plan: Plan, candidates: tuple[Ca
         services.flights[plan.place] = flight
     waiter = _waiter(request, plan)
     flight.add(waiter, services.loop)
+    flight.begin(_calls(services, request, plan, candidates, flight))
+    return waiter
+
+
+def _calls(
+    services: Services, request: Request, plan: Plan, candidates: tuple[Candidate, ...], flight: Flight
+) -> Beginning:
+    """What puts the question to the candidates, for the flight that waits for the answer."""
+    asked = plan.asked
+    if has_one_try(asked.route, candidates):
+        return SingleCall(services, request, candidates[0], plan.approach, flight)
 
     def stored(candidate: Candidate) -> Callable[[], None] | None:
         found = plan.stored(candidate)
@@ -98,11 +110,9 @@ def _lead(services: Services, request: Request, plan: Plan, candidates: tuple[Ca
 
     def give(target: Target, key: bytes, entry: Entry) -> None:
         flight.land_stored(target, entry)
-        services.history.hit(request, plan.asked.named, key, entry)
+        services.history.hit(request, asked.named, key, entry)
 
-    route = plan.asked.route
-    flight.begin(calls_for(services, request, route, candidates, plan.approach, flight, plan.standard, stored))
-    return waiter
+    return Attempts(services, request, asked.route, candidates, plan.approach, flight, plan.standard, stored)
 
 
 def _waiter(request: Request, plan: Plan) -> Waiter:

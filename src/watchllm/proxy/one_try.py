@@ -175,6 +175,7 @@ class Try:
         self._timer = None
         if self.call is not None and self.proof is not None:
             self.call.cancel()
+            self._sink = self.proof  # what translates is told nothing any more, and refers to this
             self.proof.on_failure(TimedOut("try", seconds))
 
     def _cancel_timer(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter
 
-from watchllm.proxy.approach import AnswerSink, Approach, Candidate, FromCache, unavailable
+from watchllm.proxy.approach import AnswerSink, Approach, Candidate, unavailable
 from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.lost_calls import LostCalls, lost_usage
 from watchllm.proxy.proof import Standard
@@ -32,12 +32,16 @@ def calls_for(
     approach: Callable[[Candidate], Approach],
     sink: AnswerSink,
     standard: Standard | None = None,
-    stored: FromCache | None = None,
 ) -> SingleCall | Attempts:
     """What puts a question to `candidates`; its `begin` makes the (first) call. As `Attempts`."""
-    if len(candidates) == 1 and route.tries_once:
+    if has_one_try(route, candidates):
         return SingleCall(services, request, candidates[0], approach, sink)
-    return Attempts(services, request, route, candidates, approach, sink, standard, stored)
+    return Attempts(services, request, route, candidates, approach, sink, standard)
+
+
+def has_one_try(route: Route, candidates: tuple[Candidate, ...]) -> bool:
+    """Whether there is nothing else to try when a call fails."""
+    return len(candidates) == 1 and route.tries_once
 
 
 class SingleCall(SentWhole):

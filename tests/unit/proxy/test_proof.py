@@ -480,12 +480,21 @@ class Back:
     def __init__(self, sink: Any, call: Any) -> None:
         self.sink = sink
         self.call = call
-        self.on_response, self.on_complete, self.on_failure = sink.on_response, sink.on_complete, sink.on_failure
+        self.on_response = sink.on_response
         self.made[:] = [weakref.ref(self)]
+
+    def on_complete(self) -> None:
+        self.call = None
+        self.sink.on_complete()
+
+    def on_failure(self, error: Any) -> None:
+        self.call = None
+        self.sink.on_failure(error)
 
     def on_data(self, data: bytes) -> None:
         if data == b"unreadable":
             self.call.cancel()
+            self.call = None
             self.sink.fail(ProviderFailed("cannot be told"))
         else:
             self.sink.on_data(data * 2)
@@ -530,6 +539,31 @@ def test_nothing_is_left_of_a_call_when_it_is_over(world: World, ask: Ask, momen
         assert world.timers == []
         del question
         assert (Back.made[0](), gone()) == (None, None)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("moment", ["expired", "broken", "complete", "unreadable"])
+def test_nothing_is_left_of_a_call_that_ended_by_itself(world: World, ask: Ask, moment: str) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        question = ask(A, translated=Back, try_timeout=4)
+        call = world.calls[0]
+        answer(call, 200)
+        if moment == "expired":
+            world.fire()
+        elif moment == "broken":
+            call.sink.on_failure(PeerClosed("gone"))
+        elif moment == "complete":
+            call.sink.on_complete()
+        else:
+            call.sink.on_data(b"unreadable")
+        assert len(question.sink.told) > 1
+        assert world.timers == []
+        del call, question
+        world.calls.clear()
+        assert Back.made[0]() is None
     finally:
         gc.enable()
 

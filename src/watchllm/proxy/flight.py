@@ -241,7 +241,9 @@ class Flight:
             self._remove(waiter)
             waiter.request.upstream_ended = now
             self._adopt(waiter.request)
-            given = (can_be_streamed or not waiter.request.streamed) and waiter.accepts(landed.entry)
+            given = can_be_streamed or not waiter.request.streamed
+            if landed.entry is not None:
+                given = given and waiter.accepts(landed.entry)
             waiter.resolve(self._plan.told_to(waiter.request, waiter.dialect, landed) if given else None)
 
     def fail(self, error: GatewayError) -> None:

@@ -14,7 +14,7 @@ from watchllm.proxy.approach import Candidate, candidates_known, candidates_of
 from watchllm.proxy.asked import Asked
 from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.calls import head_of, pass_status_on
-from watchllm.proxy.flight import Beginning, Flight
+from watchllm.proxy.flight import Flight
 from watchllm.proxy.history import miss_reason
 from watchllm.proxy.plan import Plan
 from watchllm.proxy.request import Request
@@ -92,17 +92,18 @@ def _lead(services: Services, request: Request, plan: Plan, candidates: tuple[Ca
         services.flights[plan.place] = flight
     waiter = _waiter(request, plan)
     flight.add(waiter, services.loop)
-    flight.begin(_calls(services, request, plan, candidates, flight))
+    if has_one_try(plan.asked.route, candidates):
+        flight.begin(SingleCall(services, request, candidates[0], plan.approach, flight))
+    else:
+        flight.begin(_attempts(services, request, plan, candidates, flight))
     return waiter
 
 
-def _calls(
+def _attempts(
     services: Services, request: Request, plan: Plan, candidates: tuple[Candidate, ...], flight: Flight
-) -> Beginning:
-    """What puts the question to the candidates, for the flight that waits for the answer."""
+) -> Attempts:
+    """The calls of a question that may be answered by another than the first, for the flight that waits."""
     asked = plan.asked
-    if has_one_try(asked.route, candidates):
-        return SingleCall(services, request, candidates[0], plan.approach, flight)
 
     def stored(candidate: Candidate) -> Callable[[], None] | None:
         found = plan.stored(candidate)

@@ -190,16 +190,16 @@ class Plan:
         return Standard(self.asked.streamed, self._fault)
 
     def _fault(self, answer: Answer) -> GatewayError | None:
-        return no_stream(answer.body) if self.asked.streamed else wrong_with(answer, self.judge(answer.body))
+        body = answer.body
+        if self.asked.streamed:
+            return no_stream(body)
+        verdict = self.judge(body)
+        self._judged = body, verdict
+        return wrong_with(answer, verdict)
 
     def judge(self, body: bytes) -> Verdict:
-        judged = self._judged
-        if judged is None or judged[0] is not body:
-            # Who proved an answer passes on the very bytes: they are judged once.
-            judged = self._judged = body, self._verdict(body)
-        return judged[1]
-
-    def _verdict(self, body: bytes) -> Verdict:
+        if self._judged is not None and self._judged[0] is body:
+            return self._judged[1]  # the very bytes that were proved are passed on
         if self.dialect == CHAT:
             verdict = judge(self.endpoint.family, body, expected=self.asked.expected)
         else:

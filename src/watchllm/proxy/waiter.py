@@ -53,10 +53,10 @@ class Waiter(Outcome[Landed | None]):
         self.position = 0
         self.timer: asyncio.TimerHandle | None = None
 
-    def accepts(self, entry: Entry | None) -> bool:
+    def accepts(self, entry: Entry) -> bool:
         """Whether it may be given this instead of an answer made for it, as its age goes."""
         wishes = self.request.directives
-        return entry is None or wishes is None or wishes.accept(entry, self.request.wall_ms)
+        return wishes is None or wishes.accept(entry, self.request.wall_ms)
 
     def defer(self) -> None:
         """The waiter goes while the call goes on: if it pays, its books are closed when the cost is known."""

@@ -33,7 +33,7 @@ async def read_answer(
     turns = Turns()
     members = wire_form.members(body)
     if members is None:
-        raise ProviderFailed("The provider's answer is not JSON of the expected form; check its base URL.")
+        raise unreadable()
     inputs = batch.inputs
     asked = [inputs[batch.first[place]] for place in places]
     usage = wire_form.usage(members)
@@ -59,6 +59,11 @@ async def read_answer(
         for place, vector, share, item_cost in zip(places, vectors, shares, costs, strict=True)
     }
     return EmbeddingAnswer(members, items, usage, cost)
+
+
+def unreadable() -> ProviderFailed:
+    """The error for an answer that is no JSON object."""
+    return ProviderFailed("The provider's answer is not JSON of the expected form; check its base URL.")
 
 
 def entry_of(batch: Batch, item: Item, key_id: str) -> Entry:

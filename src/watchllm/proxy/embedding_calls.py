@@ -13,8 +13,9 @@ from watchllm.providers.openai import embeddings as wire_form
 from watchllm.providers.openai.answers import upstream_body
 from watchllm.proxy import eager, egress
 from watchllm.proxy.approach import Approach, Candidate, addressed, candidates_known, candidates_of, upstream_dialect
-from watchllm.proxy.embedding_answer import entry_of, read_answer
+from watchllm.proxy.embedding_answer import entry_of, read_answer, unreadable
 from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch
+from watchllm.proxy.proof import Standard
 from watchllm.proxy.purchase import Bought, Item, Purchase, Waiter
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
@@ -169,7 +170,8 @@ class EmbeddingCalls:
             url, head = addressed(services, request, candidate, endpoint.path)
             return Approach(url, head, _body_for(batch, places, candidate.target.model))
 
-        call = calls_for(services, request, batch.route, candidates, approach, sink)
+        standard = Standard(streamed=False, fault=_fault)
+        call = calls_for(services, request, batch.route, candidates, approach, sink, standard)
         sink.call = call
         call.begin()
         try:
@@ -196,6 +198,10 @@ class EmbeddingCalls:
             self._services.cache.put(batch.tenant.partition, place[PARTITION_LENGTH:], entry, request.wall_ms)
             if turns.due():
                 await turns.take()
+
+
+def _fault(answer: Answer) -> GatewayError | None:
+    return unreadable() if wire_form.members(answer.body) is None else None
 
 
 def _body_for(batch: Batch, places: list[bytes], model: str) -> bytes:

@@ -70,7 +70,8 @@ class Embeddings:
         has_stale = all(place in stale for place in missing)
         reason = f"{len(missing)} of {len(batch.first)} different inputs had no answer stored that may be given"
         services = self._services
-        services.history.missed(request, batch.target, None, batch.body, endpoint.family, reason)
+        named = batch.document["model"]
+        services.history.missed(request, batch.target, named, None, batch.body, endpoint.family, reason)
         try:
             await self._buy(request, endpoint, batch, known, missing, turns, has_stale=has_stale)
         except GatewayError as error:

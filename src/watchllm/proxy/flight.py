@@ -12,14 +12,16 @@ from functools import partial
 from time import perf_counter
 from typing import Protocol
 
+from watchllm.cache.entry import Entry
 from watchllm.domain.errors import GatewayError, InternalError, ProviderFailed, TimedOut
-from watchllm.providers.dialect import CHAT
+from watchllm.providers.dialect import CHAT, Verdict
 from watchllm.proxy import egress
 from watchllm.proxy.bad_answers import no_stream, wrong_with
 from watchllm.proxy.request import Request
 from watchllm.proxy.shared_stream import Piece, SharedStream
 from watchllm.proxy.upstream import MAX_ANSWER_BYTES, Answer, upstream_error
 from watchllm.proxy.waiter import FlightPlan, Landed, Waiter, close_books_of_absent
+from watchllm.routing.target import Target
 from watchllm.wire import types as wire
 from watchllm.wire.types import BadMessage, Headers
 
@@ -220,6 +222,14 @@ class Flight:
             return
         self._resolve(Landed(answer, verdict, leader.usage, leader.cost))
 
+    def land_stored(self, target: Target, entry: Entry) -> None:
+        """Answer from what the cache holds of `target`, which would have been called next."""
+        leader = self.leader
+        leader.target, leader.model, leader.price = target, target.model, None
+        leader.try_began = perf_counter()
+        verdict = Verdict(None, (), entry.usage)
+        self._resolve(Landed(Answer(200, [], entry.body), verdict, entry.usage, entry.cost, entry))
+
     def _resolve(self, landed: Landed) -> None:
         """Give the answer to everybody who waits. Each goes on inside this call, so what others need comes first."""
         now = perf_counter()
@@ -232,6 +242,8 @@ class Flight:
             waiter.request.upstream_ended = now
             self._adopt(waiter.request)
             given = can_be_streamed or not waiter.request.streamed
+            if landed.entry is not None:
+                given = given and waiter.accepts(landed.entry)
             waiter.resolve(self._plan.told_to(waiter.request, waiter.dialect, landed) if given else None)
 
     def fail(self, error: GatewayError) -> None:

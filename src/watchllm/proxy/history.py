@@ -52,8 +52,9 @@ class Remembered(msgspec.Struct):
     """A request whose fields later ones are compared with: one that went upstream, or the first that the cache answered
     to a body that this process had not seen.
 
-    `outcome` is HIT, MISS or BYPASS, `reason` says why the cache did not answer, `stores` that the answer may be kept,
-    `fields` is digest by field's name: empty while `unread` is still to be digested.
+    `named` is the model as the client named it, `outcome` is HIT, MISS or BYPASS, `reason` says why the cache did not
+    answer, `stores` that the answer may be kept, `fields` is digest by field's name: empty while `unread` is still to
+    be digested.
     """
 
     request_id: str
@@ -61,6 +62,7 @@ class Remembered(msgspec.Struct):
     outcome: str
     reason: str
     model: str
+    named: str
     key: bytes | None
     stores: bool
     unread: _Unread | None
@@ -68,11 +70,13 @@ class Remembered(msgspec.Struct):
 
 
 class Hit(msgspec.Struct, frozen=True, gc=False):
-    """A request that the cache answered, from the entry at `key` which was stored at `stored_ms`."""
+    """A request that the cache answered, from the entry at `key` which was stored at `stored_ms`. `named` is the model
+    as the client named it."""
 
     request_id: str
     at_ms: int
     model: str
+    named: str
     key: bytes
     stored_ms: int
 
@@ -111,13 +115,13 @@ class History:
         self._will_read = False
 
     def missed(
-        self, request: Request, target: Target, key: bytes | None, body: bytes, family: str, reason: str
+        self, request: Request, target: Target, named: str, key: bytes | None, body: bytes, family: str, reason: str
     ) -> None:
         """Remember a request that goes upstream; its `body` was read before. About 1 µs, the digests come later."""
         wishes = request.directives
         outcome = BYPASS if request.cache == BYPASS else MISS
         stores = outcome == MISS and wishes is not None and wishes.store
-        self._remember(request, target, key, body, family, outcome, reason, stores=stores)
+        self._remember(request, target, named, key, body, family, outcome, reason, stores=stores)
 
     def first_seen(self, request: Request, target: Target, key: bytes, body: bytes, family: str) -> None:
         """Remember a request that the cache answers and whose `body` had not come before: its answer is of another
@@ -126,12 +130,13 @@ class History:
         assert principal is not None
         known = self._projects.get(principal.tenant.partition)
         if known is None or all(record.key != key for record in known.remembered):
-            self._remember(request, target, key, body, family, HIT, "", stores=False)
+            self._remember(request, target, "", key, body, family, HIT, "", stores=False)
 
     def _remember(
         self,
         request: Request,
         target: Target,
+        named: str,
         key: bytes | None,
         body: bytes,
         family: str,
@@ -153,7 +158,7 @@ class History:
             None if wishes is None else wishes.user,
             () if ANSWER_HEADERS.isdisjoint(headers) else tuple(headers.get(name) for name in _HEADERS_IN_ORDER),
         )
-        record = Remembered(request.id, request.wall_ms, outcome, reason, request.model, key, stores, unread)
+        record = Remembered(request.id, request.wall_ms, outcome, reason, request.model, named, key, stores, unread)
         self._unread_bytes += len(body)
         remembered = self._project(tenant.partition).remembered
         if len(remembered) == _REQUESTS_A_PROJECT:
@@ -167,12 +172,12 @@ class History:
             self._will_read = True
             self._later(_READ_AFTER_SECONDS, self._read_on)
 
-    def hit(self, request: Request, key: bytes, entry: Entry) -> None:
+    def hit(self, request: Request, named: str, key: bytes, entry: Entry) -> None:
         """Remember a request that the cache answered; about 0.5 µs."""
         principal = request.principal
         assert principal is not None
         self._project(principal.tenant.partition).hits.append(
-            Hit(request.id, request.wall_ms, request.model, key, entry.created_ms)
+            Hit(request.id, request.wall_ms, request.model, named, key, entry.created_ms)
         )
 
     def explain(self, request_id: str) -> dict[str, Any] | None:
@@ -241,6 +246,7 @@ def _explain_hit(hit: Hit, project: _Project) -> dict[str, Any]:
         "request_id": hit.request_id,
         "outcome": "hit",
         "model": hit.model,
+        "alias": _alias(hit),
         "reason": "the cache held the answer to a request that is the same in every field that can change the answer",
         "stored_ms": hit.stored_ms,
         "stored_by": None if source is None else source.request_id,
@@ -260,10 +266,16 @@ def _explain_call(asked: Remembered, project: _Project) -> dict[str, Any]:
         "request_id": asked.request_id,
         "outcome": asked.outcome.lower(),
         "model": asked.model,
+        "alias": _alias(asked),
         "reason": asked.reason,
         "nearest": None if nearest is None else nearest.request_id,
         "differs_in": differing,
     }
+
+
+def _alias(asked: Hit | Remembered) -> str | None:
+    """The name that a route led on to the model, None where the client named the model itself."""
+    return None if asked.named == asked.model or asked.named.endswith(f"/{asked.model}") else asked.named
 
 
 def _differing(fields: dict[str, int], others: dict[str, int]) -> list[str]:

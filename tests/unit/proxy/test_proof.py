@@ -13,7 +13,7 @@ from watchllm.domain.errors import GatewayError, InternalError, ProviderFailed
 from watchllm.domain.usage import TokenUsage
 from watchllm.providers.dialect import Verdict
 from watchllm.providers.endpoints import ENDPOINTS
-from watchllm.proxy import plan, proof
+from watchllm.proxy import keeping, plan, proof
 from watchllm.proxy.approach import Approach, Candidate
 from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.proof import Standard

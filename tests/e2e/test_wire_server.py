@@ -181,6 +181,18 @@ def test_the_body_behind_an_offer_of_another_protocol_is_read(
     assert json.loads(sim.requests()[-1]["body"]) == ask("From Java")
 
 
+@pytest.mark.parametrize("body", [b"", b"abc"])
+def test_connect_is_refused_and_ends_its_connection(gateway: Gateway, sim: Sim, body: bytes) -> None:
+    # What follows would be another protocol: nothing behind it may be left without a word.
+    length = b"Content-Length: %d\r\n" % len(body) if body else b""
+    with RawConnection(gateway.port) as connection:
+        connection.send(b"CONNECT /v1/models HTTP/1.1\r\nHost: a\r\n" + length + b"\r\n" + body)
+        answer = connection.response()
+        assert 400 <= answer.status < 500
+        assert answer.header("Connection") == "close"
+        assert connection.is_closed_by_peer()
+
+
 def test_pythons_own_client(gateway: Gateway, sim: Sim, project: Project) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
     headers = {"Authorization": f"Bearer {project.key}", "Content-Type": "application/json"}

@@ -27,7 +27,7 @@ _STANDBY_SECONDS = 0.25
 _STATUS_SECONDS = 0.5
 _DRAFTS_SECONDS = 60.0
 _LONGEST_REST_SECONDS = 0.5
-_URGENT_SECONDS = 30.0
+_URGENT_SECONDS = 15.0
 _URGENT_PART = 0.25
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -126,7 +126,7 @@ def rest_after(took: float, behind: float, filled: float) -> float:
     """Seconds to rest after a full batch that `took` so many, where there is more to apply.
 
     As long as the batch itself: half of a core is left to the proxies, whose hits a busy recorder slows down. Not when
-    usage is `behind` by half a minute or more, or the journals are `filled` to a quarter of their bound.
+    usage is `behind` by a quarter of a minute or more, or the journals are `filled` to a quarter of their bound.
     """
     return 0.0 if behind > _URGENT_SECONDS or filled > _URGENT_PART else min(took, _LONGEST_REST_SECONDS)
 

@@ -285,7 +285,7 @@ class Attempts(SentWhole):
 
     def _is_stored(self, at: int) -> bool:
         """Plan to give what is stored of the candidate there in place of calling it, if there is something."""
-        give = self._stored(self._candidates[at]) if self._stored is not None and at else None
+        give = self._stored(self._candidates[at]) if self._stored is not None else None
         if give is None:
             return False
         self._cancel_timer()
@@ -295,7 +295,11 @@ class Attempts(SentWhole):
     def _give_stored(self, give: Callable[[], None]) -> None:
         self._timer = None
         self._forget_said()
-        give()
+        try:
+            give()
+        except Exception:
+            self.give_up()
+            raise
 
     def _call_again(self, at: int) -> None:
         self._timer = None
@@ -308,6 +312,8 @@ class Attempts(SentWhole):
             return
         said, self._said = self._said, None
         if isinstance(said, Try):
+            if said.relays:
+                self._lost.take_back()  # who relays it accounts for it
             self._win(said)
             said.release(paused=self._paused)
         else:

@@ -63,6 +63,13 @@ class LostCalls:
             ),
         )
 
+    def take_back(self) -> None:
+        """The call written down last is not lost after all: its answer is passed on."""
+        request = self._request
+        *before, last = request.attempts
+        request.attempts = tuple(before)
+        request.lost_cost -= last.cost or 0
+
 
 def refusal_code(status: int) -> str:
     """The contract's code for a provider's status, for the attempt's record."""

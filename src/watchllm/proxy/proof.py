@@ -43,6 +43,10 @@ class Prover(Protocol):
 
     def broke_off(self, error: WireError) -> None: ...
 
+    def cancel(self) -> None:
+        """No more of it is wanted."""
+        ...
+
     def misjudged(self) -> None:
         """Something of ours is wrong."""
         ...
@@ -155,6 +159,7 @@ class Proof:
         elif kept.size > MAX_ANSWER_BYTES:
             error = ProviderFailed(f"The provider's answer is longer than {MAX_ANSWER_BYTES} bytes.")
             kept.clear()
+            self._prover.cancel()
             self.fail(error)
 
     def on_complete(self) -> None:
@@ -196,7 +201,7 @@ class Proof:
             return
         for event in events:
             content = event_data(event)
-            if content is not None:
+            if content:  # an event without data is none (WHATWG HTML, 9.2.6)
                 self._tell(wrong_beginning(content))
                 return
             self._comments += len(event)

@@ -95,13 +95,12 @@ class ServerConnection(OrderedConnection):
                 return
         self._fed = size
         self._head_bytes += size
+        behind_offer = -1
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
             # It is not taken up: the request is answered as it stands, then the connection ends.
-            if self._upgrading is not None:
-                self._read_body_of(self._upgrading, data[offer.args[0] :])
-            return
+            behind_offer = offer.args[0]
         except httptools.HttpParserCallbackError as error:
             self._server.report(error.__context__ or error)
             self.abort()
@@ -109,6 +108,10 @@ class ServerConnection(OrderedConnection):
         except httptools.HttpParserError as error:
             if not self._closing:
                 self._refuse_in_turn(refusal_of(error), self._receiving)
+            return
+        if behind_offer >= 0:
+            if self._upgrading is not None:
+                self._read_body_of(self._upgrading, data[behind_offer:])
             return
         self._memory.read = None
         if self._refusal is not None:
@@ -182,9 +185,11 @@ class ServerConnection(OrderedConnection):
             return
         self._head_bytes = self._lines = 0
         has_body = b"content-length" in headers or b"transfer-encoding" in headers
-        if has_body and self._parser.should_upgrade():
-            self._upgrading = exchange
-            return
+        if self._parser.should_upgrade():  # for CONNECT, too
+            exchange.keep_alive = False
+            if has_body:
+                self._upgrading = exchange
+                return
         self._receiving = exchange
         if has_body:
             self._begin_body(exchange, self._server.handler.body_mode(exchange))

@@ -20,6 +20,7 @@ from watchllm.proxy.proof import Standard
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.upstream import Answer
+from watchllm.routing.outcome import Health
 from watchllm.routing.route import Choice, Route
 from watchllm.wire.types import BadMessage, Headers, PeerClosed, TimedOut
 
@@ -204,7 +205,7 @@ def test_an_answer_that_is_too_long_is_none_and_is_not_kept(
     for call in range(2):
         answer(world.calls[call], 200)
         world.calls[call].sink.on_data(b"x" * 11)
-    assert world.calls[0].asked == ["cancel"]
+    assert all("cancel" in call.asked for call in world.calls), "what nobody wants any more is not sent to its end"
     assert [type(one) for one in question.sink.told] == [ProviderFailed]
     assert question.lost == [("a", 200, "provider_error", True), ("b", 200, "provider_error", True)]
 
@@ -374,6 +375,29 @@ def test_a_refusal_is_kept_while_another_is_on_trial(world: World, ask: Ask) -> 
     assert question.lost == [("a", 200, "provider_error", True)]
 
 
+def test_an_event_without_data_is_none(world: World, ask: Ask) -> None:
+    question = ask(A, B, streamed=True)
+    answer(world.calls[0], 200, EVENTS)
+    for piece in (b"event: ping\ndata:\n\n", FIRST):
+        world.calls[0].sink.on_data(piece)
+    assert len(world.calls) == 1
+    assert question.sink.told == [200, b"event: ping\ndata:\n\n", FIRST]
+
+
+def test_a_stream_that_is_passed_on_after_all_is_not_charged_twice(world: World, ask: Ask) -> None:
+    for _ in range(9):
+        ticket = world.breakers.admit(A.breaker)
+        assert ticket is not None
+        ticket.give_back(Health.FAILED)
+    question = ask(A, streamed=True, retries=1)
+    answer(world.calls[0], 200, EVENTS)
+    world.calls[0].sink.on_data(b'data: {"error":{"message":"overloaded"}}\n\n')
+    assert (question.lost, question.request.lost_cost > 0) == ([("a", 200, "provider_error", True)], True)
+    world.fire()  # the retry is not made: this very failure opened the breaker
+    assert question.sink.told[0] == 200
+    assert (question.lost, question.request.lost_cost, question.request.calls) == ([], 0, 1)
+
+
 # --- what is stored of the next candidate -----------------------------------------------------------------------------
 
 
@@ -381,7 +405,6 @@ def kept_of(provider: str, given: list[str]) -> Callable[[Candidate], Callable[[
     """A cache that holds the answer of one provider; it is noted when it is given."""
 
     def stored(one: Candidate) -> Callable[[], None] | None:
-        assert one is not A, "that was looked for before"
         return None if one.target.provider != provider else lambda: given.append(provider)
 
     return stored
@@ -405,6 +428,24 @@ def test_a_stored_answer_is_given_before_its_provider_is_called(
     assert (given, len(question.lost)) == ([], 1), "the books on the first call are closed before"
     world.fire()
     assert (given, len(world.calls), question.sink.told) == (["b"], 1, [])
+
+
+def test_a_stored_answer_is_given_before_a_call_of_the_first_that_is_left(world: World, ask: Ask) -> None:
+    given: list[str] = []
+    ask(B, C, stored=kept_of("b", given))  # whom the request asks for cannot be called at all
+    world.fire()
+    assert (given, world.calls) == (["b"], [])
+
+
+def test_nobody_waits_for_ever_where_giving_what_is_stored_fails(world: World, ask: Ask) -> None:
+    def give() -> None:
+        raise RuntimeError("a mistake of ours")
+
+    question = ask(A, B, stored=lambda one: give if one is B else None)
+    answer(world.calls[0], 500)
+    with pytest.raises(RuntimeError):
+        world.fire()
+    assert [type(one) for one in question.sink.told] == [InternalError]
 
 
 def test_the_next_is_called_when_only_one_after_it_is_stored(world: World, ask: Ask) -> None:

@@ -136,6 +136,36 @@ def test_it_counts_against_the_provider(project: Routed, stream: bool) -> None:
     assert project.calls() == (10, 12), "after ten the breaker is open"
 
 
+@pytest.mark.parametrize(
+    ("stream", "wrong"),
+    [
+        *((False, name) for name in ("html", "half", "breaks off")),
+        *((True, name) for name in ("html", "breaks off")),
+    ],
+)
+def test_it_counts_without_a_fallback_too(project: Routed, stream: bool, wrong: str) -> None:
+    project.route("fast", MINI)
+    project.openai.script = (WRONG_STREAMS if stream else WRONG)[wrong]
+    for number in range(12):
+        project.ask(f"Question {number}", stream=stream)
+    assert project.calls() == (10, 0), "after ten the breaker is open"
+
+
+def test_streams_that_break_after_they_began_count_though_they_are_passed_on(project: Routed) -> None:
+    project.route("fast", MINI, fallbacks=(LLAMA,))
+    project.openai.script = breaks_off(stream_of("gpt-4o-mini", "openai")[:-30], EVENTS)
+    for number in range(12):
+        project.ask(f"Question {number}", stream=True)
+    assert project.calls() == (10, 2), "after ten the breaker is open"
+
+
+def test_embeddings_that_are_none_count(project: Routed) -> None:
+    project.openai.script = WRONG["html"]
+    for number in range(12):
+        project.gateway.post(PATH, project.project.key, {"model": MODEL, "input": f"Number {number}"})
+    assert project.calls() == (10, 0), "after ten the breaker is open"
+
+
 def test_the_same_target_is_tried_again_as_often_as_the_route_says(project: Routed) -> None:
     project.route("fast", MINI, retries=2)
     project.openai.script = in_turn(WRONG["empty"], WRONG["half"], says("at last"))

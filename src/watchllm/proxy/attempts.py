@@ -119,6 +119,11 @@ class Attempts(SentWhole):
         if self._winner is not None and self._winner.call is not None:
             self._winner.call.resume()
 
+    def spoiled(self) -> None:
+        """The answer that is passed on turned out to be none."""
+        if self._winner is not None:
+            self._winner.ticket.recant()
+
     def cancel(self) -> None:
         """Forget all calls. The one that was to answer stays the request's last attempt; its books are the caller's."""
         self._cancel_timer()

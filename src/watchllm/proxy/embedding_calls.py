@@ -23,6 +23,9 @@ from watchllm.proxy.single_call import calls_for
 from watchllm.proxy.turns import Turns
 from watchllm.proxy.upstream import Answer, WholeAnswer
 
+_ENDS = 64
+"""Bytes at each end of an answer in which it shows whether it may be whole."""
+
 
 class EmbeddingCalls:
     """The purchases of one process."""
@@ -179,6 +182,8 @@ class EmbeddingCalls:
         except asyncio.CancelledError:
             call.cancel()
             raise
+        if answer.status == 200 and not _looks_whole(answer.body):
+            call.spoiled()
         request.upstream_status = answer.status
         egress.remember_upstream_id(request, answer.headers)
         return answer
@@ -198,6 +203,11 @@ class EmbeddingCalls:
             self._services.cache.put(batch.tenant.partition, place[PARTITION_LENGTH:], entry, request.wall_ms)
             if turns.due():
                 await turns.take()
+
+
+def _looks_whole(body: bytes) -> bool:
+    """Whether it is a JSON object, as far as its ends tell."""
+    return body[:_ENDS].lstrip()[:1] == b"{" and body[-_ENDS:].rstrip()[-1:] == b"}"
 
 
 def _fault(answer: Answer) -> GatewayError | None:

@@ -31,6 +31,10 @@ class Beginning(wire.Call, Protocol):
 
     def begin(self) -> None: ...
 
+    def spoiled(self) -> None:
+        """The answer that began well turned out to be none, by the provider's fault."""
+        ...
+
 
 class Flight:
     """Implements `wire.types.ResponseSink`. `stream` is None when a whole answer was asked for; `labels` are what the
@@ -60,7 +64,7 @@ class Flight:
         self._stream = stream
         self._labels = labels
         self._waiters: dict[Waiter, None] = {}
-        self._call: wire.Call | None = None
+        self._call: Beginning | None = None
         self._status = 0
         self._headers: Headers = []
         self._body: list[bytes] = []
@@ -75,6 +79,7 @@ class Flight:
         try:
             attempts.begin()
         except GatewayError as error:
+            self._call = None  # none was made
             self.fail(error)
         except Exception:
             # Whatever of ours is wrong: a call that was never made must not be joined.
@@ -165,7 +170,7 @@ class Flight:
         try:
             piece = stream.feed(data)
         except BadMessage as error:
-            self._break_off(ProviderFailed(f"The provider's stream cannot be read: {error}."))
+            self.fail(ProviderFailed(f"The provider's stream cannot be read: {error}."))
             return
         if piece is not None:
             self._distribute(piece)
@@ -187,12 +192,16 @@ class Flight:
         if stream.ends_well:
             if rest is not None:
                 self._distribute(rest)
+            if stream.error is not None and self._call is not None:
+                self._call.spoiled()
             self._end_stream("complete" if stream.error is None else "error")
         else:
             # Half an event is not passed on: what is told next would be read as the rest of it.
-            self._break_off(ProviderFailed("The provider's stream ended before its answer was complete."))
+            self.fail(ProviderFailed("The provider's stream ended before its answer was complete."))
 
     def on_failure(self, error: wire.WireError) -> None:
+        if self._call is not None and isinstance(error, wire.TimedOut) and error.phase == "idle":
+            self._call.spoiled()
         self.fail(upstream_error(error))
 
     # --- whole answers -----------------------------------------------------------------------------------------------
@@ -248,6 +257,8 @@ class Flight:
 
     def fail(self, error: GatewayError) -> None:
         """There will be no (further) answer: the error is everybody's, inside the stream where one has begun."""
+        if self._call is not None and isinstance(error, ProviderFailed):
+            self._call.spoiled()
         if self._relaying:
             self._break_off(error)
         else:

@@ -131,6 +131,10 @@ class SingleCall(SentWhole):
             call.cancel()
             self._ticket.give_back(Health.NOTHING)
 
+    def spoiled(self) -> None:
+        """The answer that began well turned out to be none."""
+        self._ticket.recant()
+
     # --- sink, until the head of an answer is here -------------------------------------------------------------------
 
     def on_response(self, status: int, headers: Headers) -> None:

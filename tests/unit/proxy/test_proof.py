@@ -8,69 +8,17 @@ from typing import Any, ClassVar, cast
 
 import pytest
 
-from tests.support.attempts import BODY, Call, Sink, World, answer, candidate
-from watchllm.domain.errors import GatewayError, InternalError, ProviderFailed
+from tests.support.attempts import BODY, Call, World, answer
+from tests.support.on_trial import BAD, EVENTS, FIRST, GOOD, A, B, C, Question, whole
+from watchllm.domain.errors import InternalError, ProviderFailed
 from watchllm.domain.usage import TokenUsage
 from watchllm.providers.dialect import Verdict
 from watchllm.providers.endpoints import ENDPOINTS
 from watchllm.proxy import keeping, plan, proof
-from watchllm.proxy.approach import Approach, Candidate
-from watchllm.proxy.attempts import Attempts
-from watchllm.proxy.proof import Standard
-from watchllm.proxy.request import Request
-from watchllm.proxy.services import Services
+from watchllm.proxy.approach import Candidate
 from watchllm.proxy.upstream import Answer
 from watchllm.routing.outcome import Health
-from watchllm.routing.route import Choice, Route
-from watchllm.wire.types import BadMessage, Headers, PeerClosed, TimedOut
-
-GOOD, BAD = b'{"fit":1}', b"<html>"
-EVENTS: Headers = [(b"content-type", b"Text/Event-Stream; charset=utf-8")]
-FIRST = b'data: {"choices":[]}\n\n'
-A, B, C = candidate("a"), candidate("b"), candidate("c")
-
-
-def fault(answer: Answer) -> GatewayError | None:
-    if answer.body == b"crash":
-        raise RuntimeError("a mistake of ours")
-    return ProviderFailed("unfit") if answer.body != GOOD else None
-
-
-class Question:
-    """One request to several candidates whose answers are looked into."""
-
-    def __init__(
-        self,
-        *candidates: Candidate,
-        streamed: bool = False,
-        translated: Any = None,
-        judge: Any = None,
-        stored: Any = None,
-        world: World,
-        **policy: Any,
-    ) -> None:
-        self.world = world
-        self.request = Request(cast(Any, SimpleNamespace(began=0.0, headers={})), "chat.completions")
-        tenant = SimpleNamespace(project=SimpleNamespace(id="prj_1"))
-        self.request.principal = cast(Any, SimpleNamespace(tenant=tenant))
-        self.sink = Sink()
-        route = Route("m", (Choice(1, tuple(one.target for one in candidates)),), **policy)
-        self.attempts = Attempts(
-            cast(Services, world),
-            self.request,
-            route,
-            candidates,
-            lambda _one: Approach(b"/v1", b"", BODY, translated),
-            self.sink,
-            Standard(streamed, judge or fault),
-            stored,
-        )
-        self.attempts.begin()
-
-    @property
-    def lost(self) -> list[tuple[str, int, str | None, bool]]:
-        """The calls that came to nothing: provider, status, error, and whether they may be charged for."""
-        return [(one.provider, one.status, one.error, bool(one.cost)) for one in self.request.attempts]
+from watchllm.wire.types import BadMessage, PeerClosed, TimedOut
 
 
 @pytest.fixture
@@ -84,13 +32,6 @@ def ask(world: World) -> Callable[..., Question]:
 
 
 Ask = Callable[..., Question]
-
-
-def whole(call: Call, *pieces: bytes, headers: Headers | None = None) -> None:
-    answer(call, 200, headers)
-    for piece in pieces:
-        call.sink.on_data(piece)
-    call.sink.on_complete()
 
 
 def breaks_off(call: Call) -> None:
@@ -396,85 +337,6 @@ def test_a_stream_that_is_passed_on_after_all_is_not_charged_twice(world: World,
     world.fire()  # the retry is not made: this very failure opened the breaker
     assert question.sink.told[0] == 200
     assert (question.lost, question.request.lost_cost, question.request.calls) == ([], 0, 1)
-
-
-# --- what is stored of the next candidate -----------------------------------------------------------------------------
-
-
-def kept_of(provider: str, given: list[str]) -> Callable[[Candidate], Callable[[], None] | None]:
-    """A cache that holds the answer of one provider; it is noted when it is given."""
-
-    def stored(one: Candidate) -> Callable[[], None] | None:
-        return None if one.target.provider != provider else lambda: given.append(provider)
-
-    return stored
-
-
-@pytest.mark.parametrize(
-    "fail",
-    [
-        lambda call: answer(call, 500),
-        lambda call: whole(call, BAD),
-        lambda call: call.sink.on_failure(PeerClosed("gone")),
-    ],
-    ids=["status", "garbage", "breaks"],
-)
-def test_a_stored_answer_is_given_before_its_provider_is_called(
-    world: World, ask: Ask, fail: Callable[[Call], None]
-) -> None:
-    given: list[str] = []
-    question = ask(A, B, C, stored=kept_of("b", given))
-    fail(world.calls[0])
-    assert (given, len(question.lost)) == ([], 1), "the books on the first call are closed before"
-    world.fire()
-    assert (given, len(world.calls), question.sink.told) == (["b"], 1, [])
-
-
-def test_a_stored_answer_is_given_before_a_call_of_the_first_that_is_left(world: World, ask: Ask) -> None:
-    given: list[str] = []
-    ask(B, C, stored=kept_of("b", given))  # whom the request asks for cannot be called at all
-    world.fire()
-    assert (given, world.calls) == (["b"], [])
-
-
-def test_nobody_waits_for_ever_where_giving_what_is_stored_fails(world: World, ask: Ask) -> None:
-    def give() -> None:
-        raise RuntimeError("a mistake of ours")
-
-    question = ask(A, B, stored=lambda one: give if one is B else None)
-    answer(world.calls[0], 500)
-    with pytest.raises(RuntimeError):
-        world.fire()
-    assert [type(one) for one in question.sink.told] == [InternalError]
-
-
-def test_the_next_is_called_when_only_one_after_it_is_stored(world: World, ask: Ask) -> None:
-    given: list[str] = []
-    ask(A, B, C, stored=kept_of("c", given))
-    answer(world.calls[0], 500)
-    answer(world.calls[1], 500)
-    world.fire()
-    assert [call.host for call in world.calls] == ["a.None", "b.None"]
-    assert given == ["c"]
-
-
-def test_a_stored_answer_stands_in_for_one_whose_breaker_is_open(world: World, ask: Ask) -> None:
-    for _ in range(10):
-        ask(A)
-        answer(world.calls[-1], 500)
-    world.calls.clear()
-    given: list[str] = []
-    question = ask(A, B, stored=kept_of("b", given), hedge_after=1)
-    assert not question.attempts.is_sent
-    world.fire()
-    assert (given, world.calls, world.timers) == (["b"], [], [])
-
-
-def test_who_leaves_is_given_nothing_stored(world: World, ask: Ask) -> None:
-    question = ask(A, B, stored=kept_of("b", []))
-    answer(world.calls[0], 500)
-    question.attempts.cancel()
-    assert world.timers == []
 
 
 # --- who leaves -------------------------------------------------------------------------------------------------------

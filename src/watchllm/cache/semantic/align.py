@@ -23,6 +23,7 @@ from watchllm.cache.semantic.lexicon import (
     WORD,
     Lexicon,
 )
+from watchllm.cache.semantic.typos import is_misspelling, is_slip
 
 MAX_DIFFERENT: Final = 96
 """Longest stretch, in tokens, that is compared word by word; prompts that differ in more are not alike."""
@@ -219,17 +220,16 @@ class _Work:
         if a.kinds[at_a] not in _TYPED or b.kinds[at_b] not in _TYPED:
             return False
         one, other = a.surfaces[at_a], b.surfaces[at_b]
-        if abs(len(one) - len(other)) > 2 or min(len(one), len(other)) < 4 or not (one + other).isalpha():
+        if not (one + other).isalpha():
             return False
         one_known, other_known = lexicon.is_known(one), lexicon.is_known(other)
         if one_known and other_known:
             return False
         if not one_known and not other_known:
             # Two words that nobody knows may be two names: only what a slip of the fingers makes.
-            return len(one) > 4 and _slip(one, other)
-        if one[0] != other[0] or (len(one) == len(other) < 6):
-            return _slip(one, other)  # Names and short words differ by a letter: Marx and Mars.
-        return distance_at_most(one, other, 2 if min(len(one), len(other)) > 7 else 1)
+            return len(one) > 4 and is_slip(one, other)
+        wrong, word = (other, one) if one_known else (one, other)
+        return is_misspelling(wrong, word)
 
 
 def _different(a: Features, b: Features, shared: float) -> Alignment:
@@ -334,41 +334,3 @@ def _converse(left: tuple[str, ...], right: tuple[str, ...], lexicon: Lexicon) -
 def _sentences(side: Features) -> list[tuple[str, ...]]:
     ends = (*side.starts[1:], len(side.keys))
     return [sentence for start, end in zip(side.starts, ends, strict=True) if (sentence := side.keys[start:end])]
-
-
-def _slip(one: str, other: str) -> bool:
-    """Whether one is the other with two neighbouring letters exchanged or one doubled."""
-    if len(one) == len(other):
-        different = [at for at in range(len(one)) if one[at] != other[at]]
-        return (
-            len(different) == 2
-            and different[1] == different[0] + 1
-            and one[different[0]] == other[different[1]]
-            and one[different[1]] == other[different[0]]
-        )
-    short, long = sorted((one, other), key=len)
-    return len(long) == len(short) + 1 and any(
-        long[at] == long[at + 1] and long[:at] + long[at + 1 :] == short for at in range(len(short))
-    )
-
-
-def distance_at_most(one: str, other: str, most: int) -> bool:
-    """Whether at most `most` letters changed, added, left out or exchanged with the next make one word the other."""
-    if one == other:
-        return True
-    if not most or abs(len(one) - len(other)) > most:
-        return False
-    at = 0
-    while at < len(one) and at < len(other) and one[at] == other[at]:
-        at += 1
-    rest_one, rest_other = one[at:], other[at:]
-    return (
-        (
-            rest_one[:2] == rest_other[1::-1]
-            and len(rest_one) > 1
-            and distance_at_most(rest_one[2:], rest_other[2:], most - 1)
-        )
-        or distance_at_most(rest_one[1:], rest_other[1:], most - 1)
-        or distance_at_most(rest_one[1:], rest_other, most - 1)
-        or distance_at_most(rest_one, rest_other[1:], most - 1)
-    )

@@ -20,9 +20,10 @@ from watchllm.cache.semantic.lexicon import (
     Lexicon,
     fold,
 )
+from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK
 from watchllm.cache.semantic.quantities import quantity, starts
 from watchllm.cache.semantic.rewriting import Token, rewrite
-from watchllm.cache.semantic.text import BREAK, COLON, COMMA, EXACT_MARK, MAX_CHARACTERS, Text, read
+from watchllm.cache.semantic.text import MAX_CHARACTERS, Text, read
 
 MAX_TOKENS: Final = 512
 _BITS: Final = re.compile(r"\d*[KMGT]b")
@@ -154,7 +155,8 @@ def _expand(text: Text, known: Lexicon) -> tuple[list[str], dict[str, bool]]:
             lower.append(small if capitals.get(small) or not small.isalpha() else known.corrected(small))
         first = word in (BREAK, COLON)
     polite = known.polite
-    return _phrases([word for word in lower if word not in polite], known), capitals
+    said_plainly = known.courtesy.taken_off([word for word in lower if word not in polite])
+    return _phrases(said_plainly, known), capitals
 
 
 def _phrases(words: list[str], known: Lexicon) -> list[str]:

@@ -11,6 +11,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
+from watchllm.cache.semantic.courtesy import Courtesy
+from watchllm.cache.semantic.dictionary import NOTHING, Dictionary, english
+from watchllm.cache.semantic.typos import is_misspelling
+
 WORD, NUMBER, NAME, IDENTIFIER, EXACT, NEGATION, QUANTIFIER, PREPOSITION = range(8)
 QUESTION, PRONOUN, TIME, CONJUNCTION, MODAL, MODIFIER, SYMBOL, UNIT = range(8, 16)
 """Kinds of token."""
@@ -40,6 +44,15 @@ _SIGNS: Final[dict[str, tuple[float, str]]] = {
 }
 """Units that every language writes alike."""
 _REMEMBERED: Final = 20_000
+_BRITISH: Final = (
+    ("our", "or"), ("isation", "ization"), ("ise", "ize"), ("ising", "izing"), ("yse", "yze"), ("ysing", "yzing"),
+    ("tre", "ter"), ("ogue", "og"), ("ence", "ense"), ("lled", "led"), ("lling", "ling"), ("ller", "ler"),
+    ("mme", "m"), ("aem", "em"), ("oed", "ed"), ("que", "ck"),
+)  # fmt: skip
+_SHORT: Final = 4
+_ENDING: Final = 3
+_LONGEST: Final = 24
+_INFLECTED: Final = frozenset((WORD, MODIFIER, TIME, UNIT, MODAL))
 
 
 Phrases = dict[str, dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]]]
@@ -57,7 +70,7 @@ class Word(NamedTuple):
 class Lexicon:
     """One language's tables, made for look-ups of single words and phrases."""
 
-    def __init__(self, language: str, tables: dict[str, Any], known: frozenset[str], proper: frozenset[str]) -> None:
+    def __init__(self, language: str, tables: dict[str, Any], known: Dictionary, proper: Dictionary) -> None:
         self.language = language
         self.known = known
         self.contractions: dict[str, tuple[str, ...]] = {
@@ -78,6 +91,7 @@ class Lexicon:
         self._entries: dict[str, Word] = {}
         self._groups: dict[str, str] = {}
         self._remembered: dict[str, Word] = {}
+        self._corrections: dict[str, str] = {}
         self._read_words(tables)
         self.units = _SIGNS | _units(tables.get("units", ""))
         self.numbers = _pairs(tables.get("numbers", ""))
@@ -87,13 +101,18 @@ class Lexicon:
             name: number for number, names in enumerate(_split(tables.get("months", "")), 1) for name in names.split()
         }
         self.phrases = _phrases(tables.get("phrases", {}), _requests(tables))
+        self.courtesy = Courtesy(
+            tables.get("courtesy", {}),
+            frozenset(tables.get("request_verbs", "").split()),
+            frozenset(tables.get("question", "").split()),
+        )
         self.formats = frozenset(tuple(phrase.split()) for phrase in _split(tables.get("formats", "")))
         self.format_marks = frozenset(("as", "in", "with", *(phrase[0] for phrase in self.formats if len(phrase) > 1)))
         self.symmetric = frozenset(
             tuple(key for key in (self.word(word).key for word in phrase.split()) if key)
             for phrase in _split(tables.get("symmetric", ""))
         )
-        self._small = _near(self.phrases, self.polite, self.contractions) if known else {}
+        self._small = _near(self.phrases, self.polite | _small_words(tables), self.contractions) if known else {}
         self.antonyms = self._read_antonyms(tables.get("antonyms", ""))
 
     def word(self, word: str) -> Word:
@@ -111,12 +130,19 @@ class Lexicon:
 
     def corrected(self, word: str) -> str:
         """A misspelt word that phrases are made of, as it was meant; any other word as it is."""
-        if word in self.known or len(word) < 3 or word in self._entries or word in self.technology:
+        found = self._corrections.get(word)
+        if found is None:
+            if len(self._corrections) >= _REMEMBERED:
+                self._corrections.clear()
+            found = self._corrections[word] = self._meant(word)
+        return found
+
+    def _meant(self, word: str) -> str:
+        if len(word) < 3 or len(word) > _LONGEST or self.is_known(word):
             return word
         for form in (word, *_shortened(word)):
             for meant in self._small.get(form, ()):
-                letters = len(meant) + len(word)
-                if (letters > 7 and abs(len(meant) - len(word)) < 2) or sorted(meant) == sorted(word):
+                if is_misspelling(word, meant) or _hasty(word, meant):
                     return meant
         return word
 
@@ -132,17 +158,36 @@ class Lexicon:
             return Word(self._groups.get(word, word), NAME, BASE)
         if word in self._proper:
             return Word(word, NAME, BASE)
+        word = self._american(word)
+        entry = self._entries.get(word)
+        if entry is not None:
+            return entry
         base, form = self._base(word) if word not in self._invariant else (word, BASE)
         entry = self._entries.get(base)
-        if entry is not None and entry.kind in (WORD, MODIFIER, TIME, UNIT):
+        if entry is not None and entry.kind in _INFLECTED:
             return Word(entry.key, entry.kind, form)
         return Word(base, WORD, form)
+
+    def _american(self, word: str) -> str:
+        """The American spelling of a word that differs by its ending only, when the dictionary has it."""
+        if self.language == "en" and len(word) > _SHORT:
+            for british, american in _BRITISH:
+                at = word.rfind(british)
+                if british[:2] == "ll" and f"{word[:at]}ll" in self.known:
+                    continue  # Filled is not filed.
+                if at > 1 and len(word) - at - len(british) <= _ENDING:
+                    other = f"{word[:at]}{american}{word[at + len(british) :]}"
+                    if other in self.known:
+                        return other
+        return word
 
     def _base(self, word: str) -> tuple[str, int]:
         """The base of a regular English form, when the dictionary has it."""
         known = self.known
         if len(word) < 4 or not known:
             return word, BASE
+        if word.endswith("ss"):
+            return word, BASE  # A princess is not one of the princes.
         if word.endswith("s"):
             for cut, add in ((3, "y"), (2, ""), (1, "")):
                 if (cut != 3 or word.endswith("ies")) and (cut != 2 or word.endswith("es")):
@@ -208,13 +253,13 @@ class Lexicon:
 def lexicon(language: str) -> Lexicon:
     """The lexicon of `en`, `de`, `es`, `fr`; of any other language one that knows nothing."""
     if language not in LANGUAGES:
-        return Lexicon(language, {}, frozenset(), frozenset())
+        return Lexicon(language, {}, NOTHING, NOTHING)
     tables: dict[str, Any] = {}
     folder = files(__package__) / "words"
     for name in (f"{language}.toml", f"{language}_groups.toml"):
         if (folder / name).is_file():
             tables |= tomllib.loads(fold((folder / name).read_text(encoding="utf-8"), language))
-    known, proper = _dictionary() if language == "en" else (frozenset(), frozenset())
+    known, proper = english() if language == "en" else (NOTHING, NOTHING)
     return Lexicon(language, tables, known, proper)
 
 
@@ -250,13 +295,6 @@ def _plain(word: str) -> str:
     return "".join(letters)
 
 
-def _dictionary() -> tuple[frozenset[str], frozenset[str]]:
-    text = (files(__package__) / "words" / "known_en.txt").read_text(encoding="utf-8")
-    words = "\n".join(line for line in text.split("\n") if not line.startswith("#"))
-    known, _, proper = words.partition("-----")
-    return frozenset(known.split()), frozenset(proper.split())
-
-
 def _near(
     phrases: Phrases, polite: frozenset[str], contractions: dict[str, tuple[str, ...]]
 ) -> dict[str, tuple[str, ...]]:
@@ -273,8 +311,23 @@ def _near(
     return found
 
 
+def _small_words(tables: dict[str, Any]) -> frozenset[str]:
+    """The words that a language's sentences are held together by."""
+    lists = ("empty", "negation", "question", "pronoun", "preposition", "modal", "conjunction", "quantifier")
+    return frozenset(word for name in lists for word in tables.get(name, "").split())
+
+
 def _shortened(word: str) -> list[str]:
     return [word[:at] + word[at + 1 :] for at in range(len(word))]
+
+
+def _hasty(word: str, meant: str) -> bool:
+    """Whether a small word was written in a hurry: two letters exchanged, a vowel left out."""
+    if len(word) == len(meant):
+        return sorted(word) == sorted(meant)
+    return len(meant) == len(word) + 1 and word[0] == meant[0] and any(
+        meant[at] in "aeiou" and meant[:at] + meant[at + 1 :] == word for at in range(1, len(meant))
+    )
 
 
 def _negated(one: str, other: str) -> bool:

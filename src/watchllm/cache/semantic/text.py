@@ -5,14 +5,11 @@ import unicodedata
 from typing import Final, NamedTuple
 
 from watchllm.cache.semantic.lexicon import lexicon, markers
+from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK
 
 MAX_CHARACTERS: Final = 8_192
 """Longer prompts are not compared: the work per pair is bounded, and so is the share that an embedder reads."""
 
-EXACT_MARK: Final = "\x00"
-BREAK: Final = "."
-COMMA: Final = ","
-COLON: Final = ":"
 
 _QUOTES: Final = str.maketrans(
     {"’": "'", "‘": "'", "‚": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "–": "-", "—": "-", "…": "...",

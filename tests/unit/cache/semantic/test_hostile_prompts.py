@@ -6,11 +6,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.unit.cache.semantic.deciding import decision
-from watchllm.cache.semantic.align import align, distance_at_most
+from watchllm.cache.semantic.align import align
 from watchllm.cache.semantic.decide import Policy
 from watchllm.cache.semantic.features import MAX_TOKENS, Features, features
 from watchllm.cache.semantic.lexicon import lexicon
 from watchllm.cache.semantic.text import MAX_CHARACTERS
+from watchllm.cache.semantic.typos import distance_at_most
 
 WORDS = """
 how do I not 's n't can't the and or by was than who is in as a table to python May of de más nicht v v1 Mb

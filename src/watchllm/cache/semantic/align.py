@@ -5,13 +5,18 @@ What cannot be explained is material. The longest common subsequence is found wi
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final, NamedTuple
+
+from msgspec import structs
 
 from watchllm.cache.semantic.features import Features
 from watchllm.cache.semantic.lexicon import (
     CONJUNCTION,
+    EMOTE,
     EXACT,
     IDENTIFIER,
+    MODAL,
     MODIFIER,
     NAME,
     NEGATION,
@@ -64,9 +69,41 @@ class Alignment(NamedTuple):
         return not (self.left or self.right or self.moved)
 
 
+def comparable(a: Features, b: Features) -> tuple[Features, Features]:
+    """Both, without what stands at the ends of one's sentences to show a mood, if the other has nothing of the kind."""
+    if (EMOTE in a.kinds) == (EMOTE in b.kinds):
+        return a, b
+    return _without_emotes(a), _without_emotes(b)
+
+
+def _without_emotes(side: Features) -> Features:
+    """All other tokens are kept in their places."""
+    if EMOTE not in side.kinds:
+        return side
+    ends = {*side.starts, len(side.keys)}
+    kept: list[int] = []
+    for at in reversed(range(len(side.keys))):
+        if side.kinds[at] == EMOTE and (at + 1 in ends or at in ends):
+            ends.update((at, at + 1))
+        else:
+            kept.append(at)
+    kept.reverse()
+    if not kept:
+        return side
+    return structs.replace(
+        side,
+        keys=tuple(side.keys[at] for at in kept),
+        surfaces=tuple(side.surfaces[at] for at in kept),
+        kinds=bytes(side.kinds[at] for at in kept),
+        starts=tuple(sorted({sum(at < start for at in kept) for start in side.starts})),
+    )
+
+
 def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
     """Align two prompts' features."""
     left, right = a.keys, b.keys
+    if left != right and _same_but_for_punctuation(a, b):
+        return Alignment(1.0, 1, 0, 0, 0, 0, False, (), ())
     if left == right:
         forms = 0 if a.surfaces == b.surfaces else _forms(a.surfaces, b.surfaces)
         return Alignment(1.0, forms, 0, 0, 0, 0, False, (), ())
@@ -93,6 +130,7 @@ class _Work:
 
     def __init__(self, a: Features, b: Features, lexicon: Lexicon) -> None:
         self.a, self.b, self.lexicon = a, b, lexicon
+        self._letters = a.letters or b.letters
         self.typos = self.optional = self.opposites = self.forms = 0
         self.left: list[tuple[str, int]] = []
         self.right: list[tuple[str, int]] = []
@@ -117,12 +155,13 @@ class _Work:
             (a.kinds.count(CONJUNCTION) < 2 and _exchanged(left, right, self.lexicon, a.kinds[start:end]))
             or self._negation_moved(start, end)
             or self._rotated()
+            or self._verb_last()
         )
 
     def _negation_moved(self, start: int, end: int) -> bool:
         """Why doesn't my code compile, why does my code not compile: a short subject between the verb and its "not"."""
         a, b = self.a, self.b
-        if not start or a.kinds[start - 1] != QUESTION or end - start > _SUBJECT:
+        if not start or a.kinds[start - 1] not in (QUESTION, MODAL) or end - start > _SUBJECT:
             return False
         for one, other in ((a, b), (b, a)):
             if one.keys[start] == "not" and other.keys[start:end] == (*one.keys[start + 1 : end], "not"):
@@ -141,6 +180,20 @@ class _Work:
             else []
         )
         return bool(changed) and all(self._fronted(one, other) or self._fronted(other, one) for one, other in changed)
+
+    def _verb_last(self) -> bool:
+        """Wie funktioniert das, (sag mir,) wie das funktioniert: one verb at the end of a clause that depends on another."""
+        a, b = self.a, self.b
+        if self.lexicon.language != "de":
+            return False
+        for one, other in ((a, b), (b, a)):
+            for start, end in pairwise((*one.starts, len(one.keys))):
+                if end - start > 2 and one.kinds[start] == QUESTION:
+                    keys = one.keys
+                    moved = (*keys[: start + 1], keys[end - 1], *keys[start + 1 : end - 1], *keys[end:])
+                    if moved == other.keys:
+                        return True
+        return False
 
     def _fronted(self, one: tuple[str, ...], other: tuple[str, ...]) -> bool:
         """Whether `one` is `other` with a clause of its end brought to the front, as "in Python" may be."""
@@ -165,6 +218,9 @@ class _Work:
             return
         if self._opposite(left, right):
             self.opposites += 1
+            return
+        if len(left) == len(right) == 1 and self._confused(left[0], right[0]):
+            self.typos += 1
             return
         # Longer stretches are other words, not these misspelt; comparing all of them with all would not be bounded.
         near = len(left) <= _MISSPELT_TOGETHER and len(right) <= _MISSPELT_TOGETHER
@@ -195,7 +251,7 @@ class _Work:
 
     def _joined(self, left: list[int], right: list[int]) -> bool:
         """data base, database."""
-        if len(left) == len(right) or len(left) + len(right) > 5:
+        if len(left) == len(right) or len(left) + len(right) > 5 or self._letters:
             return False
         one = "".join(self.a.surfaces[at] for at in left)
         return one == "".join(self.b.surfaces[at] for at in right) and one.replace(" ", "").isalpha()
@@ -215,8 +271,15 @@ class _Work:
         one, other = sorted((self.a.surfaces[at_a], self.b.surfaces[at_b]), key=len)
         return len(one) > 4 and other.startswith(one) and other[len(one) :] in endings
 
+    def _confused(self, at_a: int, at_b: int) -> bool:
+        """to, too: small words that are taken for each other by ear, of which only one makes sense in a place."""
+        pair = (self.a.surfaces[at_a], self.b.surfaces[at_b])
+        return not self._letters and (pair in self.lexicon.confused or pair[::-1] in self.lexicon.confused)
+
     def _misspelt(self, at_a: int, at_b: int) -> bool:
         a, b, lexicon = self.a, self.b, self.lexicon
+        if self._letters:
+            return False
         if a.kinds[at_a] not in _TYPED or b.kinds[at_b] not in _TYPED:
             return False
         one, other = a.surfaces[at_a], b.surfaces[at_b]
@@ -238,6 +301,18 @@ def _different(a: Features, b: Features, shared: float) -> Alignment:
     left = tuple((key, kind) for key, kind in zip(a.keys, a.kinds, strict=True) if key not in keys_b)
     right = tuple((key, kind) for key, kind in zip(b.keys, b.kinds, strict=True) if key not in keys_a)
     return Alignment(shared, 0, 0, 0, 0, 0, True, left, right)
+
+
+def _same_but_for_punctuation(a: Features, b: Features) -> bool:
+    """Whether apostrophes and what ends sentences are all that differs: dog's, dogs; it's, its."""
+    return (
+        a.plain == b.plain
+        and bool(a.plain)
+        and a.exact == b.exact
+        and a.quantities == b.quantities
+        and a.identifiers == b.identifiers
+        and not (a.letters or b.letters)
+    )
 
 
 def _trim(left: Sequence[str], right: Sequence[str]) -> tuple[int, int, int]:

@@ -1,5 +1,6 @@
 """What is kept of a prompt to decide about it later: `features` is computed once, when an answer is stored."""
 
+import hashlib
 import re
 from typing import Final
 
@@ -8,6 +9,7 @@ import msgspec
 from watchllm.cache.semantic import lexicon as words_of
 from watchllm.cache.semantic.lexicon import (
     BASE,
+    EMOTE,
     EXACT,
     IDENTIFIER,
     NAME,
@@ -23,13 +25,23 @@ from watchllm.cache.semantic.lexicon import (
 from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK
 from watchllm.cache.semantic.quantities import quantity, starts
 from watchllm.cache.semantic.rewriting import Token, rewrite
-from watchllm.cache.semantic.text import MAX_CHARACTERS, Text, read
+from watchllm.cache.semantic.text import MAX_CHARACTERS, Text, is_emote, read
 
 MAX_TOKENS: Final = 512
 _BITS: Final = re.compile(r"\d*[KMGT]b")
 """Mb is not MB: one of the few cases where letter case is meaning."""
+_PUNCTUATION: Final = frozenset((BREAK, COMMA, COLON))
 _PAST_MARKS: Final = frozenset(("was", "were", "did", "had"))
 _PRESENT_MARKS: Final = frozenset(("is", "are", "am", "be", "been", "being", "get", "gets", "getting"))
+_SPELLED: Final = frozenset((WORD, NAME, words_of.MODIFIER, TIME))
+_CONTRACTED: Final = {"'ve": "have", "'re": "are", "'ll": "will", "n't": "not"}
+_HAD: Final = frozenset(("better", "already", "never", "just", "been", "always"))
+"""Words before which 'd is had."""
+_HOWTO: Final = "howto"
+_AIMS: Final = (("must",), ("want", "to"), ("would", "like", "to"), ("am", "trying", "to"), ("wish", "to"), ("wanted", "to"))
+_IT: Final = frozenset(
+    ((), *((verb, it) for verb in ("do", "achieve", "accomplish") for it in ("it", "this", "that", "so")), ("proceed",))
+)
 _VERB_FIRST: Final = frozenset(
     ("is", "are", "am", "do", "does", "did", "was", "were", "can", "could", "should", "would", "will", "must", "may")
 )
@@ -63,6 +75,10 @@ class Features(msgspec.Struct, frozen=True, array_like=True):
     """Words that mean something else when written with a capital, as they were written; none when nothing in the prompt
     has a capital, as quick typists do."""
     too_long: bool = False
+    plain: bytes = b""
+    """A digest of the words without their apostrophes and punctuation: the same for its, it's and its'."""
+    letters: bool = False
+    """Whether the prompt is about letters, so that spelling is meaning."""
 
 
 TOO_LONG: Final = Features("", (), (), b"", (), (), (), (), (), "", False, 0, False, (), too_long=True)
@@ -87,6 +103,21 @@ def features(prompt: str) -> Features:
     return _kept(tokens, text, known, formats=formats, cased=cased, past=past, question=question)
 
 
+def _plain_digest(text: Text) -> bytes:
+    words = []
+    for word in text.words:
+        if word[0] == EXACT_MARK:
+            words.append(f"{EXACT_MARK}{text.exact[int(word[1:])]}{EXACT_MARK}")
+        elif word not in _PUNCTUATION:
+            words.append(word if _keeps_case(word) else word.lower().replace("'", ""))
+    return hashlib.blake2b(" ".join(words).encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+def _keeps_case(word: str) -> bool:
+    """Whether letter case is meaning: in -k and -K, in MB and Mb."""
+    return word[0] == "-" or _BITS.fullmatch(word) is not None
+
+
 def _kept(
     tokens: list[Token],
     text: Text,
@@ -109,6 +140,9 @@ def _kept(
             keys.append(token.key)
             surfaces.append(token.surface)
             kinds.append(token.kind)
+    letters = not known.letters.isdisjoint(surfaces)
+    if letters:
+        keys = [surface if kind in _SPELLED else key for key, surface, kind in zip(keys, surfaces, kinds, strict=True)]
     pairs = list(zip(keys, kinds, strict=True))
     return Features(
         language=text.language,
@@ -125,6 +159,8 @@ def _kept(
         negations=sum(kind == words_of.NEGATION for kind in kinds),
         relative_time=not known.relative_time.isdisjoint(keys),
         cased=cased,
+        plain=_plain_digest(text),
+        letters=letters,
     )
 
 
@@ -134,17 +170,21 @@ def _expand(text: Text, known: Lexicon) -> tuple[list[str], dict[str, bool]]:
     capitals: dict[str, bool] = {}
     first = True
     contractions = known.contractions
-    for word in text.words:
+    for at, word in enumerate(text.words):
         if _BITS.fullmatch(word):
             word = f"{word}it"
-        small = word if word.islower() else word.lower()
+        small = word if word.islower() or word[0] == "-" else word.lower()
         if not small.isascii():
             small = fold(small, known.language)
         if not word.islower():
             capitals[small] = not first or capitals.get(small, False) or (len(word) > 1 and word.isupper())
         said = contractions.get(small)
+        if said is not None and small.endswith("'d") and _following(text.words, at) in _HAD:
+            said = (small[:-2], "had")
         if said is not None:
             lower.extend(said)
+        elif len(small) > 3 and small[-3:] in _CONTRACTED:
+            lower.extend((small[:-3], _CONTRACTED[small[-3:]]))
         elif small.endswith("'s") and len(small) > 2:
             lower.extend((small[:-2], "'s"))
         elif small.endswith("s'"):
@@ -156,7 +196,26 @@ def _expand(text: Text, known: Lexicon) -> tuple[list[str], dict[str, bool]]:
         first = word in (BREAK, COLON)
     polite = known.polite
     said_plainly = known.courtesy.taken_off([word for word in lower if word not in polite])
-    return _phrases(said_plainly, known), capitals
+    return _aim(_phrases(said_plainly, known)), capitals
+
+
+def _aim(words: list[str]) -> list[str]:
+    """I must reset my password. How do I do that? → how to reset my password."""
+    if _HOWTO not in words[3:] or words[0] not in ("i", "we"):
+        return words
+    at = words.index(_HOWTO)
+    rest = words[at + 1 :]
+    while rest and rest[-1] == BREAK:
+        rest = rest[:-1]
+    led = next((len(aim) for aim in _AIMS if tuple(words[1 : 1 + len(aim)]) == aim), 0)
+    aim = words[1 + led : at - 1]
+    if not led or not aim or words[at - 1] not in _PUNCTUATION or tuple(rest) not in _IT or BREAK in aim:
+        return words
+    return [_HOWTO, *aim, BREAK]
+
+
+def _following(words: list[str], at: int) -> str:
+    return words[at + 1].lower() if at + 1 < len(words) else ""
 
 
 def _phrases(words: list[str], known: Lexicon) -> list[str]:
@@ -239,6 +298,8 @@ def _tokens(
             if capitals and word in known.cased:
                 cased.append(word.upper() if capitals.get(word) else word)
             tokens.append(_plain(word, capitals, known, analyse(word)))
+        elif is_emote(word):
+            tokens.append(Token(word, word, EMOTE, BASE))
         elif word == "'s":
             tokens.append(Token(word, word, SYMBOL, BASE))
         elif word.replace(".", "").isalpha() and "." in word[:2]:

@@ -17,6 +17,7 @@ from watchllm.cache.semantic.typos import is_misspelling
 
 WORD, NUMBER, NAME, IDENTIFIER, EXACT, NEGATION, QUANTIFIER, PREPOSITION = range(8)
 QUESTION, PRONOUN, TIME, CONJUNCTION, MODAL, MODIFIER, SYMBOL, UNIT = range(8, 16)
+EMOTE = 16
 """Kinds of token."""
 
 BASE, PLURAL, GERUND, PAST = range(4)
@@ -84,6 +85,8 @@ class Lexicon:
         self.technology = frozenset(tables.get("technology", "").split())
         self.code_nouns = frozenset(tables.get("code_nouns", "").split())
         self.cased = frozenset(tables.get("cased", "").split())
+        self.letters = frozenset(tables.get("letters", "").split())
+        self.confused = frozenset(tuple(pair.split()) for pair in _split(tables.get("confused", "")))
         self.payload = frozenset(tables.get("payload", "").split())
         self.relative_time = frozenset(tables.get("relative_time", "").split())
         self._invariant = frozenset(tables.get("invariant", "").split())
@@ -165,7 +168,7 @@ class Lexicon:
         base, form = self._base(word) if word not in self._invariant else (word, BASE)
         entry = self._entries.get(base)
         if entry is not None and entry.kind in _INFLECTED:
-            return Word(entry.key, entry.kind, form)
+            return Word(entry.key, WORD if entry.kind == MODAL else entry.kind, form)
         return Word(base, WORD, form)
 
     def _american(self, word: str) -> str:

@@ -41,6 +41,8 @@ _IN = Token("in", "in", PREPOSITION, BASE)
 _BOUNDS = {"more": "atleast", "less": "atmost", "fewer": "atmost"}
 _LISTABLE = frozenset((WORD, NAME, IDENTIFIER, EXACT))
 _BY = "by"
+_ALSO_PAST = {"used": "use", "left": "leave", "read": "read", "set": "set", "cut": "cut", "hit": "hit", "hurt": "hurt"}
+"""Before "by" they are what was done, whatever they are elsewhere."""
 
 
 def rewrite(tokens: list[Token], known: Lexicon) -> list[Token]:
@@ -64,7 +66,7 @@ def rewrite(tokens: list[Token], known: Lexicon) -> list[Token]:
         tokens = _relative_clauses(tokens)
         surfaces = [token.surface for token in tokens]
     if _BY in surfaces and not _AUXILIARIES.isdisjoint(surfaces):
-        tokens = _passives(tokens)
+        tokens = _passives(tokens, known)
     if "mean" in surfaces:
         tokens = _meanings(tokens)
     return _marked(tokens)
@@ -159,13 +161,13 @@ def _relative_clauses(tokens: list[Token]) -> list[Token]:
     return tokens
 
 
-def _passives(tokens: list[Token]) -> list[Token]:
+def _passives(tokens: list[Token], known: Lexicon) -> list[Token]:
     """Was the castle inherited by Michael → did Michael inherit the castle, in each sentence that is one clause."""
     out: list[Token] = []
     sentence: list[Token] = []
     for token in (*tokens, Token(".", "", SYMBOL, BASE)):
         if token.surface in _ENDS:
-            out.extend(_active(sentence))
+            out.extend(_active(sentence, known))
             out.append(token)
             sentence = []
         else:
@@ -173,12 +175,15 @@ def _passives(tokens: list[Token]) -> list[Token]:
     return out
 
 
-def _active(sentence: list[Token]) -> list[Token]:
+def _active(sentence: list[Token], known: Lexicon) -> list[Token]:
     auxiliary = next((at for at, token in enumerate(sentence) if token.surface in _AUXILIARIES), None)
     if auxiliary is None or auxiliary > 1 or (auxiliary == 1 and sentence[0].kind not in (QUESTION, NAME)):
         return sentence
     for at in range(auxiliary + 1, len(sentence) - 2):
         verb, by, agent = sentence[at], sentence[at + 1], sentence[at + 2]
+        if by.surface == _BY and verb.surface in _ALSO_PAST:
+            key = _ALSO_PAST[verb.surface]
+            verb = Token(verb.surface, known.word(key).key, WORD, PAST)
         if by.surface == _BY and (verb.form == PAST or verb.surface == verb.key) and verb.kind == WORD:
             if agent.kind in (NUMBER, PREPOSITION) or agent.form == GERUND or verb.form != PAST:
                 return sentence

@@ -15,9 +15,12 @@ _QUOTES: Final = str.maketrans(
     {"’": "'", "‘": "'", "‚": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "–": "-", "—": "-", "…": "...",
      "\u00a0": " ", "\u202f": " "}
 )  # fmt: skip
+_EMOJI: Final = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf]+")
+_EMOTICON: Final = re.compile(r"[:;=8][-'^o~]?[)(\]\[dpDPoO3/\\|*]+|:'[()]|<3+|[xX][dD]+|\^_*\^")
 _FENCE: Final = re.compile(r"```(?:[\w+#-]*\n)?(.*?)(?:```|\Z)", re.DOTALL)
 _INLINE: Final = re.compile(r"`([^`\n]{1,400})`")
 _QUOTED: Final = re.compile(r'"([^"]{1,2000})"|(?<![\w"])\'([^\'\n]{1,400})\'(?!\w)')
+_LONG_EMOTICON: Final = 6
 _COLON: Final = re.compile(r":\s+")
 _PAYLOAD_AFTER: Final = 18
 _EDGE_BEFORE: Final = "({\"'¿¡"
@@ -42,6 +45,8 @@ def read(prompt: str) -> Text:
     text = prompt if prompt.isascii() else unicodedata.normalize("NFKC", prompt).translate(_QUOTES)
     if not text.isprintable():
         text = "".join(char if char.isprintable() or char in "\n\t" else _space(char) for char in text)
+    if not text.isascii():
+        text = _EMOJI.sub(r" \g<0> ", text)
     exact: list[str] = []
     text = _set_aside(text, exact)
     words = _cut(text)
@@ -65,6 +70,11 @@ def language_of(words: list[str], text: str = "") -> str:
             if char.isalpha() and char > "ɏ":
                 return f"script {unicodedata.name(char, 'unknown').partition(' ')[0].lower()}"
     return ""
+
+
+def is_emote(word: str) -> bool:
+    """Whether a word is emoji or an emoticon, in either letter case."""
+    return not word.isalnum() and (_EMOJI.fullmatch(word) is not None or _EMOTICON.fullmatch(word) is not None)
 
 
 def _space(char: str) -> str:
@@ -113,6 +123,9 @@ def _cut_chunk(chunk: str, words: list[str]) -> None:
     """Cut what stands between blanks. Only punctuation is dropped: what might be an operator or a bracket of an
     interval stays a word of its own.
     """
+    if len(chunk) < _LONG_EMOTICON and _EMOTICON.fullmatch(chunk):
+        words.append(chunk)
+        return
     if chunk[0] == "[" and len(chunk) > 1:
         words.append("[")
         chunk = chunk[1:]

@@ -21,6 +21,7 @@ from watchllm.cache.semantic.lexicon import (
     NAME,
     NEGATION,
     NUMBER,
+    PAST,
     PREPOSITION,
     PRONOUN,
     QUESTION,
@@ -62,6 +63,8 @@ class Alignment(NamedTuple):
     """The same tokens in another order, for which there is no explanation."""
     left: tuple[tuple[str, int], ...]
     right: tuple[tuple[str, int], ...]
+    retold: bool = False
+    """Whether the tense is told by a verb that one side has misspelt."""
 
     @property
     def explained(self) -> bool:
@@ -130,6 +133,7 @@ class _Work:
 
     def __init__(self, a: Features, b: Features, lexicon: Lexicon) -> None:
         self.a, self.b, self.lexicon = a, b, lexicon
+        self._retold = False
         self._letters = a.letters or b.letters
         self.typos = self.optional = self.opposites = self.forms = 0
         self.left: list[tuple[str, int]] = []
@@ -144,7 +148,16 @@ class _Work:
             left = [token for token in left if token[0] not in both]
             right = [token for token in right if token[0] not in both]
         return Alignment(
-            shared, self.forms, self.typos, self.optional, reordered, self.opposites, moved, tuple(left), tuple(right)
+            shared,
+            self.forms,
+            self.typos,
+            self.optional,
+            reordered,
+            self.opposites,
+            moved,
+            tuple(left),
+            tuple(right),
+            self._retold,
         )
 
     def order_is_free(self, start: int, end: int) -> bool:
@@ -292,7 +305,10 @@ class _Work:
             # Two words that nobody knows may be two names: only what a slip of the fingers makes.
             return len(one) > 4 and is_slip(one, other)
         wrong, word = (other, one) if one_known else (one, other)
-        return is_misspelling(wrong, word)
+        if not is_misspelling(wrong, word):
+            return False
+        self._retold |= (a if one_known else b).past and lexicon.word(word).form == PAST
+        return True
 
 
 def _different(a: Features, b: Features, shared: float) -> Alignment:

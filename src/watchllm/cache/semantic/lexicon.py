@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from watchllm.cache.semantic.courtesy import Courtesy
 from watchllm.cache.semantic.dictionary import NOTHING, Dictionary, english
-from watchllm.cache.semantic.typos import is_misspelling
+from watchllm.cache.semantic.typos import is_misspelling, is_slip, is_small_word
 
 WORD, NUMBER, NAME, IDENTIFIER, EXACT, NEGATION, QUANTIFIER, PREPOSITION = range(8)
 QUESTION, PRONOUN, TIME, CONJUNCTION, MODAL, MODIFIER, SYMBOL, UNIT = range(8, 16)
@@ -143,11 +143,11 @@ class Lexicon:
     def _meant(self, word: str) -> str:
         if len(word) < 3 or len(word) > _LONGEST or self.is_known(word):
             return word
-        for form in (word, *_shortened(word)):
-            for meant in self._small.get(form, ()):
-                if is_misspelling(word, meant) or _hasty(word, meant):
-                    return meant
-        return word
+        near = {meant for form in (word, *_shortened(word)) for meant in self._small.get(form, ())}
+        meant = [small for small in near if is_misspelling(word, small) or is_small_word(word, small)]
+        if len(meant) > 1:
+            meant = [small for small in meant if is_slip(word, small)]
+        return meant[0] if len(meant) == 1 else word
 
     def opposite(self, one: str, other: str) -> bool:
         """Whether two keys exclude each other."""
@@ -322,15 +322,6 @@ def _small_words(tables: dict[str, Any]) -> frozenset[str]:
 
 def _shortened(word: str) -> list[str]:
     return [word[:at] + word[at + 1 :] for at in range(len(word))]
-
-
-def _hasty(word: str, meant: str) -> bool:
-    """Whether a small word was written in a hurry: two letters exchanged, a vowel left out."""
-    if len(word) == len(meant):
-        return sorted(word) == sorted(meant)
-    return len(meant) == len(word) + 1 and word[0] == meant[0] and any(
-        meant[at] in "aeiou" and meant[:at] + meant[at + 1 :] == word for at in range(1, len(meant))
-    )
 
 
 def _negated(one: str, other: str) -> bool:

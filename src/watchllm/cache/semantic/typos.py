@@ -6,6 +6,7 @@ _ROWS: Final = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _VOWELS: Final = frozenset("aeiouy")
 _SOUNDS: Final = frozenset(("ck", "cs", "sz", "kq", "gj", "vw", "mn", "dt", "bp"))
 """Letters that are heard alike, each pair in order."""
+_INFLECTING: Final = "sdrye"
 _LONG_NAME: Final = 8
 
 
@@ -53,10 +54,22 @@ def is_misspelling(wrong: str, word: str) -> bool:
         long, short = (wrong, word) if len(wrong) > len(word) else (word, wrong)
         if long[:-1] == short:
             # A letter more or less at the end makes another form, or another name, of a word.
-            return size > 5 and long[-1] not in "sd"
+            return size > 4 and long[-1] not in _INFLECTING
         if size > 3 and distance_at_most(wrong, word, 1):
             return True
     return size > 7 and distance_at_most(wrong, word, 2)
+
+
+def is_small_word(wrong: str, word: str) -> bool:
+    """The same for one of the few words that every sentence has, which is what a word that is none is likely to be."""
+    if len(wrong) < 3 or len(word) < 3:
+        return False
+    if len(wrong) == len(word):
+        different = _different(wrong, word)
+        if len(different) == 1 and different[0]:
+            return len(word) > 3 and _alike(wrong[different[0]], word[different[0]])
+        return sorted(wrong) == sorted(word) and is_slip(wrong, word)
+    return wrong[0] == word[0] and distance_at_most(wrong, word, 1) and (len(word) > 3 or len(wrong) > len(word))
 
 
 def is_misspelt_name(wrong: str, name: str) -> bool:

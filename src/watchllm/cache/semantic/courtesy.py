@@ -5,12 +5,14 @@ prompt, clause by clause, by a grammar that each language's tables hold (`[court
 import re
 from typing import Any, Final
 
-from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK
+from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK, is_emote
 
 _ENDS: Final = frozenset((BREAK, COLON, COMMA))
 _SEEN: Final = 24
 """Words at the start and at the end of a sentence among which courtesies are looked for."""
 _TURNS: Final = 6
+_SIGNATURE: Final = 3
+"""Words behind "kind regards"."""
 _SUBJECT: Final = 7
 _ME: Final = ("me", "us")
 
@@ -41,6 +43,7 @@ class Courtesy:
         self._subjects = frozenset(tables.get("subjects", "").split())
         self._made = verbs - frozenset(tables.get("told", "").split())
         self._conditions = frozenset(tables.get("conditions", "").split())
+        self._signing = frozenset(tables.get("signing", "").split())
         self._starters = frozenset(tables.get("starters", "").split())
         self._enders = frozenset(tables.get("enders", "").split())
 
@@ -68,9 +71,13 @@ class Courtesy:
             if at < len(words) and words[at] not in _ENDS:
                 continue
             clause = words[start:at]
+            while clause and is_emote(clause[-1]):
+                clause = clause[:-1]
             if self._words.issuperset(clause) and not self._heads.isdisjoint(clause):
                 if at < len(words) and words[at] == BREAK and out and out[-1] == COMMA:
                     out[-1] = BREAK
+                if clause[-1] in self._signing and len(words) - at - 1 <= _SIGNATURE:
+                    return out
             else:
                 out.extend(words[start : at + 1])
             start = at + 1

@@ -1,7 +1,5 @@
 """What is kept of a prompt to decide about it later: `features` is computed once, when an answer is stored."""
 
-import hashlib
-import re
 from typing import Final
 
 import msgspec
@@ -20,28 +18,19 @@ from watchllm.cache.semantic.lexicon import (
     TIME,
     WORD,
     Lexicon,
-    fold,
+    Token,
 )
-from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK
+from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK, is_emote
 from watchllm.cache.semantic.quantities import quantity, starts
-from watchllm.cache.semantic.rewriting import Token, rewrite
-from watchllm.cache.semantic.text import MAX_CHARACTERS, Text, is_emote, read
+from watchllm.cache.semantic.rewriting import rewrite
+from watchllm.cache.semantic.spoken import Spoken, speak
+from watchllm.cache.semantic.text import MAX_CHARACTERS, Text, read
 
 MAX_TOKENS: Final = 512
-_BITS: Final = re.compile(r"\d*[KMGT]b")
-"""Mb is not MB: one of the few cases where letter case is meaning."""
-_PUNCTUATION: Final = frozenset((BREAK, COMMA, COLON))
 _PAST_MARKS: Final = frozenset(("was", "were", "did", "had"))
 _PRESENT_MARKS: Final = frozenset(("is", "are", "am", "be", "been", "being", "get", "gets", "getting"))
+_PUNCTUATION: Final = frozenset((BREAK, COMMA, COLON))
 _SPELLED: Final = frozenset((WORD, NAME, words_of.MODIFIER, TIME))
-_CONTRACTED: Final = {"'ve": "have", "'re": "are", "'ll": "will", "n't": "not"}
-_HAD: Final = frozenset(("better", "already", "never", "just", "been", "always"))
-"""Words before which 'd is had."""
-_HOWTO: Final = "howto"
-_AIMS: Final = (("must",), ("want", "to"), ("would", "like", "to"), ("am", "trying", "to"), ("wish", "to"), ("wanted", "to"))
-_IT: Final = frozenset(
-    ((), *((verb, it) for verb in ("do", "achieve", "accomplish") for it in ("it", "this", "that", "so")), ("proceed",))
-)
 _VERB_FIRST: Final = frozenset(
     ("is", "are", "am", "do", "does", "did", "was", "were", "can", "could", "should", "would", "will", "must", "may")
 )
@@ -92,30 +81,15 @@ def features(prompt: str) -> Features:
     if len(text.words) > MAX_TOKENS:
         return TOO_LONG
     known = words_of.lexicon(text.language or "en")
-    spelled, capitals = _expand(text, known)
-    spelled, formats = _formats(spelled, known)
-    tokens, cased = _tokens(spelled, capitals, text, known)
+    spoken = speak(text, known)
+    spelled, formats = _formats(spoken.words, known)
+    tokens, cased = _tokens(spelled, spoken, text, known)
     past = _past(tokens)
     question = _question(tokens, prompt)
     tokens = rewrite(tokens, known)
     if tokens and tokens[0].key == "define":
         question = "define"
-    return _kept(tokens, text, known, formats=formats, cased=cased, past=past, question=question)
-
-
-def _plain_digest(text: Text) -> bytes:
-    words = []
-    for word in text.words:
-        if word[0] == EXACT_MARK:
-            words.append(f"{EXACT_MARK}{text.exact[int(word[1:])]}{EXACT_MARK}")
-        elif word not in _PUNCTUATION:
-            words.append(word if _keeps_case(word) else word.lower().replace("'", ""))
-    return hashlib.blake2b(" ".join(words).encode(errors="surrogatepass"), digest_size=16).digest()
-
-
-def _keeps_case(word: str) -> bool:
-    """Whether letter case is meaning: in -k and -K, in MB and Mb."""
-    return word[0] == "-" or _BITS.fullmatch(word) is not None
+    return _kept(tokens, text, known, formats=formats, cased=cased, past=past, question=question, plain=spoken.plain)
 
 
 def _kept(
@@ -127,6 +101,7 @@ def _kept(
     cased: tuple[str, ...],
     past: bool,
     question: str,
+    plain: bytes,
 ) -> Features:
     keys: list[str] = []
     surfaces: list[str] = []
@@ -159,94 +134,9 @@ def _kept(
         negations=sum(kind == words_of.NEGATION for kind in kinds),
         relative_time=not known.relative_time.isdisjoint(keys),
         cased=cased,
-        plain=_plain_digest(text),
+        plain=plain,
         letters=letters,
     )
-
-
-def _expand(text: Text, known: Lexicon) -> tuple[list[str], dict[str, bool]]:
-    """Lower case, contractions and phrases spelled out; and which words have a capital inside a sentence."""
-    lower: list[str] = []
-    capitals: dict[str, bool] = {}
-    first = True
-    contractions = known.contractions
-    for at, word in enumerate(text.words):
-        if _BITS.fullmatch(word):
-            word = f"{word}it"
-        small = word if word.islower() or word[0] == "-" else word.lower()
-        if not small.isascii():
-            small = fold(small, known.language)
-        if not word.islower():
-            capitals[small] = not first or capitals.get(small, False) or (len(word) > 1 and word.isupper())
-        said = contractions.get(small)
-        if said is not None and small.endswith("'d") and _following(text.words, at) in _HAD:
-            said = (small[:-2], "had")
-        if said is not None:
-            lower.extend(said)
-        elif len(small) > 3 and small[-3:] in _CONTRACTED:
-            lower.extend((small[:-3], _CONTRACTED[small[-3:]]))
-        elif small.endswith("'s") and len(small) > 2:
-            lower.extend((small[:-2], "'s"))
-        elif small.endswith("s'"):
-            lower.extend((small[:-1], "'s"))
-        elif known.language == "fr" and len(small) > 2 and small[1] == "'":
-            lower.extend((small[:2], small[2:]))
-        else:
-            lower.append(small if capitals.get(small) or not small.isalpha() else known.corrected(small))
-        first = word in (BREAK, COLON)
-    polite = known.polite
-    said_plainly = known.courtesy.taken_off([word for word in lower if word not in polite])
-    return _aim(_phrases(said_plainly, known)), capitals
-
-
-def _aim(words: list[str]) -> list[str]:
-    """I must reset my password. How do I do that? → how to reset my password."""
-    if _HOWTO not in words[3:] or words[0] not in ("i", "we"):
-        return words
-    at = words.index(_HOWTO)
-    rest = words[at + 1 :]
-    while rest and rest[-1] == BREAK:
-        rest = rest[:-1]
-    led = next((len(aim) for aim in _AIMS if tuple(words[1 : 1 + len(aim)]) == aim), 0)
-    aim = words[1 + led : at - 1]
-    if not led or not aim or words[at - 1] not in _PUNCTUATION or tuple(rest) not in _IT or BREAK in aim:
-        return words
-    return [_HOWTO, *aim, BREAK]
-
-
-def _following(words: list[str], at: int) -> str:
-    return words[at + 1].lower() if at + 1 < len(words) else ""
-
-
-def _phrases(words: list[str], known: Lexicon) -> list[str]:
-    """Replace known phrases, the longest first; twice, because one may show another ("please tell me how do I")."""
-    table, leading = known.phrases, known.leading
-    for _ in range(2):
-        out: list[str] = []
-        at, size, changed = 0, len(words), False
-        while at < size:
-            word = words[at]
-            if word in leading and (not out or out[-1] in (BREAK, COLON)):
-                at, changed = at + 1, True
-                while at < size and words[at] == COMMA:
-                    at += 1
-                continue
-            found = table.get(word)
-            candidates = (*found.get(words[at + 1] if at + 1 < size else "", ()), *found.get("", ())) if found else ()
-            for phrase, becomes in candidates:
-                length = len(phrase)
-                if length == 1 or tuple(words[at : at + length]) == phrase:
-                    out.extend(becomes)
-                    at, changed = at + length, True
-                    break
-            else:
-                if word not in (COMMA, COLON) or (out and out[-1] not in (BREAK, COLON)):
-                    out.append(word)
-                at += 1
-        words = out
-        if not changed:
-            break
-    return words
 
 
 def _formats(words: list[str], known: Lexicon) -> tuple[list[str], tuple[str, ...]]:
@@ -270,58 +160,67 @@ def _formats(words: list[str], known: Lexicon) -> tuple[list[str], tuple[str, ..
     return words, ()
 
 
-def _tokens(
-    words: list[str], capitals: dict[str, bool], text: Text, known: Lexicon
-) -> tuple[list[Token], tuple[str, ...]]:
+def _tokens(words: list[str], spoken: Spoken, text: Text, known: Lexicon) -> tuple[list[Token], tuple[str, ...]]:
     tokens: list[Token] = []
     cased: list[str] = []
     at, size = 0, len(words)
-    analyse, numbers = known.word, known.numbers
+    capitals, simple = spoken.capitals, known.simple_tokens
     while at < size:
         word = words[at]
-        if word in (BREAK, COMMA, COLON):
-            tokens.append(Token(word, "", SYMBOL, BASE))
-        elif word[0] == EXACT_MARK:
-            content = text.exact[int(word[1:])]
-            # One word in quotation marks is often written without them.
-            tokens.append(Token(content, content if content.isalpha() else f'"{content}', EXACT, BASE))
-        elif (
-            word in numbers or word in known.ordinals or not word.isalpha() or word in known.months or word[0] == "v"
-        ) and starts(word, known):
-            found = quantity(words, at, known)
-            if found is not None:
-                tokens.append(Token(" ".join(words[at : at + found[1]]), found[0], NUMBER, BASE))
-                at += found[1]
-                continue
-            tokens.append(_plain(word, capitals, known, analyse(word)))
-        elif word.isalpha():
-            if capitals and word in known.cased:
-                cased.append(word.upper() if capitals.get(word) else word)
-            tokens.append(_plain(word, capitals, known, analyse(word)))
-        elif is_emote(word):
-            tokens.append(Token(word, word, EMOTE, BASE))
-        elif word == "'s":
-            tokens.append(Token(word, word, SYMBOL, BASE))
-        elif word.replace(".", "").isalpha() and "." in word[:2]:
-            tokens.append(Token(word, word.replace(".", ""), NAME, BASE))
+        token = simple.get(word)
+        if token is None:
+            token, taken = _token(words, at, text, known)
+            at += taken
         else:
-            found_word = analyse(word)
-            kind = (
-                found_word.kind
-                if found_word.key != word or known.is_known(word)
-                else (IDENTIFIER if any(char.isalnum() for char in word) else SYMBOL)
-            )
-            tokens.append(Token(word, found_word.key, kind, BASE))
-        at += 1
+            at += 1
+        if capitals:
+            if token.kind == WORD and token.key and capitals.get(word) and _may_be_name(word, known):
+                token = token._replace(kind=NAME)
+            if word in known.cased:
+                cased.append(word.upper() if capitals.get(word) else word)
+            elif word in spoken.spellings:
+                cased.append(spoken.spellings[word])
+        tokens.append(token)
     return tokens, tuple(sorted(cased))
 
 
-def _plain(word: str, capitals: dict[str, bool], known: Lexicon, found: words_of.Word) -> Token:
-    key, kind, form = found
-    if kind == WORD and key and capitals.get(word) and known.language != "de" and word not in known.known:
-        # Written with a capital inside a sentence and not in the dictionary: a name, as far as can be told.
-        kind = NAME
-    return Token(word, key, kind, form)
+def _may_be_name(word: str, known: Lexicon) -> bool:
+    """Whether a word with a capital inside a sentence is a name, as far as can be told: no dictionary has it."""
+    return word.isalpha() and known.language != "de" and word not in known.known
+
+
+def _token(words: list[str], at: int, text: Text, known: Lexicon) -> tuple[Token, int]:
+    """The token that starts at `words[at]`, and how many words it takes."""
+    word = words[at]
+    if word in _PUNCTUATION:
+        return known.remember_token(Token(word, "", SYMBOL, BASE)), 1
+    if word[0] == EXACT_MARK:
+        content = text.exact[int(word[1:])]
+        # One word in quotation marks is often written without them.
+        return Token(content, content if content.isalpha() else f'"{content}', EXACT, BASE), 1
+    if (
+        word in known.numbers or word in known.ordinals or not word.isalpha() or word in known.months or word[0] == "v"
+    ) and starts(word, known):
+        found = quantity(words, at, known)
+        if found is not None:
+            return Token(" ".join(words[at : at + found[1]]), found[0], NUMBER, BASE), found[1]
+        return Token(word, *known.word(word)), 1
+    return known.remember_token(_word_token(word, known)), 1
+
+
+def _word_token(word: str, known: Lexicon) -> Token:
+    found = known.word(word)
+    if word.isalpha():
+        return Token(word, *found)
+    if is_emote(word):
+        return Token(word, word, EMOTE, BASE)
+    if word == "'s":
+        return Token(word, word, SYMBOL, BASE)
+    if word.replace(".", "").isalpha() and "." in word[:2]:
+        return Token(word, word.replace(".", ""), NAME, BASE)
+    if found.key != word or known.is_known(word):
+        return Token(word, found.key, found.kind, BASE)
+    return Token(word, found.key, IDENTIFIER if any(char.isalnum() for char in word) else SYMBOL, BASE)
 
 
 def _past(tokens: list[Token]) -> bool:

@@ -68,6 +68,28 @@ class Word(NamedTuple):
     form: int
 
 
+class Token(NamedTuple):
+    """What was written, what it means, its kind and grammatical form."""
+
+    surface: str
+    key: str
+    kind: int
+    form: int
+
+
+class Said(NamedTuple):
+    """A word as it stands in a prompt, read once: in lower case; what it says, misspelt small words put right, and what it
+    says if its capital makes it a name; without apostrophes; how it was written."""
+
+    small: str
+    spoken: tuple[str, ...]
+    as_written: tuple[str, ...]
+    plain: str
+    capital: bool
+    shouted: bool
+    spelling: str
+
+
 class Lexicon:
     """One language's tables, made for look-ups of single words and phrases."""
 
@@ -93,8 +115,10 @@ class Lexicon:
         self._proper = proper
         self._entries: dict[str, Word] = {}
         self._groups: dict[str, str] = {}
+        self.simple_tokens: dict[str, Token] = {}
+        """Tokens of words that say the same wherever they stand, as far as they were met."""
+        self.said_words: dict[str, Said] = {}
         self._remembered: dict[str, Word] = {}
-        self._corrections: dict[str, str] = {}
         self._read_words(tables)
         self.units = _SIGNS | _units(tables.get("units", ""))
         self.numbers = _pairs(tables.get("numbers", ""))
@@ -104,6 +128,8 @@ class Lexicon:
             name: number for number, names in enumerate(_split(tables.get("months", "")), 1) for name in names.split()
         }
         self.phrases = _phrases(tables.get("phrases", {}), _requests(tables))
+        self.noticed = frozenset((*self.phrases, *self.leading, ",", ":"))
+        """Words at which `phrases` has to look."""
         self.courtesy = Courtesy(
             tables.get("courtesy", {}),
             frozenset(tables.get("request_verbs", "").split()),
@@ -122,10 +148,21 @@ class Lexicon:
         """What is known of a lower-case word. Forms of unknown words are not guessed."""
         found = self._remembered.get(word)
         if found is None:
-            if len(self._remembered) >= _REMEMBERED:
-                self._remembered.clear()
-            found = self._remembered[word] = self._analyse(word)
+            found = self._analyse(word)
+            _remember(self._remembered, word, found)
         return found
+
+    def remember_token(self, token: Token) -> Token:
+        """Keep a token that is the same wherever its word stands."""
+        if len(token.surface) <= _LONGEST:
+            _remember(self.simple_tokens, token.surface, token)
+        return token
+
+    def remember_said(self, word: str, said: Said) -> Said:
+        """Keep how a word is said."""
+        if len(word) <= _LONGEST:
+            _remember(self.said_words, word, said)
+        return said
 
     def is_known(self, word: str) -> bool:
         """Whether the word is in the dictionary or the tables, so that it is no misspelling of another."""
@@ -133,12 +170,7 @@ class Lexicon:
 
     def corrected(self, word: str) -> str:
         """A misspelt word that phrases are made of, as it was meant; any other word as it is."""
-        found = self._corrections.get(word)
-        if found is None:
-            if len(self._corrections) >= _REMEMBERED:
-                self._corrections.clear()
-            found = self._corrections[word] = self._meant(word)
-        return found
+        return self._meant(word)
 
     def _meant(self, word: str) -> str:
         if len(word) < 3 or len(word) > _LONGEST or self.is_known(word):
@@ -161,7 +193,7 @@ class Lexicon:
             return Word(self._groups.get(word, word), NAME, BASE)
         if word in self._proper:
             return Word(word, NAME, BASE)
-        word = self._american(word)
+        word = self.american(word)
         entry = self._entries.get(word)
         if entry is not None:
             return entry
@@ -171,9 +203,12 @@ class Lexicon:
             return Word(entry.key, WORD if entry.kind == MODAL else entry.kind, form)
         return Word(base, WORD, form)
 
-    def _american(self, word: str) -> str:
+    def american(self, word: str) -> str:
         """The American spelling of a word that differs by its ending only, when the dictionary has it."""
-        if self.language == "en" and len(word) > _SHORT:
+        return self._american(word)
+
+    def _american(self, word: str) -> str:
+        if self.language == "en" and _SHORT < len(word) <= _LONGEST:
             for british, american in _BRITISH:
                 at = word.rfind(british)
                 if british[:2] == "ll" and f"{word[:at]}ll" in self.known:
@@ -296,6 +331,13 @@ def fold(text: str, language: str) -> str:
 def _plain(word: str) -> str:
     letters = (char if char == "ñ" else unicodedata.normalize("NFD", char)[0] for char in word.translate(_LIGATURES))
     return "".join(letters)
+
+
+def _remember(memory: dict[str, Any], word: str, found: Any) -> None:
+    """Bounded, however many words there are: those that are common are soon there again."""
+    if len(memory) >= _REMEMBERED:
+        memory.clear()
+    memory[word] = found
 
 
 def _near(

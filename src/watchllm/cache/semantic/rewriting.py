@@ -1,7 +1,5 @@
 """Sentence forms that say the same brought to one: possessives, relative clauses, the passive, embedded questions."""
 
-from typing import NamedTuple
-
 from watchllm.cache.semantic.lexicon import (
     BASE,
     CONJUNCTION,
@@ -19,17 +17,8 @@ from watchllm.cache.semantic.lexicon import (
     SYMBOL,
     WORD,
     Lexicon,
+    Token,
 )
-
-
-class Token(NamedTuple):
-    """What was written, what it means, its kind and grammatical form."""
-
-    surface: str
-    key: str
-    kind: int
-    form: int
-
 
 _COPULAS = frozenset(("is", "are", "was", "were", "am"))
 _AUXILIARIES = frozenset(("is", "are", "was", "were"))
@@ -67,6 +56,8 @@ def rewrite(tokens: list[Token], known: Lexicon) -> list[Token]:
         surfaces = [token.surface for token in tokens]
     if _BY in surfaces and not _AUXILIARIES.isdisjoint(surfaces):
         tokens = _passives(tokens, known)
+    if surfaces[:1] == ["what"] and "of" in surfaces[2:7]:
+        tokens = _named(tokens)
     if "mean" in surfaces:
         tokens = _meanings(tokens)
     return _marked(tokens)
@@ -194,6 +185,19 @@ def _active(sentence: list[Token], known: Lexicon) -> list[Token]:
                 return [patient[0], *sentence[at + 2 :], verb, *patient[1:]]
             return [*sentence[at + 2 :], verb, *patient]
     return sentence
+
+
+def _named(tokens: list[Token]) -> list[Token]:
+    """What is the size of X → the size of X. The kind of question stays, so that it is not taken for "is the size …"."""
+    if tokens[1].surface not in ("is", "are"):
+        return tokens
+    start = 3 if tokens[2].surface == "the" else 2
+    for at in range(start, min(start + 4, len(tokens))):
+        if tokens[at].surface == "of":
+            return tokens[start:] if at > start and tokens[at - 1].form not in (GERUND, PAST) else tokens
+        if tokens[at].kind not in (WORD, NAME):
+            break
+    return tokens
 
 
 def _meanings(tokens: list[Token]) -> list[Token]:

@@ -5,7 +5,7 @@ import unicodedata
 from typing import Final, NamedTuple
 
 from watchllm.cache.semantic.lexicon import lexicon, markers
-from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK
+from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EMOJI, EMOTICON, EXACT_MARK
 
 MAX_CHARACTERS: Final = 8_192
 """Longer prompts are not compared: the work per pair is bounded, and so is the share that an embedder reads."""
@@ -15,8 +15,6 @@ _QUOTES: Final = str.maketrans(
     {"’": "'", "‘": "'", "‚": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "–": "-", "—": "-", "…": "...",
      "\u00a0": " ", "\u202f": " "}
 )  # fmt: skip
-_EMOJI: Final = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf]+")
-_EMOTICON: Final = re.compile(r"[:;=8][-'^o~]?[)(\]\[dpDPoO3/\\|*]+|:'[()]|<3+|[xX][dD]+|\^_*\^")
 _FENCE: Final = re.compile(r"```(?:[\w+#-]*\n)?(.*?)(?:```|\Z)", re.DOTALL)
 _INLINE: Final = re.compile(r"`([^`\n]{1,400})`")
 _QUOTED: Final = re.compile(r'"([^"]{1,2000})"|(?<![\w"])\'([^\'\n]{1,400})\'(?!\w)')
@@ -46,7 +44,7 @@ def read(prompt: str) -> Text:
     if not text.isprintable():
         text = "".join(char if char.isprintable() or char in "\n\t" else _space(char) for char in text)
     if not text.isascii():
-        text = _EMOJI.sub(r" \g<0> ", text)
+        text = EMOJI.sub(r" \g<0> ", text)
     exact: list[str] = []
     text = _set_aside(text, exact)
     words = _cut(text)
@@ -70,11 +68,6 @@ def language_of(words: list[str], text: str = "") -> str:
             if char.isalpha() and char > "ɏ":
                 return f"script {unicodedata.name(char, 'unknown').partition(' ')[0].lower()}"
     return ""
-
-
-def is_emote(word: str) -> bool:
-    """Whether a word is emoji or an emoticon, in either letter case."""
-    return not word.isalnum() and (_EMOJI.fullmatch(word) is not None or _EMOTICON.fullmatch(word) is not None)
 
 
 def _space(char: str) -> str:
@@ -123,7 +116,7 @@ def _cut_chunk(chunk: str, words: list[str]) -> None:
     """Cut what stands between blanks. Only punctuation is dropped: what might be an operator or a bracket of an
     interval stays a word of its own.
     """
-    if len(chunk) < _LONG_EMOTICON and _EMOTICON.fullmatch(chunk):
+    if len(chunk) < _LONG_EMOTICON and EMOTICON.fullmatch(chunk):
         words.append(chunk)
         return
     if chunk[0] == "[" and len(chunk) > 1:

@@ -54,7 +54,7 @@ def is_misspelling(wrong: str, word: str) -> bool:
         long, short = (wrong, word) if len(wrong) > len(word) else (word, wrong)
         if long[:-1] == short:
             # A letter more or less at the end makes another form, or another name, of a word.
-            return size > 4 and long[-1] not in _INFLECTING
+            return long[-1] not in (_INFLECTING if size < 6 else "sd") and size > 4
         if size > 3 and distance_at_most(wrong, word, 1):
             return True
     return size > 7 and distance_at_most(wrong, word, 2)

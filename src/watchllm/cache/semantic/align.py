@@ -195,7 +195,7 @@ class _Work:
         return bool(changed) and all(self._fronted(one, other) or self._fronted(other, one) for one, other in changed)
 
     def _verb_last(self) -> bool:
-        """Wie funktioniert das, (sag mir,) wie das funktioniert: one verb at the end of a clause that depends on another."""
+        """Wie funktioniert das, (sag mir,) wie das funktioniert: the verb at the end of a clause that depends."""
         a, b = self.a, self.b
         if self.lexicon.language != "de":
             return False

@@ -78,8 +78,8 @@ class Token(NamedTuple):
 
 
 class Said(NamedTuple):
-    """A word as it stands in a prompt, read once: in lower case; what it says, misspelt small words put right, and what it
-    says if its capital makes it a name; without apostrophes; how it was written."""
+    """A word as it stands in a prompt, read once: `spoken` with misspelt small words put right, `as_written` if its
+    capital makes it a name, `plain` without apostrophes, `spelling` where letter case is meaning."""
 
     small: str
     spoken: tuple[str, ...]
@@ -303,13 +303,14 @@ def lexicon(language: str) -> Lexicon:
 
 @cache
 def markers() -> dict[str, tuple[str, ...]]:
-    """The words by which a language is known, and the languages that have them."""
+    """The words by which a language is known, in each letter case, and the languages that have them."""
     found: dict[str, tuple[str, ...]] = {}
     for language in LANGUAGES:
         text = (files(__package__) / "words" / f"{language}.toml").read_text(encoding="utf-8")
         tables = tomllib.loads(text)
         for word in {*tables["markers"].split(), *fold(tables["markers"], language).split()}:
-            found[word] = (*found.get(word, ()), language)
+            for written in {word, word.capitalize(), word.upper()}:
+                found[written] = (*found.get(written, ()), language)
     return found
 
 

@@ -188,7 +188,7 @@ def _active(sentence: list[Token], known: Lexicon) -> list[Token]:
 
 
 def _named(tokens: list[Token]) -> list[Token]:
-    """What is the size of X → the size of X. The kind of question stays, so that it is not taken for "is the size …"."""
+    """What is the size of X → the size of X. The kind of question is known already: it is no "is the size …"."""
     if tokens[1].surface not in ("is", "are"):
         return tokens
     start = 3 if tokens[2].surface == "the" else 2

@@ -1,5 +1,5 @@
-"""A prompt's words as they are said: lower case, misspelt small words and contractions spelled out, courtesies taken off,
-phrases replaced by what they say."""
+"""A prompt's words as they are said: in lower case, small words put right, contractions spelled out, courtesies taken
+off, and phrases replaced by what they say."""
 
 import hashlib
 import re
@@ -173,8 +173,9 @@ def _phrases(words: list[str], known: Lexicon) -> list[str]:
                     at += 1
                 continue
             found = table.get(word)
-            candidates = (*found.get(words[at + 1] if at + 1 < size else "", ()), *found.get("", ())) if found else ()
-            for phrase, becomes in candidates:
+            following = found.get(words[at + 1]) if found and at + 1 < size else None
+            alone = found.get("", ()) if found else ()
+            for phrase, becomes in (*following, *alone) if following else alone:
                 length = len(phrase)
                 if length == 1 or tuple(words[at : at + length]) == phrase:
                     out.extend(becomes)

@@ -56,7 +56,7 @@ def language_of(words: list[str], text: str = "") -> str:
     scores: dict[str, float] = {}
     known = markers()
     for word in words:
-        for language in (found := known.get(word if word.islower() else word.lower(), ())):
+        for language in (found := known.get(word, ())):
             scores[language] = scores.get(language, 0.0) + 1.0 / len(found)
     if scores:
         best = max(scores, key=scores.__getitem__)

@@ -40,7 +40,7 @@ def is_slip(one: str, other: str) -> bool:
 
 
 def is_misspelling(wrong: str, word: str) -> bool:
-    """Whether `wrong`, which is no word, is likely to be meant for `word`: the shorter they are, the less may differ."""
+    """Whether `wrong`, which is no word, is likely to be meant for `word`: the shorter, the less may differ."""
     if is_slip(wrong, word):
         return len(word) > 3
     if wrong[0] != word[0]:

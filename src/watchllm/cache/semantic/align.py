@@ -39,6 +39,8 @@ _TYPED: Final = frozenset((WORD, MODIFIER, TIME, QUESTION))
 
 
 _MISSPELT_TOGETHER: Final = 4
+_LONGEST_TYPED: Final = 60
+"""Letters of two words together; longer ones are made to be compared for long, not typed."""
 _BINDING: Final = frozenset((PREPOSITION, QUESTION, NEGATION, CONJUNCTION))
 _COMMUTATIVE: Final = ("and", "or", "plus", "times", "versus")
 _SUBJECT: Final = 4
@@ -296,7 +298,7 @@ class _Work:
         if a.kinds[at_a] not in _TYPED or b.kinds[at_b] not in _TYPED:
             return False
         one, other = a.surfaces[at_a], b.surfaces[at_b]
-        if not (one + other).isalpha():
+        if not (one + other).isalpha() or len(one) + len(other) > _LONGEST_TYPED:
             return False
         one_known, other_known = lexicon.is_known(one), lexicon.is_known(other)
         if one_known and other_known:

@@ -24,9 +24,8 @@ from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK, is_em
 from watchllm.cache.semantic.quantities import quantity, starts
 from watchllm.cache.semantic.rewriting import rewrite
 from watchllm.cache.semantic.spoken import Spoken, speak
-from watchllm.cache.semantic.text import MAX_CHARACTERS, Text, read
+from watchllm.cache.semantic.text import Text, read
 
-MAX_TOKENS: Final = 512
 _PAST_MARKS: Final = frozenset(("was", "were", "did", "had"))
 _PRESENT_MARKS: Final = frozenset(("is", "are", "am", "be", "been", "being", "get", "gets", "getting"))
 _PUNCTUATION: Final = frozenset((BREAK, COMMA, COLON))
@@ -74,11 +73,9 @@ TOO_LONG: Final = Features("", (), (), b"", (), (), (), (), (), "", False, 0, Fa
 
 
 def features(prompt: str) -> Features:
-    """Compute what `decide` compares; bounded by `MAX_CHARACTERS` and `MAX_TOKENS`, past which nothing is compared."""
-    if len(prompt) > MAX_CHARACTERS:
-        return TOO_LONG
+    """Compute what `decide` compares; past the limits of `text`, nothing is."""
     text = read(prompt)
-    if len(text.words) > MAX_TOKENS:
+    if text is None:
         return TOO_LONG
     known = words_of.lexicon(text.language or "en")
     spoken = speak(text, known)

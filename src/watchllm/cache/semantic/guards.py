@@ -96,6 +96,8 @@ def _only(alignment: Alignment, kind: int) -> bool:
 
 def _order(a: Features, b: Features) -> str | None:
     """Two names, persons or things exchanged, with the rest in its place."""
+    if len(a.keys) != len(b.keys):
+        return None  # Too different to be aligned, of the same few words.
     places = [at for at, (one, other) in enumerate(zip(a.keys, b.keys, strict=True)) if one != other]
     # Beside each other they are one compound ("error 942", "942 error"), and nobody can be sure.
     if len(places) == 2 and places[1] > places[0] + 1:

@@ -15,6 +15,7 @@ _BITS: Final = re.compile(r"\d*[KMGT]b")
 _CONTRACTED: Final = {"'ve": "have", "'re": "are", "'ll": "will", "n't": "not"}
 _HAD: Final = frozenset(("better", "already", "never", "just", "been", "always"))
 """Words before which 'd is had."""
+_LONGEST_FOLDED: Final = 64
 _HOWTO: Final = "howto"
 _AIMS: Final = (
     ("must",),
@@ -68,10 +69,10 @@ def speak(text: Text, known: Lexicon) -> Spoken:
             inside = capitals[small] = not first or capitals.get(small, False) or shouted
             if inside:
                 spoken = as_written
-            if spelling:
-                spellings[small] = spelling
         elif capitals.get(small):
             spoken = as_written
+        if spelling:
+            spellings[small] = spelling
         if letters:
             plain.append(letters)
         if len(spoken) == 1:
@@ -93,7 +94,7 @@ def _said(word: str, known: Lexicon) -> Said:
     small = word if word.islower() or keeps_case else word.lower()
     if _BITS.fullmatch(word):
         small = f"{small.lower()}it"
-    if not small.isascii():
+    if not small.isascii() and len(small) <= _LONGEST_FOLDED:
         small = fold(small, known.language)
     as_written = spoken = _spelled_out(small, known)
     if spoken == (small,) and small.isalpha():

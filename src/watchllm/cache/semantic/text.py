@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from itertools import islice
 from typing import Final, NamedTuple
 
 from watchllm.cache.semantic.lexicon import lexicon, markers
@@ -11,6 +12,11 @@ MAX_CHARACTERS: Final = 8_192
 """Longer prompts are not compared: the work per pair is bounded, and so is the share that an embedder reads."""
 
 
+MAX_TOKENS: Final = 512
+"""The same for words, code and payload counted as one."""
+
+_FOREIGN: Final = re.compile("[\u0250-\U0010ffff]")
+_MOST_SEARCHED: Final = 256
 _QUOTES: Final = str.maketrans(
     {"’": "'", "‘": "'", "‚": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "–": "-", "—": "-", "…": "...",
      "\u00a0": " ", "\u202f": " "}
@@ -38,16 +44,22 @@ class Text(NamedTuple):
     language: str
 
 
-def read(prompt: str) -> Text:
-    """Read a prompt of at most `MAX_CHARACTERS`."""
+def read(prompt: str) -> Text | None:
+    """Read a prompt; None if it is longer than is read, in `MAX_CHARACTERS` or `MAX_TOKENS`."""
+    if len(prompt) > MAX_CHARACTERS:
+        return None
     text = prompt if prompt.isascii() else unicodedata.normalize("NFKC", prompt).translate(_QUOTES)
-    if not text.isprintable():
+    if len(text) > 2 * MAX_CHARACTERS:
+        return None  # There are letters that are eighteen when they are normalized.
+    if not text.replace("\n", " ").replace("\t", " ").isprintable():
         text = "".join(char if char.isprintable() or char in "\n\t" else _space(char) for char in text)
     if not text.isascii():
-        text = EMOJI.sub(r" \g<0> ", text)
+        text = EMOJI.sub(r" \g<0> ", text, count=MAX_TOKENS)
     exact: list[str] = []
     text = _set_aside(text, exact)
     words = _cut(text)
+    if len(words) > MAX_TOKENS:
+        return None
     return Text(words, exact, language_of(words, text))
 
 
@@ -64,8 +76,8 @@ def language_of(words: list[str], text: str = "") -> str:
             return best
         return ""
     if not text.isascii():
-        for char in text:
-            if char.isalpha() and char > "ɏ":
+        for match in islice(_FOREIGN.finditer(text), _MOST_SEARCHED):
+            if (char := match[0]).isalpha():
                 return f"script {unicodedata.name(char, 'unknown').partition(' ')[0].lower()}"
     return ""
 
@@ -105,6 +117,8 @@ def _set_aside(text: str, exact: list[str]) -> str:
 def _cut(text: str) -> list[str]:
     words: list[str] = []
     for chunk in text.split():
+        if len(words) > MAX_TOKENS:
+            break
         if chunk.isalpha() or chunk[0] == EXACT_MARK:
             words.append(chunk)
         else:

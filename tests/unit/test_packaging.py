@@ -76,6 +76,7 @@ def test_the_word_lists_and_weights_of_the_semantic_cache_are_package_data() -> 
         "words/es.toml",
         "words/fr.toml",
         "words/known_en.txt",
+        "words/rare_en.txt",
     ):
         assert (built / name).is_file()
         # What git ignores, the build leaves out.

@@ -11,9 +11,12 @@ _ENDS: Final = frozenset((BREAK, COLON, COMMA))
 _SEEN: Final = 24
 """Words at the start and at the end of a sentence among which courtesies are looked for."""
 _TURNS: Final = 6
-_SIGNATURE: Final = 3
+_SIGNATURE: Final = 5
 """Words behind "kind regards"."""
 _SUBJECT: Final = 7
+_VERBS_OF_WORDS: Final = frozenset(
+    ("say", "says", "spell", "translate", "pronounce", "word", "phrase", "mean", "means")
+)
 _ME: Final = ("me", "us")
 
 
@@ -33,13 +36,15 @@ class Courtesy:
         lead = [
             *(f"{ask} (?=(?:{asked}) )" for ask in _lines(tables, "ask")),
             *(f"{request} (?=(?:{wanted}) )" for request in _lines(tables, "request")),
-            *(f"{words} " for words in _lines(tables, "lead")),
+            *(f"{words}(?<= )|{words} " for words in _lines(tables, "lead")),
         ]
         self._lead = re.compile("|".join(lead)) if lead else None
         trail = "|".join(_lines(tables, "trail"))
         self._trail = re.compile(f" (?:{trail}) $") if trail else None
+        self._about = frozenset(tables.get("about", "").split())
         self._questions = questions
         self._auxiliaries = frozenset(tables.get("auxiliaries", "").split())
+        self._copulas = frozenset(tables.get("copulas", "").split())
         self._subjects = frozenset(tables.get("subjects", "").split())
         self._made = verbs - frozenset(tables.get("told", "").split())
         self._conditions = frozenset(tables.get("conditions", "").split())
@@ -73,7 +78,11 @@ class Courtesy:
             clause = words[start:at]
             while clause and is_emote(clause[-1]):
                 clause = clause[:-1]
-            if self._words.issuperset(clause) and not self._heads.isdisjoint(clause):
+            if (
+                self._words.issuperset(clause)
+                and not self._heads.isdisjoint(clause)
+                and not self._is_talked_about(words, start)
+            ):
                 if at < len(words) and words[at] == BREAK and out and out[-1] == COMMA:
                     out[-1] = BREAK
                 if clause[-1] in self._signing and len(words) - at - 1 <= _SIGNATURE:
@@ -83,7 +92,20 @@ class Courtesy:
             start = at + 1
         return out
 
+    def _is_talked_about(self, words: list[str], start: int) -> bool:
+        """Whether a clause is what the one before it is about: say in Greek: thank you."""
+        if not start or words[start - 1] == BREAK:
+            return False
+        if words[start - 1] == COLON:
+            return True
+        before = start - 1
+        while before and words[before - 1] not in _ENDS:
+            before -= 1
+        return not _VERBS_OF_WORDS.isdisjoint(words[before:start])
+
     def _of_sentence(self, sentence: list[str]) -> list[str]:
+        while len(sentence) > 1 and sentence[-1] == COMMA:
+            sentence = sentence[:-1]
         for _ in range(_TURNS):
             while len(sentence) > 1 and sentence[0] in _ENDS:
                 sentence = sentence[1:]
@@ -102,14 +124,27 @@ class Courtesy:
 
     def _shortened(self, sentence: list[str]) -> list[str]:
         """Without the courtesies at the end, and without saying for whom something is to be made."""
+        end = len(sentence)
+        while end and is_emote(sentence[end - 1]):
+            end -= 1
+        return [*self._plainly(sentence[:end]), *sentence[end:]]
+
+    def _plainly(self, sentence: list[str]) -> list[str]:
         if self._trail is not None and not self._enders.isdisjoint(sentence[-1:]):
             match = self._trail.search(" " + " ".join(sentence[-_SEEN:]) + " ")
             if match is not None and not any(word[0] == EXACT_MARK for word in match[0].split()):
                 taken = len(match[0].split())
-                if taken < len(sentence):
+                if taken < len(sentence) and (
+                    sentence[-taken] == COMMA
+                    or (sentence[-taken - 1] not in self._about and _VERBS_OF_WORDS.isdisjoint(sentence[:-taken]))
+                ):
                     sentence = sentence[:-taken]
         while len(sentence) > 1 and sentence[-1] == COMMA:
             sentence = sentence[:-1]
+        if "some" in sentence[1:4]:
+            at = sentence.index("some")
+            if sentence[0] in self._made or (sentence[0] in self._questions and sentence[at - 1] in ("are", "is")):
+                sentence = [*sentence[:at], *sentence[at + 1 :]]
         if sentence and sentence[0] in self._made:
             if len(sentence) > 2 and sentence[1] in _ME:
                 sentence = [sentence[0], *sentence[2:]]
@@ -125,7 +160,9 @@ class Courtesy:
         return sentence
 
     def _inverted(self, sentence: list[str]) -> list[str]:
-        """What I should do → what should I do."""
+        """What I should do → what should I do; what a fax is → what is a fax."""
+        if len(sentence) > 2 and sentence[0] in self._questions and sentence[-1] in self._copulas:
+            return [sentence[0], sentence[-1], *sentence[1:-1]]
         if (
             len(sentence) > 2
             and sentence[0] in self._questions

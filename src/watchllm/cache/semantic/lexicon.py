@@ -7,6 +7,7 @@ equal. Nothing is guessed for it.
 import re
 import tomllib
 import unicodedata
+from collections.abc import Collection
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
@@ -48,7 +49,7 @@ _REMEMBERED: Final = 20_000
 _BRITISH: Final = (
     ("our", "or"), ("isation", "ization"), ("ise", "ize"), ("ising", "izing"), ("yse", "yze"), ("ysing", "yzing"),
     ("tre", "ter"), ("ogue", "og"), ("ence", "ense"), ("lled", "led"), ("lling", "ling"), ("ller", "ler"),
-    ("mme", "m"), ("aem", "em"), ("oed", "ed"), ("que", "ck"),
+    ("mme", "m"), ("ettor", "etor"), ("aem", "em"), ("oed", "ed"), ("que", "ck"),
 )  # fmt: skip
 _SHORT: Final = 4
 _ENDING: Final = 3
@@ -101,6 +102,7 @@ class Lexicon:
         }
         self.leading = frozenset(tables.get("leading", "").split())
         self.optional = frozenset(tables.get("optional", "").split())
+        self.kept_after = frozenset(tables.get("kept_after", "").split())
         self.polite = frozenset(tables.get("polite", "").split())
         self.endings = frozenset(tables.get("endings", "").split())
         self.fronting = frozenset(tables.get("fronting", "").split())
@@ -127,7 +129,12 @@ class Lexicon:
         self.months = {
             name: number for number, names in enumerate(_split(tables.get("months", "")), 1) for name in names.split()
         }
-        self.phrases = _phrases(tables.get("phrases", {}), _requests(tables))
+        edges = tables.get("edges", {}).get("phrases", "")
+        self.edges = frozenset(tuple(phrase.split()) for phrase in _split(edges))
+        """Phrases that say nothing at the start and at the end of a clause."""
+        self.phrases = _phrases(
+            tables.get("phrases", {}), [*_requests(tables), *((edge, "") for edge in _split(edges))]
+        )
         self.noticed = frozenset((*self.phrases, *self.leading, ",", ":"))
         """Words at which `phrases` has to look."""
         self.courtesy = Courtesy(
@@ -141,7 +148,8 @@ class Lexicon:
             tuple(key for key in (self.word(word).key for word in phrase.split()) if key)
             for phrase in _split(tables.get("symmetric", ""))
         )
-        self._small = _near(self.phrases, self.polite | _small_words(tables), self.contractions) if known else {}
+        self._function_words = _small_words(tables)
+        self._small = _near(self.phrases, self.polite | self._function_words, self.contractions) if known else {}
         self.antonyms = self._read_antonyms(tables.get("antonyms", ""))
 
     def word(self, word: str) -> Word:
@@ -176,10 +184,10 @@ class Lexicon:
         if len(word) < 3 or len(word) > _LONGEST or self.is_known(word):
             return word
         near = {meant for form in (word, *_shortened(word)) for meant in self._small.get(form, ())}
-        meant = [small for small in near if is_misspelling(word, small) or is_small_word(word, small)]
+        meant: Collection[str] = [small for small in near if is_misspelling(word, small) or is_small_word(word, small)]
         if len(meant) > 1:
-            meant = [small for small in meant if is_slip(word, small)]
-        return meant[0] if len(meant) == 1 else word
+            meant = [small for small in meant if is_slip(word, small)] or self._function_words.intersection(meant)
+        return next(iter(meant)) if len(meant) == 1 else word
 
     def opposite(self, one: str, other: str) -> bool:
         """Whether two keys exclude each other."""

@@ -24,6 +24,7 @@ _COPULAS = frozenset(("is", "are", "was", "were", "am"))
 _AUXILIARIES = frozenset(("is", "are", "was", "were"))
 _RELATIVE = frozenset(("who", "that", "which"))
 _BE = frozenset(("is", "are", "was", "were", "be", "been", "being"))
+_DETERMINERS = frozenset(("the", "a", "an"))
 _ENDS = frozenset((".", ",", ":"))
 _OF = Token("of", "of", PREPOSITION, BASE)
 _IN = Token("in", "in", PREPOSITION, BASE)
@@ -56,7 +57,7 @@ def rewrite(tokens: list[Token], known: Lexicon) -> list[Token]:
         surfaces = [token.surface for token in tokens]
     if _BY in surfaces and not _AUXILIARIES.isdisjoint(surfaces):
         tokens = _passives(tokens, known)
-    if surfaces[:1] == ["what"] and "of" in surfaces[2:7]:
+    if surfaces[:1] == ["what"] and len(tokens) > 3:
         tokens = _named(tokens)
     if "mean" in surfaces:
         tokens = _meanings(tokens)
@@ -188,16 +189,21 @@ def _active(sentence: list[Token], known: Lexicon) -> list[Token]:
 
 
 def _named(tokens: list[Token]) -> list[Token]:
-    """What is the size of X → the size of X. The kind of question is known already: it is no "is the size …"."""
+    """What is the best size for X → the best size for X. The kind of question is known already, so that it is not taken
+    for "is the size …"; and it asks for a thing, not for what somebody does or did."""
     if tokens[1].surface not in ("is", "are"):
         return tokens
-    start = 3 if tokens[2].surface == "the" else 2
-    for at in range(start, min(start + 4, len(tokens))):
-        if tokens[at].surface == "of":
-            return tokens[start:] if at > start and tokens[at - 1].form not in (GERUND, PAST) else tokens
-        if tokens[at].kind not in (WORD, NAME):
-            break
-    return tokens
+    end = next((at for at, token in enumerate(tokens) if at > 2 and token.surface in _ENDS), len(tokens))
+    start = 3 if tokens[2].surface in _DETERMINERS else 2
+    named = tokens[start:end]
+    if start == 2 and not (len(named) > 2 and any(token.surface == "of" for token in named[1:5])):
+        return tokens
+    if len(named) < 2 or named[-1].form in (GERUND, PAST) or named[-1].kind in (PREPOSITION, PRONOUN):
+        return tokens
+    before = {token.surface: at for at, token in enumerate(named)}.get("of", 0)
+    if before and named[before - 1].form in (GERUND, PAST):
+        return tokens
+    return tokens[start:]
 
 
 def _meanings(tokens: list[Token]) -> list[Token]:

@@ -54,7 +54,7 @@ def speak(text: Text, known: Lexicon) -> Spoken:
     spellings: dict[str, str] = {}
     plain: list[str] = []
     first = True
-    remembered, polite = known.said_words, known.polite
+    remembered, polite, kept_after = known.said_words, known.polite, known.kept_after
     for at, word in enumerate(text.words):
         said = remembered.get(word)
         if said is None:
@@ -76,7 +76,7 @@ def speak(text: Text, known: Lexicon) -> Spoken:
         if letters:
             plain.append(letters)
         if len(spoken) == 1:
-            if spoken[0] not in polite:
+            if spoken[0] not in polite or (lower and lower[-1] in kept_after):
                 lower.append(spoken[0])
         elif small.endswith("'d") and at + 1 < len(text.words) and text.words[at + 1].lower() in _HAD:
             lower.extend((small[:-2], "had"))
@@ -156,7 +156,7 @@ def _aim(words: list[str]) -> list[str]:
 
 def _phrases(words: list[str], known: Lexicon) -> list[str]:
     """Replace known phrases, the longest first; twice, because one may show another ("please tell me how do I")."""
-    table, leading, noticed = known.phrases, known.leading, known.noticed
+    table, leading, noticed, edges = known.phrases, known.leading, known.noticed, known.edges
     if noticed.isdisjoint(words):
         return words
     for _ in range(2):
@@ -178,7 +178,9 @@ def _phrases(words: list[str], known: Lexicon) -> list[str]:
             alone = found.get("", ()) if found else ()
             for phrase, becomes in (*following, *alone) if following else alone:
                 length = len(phrase)
-                if length == 1 or tuple(words[at : at + length]) == phrase:
+                if (length == 1 or tuple(words[at : at + length]) == phrase) and (
+                    becomes or phrase not in edges or _at_edge(words, at, length, out)
+                ):
                     out.extend(becomes)
                     at, changed = at + length, True
                     break
@@ -190,3 +192,9 @@ def _phrases(words: list[str], known: Lexicon) -> list[str]:
         if not changed:
             break
     return words
+
+
+def _at_edge(words: list[str], at: int, length: int, before: list[str]) -> bool:
+    """Whether a phrase stands where a clause starts or ends."""
+    end = at + length
+    return not before or before[-1] in _PUNCTUATION or end == len(words) or (words[end] in _PUNCTUATION)

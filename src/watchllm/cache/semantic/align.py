@@ -259,6 +259,8 @@ class _Work:
     @staticmethod
     def _may_go(side: Features, at: int) -> bool:
         """An optional word beside a quantity or a name says how it is meant: before 5 pm, at 5 pm, to Paris."""
+        if side.kinds[at] == PREPOSITION and (at + 1 == len(side.keys) or at + 1 in side.starts):
+            return False  # What is it, what is it for.
         following = side.kinds[at + 1] if at + 1 < len(side.kinds) else WORD
         if side.keys[at] == "to":
             return following == PRONOUN  # He stopped to eat; he stopped eating.

@@ -7,6 +7,7 @@ import msgspec
 from watchllm.cache.semantic import lexicon as words_of
 from watchllm.cache.semantic.lexicon import (
     BASE,
+    CONJUNCTION,
     EMOTE,
     EXACT,
     IDENTIFIER,
@@ -26,9 +27,14 @@ from watchllm.cache.semantic.rewriting import rewrite
 from watchllm.cache.semantic.spoken import Spoken, speak
 from watchllm.cache.semantic.text import Text, read
 
+_DEFAULT: Final = "en"
+_UNKNOWN: Final = ""
+"""The language of words with accents that no language's small words are among."""
 _PAST_MARKS: Final = frozenset(("was", "were", "did", "had"))
 _PRESENT_MARKS: Final = frozenset(("is", "are", "am", "be", "been", "being", "get", "gets", "getting"))
 _PUNCTUATION: Final = frozenset((BREAK, COMMA, COLON))
+_GRAMMAR: Final = frozenset(("a", "an", "the", "is", "are", "am", "do", "does"))
+_BEHIND_NAMED: Final = frozenset((BREAK, COMMA, COLON, "or", "and", "versus", "in", "here", "there", "instead", "mean"))
 _SPELLED: Final = frozenset((WORD, NAME, words_of.MODIFIER, TIME))
 _VERB_FIRST: Final = frozenset(
     ("is", "are", "am", "do", "does", "did", "was", "were", "can", "could", "should", "would", "will", "must", "may")
@@ -77,13 +83,13 @@ def features(prompt: str) -> Features:
     text = read(prompt)
     if text is None:
         return TOO_LONG
-    known = words_of.lexicon(text.language or "en")
+    known = words_of.lexicon(text.language or (_DEFAULT if prompt.isascii() else _UNKNOWN))
     spoken = speak(text, known)
     spelled, formats = _formats(spoken.words, known)
     tokens, cased = _tokens(spelled, spoken, text, known)
     past = _past(tokens)
     question = _question(tokens, prompt)
-    tokens = rewrite(tokens, known)
+    tokens = rewrite(_talked_about(tokens, known), known)
     if tokens and tokens[0].key == "define":
         question = "define"
     return _kept(tokens, text, known, formats=formats, cased=cased, past=past, question=question, plain=spoken.plain)
@@ -179,6 +185,28 @@ def _tokens(words: list[str], spoken: Spoken, text: Text, known: Lexicon) -> tup
                 cased.append(spoken.spellings[word])
         tokens.append(token)
     return tokens, tuple(sorted(cased))
+
+
+def _talked_about(tokens: list[Token], known: Lexicon) -> list[Token]:
+    """Small words that usually say nothing, where they are what is said of: what does "actually" mean, use "do"."""
+    if known.names_words.isdisjoint(token.surface for token in tokens):
+        return tokens
+    out: list[Token] = []
+    kept = False
+    for at, token in enumerate(tokens):
+        following = tokens[at + 1].surface if at + 1 < len(tokens) else BREAK
+        before = tokens[at - 1] if at else token
+        beside_name = before.surface in known.named_after or following in known.named_before
+        if not token.key and token.kind == WORD and at:
+            kept = (beside_name or (kept and before.kind == CONJUNCTION)) and (
+                token.surface not in _GRAMMAR or following in _BEHIND_NAMED
+            )
+            if kept:
+                token = token._replace(key=token.surface)
+        elif token.kind != CONJUNCTION:
+            kept = False
+        out.append(token)
+    return out
 
 
 def _may_be_name(word: str, known: Lexicon) -> bool:

@@ -102,6 +102,9 @@ class Lexicon:
         }
         self.leading = frozenset(tables.get("leading", "").split())
         self.optional = frozenset(tables.get("optional", "").split())
+        self.named_after = frozenset(tables.get("named_after", "").split())
+        self.named_before = frozenset(tables.get("named_before", "").split())
+        self.names_words = self.named_after | self.named_before
         self.kept_after = frozenset(tables.get("kept_after", "").split())
         self.polite = frozenset(tables.get("polite", "").split())
         self.endings = frozenset(tables.get("endings", "").split())

@@ -179,7 +179,7 @@ def _phrases(words: list[str], known: Lexicon) -> list[str]:
             for phrase, becomes in (*following, *alone) if following else alone:
                 length = len(phrase)
                 if (length == 1 or tuple(words[at : at + length]) == phrase) and (
-                    becomes or phrase not in edges or _at_edge(words, at, length, out)
+                    becomes or phrase not in edges or _at_edge(words, at, length, out, known)
                 ):
                     out.extend(becomes)
                     at, changed = at + length, True
@@ -194,7 +194,9 @@ def _phrases(words: list[str], known: Lexicon) -> list[str]:
     return words
 
 
-def _at_edge(words: list[str], at: int, length: int, before: list[str]) -> bool:
-    """Whether a phrase stands where a clause starts or ends."""
+def _at_edge(words: list[str], at: int, length: int, before: list[str], known: Lexicon) -> bool:
+    """Whether a phrase stands where a clause starts or ends, and is not what is said there."""
     end = at + length
-    return not before or before[-1] in _PUNCTUATION or end == len(words) or (words[end] in _PUNCTUATION)
+    if not before or before[-1] in _PUNCTUATION:
+        return True
+    return before[-1] not in known.named_after and (end == len(words) or words[end] in _PUNCTUATION)

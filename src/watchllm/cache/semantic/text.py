@@ -25,6 +25,9 @@ _FENCE: Final = re.compile(r"```(?:[\w+#-]*\n)?(.*?)(?:```|\Z)", re.DOTALL)
 _INLINE: Final = re.compile(r"`([^`\n]{1,400})`")
 _QUOTED: Final = re.compile(r'"([^"]{1,2000})"|(?<![\w"])\'([^\'\n]{1,400})\'(?!\w)')
 _LONG_EMOTICON: Final = 6
+_INTERPRETED: Final = frozenset("$\\")
+_CHOICE: Final = re.compile(r"\S+ \? [^?:\n]{1,80} : \S+")
+"""a ? b : c, where no mark is punctuation."""
 _COLON: Final = re.compile(r":\s+")
 _PAYLOAD_AFTER: Final = 18
 _EDGE_BEFORE: Final = "({\"'¿¡"
@@ -96,12 +99,16 @@ def _set_aside(text: str, exact: list[str]) -> str:
 
     def quoted(match: re.Match[str]) -> str:
         content = " ".join((match[1] or match[2] or "").split())
+        if not _INTERPRETED.isdisjoint(content):
+            return keep(match[0])  # In a shell the two kinds of quotation mark are not the same.
         # One word in quotation marks is a name; of more words, letter case may be what is asked about.
         return keep(content[:1].lower() + content[1:] if " " not in content else content)
 
     if "`" in text:
         text = _FENCE.sub(lambda match: keep(match[1].strip()), text)
         text = _INLINE.sub(lambda match: keep(" ".join(match[1].split())), text)
+    if " ? " in text and " : " in text:
+        text = _CHOICE.sub(lambda match: keep(match[0]), text)
     colon = _COLON.search(text)
     if colon is not None:
         before, after = text[: colon.start()], text[colon.end() :]

@@ -36,6 +36,7 @@ _PUNCTUATION: Final = frozenset((BREAK, COMMA, COLON))
 _GRAMMAR: Final = frozenset(("a", "an", "the", "is", "are", "am", "do", "does"))
 _BEHIND_NAMED: Final = frozenset((BREAK, COMMA, COLON, "or", "and", "versus", "in", "here", "there", "instead", "mean"))
 _SPELLED: Final = frozenset((WORD, NAME, words_of.MODIFIER, TIME))
+_COPULAS: Final = frozenset(("is", "are", "was", "were"))
 _VERB_FIRST: Final = frozenset(
     ("is", "are", "am", "do", "does", "did", "was", "were", "can", "could", "should", "would", "will", "must", "may")
 )
@@ -61,7 +62,7 @@ class Features(msgspec.Struct, frozen=True, array_like=True):
     formats: tuple[str, ...]
     """The asked-for forms of the answer."""
     question: str
-    """The kind of the first question: how, why, yes/no… or "" for a statement or a command."""
+    """The kind of the first question: how, why, yes/no; "says" for a statement, "?" for what else is asked, else ""."""
     past: bool
     negations: int
     relative_time: bool
@@ -241,7 +242,7 @@ def _word_token(word: str, known: Lexicon) -> Token:
         return Token(word, word, EMOTE, BASE)
     if word == "'s":
         return Token(word, word, SYMBOL, BASE)
-    if word.replace(".", "").isalpha() and "." in word[:2]:
+    if word[0] != "." and word.replace(".", "").isalpha() and "." in word[:2]:
         return Token(word, word.replace(".", ""), NAME, BASE)
     if found.key != word or known.is_known(word):
         return Token(word, found.key, found.kind, BASE)
@@ -267,4 +268,6 @@ def _question(tokens: list[Token], prompt: str) -> str:
             first = surface
     if first in _VERB_FIRST:
         return "yes/no"
-    return "?" if "?" in prompt else ""
+    if "?" in prompt:
+        return "?"
+    return "says" if any(token.surface in _COPULAS for token in tokens[1:]) else ""

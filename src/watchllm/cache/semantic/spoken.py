@@ -12,11 +12,15 @@ from watchllm.cache.semantic.text import Text
 _PUNCTUATION: Final = frozenset((BREAK, COMMA, COLON))
 _BITS: Final = re.compile(r"\d*[KMGT]b")
 """Mb is not MB: one of the few cases where letter case is meaning."""
+_BYTES_A_SECOND: Final = re.compile(r"\d*[KMGT]B(?:ps|/s)")
 _CONTRACTED: Final = {"'ve": "have", "'re": "are", "'ll": "will", "n't": "not"}
 _HAD: Final = frozenset(("better", "already", "never", "just", "been", "always"))
 """Words before which 'd is had."""
 _LONGEST_FOLDED: Final = 64
 _HOWTO: Final = "howto"
+_GENERAL: Final = (_HOWTO,)
+_PERSONAL: Final = frozenset(("i", "me", "my", "mine", "we", "us", "our", "your", "yourself"))
+_STATES: Final = frozenset(("feel", "work", "know", "think", "look", "live", "like", "sleep", "see", "learn", "differ"))
 _AIMS: Final = (
     ("must",),
     ("want", "to"),
@@ -94,6 +98,8 @@ def _said(word: str, known: Lexicon) -> Said:
     small = word if word.islower() or keeps_case else word.lower()
     if _BITS.fullmatch(word):
         small = f"{small.lower()}it"
+    elif _BYTES_A_SECOND.fullmatch(word):
+        small = f"{small} of bytes"
     if not small.isascii() and len(small) <= _LONGEST_FOLDED:
         small = fold(small, known.language)
     as_written = spoken = _spelled_out(small, known)
@@ -179,7 +185,9 @@ def _phrases(words: list[str], known: Lexicon) -> list[str]:
             for phrase, becomes in (*following, *alone) if following else alone:
                 length = len(phrase)
                 if (length == 1 or tuple(words[at : at + length]) == phrase) and (
-                    becomes or phrase not in edges or _at_edge(words, at, length, out, known)
+                    _is_general(phrase, words, at + length)
+                    if becomes == _GENERAL
+                    else becomes or phrase not in edges or _at_edge(words, at, length, out, known)
                 ):
                     out.extend(becomes)
                     at, changed = at + length, True
@@ -192,6 +200,16 @@ def _phrases(words: list[str], known: Lexicon) -> list[str]:
         if not changed:
             break
     return words
+
+
+def _is_general(phrase: tuple[str, ...], words: list[str], end: int) -> bool:
+    """Whether "how do you" asks how anybody does; not in: how do you use my data, how do you feel."""
+    if "you" not in phrase:
+        return True
+    rest = words[end:]
+    if BREAK in rest:
+        rest = rest[: rest.index(BREAK)]
+    return _PERSONAL.isdisjoint(rest) and _STATES.isdisjoint(rest[:1])
 
 
 def _at_edge(words: list[str], at: int, length: int, before: list[str], known: Lexicon) -> bool:

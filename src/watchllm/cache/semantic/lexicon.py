@@ -184,7 +184,7 @@ class Lexicon:
         return self._meant(word)
 
     def _meant(self, word: str) -> str:
-        if len(word) < 3 or len(word) > _LONGEST or self.is_known(word):
+        if len(word) < 3 or len(word) > _LONGEST or self.is_known(word) or word in self.units or word in self.months:
             return word
         near = {meant for form in (word, *_shortened(word)) for meant in self._small.get(form, ())}
         meant: Collection[str] = [small for small in near if is_misspelling(word, small) or is_small_word(word, small)]

@@ -24,6 +24,7 @@ _COPULAS = frozenset(("is", "are", "was", "were", "am"))
 _AUXILIARIES = frozenset(("is", "are", "was", "were"))
 _RELATIVE = frozenset(("who", "that", "which"))
 _BE = frozenset(("is", "are", "was", "were", "be", "been", "being"))
+_OWNERS = frozenset(("my", "your", "his", "her", "its", "our", "their"))
 _DETERMINERS = frozenset(("the", "a", "an"))
 _ENDS = frozenset((".", ",", ":"))
 _OF = Token("of", "of", PREPOSITION, BASE)
@@ -131,6 +132,8 @@ def _possessives(tokens: list[Token]) -> list[Token]:
             owner = [out.pop()]
             while out and owner[0].kind == NAME and out[-1].kind == NAME:
                 owner.insert(0, out.pop())
+            if out and out[-1].surface in _OWNERS:
+                owner.insert(0, out.pop())  # My phone's language → language of my phone.
             out.extend((tokens[at + 1], _OF, *owner))
             at += 2
             continue

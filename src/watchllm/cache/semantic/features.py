@@ -90,7 +90,7 @@ def features(prompt: str) -> Features:
     tokens, cased = _tokens(spelled, spoken, text, known)
     past = _past(tokens)
     question = _question(tokens, prompt)
-    tokens = rewrite(_talked_about(tokens, known), known)
+    tokens = rewrite(tokens if known.names_words.isdisjoint(spelled) else _talked_about(tokens, known), known)
     if tokens and tokens[0].key == "define":
         question = "define"
     return _kept(tokens, text, known, formats=formats, cased=cased, past=past, question=question, plain=spoken.plain)
@@ -168,7 +168,8 @@ def _tokens(words: list[str], spoken: Spoken, text: Text, known: Lexicon) -> tup
     tokens: list[Token] = []
     cased: list[str] = []
     at, size = 0, len(words)
-    capitals, simple = spoken.capitals, known.simple_tokens
+    capitals, spellings, simple = spoken.capitals, spoken.spellings, known.simple_tokens
+    has_cased = not known.cased.isdisjoint(words)
     while at < size:
         word = words[at]
         token = simple.get(word)
@@ -177,21 +178,19 @@ def _tokens(words: list[str], spoken: Spoken, text: Text, known: Lexicon) -> tup
             at += taken
         else:
             at += 1
-        if capitals:
+        if capitals and (has_cased or word in capitals or word in spellings):
             if token.kind == WORD and token.key and capitals.get(word) and _may_be_name(word, known):
                 token = token._replace(kind=NAME)
             if word in known.cased:
                 cased.append(word.upper() if capitals.get(word) else word)
-            elif word in spoken.spellings:
-                cased.append(spoken.spellings[word])
+            elif word in spellings:
+                cased.append(spellings[word])
         tokens.append(token)
     return tokens, tuple(sorted(cased))
 
 
 def _talked_about(tokens: list[Token], known: Lexicon) -> list[Token]:
     """Small words that usually say nothing, where they are what is said of: what does "actually" mean, use "do"."""
-    if known.names_words.isdisjoint(token.surface for token in tokens):
-        return tokens
     out: list[Token] = []
     kept = False
     for at, token in enumerate(tokens):

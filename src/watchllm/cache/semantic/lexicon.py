@@ -123,6 +123,8 @@ class Lexicon:
         self.simple_tokens: dict[str, Token] = {}
         """Tokens of words that say the same wherever they stand, as far as they were met."""
         self.said_words: dict[str, Said] = {}
+        self.simple_words: dict[str, bool] = {}
+        """Words that are said as they are written, whatever stands around them."""
         self._remembered: dict[str, Word] = {}
         self._read_words(tables)
         self.units = _SIGNS | _units(tables.get("units", ""))
@@ -138,8 +140,8 @@ class Lexicon:
         self.phrases = _phrases(
             tables.get("phrases", {}), [*_requests(tables), *((edge, "") for edge in _split(edges))]
         )
-        self.noticed = frozenset((*self.phrases, *self.leading, ",", ":"))
-        """Words at which `phrases` has to look."""
+        self.noticed = {**{key: {} for key in (*self.leading, ",", ":")}, **self.phrases}
+        """What `phrases` has for a word; nothing for others at which one has to look too."""
         self.courtesy = Courtesy(
             tables.get("courtesy", {}),
             frozenset(tables.get("request_verbs", "").split()),
@@ -174,6 +176,11 @@ class Lexicon:
         if len(word) <= _LONGEST:
             _remember(self.said_words, word, said)
         return said
+
+    def remember_simple(self, word: str) -> None:
+        """Keep that a word is said as it is written."""
+        if len(word) <= _LONGEST:
+            _remember(self.simple_words, word, found=True)
 
     def is_known(self, word: str) -> bool:
         """Whether the word is in the dictionary or the tables, so that it is no misspelling of another."""

@@ -58,8 +58,13 @@ def speak(text: Text, known: Lexicon) -> Spoken:
     spellings: dict[str, str] = {}
     plain: list[str] = []
     first = True
-    remembered, polite, kept_after = known.said_words, known.polite, known.kept_after
+    remembered, polite, kept_after, simple = known.said_words, known.polite, known.kept_after, known.simple_words
     for at, word in enumerate(text.words):
+        if word in simple:
+            lower.append(word)
+            plain.append(word)
+            first = False
+            continue
         said = remembered.get(word)
         if said is None:
             if word[0] == EXACT_MARK:
@@ -68,6 +73,12 @@ def speak(text: Text, known: Lexicon) -> Spoken:
                 first = False
                 continue
             said = known.remember_said(word, _said(word, known))
+            if (
+                said.spoken == said.as_written == (word,)
+                and said.plain == word
+                and not (said.spelling or word in polite)
+            ):
+                known.remember_simple(word)
         small, spoken, as_written, letters, capital, shouted, spelling = said
         if capital:
             inside = capitals[small] = not first or capitals.get(small, False) or shouted
@@ -162,15 +173,14 @@ def _aim(words: list[str]) -> list[str]:
 
 def _phrases(words: list[str], known: Lexicon) -> list[str]:
     """Replace known phrases, the longest first; twice, because one may show another ("please tell me how do I")."""
-    table, leading, noticed, edges = known.phrases, known.leading, known.noticed, known.edges
-    if noticed.isdisjoint(words):
-        return words
+    leading, noticed, edges = known.leading, known.noticed, known.edges
     for _ in range(2):
         out: list[str] = []
         at, size, changed = 0, len(words), False
         while at < size:
             word = words[at]
-            if word not in noticed:
+            found = noticed.get(word)
+            if found is None:
                 out.append(word)
                 at += 1
                 continue
@@ -179,9 +189,8 @@ def _phrases(words: list[str], known: Lexicon) -> list[str]:
                 while at < size and words[at] == COMMA:
                     at += 1
                 continue
-            found = table.get(word)
-            following = found.get(words[at + 1]) if found and at + 1 < size else None
-            alone = found.get("", ()) if found else ()
+            following = found.get(words[at + 1]) if at + 1 < size else None
+            alone = found.get("", ())
             for phrase, becomes in (*following, *alone) if following else alone:
                 length = len(phrase)
                 if (length == 1 or tuple(words[at : at + length]) == phrase) and (

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -16,6 +17,8 @@ MAX_TOKENS: Final = 512
 """The same for words, code and payload counted as one."""
 
 _FOREIGN: Final = re.compile("[\u0250-\U0010ffff]")
+_OFTEN_MET: Final = 24
+"""Characters of a chunk that is remembered."""
 _MOST_SEARCHED: Final = 256
 _QUOTES: Final = str.maketrans(
     {"’": "'", "‘": "'", "‚": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "–": "-", "—": "-", "…": "...",
@@ -128,9 +131,19 @@ def _cut(text: str) -> list[str]:
             break
         if chunk.isalpha() or chunk[0] == EXACT_MARK:
             words.append(chunk)
+        elif len(chunk) <= _OFTEN_MET:
+            words.extend(_pieces(chunk))
         else:
             _cut_chunk(chunk, words)
     return words
+
+
+@lru_cache(maxsize=8_192)
+def _pieces(chunk: str) -> tuple[str, ...]:
+    """The words of a chunk; words with a comma behind them are met again and again."""
+    words: list[str] = []
+    _cut_chunk(chunk, words)
+    return tuple(words)
 
 
 def _cut_chunk(chunk: str, words: list[str]) -> None:

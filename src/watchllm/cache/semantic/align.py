@@ -1,15 +1,14 @@
 """Two prompts side by side: which tokens answer for each other, and how each difference is explained, if it is.
 
-What cannot be explained is material. The longest common subsequence is found with bit vectors (Hyyrö 2004,
-"Bit-parallel LCS-length computation revisited"), so that a pair costs microseconds for each token of what differs.
+What cannot be explained is material.
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
 from msgspec import structs
 
+from watchllm.cache.semantic import sequences
 from watchllm.cache.semantic.features import Features
 from watchllm.cache.semantic.lexicon import (
     CONJUNCTION,
@@ -110,11 +109,11 @@ def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
     if left != right and _same_but_for_punctuation(a, b):
         return Alignment(1.0, 1, 0, 0, 0, 0, False, (), ())
     if left == right:
-        forms = 0 if a.surfaces == b.surfaces else _forms(a.surfaces, b.surfaces)
+        forms = 0 if a.surfaces == b.surfaces else sequences.forms(a.surfaces, b.surfaces)
         return Alignment(1.0, forms, 0, 0, 0, 0, False, (), ())
-    start, end_a, end_b = _trim(left, right)
+    start, end_a, end_b = sequences.trim(left, right)
     size_a, size_b = end_a - start, end_b - start
-    same = _shared(left[start:end_a], right[start:end_b]) + start + len(left) - end_a
+    same = sequences.shared(left[start:end_a], right[start:end_b]) + start + len(left) - end_a
     shared = same / max(len(left), len(right))
     if max(size_a, size_b) > MAX_DIFFERENT or shared < _LEAST_SHARED:
         return _different(a, b, shared)
@@ -219,7 +218,7 @@ class _Work:
     def compare(self, start: int, end_a: int, end_b: int) -> None:
         """Explain what stands between the tokens that both have in the same order."""
         before_a, before_b = start, start
-        for at_a, at_b in (*_matches(self.a.keys, self.b.keys, start, end_a, end_b), (end_a, end_b)):
+        for at_a, at_b in (*sequences.matches(self.a.keys, self.b.keys, start, end_a, end_b), (end_a, end_b)):
             if at_a > before_a or at_b > before_b:
                 self._gap(before_a, at_a, before_b, at_b)
             before_a, before_b = at_a + 1, at_b + 1
@@ -333,64 +332,6 @@ def _same_but_for_punctuation(a: Features, b: Features) -> bool:
         and a.identifiers == b.identifiers
         and not (a.letters or b.letters)
     )
-
-
-def _trim(left: Sequence[str], right: Sequence[str]) -> tuple[int, int, int]:
-    """Where the prompts begin to differ, and where they end to, in either."""
-    start, shorter = 0, min(len(left), len(right))
-    while start < shorter and left[start] == right[start]:
-        start += 1
-    end_a, end_b = len(left), len(right)
-    while end_a > start and end_b > start and left[end_a - 1] == right[end_b - 1]:
-        end_a -= 1
-        end_b -= 1
-    return start, end_a, end_b
-
-
-def _shared(left: Sequence[str], right: Sequence[str]) -> int:
-    """How many tokens both have, order aside."""
-    counts: dict[str, int] = {}
-    for key in left:
-        counts[key] = counts.get(key, 0) + 1
-    same = 0
-    for key in right:
-        if counts.get(key, 0):
-            counts[key] -= 1
-            same += 1
-    return same
-
-
-def _forms(left: Sequence[str], right: Sequence[str]) -> int:
-    return sum(one != other for one, other in zip(left, right, strict=True))
-
-
-def _matches(left: Sequence[str], right: Sequence[str], start: int, end_a: int, end_b: int) -> list[tuple[int, int]]:
-    """The pairs of places of a longest common subsequence of left[start:end_a] and right[start:end_b]."""
-    size = end_a - start
-    mask = (1 << size) - 1
-    places: dict[str, int] = {}
-    for at in range(size):
-        key = left[start + at]
-        places[key] = places.get(key, 0) | (1 << at)
-    row = mask
-    rows: list[int] = []
-    for at in range(start, end_b):
-        found = row & places.get(right[at], 0)
-        row = ((row + found) | (row - found)) & mask
-        rows.append(row)
-    matches: list[tuple[int, int]] = []
-    at_a, at_b = size - 1, len(rows) - 1
-    while at_a >= 0 and at_b >= 0:
-        if rows[at_b] >> at_a & 1:
-            at_a -= 1
-        elif at_b and not rows[at_b - 1] >> at_a & 1:
-            at_b -= 1
-        else:
-            matches.append((start + at_a, start + at_b))
-            at_a -= 1
-            at_b -= 1
-    matches.reverse()
-    return matches
 
 
 def _exchanged(left: tuple[str, ...], right: tuple[str, ...], lexicon: Lexicon, kinds: bytes) -> bool:

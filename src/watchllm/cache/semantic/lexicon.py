@@ -12,6 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
+from watchllm.cache.semantic import tables as read
 from watchllm.cache.semantic.courtesy import Courtesy
 from watchllm.cache.semantic.dictionary import NOTHING, Dictionary, english
 from watchllm.cache.semantic.typos import is_misspelling, is_slip, is_small_word
@@ -37,14 +38,6 @@ _LISTS: Final = (
     ("question", QUESTION),
     ("negation", NEGATION),
 )
-_SIGNS: Final[dict[str, tuple[float, str]]] = {
-    "$": (1.0, "usd"),
-    "€": (1.0, "eur"),
-    "£": (1.0, "gbp"),
-    "¥": (1.0, "jpy"),
-    "%": (1.0, "percent"),
-}
-"""Units that every language writes alike."""
 _REMEMBERED: Final = 20_000
 _BRITISH: Final = (
     ("our", "or"), ("isation", "ization"), ("ise", "ize"), ("ising", "izing"), ("yse", "yze"), ("ysing", "yzing"),
@@ -55,10 +48,6 @@ _SHORT: Final = 4
 _ENDING: Final = 3
 _LONGEST: Final = 24
 _INFLECTED: Final = frozenset((WORD, MODIFIER, TIME, UNIT, MODAL))
-
-
-Phrases = dict[str, dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]]]
-"""Phrases by their first and their second word ("" = there is none), the longest first, with what they become."""
 
 
 class Word(NamedTuple):
@@ -113,7 +102,7 @@ class Lexicon:
         self.code_nouns = frozenset(tables.get("code_nouns", "").split())
         self.cased = frozenset(tables.get("cased", "").split())
         self.letters = frozenset(tables.get("letters", "").split())
-        self.confused = frozenset(tuple(pair.split()) for pair in _split(tables.get("confused", "")))
+        self.confused = frozenset(tuple(pair.split()) for pair in read.split(tables.get("confused", "")))
         self.payload = frozenset(tables.get("payload", "").split())
         self.relative_time = frozenset(tables.get("relative_time", "").split())
         self._invariant = frozenset(tables.get("invariant", "").split())
@@ -127,18 +116,20 @@ class Lexicon:
         """Words that are said as they are written, whatever stands around them."""
         self._remembered: dict[str, Word] = {}
         self._read_words(tables)
-        self.units = _SIGNS | _units(tables.get("units", ""))
-        self.numbers = _pairs(tables.get("numbers", ""))
-        self.scales = _pairs(tables.get("scales", ""))
-        self.ordinals = _pairs(tables.get("ordinals", ""))
+        self.units = read.units(tables.get("units", ""))
+        self.numbers = read.pairs(tables.get("numbers", ""))
+        self.scales = read.pairs(tables.get("scales", ""))
+        self.ordinals = read.pairs(tables.get("ordinals", ""))
         self.months = {
-            name: number for number, names in enumerate(_split(tables.get("months", "")), 1) for name in names.split()
+            name: number
+            for number, names in enumerate(read.split(tables.get("months", "")), 1)
+            for name in names.split()
         }
         edges = tables.get("edges", {}).get("phrases", "")
-        self.edges = frozenset(tuple(phrase.split()) for phrase in _split(edges))
+        self.edges = frozenset(tuple(phrase.split()) for phrase in read.split(edges))
         """Phrases that say nothing at the start and at the end of a clause."""
-        self.phrases = _phrases(
-            tables.get("phrases", {}), [*_requests(tables), *((edge, "") for edge in _split(edges))]
+        self.phrases = read.phrases(
+            tables.get("phrases", {}), [*read.requests(tables), *((edge, "") for edge in read.split(edges))]
         )
         self.noticed = {**{key: {} for key in (*self.leading, ",", ":")}, **self.phrases}
         """What `phrases` has for a word; nothing for others at which one has to look too."""
@@ -147,14 +138,14 @@ class Lexicon:
             frozenset(tables.get("request_verbs", "").split()),
             frozenset(tables.get("question", "").split()),
         )
-        self.formats = frozenset(tuple(phrase.split()) for phrase in _split(tables.get("formats", "")))
+        self.formats = frozenset(tuple(phrase.split()) for phrase in read.split(tables.get("formats", "")))
         self.format_marks = frozenset(("as", "in", "with", *(phrase[0] for phrase in self.formats if len(phrase) > 1)))
         self.symmetric = frozenset(
             tuple(key for key in (self.word(word).key for word in phrase.split()) if key)
-            for phrase in _split(tables.get("symmetric", ""))
+            for phrase in read.split(tables.get("symmetric", ""))
         )
-        self._function_words = _small_words(tables)
-        self._small = _near(self.phrases, self.polite | self._function_words, self.contractions) if known else {}
+        self._function_words = read.small_words(tables)
+        self._small = read.near(self.phrases, self.polite | self._function_words, self.contractions) if known else {}
         self.antonyms = self._read_antonyms(tables.get("antonyms", ""))
 
     def word(self, word: str) -> Word:
@@ -193,7 +184,7 @@ class Lexicon:
     def _meant(self, word: str) -> str:
         if len(word) < 3 or len(word) > _LONGEST or self.is_known(word) or word in self.units or word in self.months:
             return word
-        near = {meant for form in (word, *_shortened(word)) for meant in self._small.get(form, ())}
+        near = {meant for form in (word, *read.shortened(word)) for meant in self._small.get(form, ())}
         meant: Collection[str] = [small for small in near if is_misspelling(word, small) or is_small_word(word, small)]
         if len(meant) > 1:
             meant = [small for small in meant if is_slip(word, small)] or self._function_words.intersection(meant)
@@ -359,32 +350,6 @@ def _remember(memory: dict[str, Any], word: str, found: Any) -> None:
     memory[word] = found
 
 
-def _near(
-    phrases: Phrases, polite: frozenset[str], contractions: dict[str, tuple[str, ...]]
-) -> dict[str, tuple[str, ...]]:
-    """The words of phrases, and these with a letter missing, so that misspelt ones are found by a letter left out."""
-    spoken = {
-        word for seconds in phrases.values() for group in seconds.values() for phrase, _ in group for word in phrase
-    }
-    words = {word for word in spoken if word.isalpha()} | polite
-    found: dict[str, tuple[str, ...]] = {}
-    for word in sorted(words - contractions.keys()):
-        if len(word) > 2:
-            for form in (word, *_shortened(word)):
-                found[form] = (*found.get(form, ()), word)
-    return found
-
-
-def _small_words(tables: dict[str, Any]) -> frozenset[str]:
-    """The words that a language's sentences are held together by."""
-    lists = ("empty", "negation", "question", "pronoun", "preposition", "modal", "conjunction", "quantifier")
-    return frozenset(word for name in lists for word in tables.get(name, "").split())
-
-
-def _shortened(word: str) -> list[str]:
-    return [word[:at] + word[at + 1 :] for at in range(len(word))]
-
-
 def _negated(one: str, other: str) -> bool:
     """Whether `one` is `other` with a prefix that negates it, as in unhappy."""
     return (
@@ -392,39 +357,3 @@ def _negated(one: str, other: str) -> bool:
         and one != other
         and one in (f"un{other}", f"in{other}", f"im{other}", f"ir{other}", f"non{other}", f"dis{other}")
     )
-
-
-def _requests(tables: dict[str, Any]) -> list[tuple[str, str]]:
-    """ "Could you explain" is "explain"; "could you drown" is another question than "will you drown"."""
-    openers, verbs = _split(tables.get("request_openers", "")), tables.get("request_verbs", "").split()
-    return [(f"{opener} {verb}", verb) for opener in openers for verb in verbs]
-
-
-def _phrases(table: dict[str, str], requests: list[tuple[str, str]]) -> Phrases:
-    listed = [(phrase, becomes) for becomes, lines in table.items() for phrase in _split(lines)]
-    found: Phrases = {}
-    for phrase, becomes in (*listed, *requests):
-        words = tuple(phrase.split())
-        second = words[1] if len(words) > 1 else ""
-        found.setdefault(words[0], {}).setdefault(second, []).append((words, tuple(becomes.split())))
-    for seconds in found.values():
-        for phrases in seconds.values():
-            phrases.sort(key=lambda item: -len(item[0]))
-    return found
-
-
-def _units(text: str) -> dict[str, tuple[float, str]]:
-    found: dict[str, tuple[float, str]] = {}
-    for unit in _split(text):
-        *names, factor, dimension = unit.split()
-        for name in names:
-            found[name] = found[f"{name}s"] = (float(factor), dimension)
-    return found
-
-
-def _pairs(text: str) -> dict[str, float]:
-    return {name: float(value) for name, value in (pair.split() for pair in _split(text))}
-
-
-def _split(text: str) -> list[str]:
-    return [part for part in (" ".join(part.split()) for part in text.split("|")) if part]

@@ -43,6 +43,12 @@ from tests.unit.cache.semantic.deciding import decision
         ("Suggest a name for a boat.", "I'd love it if you could suggest me a name for a boat! Kind regards, Tom"),
         ("How does a fax work?", "Can somebody explain how a fax works?"),
         ("Where is the embassy of Chile?", "Any idea where the embassy of Chile is? Have a nice day!"),
+        ("What's the fastest route to Nice?", "Hi, I was hoping you could tell me the fastest route to Nice."),
+        ("Suggest good names for twins.", "Could you suggest some good names for twins?"),
+        ("Do you have any tips for beginners?", "Any tips for beginners?"),
+        ("How do I tie a bowline knot?", "How do you tie a bowline knot?"),
+        ("How do I change the language of my phone?", "How do I change my phone's language?"),
+        ("Convert 100 USD to EUR.", "convert 100 usd to eur"),
         # Abbreviations, question forms
         ("What is the difference between a crow and a raven?", "whats the difference btw a crow & a raven"),
         ("How do I sharpen a knife?", "steps to sharpen a knife"),
@@ -76,6 +82,9 @@ from tests.unit.cache.semantic.deciding import decision
         # Other languages
         ("Wie hoch ist der Eiffelturm?", "Hallo, wie hoch ist der Eiffelturm? Danke!"),
         ("Wie funktioniert ein Fax?", "Können Sie mir bitte sagen, wie ein Fax funktioniert?"),
+        ("Wo finde ich das Formular?", "Hallo, wo finde ich bitte das Formular? Danke schön!"),
+        ("¿Cómo puedo cancelar mi reserva?", "hola como puedo cancelar mi reserva por favor"),
+        ("Comment annuler ma commande ?", "bonjour comment annuler ma commande svp merci"),
         ("Wie kündige ich ein Abo?", "wie kuendige ich ein abo"),
         ("¿Cuál es la capital de Perú?", "cual es la capital de peru"),
         ("Où se trouve la gare ?", "Bonjour, où se trouve la gare ?"),

@@ -224,6 +224,8 @@ def _is_general(phrase: tuple[str, ...], words: list[str], end: int) -> bool:
 def _at_edge(words: list[str], at: int, length: int, before: list[str], known: Lexicon) -> bool:
     """Whether a phrase stands where a clause starts or ends, and is not what is said there."""
     end = at + length
-    if not before or before[-1] in _PUNCTUATION:
+    if not before or before[-1] == BREAK:
         return True
+    if before[-1] in _PUNCTUATION:
+        return before[-1] == COMMA or known.named_after.isdisjoint(before)  # How do I say in French: thank you?
     return before[-1] not in known.named_after and (end == len(words) or words[end] in _PUNCTUATION)

@@ -308,8 +308,8 @@ class _Work:
             # Two words that nobody knows may be two names: only what a slip of the fingers makes.
             return len(one) > 4 and is_slip(one, other)
         wrong, word = (other, one) if one_known else (one, other)
-        if not is_misspelling(wrong, word):
-            return False
+        if not (is_misspelling(wrong, word) if word in lexicon.common else is_slip(wrong, word)):
+            return False  # A rare word may have a neighbour that no dictionary has, as one medicine another.
         self._retold |= (a if one_known else b).past and lexicon.word(word).form == PAST
         return True
 

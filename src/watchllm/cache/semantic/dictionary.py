@@ -1,8 +1,9 @@
 """Which English words there are: to know a misspelling from another word."""
 
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
-from typing import Final
+from typing import Final, NamedTuple
 
 _PREFIX: Final = 3
 _FIRST_PROPER: Final = "-----"
@@ -10,12 +11,13 @@ _FIRST_PROPER: Final = "-----"
 
 class Dictionary:
     """Words in lower case, kept as one text for each beginning of three letters: a tenth of a set's memory, and a
-    look-up of about a microsecond, which callers remember."""
+    look-up of about a microsecond, which callers remember. `lines` are words with blanks between."""
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, lines: Iterable[str]) -> None:
         grouped: dict[str, list[str]] = {}
-        for word in words:
-            grouped.setdefault(word[:_PREFIX], []).append(word)
+        for line in lines:
+            for word in line.split():
+                grouped.setdefault(word[:_PREFIX], []).append(word)
         self._texts = {prefix: f" {' '.join(group)} " for prefix, group in grouped.items()}
 
     def __contains__(self, word: str) -> bool:
@@ -26,16 +28,29 @@ class Dictionary:
         return bool(self._texts)
 
 
-NOTHING: Final = Dictionary([])
+NOTHING: Final = Dictionary(())
+
+
+class Words(NamedTuple):
+    """A language's words that may be written small, the common ones among them, and its proper nouns."""
+
+    known: Dictionary
+    common: Dictionary
+    proper: Dictionary
+
+
+UNKNOWN: Final = Words(NOTHING, NOTHING, NOTHING)
 
 
 @cache
-def english() -> tuple[Dictionary, Dictionary]:
-    """Words that may be written small, and proper nouns."""
+def english() -> Words:
+    """Of English."""
     parts = [_text(name).partition(_FIRST_PROPER) for name in ("known_en.txt", "rare_en.txt")]
-    return (
-        Dictionary([word for words, _, _ in parts for word in words.split()]),
-        Dictionary([word for _, _, proper in parts for word in proper.split()]),
+    (common, _, names), (rare, _, rare_names) = parts
+    return Words(
+        Dictionary(f"{common}\n{rare}".splitlines()),
+        Dictionary(common.splitlines()),
+        Dictionary(f"{names}\n{rare_names}".splitlines()),
     )
 
 

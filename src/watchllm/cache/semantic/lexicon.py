@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from watchllm.cache.semantic import tables as read
 from watchllm.cache.semantic.courtesy import Courtesy
-from watchllm.cache.semantic.dictionary import NOTHING, Dictionary, english
+from watchllm.cache.semantic.dictionary import UNKNOWN, Words, english
 from watchllm.cache.semantic.typos import is_misspelling, is_slip, is_small_word
 
 WORD, NUMBER, NAME, IDENTIFIER, EXACT, NEGATION, QUANTIFIER, PREPOSITION = range(8)
@@ -83,9 +83,10 @@ class Said(NamedTuple):
 class Lexicon:
     """One language's tables, made for look-ups of single words and phrases."""
 
-    def __init__(self, language: str, tables: dict[str, Any], known: Dictionary, proper: Dictionary) -> None:
+    def __init__(self, language: str, tables: dict[str, Any], words: Words) -> None:
         self.language = language
-        self.known = known
+        self.known = words.known
+        self.common = words.common
         self.contractions: dict[str, tuple[str, ...]] = {
             word: tuple(said.split()) for word, said in tables.get("contractions", {}).items()
         }
@@ -106,7 +107,7 @@ class Lexicon:
         self.payload = frozenset(tables.get("payload", "").split())
         self.relative_time = frozenset(tables.get("relative_time", "").split())
         self._invariant = frozenset(tables.get("invariant", "").split())
-        self._proper = proper
+        self._proper = words.proper
         self._entries: dict[str, Word] = {}
         self._groups: dict[str, str] = {}
         self.simple_tokens: dict[str, Token] = {}
@@ -145,7 +146,9 @@ class Lexicon:
             for phrase in read.split(tables.get("symmetric", ""))
         )
         self._function_words = read.small_words(tables)
-        self._small = read.near(self.phrases, self.polite | self._function_words, self.contractions) if known else {}
+        self._small = (
+            read.near(self.phrases, self.polite | self._function_words, self.contractions) if self.known else {}
+        )
         self.antonyms = self._read_antonyms(tables.get("antonyms", ""))
 
     def word(self, word: str) -> Word:
@@ -300,14 +303,13 @@ class Lexicon:
 def lexicon(language: str) -> Lexicon:
     """The lexicon of `en`, `de`, `es`, `fr`; of any other language one that knows nothing."""
     if language not in LANGUAGES:
-        return Lexicon(language, {}, NOTHING, NOTHING)
+        return Lexicon(language, {}, UNKNOWN)
     tables: dict[str, Any] = {}
     folder = files(__package__) / "words"
     for name in (f"{language}.toml", f"{language}_groups.toml"):
         if (folder / name).is_file():
             tables |= tomllib.loads(fold((folder / name).read_text(encoding="utf-8"), language))
-    known, proper = english() if language == "en" else (NOTHING, NOTHING)
-    return Lexicon(language, tables, known, proper)
+    return Lexicon(language, tables, english() if language == "en" else UNKNOWN)
 
 
 @cache

@@ -1,11 +1,19 @@
 """Whether one word is another, misspelt: which slips of the fingers and of the ear are told from another word."""
 
+from functools import cache
+from itertools import permutations
 from typing import Final
 
 _ROWS: Final = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _VOWELS: Final = frozenset("aeiouy")
 _SOUNDS: Final = frozenset(("ck", "cs", "sz", "kq", "gj", "vw", "mn", "dt", "bp"))
 """Letters that are heard alike, each pair in order."""
+_BEGINNINGS: Final = (
+    *("hyper hypo", "inter intra", "macro micro", "mono bi", "uni bi", "pre pro", "ante anti", "endo exo", "ab ad"),
+    *("meth eth", "kilo kibi", "mega mebi", "giga gibi", "in un", "im un", "over under", "centi milli", "deci deca"),
+)
+_ENDINGS: Final = ("ite ate ide", "ane ene yne", "ine one ane", "ase ose", "er ee", "ful less")
+"""Parts of words that mean different things."""
 _INFLECTING: Final = "sdrye"
 _LONG_NAME: Final = 8
 
@@ -43,6 +51,8 @@ def is_misspelling(wrong: str, word: str) -> bool:
     """Whether `wrong`, which is no word, is likely to be meant for `word`: the shorter, the less may differ."""
     if is_slip(wrong, word):
         return len(word) > 3
+    if _other_meaning(wrong, word):
+        return False
     if wrong[0] != word[0]:
         return False
     size = min(len(wrong), len(word))
@@ -101,6 +111,22 @@ def distance_at_most(one: str, other: str, most: int) -> bool:
         or distance_at_most(rest_one[1:], rest_other, most - 1)
         or distance_at_most(rest_one, rest_other[1:], most - 1)
     )
+
+
+def _other_meaning(one: str, other: str) -> bool:
+    """Whether what differs are parts of words that mean different things, as in hypertension, hypotension."""
+    return any(
+        one.startswith(left) and other.startswith(right) and one[len(left) :] == other[len(right) :]
+        for left, right in _pairs(_BEGINNINGS)
+    ) or any(
+        one.endswith(left) and other.endswith(right) and one[: -len(left)] == other[: -len(right)]
+        for left, right in _pairs(_ENDINGS)
+    )
+
+
+@cache
+def _pairs(groups: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((left, right) for group in groups for left, right in permutations(group.split(), 2))
 
 
 def _different(one: str, other: str) -> list[int]:

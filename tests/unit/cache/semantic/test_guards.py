@@ -82,6 +82,12 @@ def test_a_material_difference_is_named_by_its_guard(guard: str, a: str, b: str)
         ("What is the head of the dog eating?", "Is the head of the dog eating?"),
         ("How do I say sorry in Welsh?", "How do I say thanks in Welsh?"),
         ("Can I help you?", "Can you help me?"),
+        # Words that look misspelt and are others
+        ("What is the dose of prednisone?", "What is the dose of prednisolone?"),
+        ("What is hypertension?", "What is hypotension?"),
+        ("What is dysphagia?", "What is dysphasia?"),
+        ("Is sulfite bad for me?", "Is sulfate bad for me?"),
+        ("What is a kilobyte?", "What is a kibibyte?"),
         # Words that mostly say nothing, where they say something
         ("Write a thank you card.", "Write a card."),
         ("Is the word please necessary?", "Is the word necessary?"),

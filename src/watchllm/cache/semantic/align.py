@@ -3,6 +3,7 @@
 What cannot be explained is material.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -40,6 +41,7 @@ _TYPED: Final = frozenset((WORD, MODIFIER, TIME, QUESTION))
 _MISSPELT_TOGETHER: Final = 4
 _LONGEST_TYPED: Final = 60
 """Letters of two words together; longer ones are made to be compared for long, not typed."""
+_UNASKED: Final = ("", "?")
 _BINDING: Final = frozenset((PREPOSITION, QUESTION, NEGATION, CONJUNCTION))
 _COMMUTATIVE: Final = ("and", "or", "plus", "times", "versus")
 _SUBJECT: Final = 4
@@ -74,10 +76,15 @@ class Alignment(NamedTuple):
 
 
 def comparable(a: Features, b: Features) -> tuple[Features, Features]:
-    """Both, without what stands at the ends of one's sentences to show a mood, if the other has nothing of the kind."""
-    if (EMOTE in a.kinds) == (EMOTE in b.kinds):
-        return a, b
-    return _without_emotes(a), _without_emotes(b)
+    """Both, without what only one of them says and that says nothing: what shows a mood at the ends of sentences, and
+    "what is" before a thing that the other only names."""
+    if (EMOTE in a.kinds) != (EMOTE in b.kinds):
+        a, b = _without_emotes(a), _without_emotes(b)
+    if a.named and not b.named and b.question in _UNASKED:
+        a = _only(a, range(1, len(a.keys)))
+    elif b.named and not a.named and a.question in _UNASKED:
+        b = _only(b, range(1, len(b.keys)))
+    return a, b
 
 
 def _without_emotes(side: Features) -> Features:
@@ -91,7 +98,11 @@ def _without_emotes(side: Features) -> Features:
             ends.update((at, at + 1))
         else:
             kept.append(at)
-    kept.reverse()
+    return _only(side, kept[::-1])
+
+
+def _only(side: Features, kept: Sequence[int]) -> Features:
+    """The tokens at these places; all of them rather than none."""
     if not kept:
         return side
     return structs.replace(
@@ -118,6 +129,9 @@ def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
     if max(size_a, size_b) > MAX_DIFFERENT or shared < _LEAST_SHARED:
         return _different(a, b, shared)
     work = _Work(a, b, lexicon)
+    if abs(size_a - size_b) == 1 and _owned(a, b, (start, end_a), (start, end_b)):
+        work.forms += 1
+        return work.result(shared)
     if size_a == size_b and _converse(left[start:end_a], right[start:end_b], lexicon):
         return work.result(shared, reordered=1)
     if size_a == size_b == same - start - len(left) + end_a:
@@ -351,6 +365,18 @@ def _exchanged(left: tuple[str, ...], right: tuple[str, ...], lexicon: Lexicon, 
 
 def _plain(phrase: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(key.rstrip("!") for key in phrase)
+
+
+def _owned(a: Features, b: Features, place_a: tuple[int, int], place_b: tuple[int, int]) -> bool:
+    """The tail of dog, dogs tail: an apostrophe left out."""
+    (long, its), (short, other) = sorted(((a, place_a), (b, place_b)), key=lambda side: side[1][0] - side[1][1])
+    keys, plain = long.keys[slice(*its)], short.keys[slice(*other)]
+    if "of" not in keys:
+        return False
+    at = keys.index("of")
+    owner = short.surfaces[other[0] + len(keys) - at - 2]
+    written = long.surfaces[its[1] - 1]
+    return plain == (*keys[at + 1 :], *keys[:at]) and owner == f"{written}s"
 
 
 def _converse(left: tuple[str, ...], right: tuple[str, ...], lexicon: Lexicon) -> bool:

@@ -30,7 +30,8 @@ class Courtesy:
 
     def __init__(self, tables: dict[str, Any], verbs: frozenset[str], questions: frozenset[str]) -> None:
         self._heads = frozenset(tables.get("heads", "").split())
-        self._words = self._heads | frozenset(tables.get("words", "").split())
+        self._opening_heads = frozenset(tables.get("opening_heads", "").split())
+        self._words = self._heads | self._opening_heads | frozenset(tables.get("words", "").split())
         asked = "|".join(sorted((*questions, *tables.get("conditions", "").split())))
         wanted = "|".join(sorted(verbs))
         lead = [
@@ -54,7 +55,7 @@ class Courtesy:
 
     def taken_off(self, words: list[str]) -> list[str]:
         """The words without courtesies; all of them when nothing would be left."""
-        if not self._heads.isdisjoint(words):
+        if not (self._heads.isdisjoint(words) and self._opening_heads.isdisjoint(words)):
             words = self._without_clauses(words)
         if self._lead is None:
             return words
@@ -80,7 +81,7 @@ class Courtesy:
                 clause = clause[:-1]
             if (
                 self._words.issuperset(clause)
-                and not self._heads.isdisjoint(clause)
+                and (not self._heads.isdisjoint(clause) or not self._opening_heads.isdisjoint(clause[:2]))
                 and not self._is_talked_about(words, start)
             ):
                 if at < len(words) and words[at] == BREAK and out and out[-1] == COMMA:
@@ -163,6 +164,8 @@ class Courtesy:
         """What I should do → what should I do; what a fax is → what is a fax."""
         if len(sentence) > 2 and sentence[0] in self._questions and sentence[-1] in self._copulas:
             return [sentence[0], sentence[-1], *sentence[1:-1]]
+        if sentence[0] == "what" and sentence[-1] == "means":
+            return [*sentence[:-1], "mean"]
         if (
             len(sentence) > 2
             and sentence[0] in self._questions

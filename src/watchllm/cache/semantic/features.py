@@ -23,7 +23,7 @@ from watchllm.cache.semantic.lexicon import (
 )
 from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK, is_emote
 from watchllm.cache.semantic.quantities import quantity, starts
-from watchllm.cache.semantic.rewriting import rewrite
+from watchllm.cache.semantic.rewriting import asks_for_a_thing, rewrite
 from watchllm.cache.semantic.spoken import Spoken, speak
 from watchllm.cache.semantic.text import Text, read
 
@@ -74,6 +74,8 @@ class Features(msgspec.Struct, frozen=True, array_like=True):
     """A digest of the words without their apostrophes and punctuation: the same for its, it's and its'."""
     letters: bool = False
     """Whether the prompt is about letters, so that spelling is meaning."""
+    named: bool = False
+    """Whether it asks what the thing is that its other words name: they alone ask as much."""
 
 
 TOO_LONG: Final = Features("", (), (), b"", (), (), (), (), (), "", False, 0, False, (), too_long=True)
@@ -93,7 +95,10 @@ def features(prompt: str) -> Features:
     tokens = rewrite(tokens if known.names_words.isdisjoint(spelled) else _talked_about(tokens, known), known)
     if tokens and tokens[0].key == "define":
         question = "define"
-    return _kept(tokens, text, known, formats=formats, cased=cased, past=past, question=question, plain=spoken.plain)
+    named = known.language == "en" and asks_for_a_thing(tokens)
+    return _kept(
+        tokens, text, known, formats=formats, cased=cased, past=past, question=question, plain=spoken.plain, named=named
+    )
 
 
 def _kept(
@@ -106,6 +111,7 @@ def _kept(
     past: bool,
     question: str,
     plain: bytes,
+    named: bool,
 ) -> Features:
     keys: list[str] = []
     surfaces: list[str] = []
@@ -140,6 +146,7 @@ def _kept(
         cased=cased,
         plain=plain,
         letters=letters,
+        named=named,
     )
 
 

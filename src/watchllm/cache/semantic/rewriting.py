@@ -58,8 +58,6 @@ def rewrite(tokens: list[Token], known: Lexicon) -> list[Token]:
         surfaces = [token.surface for token in tokens]
     if _BY in surfaces and not _AUXILIARIES.isdisjoint(surfaces):
         tokens = _passives(tokens, known)
-    if surfaces[:1] == ["what"] and len(tokens) > 3:
-        tokens = _named(tokens)
     if "mean" in surfaces:
         tokens = _meanings(tokens)
     return _marked(tokens)
@@ -191,22 +189,20 @@ def _active(sentence: list[Token], known: Lexicon) -> list[Token]:
     return sentence
 
 
-def _named(tokens: list[Token]) -> list[Token]:
-    """What is the best size for X → the best size for X. The kind of question is known already, so that it is not taken
-    for "is the size …"; and it asks for a thing, not for what somebody does or did."""
-    if tokens[1].surface not in ("is", "are"):
-        return tokens
+def asks_for_a_thing(tokens: list[Token]) -> bool:
+    """Whether a prompt asks for a thing, not for what somebody does or did: "what is the best size for X", which is asked
+    by "the best size for X" as well."""
+    if len(tokens) < 3 or tokens[0].surface != "what" or tokens[1].surface not in ("is", "are"):
+        return False
     end = next((at for at, token in enumerate(tokens) if at > 2 and token.surface in _ENDS), len(tokens))
     start = 3 if tokens[2].surface in _DETERMINERS else 2
     named = tokens[start:end]
-    if start == 2 and not (len(named) > 2 and any(token.surface == "of" for token in named[1:5])):
-        return tokens
-    if len(named) < 2 or named[-1].form in (GERUND, PAST) or named[-1].kind in (PREPOSITION, PRONOUN):
-        return tokens
+    if not named or (start == 2 and not any(token.surface == "of" for token in named[1:5])):
+        return False
+    if named[-1].form in (GERUND, PAST) or named[-1].kind in (PREPOSITION, PRONOUN):
+        return False
     before = {token.surface: at for at, token in enumerate(named)}.get("of", 0)
-    if before and named[before - 1].form in (GERUND, PAST):
-        return tokens
-    return tokens[start:]
+    return not before or named[before - 1].form not in (GERUND, PAST)
 
 
 def _meanings(tokens: list[Token]) -> list[Token]:

@@ -49,6 +49,13 @@ from tests.unit.cache.semantic.deciding import decision
         ("How do I tie a bowline knot?", "How do you tie a bowline knot?"),
         ("How do I change the language of my phone?", "How do I change my phone's language?"),
         ("Convert 100 USD to EUR.", "convert 100 usd to eur"),
+        ("What is an ereader?", "whats an ereader, by any chance"),
+        ('What does "pro bono" mean?', 'I was just wondering what "pro bono" means.'),
+        ("Why is the dog's tail wet?", "why is the dogs tail wet, anyone"),
+        ("How do I write a will?", "Dear team, I hope you are well. How do I write a will? Kind regards, Jo"),
+        ("Give me ten ideas.", "Would you be so kind and give me ten ideas? Many thanks :)"),
+        ("What is a mutex?", "what is mutex"),
+        ("What is the boiling point of water?", "boiling point of water"),
         # Abbreviations, question forms
         ("What is the difference between a crow and a raven?", "whats the difference btw a crow & a raven"),
         ("How do I sharpen a knife?", "steps to sharpen a knife"),

@@ -117,7 +117,7 @@ class Courtesy:
                 break
             taken = match[0].count(" ")
             if taken >= len(sentence):
-                break
+                return []
             sentence = sentence[taken:]
             if sentence[0] in self._conditions and len(sentence) > 1:
                 return self._shortened(self._asked(sentence[1:]))

@@ -190,8 +190,8 @@ def _active(sentence: list[Token], known: Lexicon) -> list[Token]:
 
 
 def asks_for_a_thing(tokens: list[Token]) -> bool:
-    """Whether a prompt asks for a thing, not for what somebody does or did: "what is the best size for X", which is asked
-    by "the best size for X" as well."""
+    """Whether a prompt asks for a thing, not for what somebody does or did: "what is the best size for X", as "the best
+    size for X" does too."""
     if len(tokens) < 3 or tokens[0].surface != "what" or tokens[1].surface not in ("is", "are"):
         return False
     end = next((at for at, token in enumerate(tokens) if at > 2 and token.surface in _ENDS), len(tokens))

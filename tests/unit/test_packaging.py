@@ -72,6 +72,8 @@ def test_the_word_lists_and_weights_of_the_semantic_cache_are_package_data() -> 
     for name in (
         "confidence.toml",
         "words/en.toml",
+        "words/en_groups.toml",
+        "words/en_said.toml",
         "words/de.toml",
         "words/es.toml",
         "words/fr.toml",

@@ -146,6 +146,8 @@ class Courtesy:
             at = sentence.index("some")
             if sentence[0] in self._made or (sentence[0] in self._questions and sentence[at - 1] in ("are", "is")):
                 sentence = [*sentence[:at], *sentence[at + 1 :]]
+        if sentence[:1] == ["translate"]:
+            sentence = ["to" if word == "into" else word for word in sentence]
         if sentence and sentence[0] in self._made:
             if len(sentence) > 2 and sentence[1] in _ME:
                 sentence = [sentence[0], *sentence[2:]]

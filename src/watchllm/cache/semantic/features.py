@@ -22,7 +22,7 @@ from watchllm.cache.semantic.lexicon import (
     Token,
 )
 from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK, is_emote
-from watchllm.cache.semantic.quantities import quantity, starts
+from watchllm.cache.semantic.quantities import VERSION_WORDS, quantity, starts
 from watchllm.cache.semantic.rewriting import asks_for_a_thing, rewrite
 from watchllm.cache.semantic.spoken import Spoken, speak
 from watchllm.cache.semantic.text import Text, read
@@ -165,7 +165,8 @@ def _formats(words: list[str], known: Lexicon) -> tuple[list[str], tuple[str, ..
                 phrase = tuple(words[start : start + length])
                 if len(phrase) == length and phrase in known.formats and (led or length > 1):
                     found.append(" ".join("one" if word == "single" else word for word in phrase))
-                    del words[at : start + length]
+                    end = start + length
+                    del words[at : end + (words[end : end + 1] == ["format"])]
                     break
         return words, tuple(sorted(found))
     return words, ()
@@ -188,7 +189,7 @@ def _tokens(words: list[str], spoken: Spoken, text: Text, known: Lexicon) -> tup
         if capitals and (has_cased or word in capitals or word in spellings):
             if token.kind == WORD and token.key and capitals.get(word) and _may_be_name(word, known):
                 token = token._replace(kind=NAME)
-            if word in known.cased:
+            if word in known.cased and token.kind != NUMBER:
                 cased.append(word.upper() if capitals.get(word) else word)
             elif word in spellings:
                 cased.append(spellings[word])
@@ -231,7 +232,12 @@ def _token(words: list[str], at: int, text: Text, known: Lexicon) -> tuple[Token
         # One word in quotation marks is often written without them.
         return Token(content, content if content.isalpha() else f'"{content}', EXACT, BASE), 1
     if (
-        word in known.numbers or word in known.ordinals or not word.isalpha() or word in known.months or word[0] == "v"
+        word in known.numbers
+        or word in known.ordinals
+        or word in VERSION_WORDS
+        or not word.isalpha()
+        or word in known.months
+        or word[0] == "v"
     ) and starts(word, known):
         found = quantity(words, at, known)
         if found is not None:

@@ -306,7 +306,7 @@ def lexicon(language: str) -> Lexicon:
         return Lexicon(language, {}, UNKNOWN)
     tables: dict[str, Any] = {}
     folder = files(__package__) / "words"
-    for name in (f"{language}.toml", f"{language}_groups.toml"):
+    for name in (f"{language}.toml", f"{language}_said.toml", f"{language}_groups.toml"):
         if (folder / name).is_file():
             tables |= tomllib.loads(fold((folder / name).read_text(encoding="utf-8"), language))
     return Lexicon(language, tables, english() if language == "en" else UNKNOWN)

@@ -82,6 +82,13 @@ def test_a_material_difference_is_named_by_its_guard(guard: str, a: str, b: str)
         ("What is the head of the dog eating?", "Is the head of the dog eating?"),
         ("How do I say sorry in Welsh?", "How do I say thanks in Welsh?"),
         ("Can I help you?", "Can you help me?"),
+        # Quantities that look alike
+        ("Is the deadline 03/04/2024?", "Is the deadline 04/03/2024?"),
+        ("Is the deadline 31.12.2024?", "Is the deadline 30.12.2024?"),
+        ("Is 50 pounds heavy?", "Is £50 heavy?"),
+        ("Upgrade to version 1.2", "Upgrade to version 1.20"),
+        ("Who was the twenty-first president?", "Who was the twenty-second president?"),
+        ("What is 12 + 5?", "What is 12 - 5?"),
         # Words that look misspelt and are others
         ("What is the dose of prednisone?", "What is the dose of prednisolone?"),
         ("What is hypertension?", "What is hypotension?"),

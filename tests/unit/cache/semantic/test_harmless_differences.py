@@ -86,6 +86,13 @@ from tests.unit.cache.semantic.deciding import decision
         ("Is the pool open at 6 pm?", "Is the pool open at 18:00?"),
         ("What happened on 20 July 1969?", "What happened on July 20th, 1969?"),
         ("What is 20% of 80?", "What is 20 percent of 80?"),
+        ("What is the VAT on £50?", "what's the vat on 50 pounds"),
+        ("Is the deadline 12/31/2024?", "Is the deadline December 31, 2024?"),
+        ("Who was the 21st president?", "who was the twenty-first president"),
+        ("Give me 1/2 cup in ml.", "give me half a cup in ml"),
+        ("Upgrade from v1.2 to v2.0", "Upgrade from version 1.2 to version 2.0"),
+        ("Is the office open on Mon and Tue?", "is the office open on monday and tuesday"),
+        ("What is 2 + 2?", "What is 2 plus 2?"),
         # Other languages
         ("Wie hoch ist der Eiffelturm?", "Hallo, wie hoch ist der Eiffelturm? Danke!"),
         ("Wie funktioniert ein Fax?", "Können Sie mir bitte sagen, wie ein Fax funktioniert?"),

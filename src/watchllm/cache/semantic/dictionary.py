@@ -14,11 +14,18 @@ class Dictionary:
     look-up of about a microsecond, which callers remember. `lines` are words with blanks between."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        grouped: dict[str, list[str]] = {}
+        texts: dict[str, str] = {"": ""}
+        prefix, group = "", [""]
         for line in lines:
             for word in line.split():
-                grouped.setdefault(word[:_PREFIX], []).append(word)
-        self._texts = {prefix: f" {' '.join(group)} " for prefix, group in grouped.items()}
+                if word[:_PREFIX] != prefix:
+                    # Joined one by one, because all words at once would take the memory that this is to save.
+                    texts[prefix] = f"{texts.get(prefix, '')} {' '.join(group)} "
+                    prefix, group = word[:_PREFIX], []
+                group.append(word)
+        texts[prefix] = f"{texts.get(prefix, '')} {' '.join(group)} "
+        texts.pop("")
+        self._texts = texts
 
     def __contains__(self, word: str) -> bool:
         text = self._texts.get(word[:_PREFIX])

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from watchllm.providers.dialect import Untranslatable
+from watchllm.providers.doubled import Ends
 from watchllm.providers.responses.errors import stream_error
 from watchllm.providers.responses.events import EventWriter
 from watchllm.providers.translation import responses_form, responses_output
@@ -33,6 +34,7 @@ class Translator:
         self._open: GrowingMessage | GrowingReasoning | None = None
         self._calls: list[_Call] = []
         self._thought_field: str | None = None
+        self._ends = Ends()
         self._finish_reason: Any = None
         self._usage: Any = None
         self._ended = False
@@ -64,7 +66,7 @@ class Translator:
         if self._left < 0:
             raise BadMessage("the answer is too large to be translated")
         try:
-            return self._begin(chunk, data) + self._take_choice(choice)
+            return self._begin(chunk, data) + self._take_choice(choice, data)
         except Untranslatable as reason:
             raise BadMessage(f"the answer cannot be told as a response: {reason}") from None
         except RecursionError:
@@ -88,13 +90,17 @@ class Translator:
         if usage is not None:
             self._usage = usage
 
-    def _take_choice(self, choice: dict[str, Any]) -> bytes:
+    def _take_choice(self, choice: dict[str, Any], data: bytes) -> bytes:
         reason = choice.get("finish_reason")
         if reason is not None:
             self._finish_reason = reason
+        if reason and self._ends.finishes(data):
+            raise BadMessage("the events of the stream come twice")
         delta = choice.get("delta")
         if type(delta) is not dict:
             return b""
+        if "role" in delta and not reason:
+            self._ends.opens(delta)
         if delta.get("audio") or delta.get("images") or delta.get("function_call"):
             raise Untranslatable("it has audio, images or a function call of the old form")
         told = [self._take_thought(delta), self._take_said(delta, choice.get("logprobs"))]

@@ -50,8 +50,9 @@ class Translator:
         "_citations",
         "_cited",
         "_created",
+        "_end",
         "_ended",
-        "_finished",
+        "_failed",
         "_length",
         "_opening",
         "_thoughts",
@@ -69,12 +70,13 @@ class Translator:
         self._cited = 0
         self._annotations: list[dict[str, Any]] = []
         self._citations: list[Any] = []
-        self._finished = False
+        self._end: dict[str, Any] | None = None
         self._ended = False
+        self._failed = False
 
     def feed(self, data: bytes) -> bytes:
         """The chunks for the data of one event, maybe none; 3 µs for a piece of text."""
-        if self._ended:
+        if self._failed:
             return b""
         try:
             return self._take(_decode(data), len(data))
@@ -94,8 +96,10 @@ class Translator:
         if kind == "content_block_delta":
             return self._delta(event, size)
         if kind == "error":
-            self._ended = True
+            self._failed = True
             return anthropic_event_to_openai(event.get("error"))
+        if self._ended and kind in _TELL:
+            raise BadMessage("an event of the stream came behind its end")
         if kind == "message_start":
             return self._start(event)
         # Types of events that are not known mean nothing, as Anthropic asks of its clients.
@@ -189,12 +193,17 @@ class Translator:
         if type(delta) is not dict or not self._opening:
             raise BadMessage("the end of no message")
         self._take_usage(event.get("usage"))
-        if delta.get("stop_reason") is None or self._finished:
+        if delta.get("stop_reason") is None:
+            return b""
+        # A second one may bring other counts; the same once more is an event that came twice.
+        if self._end == event:
+            raise BadMessage("the end of the message came twice")
+        before, self._end = self._end, event
+        if before is not None:
             return b""
         reason = finish_reason_of(delta["stop_reason"])
         if not all(block.closed for block in self._blocks.values()):
             raise BadMessage("the message ends inside a content block")
-        self._finished = True
         last: dict[str, Any] = {}
         if self._annotations:
             last["annotations"] = self._annotations
@@ -206,7 +215,7 @@ class Translator:
         return (self._chunk(last) if last else b"") + self._chunk({}, reason)
 
     def _message_stop(self, _event: dict[str, Any]) -> bytes:
-        if not self._finished:
+        if self._end is None:
             raise BadMessage("the stream ends without a stop_reason")
         self._ended = True
         usage = chat_usage(self._usage)

@@ -43,7 +43,18 @@ class Translator:
     Reasoning that is told both as a summary and in full is told as it came first.
     """
 
-    __slots__ = ("_calls", "_ended", "_length", "_opening", "_texts", "_thought", "_thoughts", "_told_reasoning")
+    __slots__ = (
+        "_calls",
+        "_ended",
+        "_failed",
+        "_last",
+        "_length",
+        "_opening",
+        "_texts",
+        "_thought",
+        "_thoughts",
+        "_told_reasoning",
+    )
 
     def __init__(self) -> None:
         self._opening = b""
@@ -56,11 +67,13 @@ class Translator:
         self._thought: tuple[str, int, int] | None = None
         self._told_reasoning: dict[int, str] = {}
         """How each item of reasoning is told: by its summary or its text."""
+        self._last = -1
         self._ended = False
+        self._failed = False
 
     def feed(self, data: bytes) -> bytes:
         """The chunks for the data of one event, maybe none. Raises BadMessage for what is no event of a response."""
-        if self._ended or data.startswith(b"[DONE]"):
+        if self._failed or data.startswith(b"[DONE]"):
             # Some providers end their streams as chats do; the response's own end was told before.
             return b""
         try:
@@ -68,6 +81,7 @@ class Translator:
             kind = event.get("type") if type(event) is dict else None
             if type(kind) is not str:
                 raise BadMessage("an event of the stream is not an object with a type")
+            self._check_order(event.get("sequence_number"))
             tell = _TELL.get(kind)
             return b"" if tell is None else tell(self, event)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -80,6 +94,15 @@ class Translator:
     def finish(self) -> bytes:
         """Nothing: the response's own end tells the end, and without it the stream was cut."""
         return b""
+
+    def _check_order(self, number: Any) -> None:
+        if self._ended:
+            raise BadMessage("an event of the stream came behind its end")
+        # Not all vendors number their events.
+        if type(number) is int:
+            if number <= self._last:
+                raise BadMessage("an event of the stream came twice or out of order")
+            self._last = number
 
     # --- the frame ---------------------------------------------------------------------------------------------------
 
@@ -117,7 +140,7 @@ class Translator:
         if said is event or not told["type"]:
             told["type"] = "invalid_request_error" if told["code"] in _CLIENTS_FAULT else "server_error"
         told["message"] = (told["message"] or "The provider sent an error inside its stream.")[:_MAX_MESSAGE]
-        self._ended = True
+        self._failed = True
         return b"data: " + _encode({"error": told}) + b"\n\n"
 
     # --- what the model said -----------------------------------------------------------------------------------------

@@ -452,3 +452,13 @@ def test_any_stream_is_translated_or_refused(stream: list[Any]) -> None:
         out = out or b""
     events = events_of(out)
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
+
+
+def test_an_end_that_is_told_twice_is_an_error() -> None:
+    opened, hello, end = chunk({"role": "assistant", "content": ""}), chunk({"content": "Hello"}), chunk({}, "stop")
+    with pytest.raises(BadMessage, match="come twice"):
+        told(opened, hello, end, end, None)
+    again = end | {"usage": USAGE}
+    assert response_of(told(opened, hello, end, again, None))["status"] == "completed"
+    with pytest.raises(BadMessage, match="come twice"):
+        told(opened, opened, hello, end, again, None)

@@ -330,3 +330,14 @@ def test_whatever_comes_is_told_in_order_or_is_no_chat_stream(chunks: list[Any])
     events = events_of(told)
     if events[-1]["type"] != "error":
         check_order(events)
+
+
+def test_an_end_that_is_told_twice_is_an_error() -> None:
+    opened, hello, end = says(role="assistant", content=""), says(content="Hello"), says("stop")
+    with pytest.raises(BadMessage, match="come twice"):
+        fed([opened, hello, end, end, USAGE_CHUNK, DONE])
+    # Some vendors say the reason once more, with the usage.
+    again = chunk({"index": 0, "delta": {}, "finish_reason": "stop"}, usage=USAGE)
+    assert fed([opened, hello, end, again, DONE]) == fed([opened, hello, end, USAGE_CHUNK, DONE])
+    with pytest.raises(BadMessage, match="come twice"):
+        fed([opened, opened, hello, end, again, DONE])

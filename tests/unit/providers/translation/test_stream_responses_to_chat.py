@@ -382,3 +382,13 @@ def test_any_value_in_any_place_is_told_or_refused(data: st.DataObject) -> None:
     for raw in EventScanner().feed(sent):
         piece = event_data(raw) or b""
         assert piece == b"[DONE]" or type(json.loads(piece)) is dict
+
+
+@pytest.mark.parametrize("at", range(len(EVENTS)))
+def test_an_event_that_comes_twice_or_out_of_order_is_an_error(at: int) -> None:
+    raws = EventScanner().feed(framed(*EVENTS))
+    with pytest.raises(BadMessage, match="twice or out of order|behind its end"):
+        told(b"".join([*raws[: at + 1], *raws[at:]]))
+    if at:
+        with pytest.raises(BadMessage):
+            told(b"".join([*raws[: at - 1], raws[at], raws[at - 1], *raws[at + 1 :]]))

@@ -6,6 +6,7 @@ client of another dialect is translated; what each of them was really sent stand
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anthropic
@@ -13,6 +14,7 @@ import openai
 import pytest
 
 from tests.support.product import UPSTREAM_KEY, Gateway, Installation, Project, Sim
+from tests.support.waiting import wait_for
 
 PATHS = {"groq": "/v1/chat/completions", "anthropic": "/v1/messages", "own": "/v1/responses"}
 WEATHER = {
@@ -246,6 +248,38 @@ def test_what_a_translation_would_lose_is_an_entry_of_its_own(
     headers = {"anthropic-version": "2023-06-01"}
     found = [gateway.post("/v1/messages", project.key, unlike, headers=headers) for _ in range(2)]
     assert [one.header("x-watchllm-cache") for one in found] == ["MISS", "HIT"]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_whose_translation_lost_something_serves_its_own_dialect_only(
+    gateway: Gateway, project: Project, streamed: bool
+) -> None:
+    question = f"What did you think of, {streamed}?"
+    asked: dict[str, Any] = {"model": "own/echo", "stream": streamed, "reasoning_effort": "low"}
+    chat = asked | {"messages": [{"role": "user", "content": question}]}
+    native = {"model": "own/echo", "stream": streamed, "reasoning": {"effort": "low"}, "input": question}
+    steps = [("/v1/chat/completions", chat)] * 2 + [("/v1/responses", native)] * 2 + [("/v1/chat/completions", chat)]
+    found = [gateway.post(path, project.key, body) for path, body in steps]
+    assert [one.header("x-watchllm-cache") for one in found] == ["MISS", "HIT", "MISS", "HIT", "HIT"]
+    # A reasoning item without a summary has no form in a chat, but the client of Responses has it.
+    assert b'"reasoning"' in found[3].body
+    assert b'"type":"reasoning"' in found[3].body.replace(b": ", b":")
+    assert b"reasoning_content" not in found[4].body
+
+
+def test_who_waits_for_an_answer_whose_translation_lost_something_asks_in_its_own_dialect(
+    gateway: Gateway, project: Project, sim: Sim
+) -> None:
+    sim.reset()
+    chat = {"model": "own/slow-500ms+reasoning-3", "messages": [{"role": "user", "content": "Who thinks?"}]}
+    native = {"model": "own/slow-500ms+reasoning-3", "input": "Who thinks?"}
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(gateway.post, "/v1/chat/completions", project.key, chat)
+        wait_for(lambda: sim.calls() == 1, "the first call")
+        second = pool.submit(gateway.post, "/v1/responses", project.key, native)
+        assert first.result().status == 200
+        assert [item["type"] for item in second.result().json()["output"]] == ["reasoning", "message"]
+    assert sim.calls() == 2
 
 
 def test_what_stopped_an_answer_is_told_though_the_cache_has_it_from_chat(

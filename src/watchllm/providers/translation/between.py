@@ -12,6 +12,7 @@ from watchllm.providers.dialect import (
     StreamTranslator,
     TranslatedAnswer,
     TranslatedRequest,
+    Untranslatable,
 )
 
 OLD_LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
@@ -56,13 +57,24 @@ def answer_in(to: str, of: str, body: bytes, request: dict[str, Any], *, created
         from watchllm.providers.translation.answer_chat_to_messages import translate as to_messages
 
         further = to_messages(answer.body)
-        # Chat completions do not tell which of the sequences stopped an answer, nor whether one did.
-        further = further._replace(exact=further.exact and not request.get("stop_sequences"))
     else:
         from watchllm.providers.translation.answer_chat_to_responses import translate as to_responses
 
         further = to_responses(answer.body, request)
     return TranslatedAnswer(further.body, answer.exact and further.exact)
+
+
+def retold_in(to: str, of: str, body: bytes, request: dict[str, Any], *, created: int = 0) -> bytes | None:
+    """The whole answer `body`, which was given to another request, as `request` may be given it; None where the dialect
+    `to` would say less than the original, or than an answer of its own."""
+    # Chat completions do not tell which of the sequences stopped an answer, nor whether one did.
+    if to == MESSAGES and of != MESSAGES and request.get("stop_sequences"):
+        return None
+    try:
+        told = answer_in(to, of, body, request, created=created)
+    except Untranslatable:
+        return None
+    return told.body if told.exact else None
 
 
 def stream_stages(

@@ -11,7 +11,7 @@ import msgspec
 
 from watchllm.providers.dialect import Untranslatable
 from watchllm.providers.doubled import Ends
-from watchllm.providers.translation.answer_chat_to_messages import text_parts
+from watchllm.providers.translation.answer_chat_to_messages import says_more, text_parts
 from watchllm.providers.translation.errors import openai_event_to_anthropic
 from watchllm.providers.translation.messages_outcome import (
     STOP_REASONS,
@@ -50,6 +50,7 @@ class Translator:
         "_stop_told",
         "_thought",
         "_usage",
+        "exact",
     )
 
     def __init__(self, request_id: str = "") -> None:
@@ -74,6 +75,7 @@ class Translator:
         self._refused = False
         self._usage: Any = None
         self._stop_told = False
+        self.exact = True
 
     def feed(self, data: bytes) -> bytes:
         """The events of a message stream for the data of one event, maybe none.
@@ -131,6 +133,8 @@ class Translator:
         if not self._started:
             self._start(chunk)
         delta, finish = choice.get("delta"), choice.get("finish_reason")
+        if choice.get("logprobs"):
+            self.exact = False
         if type(delta) is dict:
             if "role" in delta and not finish:
                 self._ends.opens(delta)
@@ -154,6 +158,8 @@ class Translator:
         for field in _WITHOUT_FORM:
             if delta.get(field):
                 raise BadMessage(f"the stream holds {field}")
+        if delta.get("annotations") or says_more(delta):
+            self.exact = False
         self._take_reasoning(delta)
         for kind, text in text_parts(content):
             self._tell(kind, text)

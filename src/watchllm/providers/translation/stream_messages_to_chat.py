@@ -20,6 +20,8 @@ import msgspec
 
 from watchllm.providers.dialect import Untranslatable
 from watchllm.providers.translation.answer_messages_to_chat import (
+    BESIDE_CONTENT,
+    LOSSY_REASONS,
     annotations_of,
     chat_usage,
     explanation_of,
@@ -53,10 +55,12 @@ class Translator:
         "_end",
         "_ended",
         "_failed",
+        "_has_text",
         "_length",
         "_opening",
         "_thoughts",
         "_usage",
+        "exact",
     )
 
     def __init__(self, *, created: int = 0) -> None:
@@ -65,6 +69,7 @@ class Translator:
         self._blocks: dict[int, _Block] = {}
         self._usage: dict[str, Any] = {}
         self._calls = 0
+        self._has_text = False
         self._thoughts = 0
         self._length = 0
         self._cited = 0
@@ -73,6 +78,7 @@ class Translator:
         self._end: dict[str, Any] | None = None
         self._ended = False
         self._failed = False
+        self.exact = True
 
     def feed(self, data: bytes) -> bytes:
         """The chunks for the data of one event, maybe none; 3 µs for a piece of text."""
@@ -120,6 +126,7 @@ class Translator:
         if tier is not None:
             head["service_tier"] = tier
         self._take_usage(message.get("usage"))
+        self._look_beside(message)
         self._opening = b"data: " + _encode(head)[:-1] + b',"choices":['
         return self._chunk({"role": "assistant", "content": "", "refusal": None})
 
@@ -130,6 +137,10 @@ class Translator:
         if len(self._blocks) >= _MAX_BLOCKS:
             raise BadMessage("the stream has too many content blocks")
         block = self._blocks[index] = _Block(begun.get("type"))
+        if block.kind != "tool_use":
+            # Chat has one text, after all thoughts and before all calls.
+            self.exact = self.exact and not self._calls and not self._has_text
+            self._has_text = self._has_text or block.kind == "text"
         if block.kind == "text":
             block.start = self._length
             return self._text(_text(begun.get("text")))
@@ -171,6 +182,7 @@ class Translator:
         if self._cited > MAX_CITED:
             raise BadMessage("the stream has too many citations")
         block.citations.append(delta.get("citation"))
+        self.exact = False
         return b""
 
     def _block_stop(self, event: dict[str, Any]) -> bytes:
@@ -202,6 +214,9 @@ class Translator:
         if before is not None:
             return b""
         reason = finish_reason_of(delta["stop_reason"])
+        if delta["stop_reason"] in LOSSY_REASONS:
+            self.exact = False
+        self._look_beside(delta)
         if not all(block.closed for block in self._blocks.values()):
             raise BadMessage("the message ends inside a content block")
         last: dict[str, Any] = {}
@@ -245,6 +260,11 @@ class Translator:
             _encode(delta),
             reason,
         )
+
+    def _look_beside(self, message: dict[str, Any]) -> None:
+        """At what a message tells beside its content, and a chat does not."""
+        if any(message.get(field) is not None for field in BESIDE_CONTENT):
+            self.exact = False
 
     def _take_usage(self, usage: Any) -> None:
         """Counts of a later event are totals; what it does not tell stays as it was told."""

@@ -267,6 +267,21 @@ RECORDED = b"".join(
 )
 
 
+@pytest.mark.parametrize(
+    ("told", "exact"),
+    [
+        ({"content": "Hi", "reasoning_content": "Hm"}, True),
+        ({"content": "Hi", "annotations": [{"type": "url_citation", "url_citation": {"url": "u"}}]}, False),
+        ({"content": "Hi", "reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}, False),
+    ],
+)
+def test_a_stream_tells_less_where_the_whole_answer_does(told: dict[str, Any], exact: bool) -> None:
+    translator = Translator()
+    for data in (says(role="assistant", content=""), says(**told), says("stop"), DONE):
+        translator.feed(data)
+    assert translator.exact is translate(json.dumps(completion("stop", **told)).encode()).exact is exact
+
+
 @given(st.lists(st.integers(0, len(RECORDED)), max_size=12))
 def test_how_the_stream_is_split_does_not_matter(cuts: list[int]) -> None:
     scanner, translator = EventScanner(), Translator()

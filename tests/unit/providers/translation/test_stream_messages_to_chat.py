@@ -149,8 +149,10 @@ def without_order(completion: Any) -> Any:
 @given(messages())
 def test_a_stream_says_what_the_whole_answer_says(message: dict[str, Any]) -> None:
     stream = replay(json.dumps(message).encode())
-    whole = json.loads(translate(json.dumps(message).encode(), created=1_730_000_000).body)
-    assert without_order(put_together(told(stream))) == without_order(whole)
+    translator = Translator(created=1_730_000_000)
+    body, exact = translate(json.dumps(message).encode(), created=1_730_000_000)
+    assert without_order(put_together(told(stream, translator))) == without_order(json.loads(body))
+    assert translator.exact is exact
 
 
 @given(st.lists(st.integers(0, len(WHOLE)), max_size=8))

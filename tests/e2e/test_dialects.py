@@ -326,6 +326,30 @@ def test_nothing_is_left_with_a_provider_of_responses(
     }
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_client_of_messages_that_lets_a_model_think_is_told_the_thoughts(
+    messages: anthropic.Anthropic, sim: Sim, streamed: bool
+) -> None:
+    ask: Any = {
+        "model": "own/echo",
+        "messages": [{"role": "user", "content": f"What do you think, {streamed}?"}],
+        "max_tokens": 4096,
+    }
+    thinking: Any = {"type": "enabled", "budget_tokens": 2048}
+    if streamed:
+        with messages.messages.stream(**ask, thinking=thinking) as stream:
+            answer: Any = stream.get_final_message()
+    else:
+        answer = messages.messages.create(**ask, thinking=thinking)
+    assert json.loads(sim.requests()[-1]["body"])["reasoning"] == {"effort": "low", "summary": "auto"}
+    assert [block.type for block in answer.content] == ["thinking", "text"]
+    assert answer.content[0].thinking
+    messages.messages.create(**ask, thinking={"type": "adaptive"})
+    assert "reasoning" not in json.loads(sim.requests()[-1]["body"])
+    messages.messages.create(**ask, thinking=thinking | {"display": "omitted"})
+    assert json.loads(sim.requests()[-1]["body"])["reasoning"] == {"effort": "low"}
+
+
 def test_a_provider_of_responses_has_no_limit_that_the_client_did_not_name(chat: openai.OpenAI) -> None:
     ask: Any = [{"role": "user", "content": "How long?"}]
     # 8192 is what Anthropic would be asked for in place of none.

@@ -39,6 +39,8 @@ def request_in(to: str, of: str, document: dict[str, Any], model: str) -> Transl
         further = _request_of_chat(to, translated.document, model)
     except BadRequest as error:
         raise _as_asked(error, of) from None
+    if of == MESSAGES and to == RESPONSES:
+        _ask_for_thoughts(document, further.document)
     dropped = (*translated.dropped, *(name for name in further.dropped if name not in translated.dropped))
     return TranslatedRequest(further.document, dropped, translated.exact and further.exact)
 
@@ -120,6 +122,15 @@ def _request_of_chat(to: str, document: dict[str, Any], model: str) -> Translate
     from watchllm.providers.translation.request_chat_to_responses import translate as to_responses
 
     return to_responses(document)
+
+
+def _ask_for_thoughts(document: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Who has a model think through Messages is told the thoughts; providers of Responses tell a summary, if asked."""
+    thinking = document.get("thinking") or {}
+    wants_thoughts = thinking.get("type") in ("enabled", "adaptive") and thinking.get("display") != "omitted"
+    # Without an effort the model may be one that does not think, and be refused a summary.
+    if wants_thoughts and "reasoning" in asked:
+        asked["reasoning"] = {**asked["reasoning"], "summary": "auto"}
 
 
 # What the fields of a chat completion are called where they came from.

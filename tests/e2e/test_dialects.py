@@ -238,6 +238,24 @@ def test_one_question_in_three_dialects_is_one_entry(
         assert stream.get_final_text() in texts
 
 
+@pytest.mark.parametrize("provider", ["anthropic", "own"])
+def test_a_call_without_content_is_one_with_null(gateway: Gateway, project: Project, provider: str) -> None:
+    called = {"id": "call_1", "type": "function", "function": {"name": "now", "arguments": "{}"}}
+    found = []
+    for content in ({}, {"content": None}):
+        turns = [
+            {"role": "user", "content": "When?"},
+            {"role": "assistant", "tool_calls": [called]} | content,
+            {"role": "tool", "tool_call_id": "call_1", "content": "noon"},
+        ]
+        tools = [{"type": "function", "function": {"name": "now", "parameters": {"type": "object"}, "strict": False}}]
+        body = {"model": f"{provider}/echo", "messages": turns, "tools": tools, "max_tokens": 64}
+        answer = gateway.post("/v1/chat/completions", project.key, body)
+        assert answer.status == 200, answer.body
+        found.append(answer.header("x-watchllm-cache"))
+    assert found == ["MISS", "HIT"]
+
+
 def test_what_a_translation_would_lose_is_an_entry_of_its_own(
     gateway: Gateway, project: Project, chat: openai.OpenAI
 ) -> None:

@@ -238,6 +238,23 @@ def test_one_question_in_three_dialects_is_one_entry(
         assert stream.get_final_text() in texts
 
 
+def test_a_chat_provider_of_ones_own_may_take_the_two_names_of_the_limit_for_two_things(
+    gateway: Gateway, project: Project, shared_sim: Sim
+) -> None:
+    with gateway.installation.control_plane() as plane:
+        plane.add_provider_key(project.id, "homely", UPSTREAM_KEY, base_url=shared_sim.base_url, dialect="chat")
+    body = {"model": "homely/echo", "messages": [{"role": "user", "content": "How much?"}]}
+    found = [
+        gateway.post(path, project.key, body | {limit: 64}).header("x-watchllm-cache")
+        for path, limit in (
+            ("/v1/messages", "max_tokens"),
+            ("/v1/chat/completions", "max_tokens"),
+            ("/v1/chat/completions", "max_completion_tokens"),
+        )
+    ]
+    assert found == ["MISS", "HIT", "MISS"]
+
+
 @pytest.mark.parametrize("provider", ["anthropic", "own"])
 def test_a_call_without_content_is_one_with_null(gateway: Gateway, project: Project, provider: str) -> None:
     called = {"id": "call_1", "type": "function", "function": {"name": "now", "arguments": "{}"}}

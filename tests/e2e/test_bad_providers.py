@@ -186,6 +186,23 @@ def test_a_providers_error_inside_its_stream_ends_the_clients(
     assert row.input > 0
 
 
+SPOKEN = {"openai": ("chat", "responses"), "groq": ("chat",), "anthropic": ("messages",)}
+
+
+@every_pair
+def test_a_stream_whose_events_come_twice_is_not_stored(
+    gateway: Gateway, project: Project, sim: Sim, client: str, provider: str
+) -> None:
+    answer, row = twice(gateway, project, sim, client, f"{provider}/echo+duplicate", stream=True)
+    # What the provider says in the client's own words is passed on byte for byte.
+    if client not in SPOKEN[provider]:
+        assert told(answer, client)[:3] == (200, None if client == "messages" else "provider_error", "api_error")
+        assert row[:4] == (200, "cut", "provider_error", "MISS")
+    else:
+        assert row[:4] == (200, "complete", None, "MISS")
+    assert row.input is not None
+
+
 def last_error(answer: RawResponse, client: str) -> str:
     """The message of the error that ends the stream; a provider's own event of Responses has it beside its type."""
     document = events(answer.body)[-1]

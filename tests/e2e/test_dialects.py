@@ -6,6 +6,7 @@ client of another dialect is translated; what each of them was really sent stand
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anthropic
@@ -13,6 +14,7 @@ import openai
 import pytest
 
 from tests.support.product import UPSTREAM_KEY, Gateway, Installation, Project, Sim
+from tests.support.waiting import wait_for
 
 PATHS = {"groq": "/v1/chat/completions", "anthropic": "/v1/messages", "own": "/v1/responses"}
 WEATHER = {
@@ -236,6 +238,41 @@ def test_one_question_in_three_dialects_is_one_entry(
         assert stream.get_final_text() in texts
 
 
+def test_a_chat_provider_of_ones_own_may_take_the_two_names_of_the_limit_for_two_things(
+    gateway: Gateway, project: Project, shared_sim: Sim
+) -> None:
+    with gateway.installation.control_plane() as plane:
+        plane.add_provider_key(project.id, "homely", UPSTREAM_KEY, base_url=shared_sim.base_url, dialect="chat")
+    body = {"model": "homely/echo", "messages": [{"role": "user", "content": "How much?"}]}
+    found = [
+        gateway.post(path, project.key, body | {limit: 64}).header("x-watchllm-cache")
+        for path, limit in (
+            ("/v1/messages", "max_tokens"),
+            ("/v1/chat/completions", "max_tokens"),
+            ("/v1/chat/completions", "max_completion_tokens"),
+        )
+    ]
+    assert found == ["MISS", "HIT", "MISS"]
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "own"])
+def test_a_call_without_content_is_one_with_null(gateway: Gateway, project: Project, provider: str) -> None:
+    called = {"id": "call_1", "type": "function", "function": {"name": "now", "arguments": "{}"}}
+    found = []
+    for content in ({}, {"content": None}):
+        turns = [
+            {"role": "user", "content": "When?"},
+            {"role": "assistant", "tool_calls": [called]} | content,
+            {"role": "tool", "tool_call_id": "call_1", "content": "noon"},
+        ]
+        tools = [{"type": "function", "function": {"name": "now", "parameters": {"type": "object"}, "strict": False}}]
+        body = {"model": f"{provider}/echo", "messages": turns, "tools": tools, "max_tokens": 64}
+        answer = gateway.post("/v1/chat/completions", project.key, body)
+        assert answer.status == 200, answer.body
+        found.append(answer.header("x-watchllm-cache"))
+    assert found == ["MISS", "HIT"]
+
+
 def test_what_a_translation_would_lose_is_an_entry_of_its_own(
     gateway: Gateway, project: Project, chat: openai.OpenAI
 ) -> None:
@@ -246,6 +283,38 @@ def test_what_a_translation_would_lose_is_an_entry_of_its_own(
     headers = {"anthropic-version": "2023-06-01"}
     found = [gateway.post("/v1/messages", project.key, unlike, headers=headers) for _ in range(2)]
     assert [one.header("x-watchllm-cache") for one in found] == ["MISS", "HIT"]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_whose_translation_lost_something_serves_its_own_dialect_only(
+    gateway: Gateway, project: Project, streamed: bool
+) -> None:
+    question = f"What did you think of, {streamed}?"
+    asked: dict[str, Any] = {"model": "own/echo", "stream": streamed, "reasoning_effort": "low"}
+    chat = asked | {"messages": [{"role": "user", "content": question}]}
+    native = {"model": "own/echo", "stream": streamed, "reasoning": {"effort": "low"}, "input": question}
+    steps = [("/v1/chat/completions", chat)] * 2 + [("/v1/responses", native)] * 2 + [("/v1/chat/completions", chat)]
+    found = [gateway.post(path, project.key, body) for path, body in steps]
+    assert [one.header("x-watchllm-cache") for one in found] == ["MISS", "HIT", "MISS", "HIT", "HIT"]
+    # A reasoning item without a summary has no form in a chat, but the client of Responses has it.
+    assert b'"reasoning"' in found[3].body
+    assert b'"type":"reasoning"' in found[3].body.replace(b": ", b":")
+    assert b"reasoning_content" not in found[4].body
+
+
+def test_who_waits_for_an_answer_whose_translation_lost_something_asks_in_its_own_dialect(
+    gateway: Gateway, project: Project, sim: Sim
+) -> None:
+    sim.reset()
+    chat = {"model": "own/slow-500ms+reasoning-3", "messages": [{"role": "user", "content": "Who thinks?"}]}
+    native = {"model": "own/slow-500ms+reasoning-3", "input": "Who thinks?"}
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(gateway.post, "/v1/chat/completions", project.key, chat)
+        wait_for(lambda: sim.calls() == 1, "the first call")
+        second = pool.submit(gateway.post, "/v1/responses", project.key, native)
+        assert first.result().status == 200
+        assert [item["type"] for item in second.result().json()["output"]] == ["reasoning", "message"]
+    assert sim.calls() == 2
 
 
 def test_what_stopped_an_answer_is_told_though_the_cache_has_it_from_chat(
@@ -290,6 +359,30 @@ def test_nothing_is_left_with_a_provider_of_responses(
         "max_output_tokens": 33,
         "store": False,
     }
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_client_of_messages_that_lets_a_model_think_is_told_the_thoughts(
+    messages: anthropic.Anthropic, sim: Sim, streamed: bool
+) -> None:
+    ask: Any = {
+        "model": "own/echo",
+        "messages": [{"role": "user", "content": f"What do you think, {streamed}?"}],
+        "max_tokens": 4096,
+    }
+    thinking: Any = {"type": "enabled", "budget_tokens": 2048}
+    if streamed:
+        with messages.messages.stream(**ask, thinking=thinking) as stream:
+            answer: Any = stream.get_final_message()
+    else:
+        answer = messages.messages.create(**ask, thinking=thinking)
+    assert json.loads(sim.requests()[-1]["body"])["reasoning"] == {"effort": "low", "summary": "auto"}
+    assert [block.type for block in answer.content] == ["thinking", "text"]
+    assert answer.content[0].thinking
+    messages.messages.create(**ask, thinking={"type": "adaptive"})
+    assert "reasoning" not in json.loads(sim.requests()[-1]["body"])
+    messages.messages.create(**ask, thinking=thinking | {"display": "omitted"})
+    assert json.loads(sim.requests()[-1]["body"])["reasoning"] == {"effort": "low"}
 
 
 def test_a_provider_of_responses_has_no_limit_that_the_client_did_not_name(chat: openai.OpenAI) -> None:

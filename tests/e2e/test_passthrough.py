@@ -9,6 +9,7 @@ import pytest
 from tests.support.product import Gateway, Project, Sim
 from tests.support.raw_http import RawConnection, RawResponse, exchange, request_bytes
 from tests.support.scripted_upstream import Call, scripted_upstream
+from tests.support.waiting import wait_for
 
 MIB = 1 << 20
 SECRET = "sk-own-secret-0123456789"
@@ -186,6 +187,20 @@ def test_stateful_paths_need_a_provider_key_of_ones_own(
     assert error_of(answer) == (403, "own_provider_key_required")
     assert path in answer.json()["error"]["message"]
     assert sim.calls() == 0
+
+
+def test_who_has_a_key_of_another_provider_is_told_where_the_path_leads(
+    open_gateway: Gateway, sim: Sim, owner: Project
+) -> None:
+    open_gateway.installation.run("project", "set", owner.id, "default_provider=sim")
+    answer = wait_for(
+        lambda: (found := ask(open_gateway, owner.key, "/v1/files")).status != 200 and found,
+        "the change to be published",
+    )
+    assert error_of(answer) == (403, "own_provider_key_required")
+    said = answer.json()["error"]["message"]
+    assert "It would go to sim, the project's default_provider." in said
+    assert "set default_provider to a provider that the project has a key of" in said
 
 
 @pytest.mark.parametrize(("method", "path"), [*_STATEFUL, ("GET", "/v1/nope")])

@@ -128,6 +128,8 @@ def test_nor_by_way_of_tools_or_counting_or_a_host_that_reads_in_two_ways(
     answer = gateway.post(path, project.key, {"model": "gpt-4o"} | fields, headers={"anthropic-version": "2023-06-01"})
     assert answer.status == 400, answer
     assert param in answer.body
+    # A server of tools cannot be sent along.
+    assert (b"base64" in answer.body) is (b"tools" not in param and b"mcp_servers" not in param)
     assert sim.calls() == before
 
 

@@ -17,6 +17,11 @@ ANSWER_HEADERS = frozenset((b"anthropic-version", b"anthropic-beta", b"openai-be
 """The request headers that can change an answer, by their lower-case names."""
 
 
+def key_in_dialect(key: bytes, dialect: str) -> bytes:
+    """Where the answer to the question of `key` is kept that only requests in `dialect` may be given."""
+    return hashlib.blake2b(dialect.encode(), key=key, digest_size=KEY_LENGTH, person=b"watchllm-told-1").digest()
+
+
 class Target(msgspec.Struct, frozen=True):
     """Where an answer comes from: the provider's name, its base URL and the resolved model."""
 

@@ -110,6 +110,9 @@ class Untranslatable(Exception):
 class StreamTranslator(Protocol):
     """Turns one stream's events into another dialect's, as they come; nothing is held back that could be told."""
 
+    exact: bool
+    """Whether what was told so far says all that the original says; final when the stream has ended."""
+
     def feed(self, data: bytes) -> bytes:
         """Whole events of the other dialect, maybe none, for the data of one event. An error inside the stream becomes
         the other dialect's own. Raises BadMessage (wire.types) for what is no event of the dialect it reads."""

@@ -46,7 +46,7 @@ class Comparable(msgspec.Struct, frozen=True):
         document = renamed(document, NEW_LIMIT, OLD_LIMIT)
         if MESSAGES in vendor.dialects and document.get(OLD_LIMIT) is None:
             document = {**document, OLD_LIMIT: default_max_tokens(model)}
-        return document
+        return _without_null_content(document)
 
 
 def comparable(endpoint: Endpoint, document: dict[str, Any], model: str) -> Comparable:
@@ -62,6 +62,20 @@ def comparable(endpoint: Endpoint, document: dict[str, Any], model: str) -> Comp
     if translated is None or not translated.exact:
         return Comparable(document, f"{endpoint.family}.{endpoint.dialect}")
     return Comparable(translated.document, endpoint.family)
+
+
+def _without_null_content(document: dict[str, Any]) -> dict[str, Any]:
+    """An assistant that only calls tools may leave its content out, or say null: translated it is the same."""
+    messages = document.get("messages")
+    if type(messages) is not list:
+        return document
+    told = [
+        {field: value for field, value in message.items() if field != "content" or value is not None}
+        if type(message) is dict and message.get("role") == "assistant"
+        else message
+        for message in messages
+    ]
+    return {**document, "messages": told}
 
 
 def plain_version(headers: dict[bytes, bytes]) -> bytes | None:

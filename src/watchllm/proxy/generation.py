@@ -26,7 +26,7 @@ from watchllm.proxy.asked import Asked
 from watchllm.proxy.directives import HEADERS
 from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.request import Request
-from watchllm.proxy.retelling import serve_entry, take_over, told_in
+from watchllm.proxy.retelling import kept_for_dialect, serve_entry, take_over, told_in
 from watchllm.proxy.services import Services
 from watchllm.proxy.settle import LABELS
 
@@ -64,6 +64,8 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
     request.looked_up = perf_counter()
     if entry is not None and not (entry.dialect == endpoint.dialect == CHAT):
         entry = told_in(endpoint, entry, body)
+    if key is not None and wishes.read and (entry is None or not wishes.accept(entry, request.wall_ms)):
+        entry = kept_for_dialect(services.cache, tenant.partition, key, endpoint, target, body) or entry
     if entry is not None and key is not None and wishes.accept(entry, request.wall_ms):
         services.history.hit(request, asked.named, key, entry)
         if asked is reader.newest:

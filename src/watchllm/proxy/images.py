@@ -60,16 +60,21 @@ async def refuse_private(services: Services, url: str, field: str) -> None:
         # Strict, because who is sent there may read in another way what can be read in two.
         origin = place_of(url).origin
     except NoImage as error:
-        raise BadRequest(
-            f"{field} {error}; send an http(s) URL, or the content itself as base64.", param=field
-        ) from None
+        raise BadRequest(f"{field} {error}; {_way_out(field, 'send an http(s) URL')}.", param=field) from None
     try:
         await resolve(services.loop, origin.host, origin.port, public_only=True)
     except AddressRefused:
         raise BadRequest(
-            f"{field}: the URL leads to a private address, which a provider on the operator's network is not sent to. "
-            "Send the content itself as base64.",
+            f"{field}: the URL leads to a private address, which a provider on the operator's network is not sent to; "
+            f"{_way_out(field)}.",
             param=field,
         ) from None
     except ConnectFailed:
         return
+
+
+def _way_out(field: str, other: str = "") -> str:
+    """What a client can do about the URL in `field`: pictures and documents can be sent, servers of tools cannot."""
+    if field.startswith(("tools", "mcp_servers")):
+        return other or "name a server with a public address"
+    return f"{other}, or the content itself as base64" if other else "send the content itself as base64"

@@ -60,16 +60,11 @@ async def pass_through(services: Services, request: Request) -> None:
     if not paths.is_stateless(path):
         targets = tuple(one for one in targets if one.own_key is not None)
     if not targets:
-        # The simulated provider keeps objects too, and all test keys share it.
-        way = (
-            "Use a live key of a project with a provider key of its own."
-            if tenant.test
-            else "Add the project's own provider key with `watchllm provider-key add`."
-        )
         raise Forbidden(
             f"{path.decode('ascii')[:200]} is not a path on which projects may share a provider key: they could see "
-            f"each other's objects there. {way}",
+            f"each other's objects there. {_way_to_own_key(tenant, target)}",
             code="own_provider_key_required",
+            provider=target.provider,
         )
     request.directives = directives(exchange.headers, tenant.settings)
     relay = _Relay(services, request)
@@ -95,6 +90,23 @@ async def pass_through(services: Services, request: Request) -> None:
     if upload is not None:
         upload.go_to(call, relay.fail)
     await relay.done
+
+
+def _way_to_own_key(tenant: Tenant, target: Target) -> str:
+    """What to do about a request that would go to `target` with a key that others use, too."""
+    if tenant.test:
+        # The simulated provider keeps objects too, and all test keys share it.
+        return "Use a live key of a project with a provider key of its own."
+    provider = target.provider
+    add = f"Add the project's own key of {provider} with `watchllm provider-key add`"
+    if target.model:
+        return f"The model that it names is of {provider}. {add}."
+    why = (
+        "the project's default_provider" if tenant.settings.default_provider == provider else "where such a path leads"
+    )
+    return (
+        f"It would go to {provider}, {why}. {add}, or set default_provider to a provider that the project has a key of."
+    )
 
 
 async def _call_with_each_key(

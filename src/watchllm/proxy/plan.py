@@ -8,11 +8,12 @@ import msgspec
 from msgspec.structs import replace
 
 from watchllm.cache.entry import Entry
+from watchllm.cache.key import key_in_dialect
 from watchllm.domain import json_body
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import BYPASS
-from watchllm.providers.dialect import CHAT, RESPONSES, Assembler, Untranslatable, Verdict
+from watchllm.providers.dialect import CHAT, RESPONSES, Assembler, Verdict
 from watchllm.providers.dialects import dialect as dialect_named
 from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai import answers
@@ -26,7 +27,7 @@ from watchllm.proxy.flight import Flight
 from watchllm.proxy.keeping import kept_form, verdict_on
 from watchllm.proxy.proof import Standard
 from watchllm.proxy.request import Request
-from watchllm.proxy.retelling import told_in
+from watchllm.proxy.retelling import kept_for_dialect, told_in
 from watchllm.proxy.services import Services
 from watchllm.proxy.shared_objects import refuse_shared
 from watchllm.proxy.shared_stream import SharedStream
@@ -53,6 +54,7 @@ class Plan:
         "_judged",
         "_key",
         "_leader",
+        "_lossy",
         "_services",
         "asked",
         "dialect",
@@ -81,6 +83,7 @@ class Plan:
         self._inlined: dict[str, Any] | None = None
         self._inlined_for: tuple[Candidate, ...] = ()
         self._judged: tuple[bytes, Verdict] | None = None
+        self._lossy = False
         self.endpoint = endpoint
         self.dialect = endpoint.dialect
         self.asked = asked
@@ -160,10 +163,16 @@ class Plan:
                 self.document,
                 leader.id,
                 streamed=asked.streamed,
+                on_loss=self._note_loss,
                 created=leader.wall_ms // 1000,
             )
 
         return Approach(url, head, _encode(document), back, translated.dropped)
+
+    def _note_loss(self) -> None:
+        """The answer that comes says less than the original, and is for this dialect alone. Of two calls beside each
+        other it may be the other's: then the answer is shared with fewer than it could be."""
+        self._lossy = True
 
     def _is_told_usage(self) -> bool:
         """Whether the stream reports usage that the gateway has to take out for who did not ask."""
@@ -214,6 +223,8 @@ class Plan:
             return
         if target.identity[:3] != self.asked.target.identity[:3]:
             key = self._key_at(target)
+        if self._lossy:
+            key = key_in_dialect(key, self.dialect)
         store(self._services, self._leader, self.endpoint, target, key, kept_form(self.endpoint, body))
 
     def stored(self, candidate: Candidate) -> tuple[bytes, Entry] | None:
@@ -227,11 +238,15 @@ class Plan:
         if is_asked_for or leader.cache == BYPASS or not wishes.read:
             return None
         key = self._key_at(target)
-        entry = self._services.cache.get(principal.tenant.partition, key)
-        if entry is None or not wishes.accept(entry, leader.wall_ms):
-            return None
-        told = told_in(self.endpoint, entry, self._body)
-        return None if told is None else (key, told)
+        cache, partition = self._services.cache, principal.tenant.partition
+        entry = cache.get(partition, key)
+        told = None if entry is None else told_in(self.endpoint, entry, self._body)
+        if told is None or not wishes.accept(told, leader.wall_ms):
+            told = kept_for_dialect(cache, partition, key, self.endpoint, target, self._body)
+            if told is None or not wishes.accept(told, leader.wall_ms):
+                return None
+            self._lossy = True  # for who waits for it, too
+        return key, told
 
     def _key_at(self, target: Target) -> bytes:
         """Where the answer of a fallback is found: under the target that gave it, never under the one asked for."""
@@ -265,13 +280,12 @@ class Plan:
         if answer.status != 200:
             body = between.error_in(dialect, self.dialect, answer.status, answer.body, request.id)
             return _retold(landed, body)
-        try:
-            told = between.answer_in(
-                dialect, self.dialect, answer.body, _document_of(request), created=request.wall_ms // 1000
-            )
-        except Untranslatable:
+        if self._lossy:
             return None
-        return _retold(landed, told.body) if told.exact else None
+        told = between.retold_in(
+            dialect, self.dialect, answer.body, _document_of(request), created=request.wall_ms // 1000
+        )
+        return None if told is None else _retold(landed, told)
 
     def ended(self, flight: Flight) -> None:
         place = self.place

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
-from watchllm.cache.entry import Entry
+from watchllm.cache.entry import Entry, ExactStore
+from watchllm.cache.key import key_in_dialect
 from watchllm.domain import json_body
-from watchllm.providers.dialect import CHAT, RESPONSES, Untranslatable
+from watchllm.providers.dialect import CHAT, RESPONSES
 from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai.replay import replay
 from watchllm.proxy import egress
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
+from watchllm.routing.target import Target
 
 
 def told_in(endpoint: Endpoint, entry: Entry, body: bytes) -> Entry | None:
@@ -24,13 +26,21 @@ def told_in(endpoint: Endpoint, entry: Entry, body: bytes) -> Entry | None:
         return msgspec.structs.replace(entry, body=labelled(entry.body, json_body.parse(body)))
     from watchllm.providers.translation import between  # most answers are asked for in the words they were given in
 
-    try:
-        told = between.answer_in(
-            endpoint.dialect, entry.dialect, entry.body, json_body.parse(body), created=entry.created_ms // 1000
-        )
-    except Untranslatable:
+    told = between.retold_in(
+        endpoint.dialect, entry.dialect, entry.body, json_body.parse(body), created=entry.created_ms // 1000
+    )
+    return None if told is None else msgspec.structs.replace(entry, body=told, dialect=endpoint.dialect)
+
+
+def kept_for_dialect(
+    cache: ExactStore, partition: bytes, key: bytes, endpoint: Endpoint, target: Target, body: bytes
+) -> Entry | None:
+    """The answer to the question of `key` that is kept for requests in the endpoint's dialect alone, because its
+    translation lost something. Of who speaks that dialect there is none."""
+    if endpoint.dialect in target.vendor.dialects:
         return None
-    return msgspec.structs.replace(entry, body=told.body, dialect=endpoint.dialect) if told.exact else None
+    entry = cache.get(partition, key_in_dialect(key, endpoint.dialect))
+    return None if entry is None else told_in(endpoint, entry, body)
 
 
 def replayed(endpoint: Endpoint, body: bytes, *, include_usage: bool) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from watchllm.domain.errors import ProviderFailed
@@ -21,7 +22,8 @@ class TranslatedAnswer:
     """Implements `ResponseSink` for an answer in the dialect `of`; gives it to `sink` in the dialect `to`.
 
     `document` is the client's request, `streamed` whether it asked for a stream. `call` is ended where what comes
-    cannot be read.
+    cannot be read. `on_loss` is called, before the answer's end is told, where the translation says less than the
+    original.
     """
 
     __slots__ = (
@@ -31,6 +33,7 @@ class TranslatedAnswer:
         "_document",
         "_head",
         "_of",
+        "_on_loss",
         "_request_id",
         "_sink",
         "_size",
@@ -49,6 +52,7 @@ class TranslatedAnswer:
         request_id: str,
         *,
         streamed: bool,
+        on_loss: Callable[[], None],
         created: int = 0,
     ) -> None:
         self._sink = sink
@@ -58,6 +62,7 @@ class TranslatedAnswer:
         self._document = document
         self._request_id = request_id
         self._wants = streamed
+        self._on_loss = on_loss
         self._created = created
         self._stream: _Stages | None = None
         self._head: tuple[int, Headers] = (0, [])
@@ -99,6 +104,8 @@ class TranslatedAnswer:
         except (BadMessage, Untranslatable) as error:
             self._fail(told, error)
             return
+        if not all(translator.exact for _, translator in self._stream):
+            self._on_loss()
         self._tell(told)
         self._sink.on_complete()
 
@@ -142,12 +149,15 @@ class TranslatedAnswer:
                 self._sink.fail(wrong)
                 return
             try:
-                body = between.answer_in(self._to, self._of, body, self._document, created=self._created).body
+                answer = between.answer_in(self._to, self._of, body, self._document, created=self._created)
             except Untranslatable as error:
                 self._sink.fail(
                     ProviderFailed(f"The provider's answer cannot be told in the form that was asked for: {error}.")
                 )
                 return
+            body = answer.body
+            if not answer.exact:
+                self._on_loss()
         elif status >= 400:
             body = between.error_in(self._to, self._of, status, body, self._request_id)
         self._sink.on_response(status, _of_type(headers, _JSON))

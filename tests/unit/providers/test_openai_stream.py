@@ -305,3 +305,31 @@ def test_a_stream_whose_events_come_twice_has_no_result() -> None:
         twice.feed(event)
     assert once.result() is not None
     assert twice.result() is None
+
+
+def test_an_end_told_twice_word_for_word_has_no_result() -> None:
+    assert assembled(HELLO + STOP + DONE) is not None
+    assert assembled(HELLO + STOP + STOP + DONE) is None
+    # Some vendors say the reason once more, with the usage.
+    assert assembled(HELLO + STOP + chunk(says(finish="stop"), usage={"prompt_tokens": 1}) + DONE) is not None
+    # Some open a choice with every chunk that has no text.
+    opened = chunk(says(role="assistant", content=""))
+    assert assembled(opened + HELLO + STOP + DONE) is not None
+
+
+WORDS = ("One", " and", " two", ",", " two", " and", " three", ".")
+
+
+@pytest.mark.parametrize("field", ["content", "reasoning_content", "reasoning"])
+def test_a_stream_whose_text_comes_in_pairs_has_no_result(field: str) -> None:
+    def pieces(*words: str) -> bytes:
+        return b"".join(chunk(says(**{field: word})) for word in words)
+
+    opened, ended = chunk(says(role="assistant", content="")), STOP + DONE
+    doubled = [word for word in WORDS for _ in range(2)]
+    assert assembled(opened + pieces(*WORDS) + ended) is not None
+    assert assembled(opened + pieces(*doubled) + ended) is None
+    # By chance: some words twice, a few words, one word over and over.
+    assert assembled(opened + pieces(*doubled, "!") + ended) is not None
+    assert assembled(opened + pieces(*doubled[:14]) + ended) is not None
+    assert assembled(opened + pieces(*["ha"] * 20) + ended) is not None

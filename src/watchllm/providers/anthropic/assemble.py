@@ -22,6 +22,7 @@ from msgspec import structs
 from watchllm.domain.usage import TokenUsage
 from watchllm.providers import tokens
 from watchllm.providers.anthropic.usage import token_usage
+from watchllm.providers.doubled import Pairs
 
 MAX_BYTES = 4 * 1024 * 1024
 """Default bound of what one assembly keeps, in characters of text (structure is charged by its size on the wire)."""
@@ -36,9 +37,10 @@ class StreamAssembler:
     __slots__ = (
         "_blocks",
         "_charged",
-        "_ended",
+        "_end",
         "_limit",
         "_message",
+        "_pairs",
         "_usage",
         "done",
         "error",
@@ -52,7 +54,8 @@ class StreamAssembler:
         self._message: dict[str, Any] | None = None
         self._blocks: dict[int, _Block] = {}
         self._usage: dict[str, Any] = {}
-        self._ended = False
+        self._end: dict[str, Any] | None = None
+        self._pairs = Pairs()
         self.done = False
         """Whether `message_stop` came."""
         self.error: Any = None
@@ -66,7 +69,7 @@ class StreamAssembler:
     def usage(self) -> TokenUsage | None:
         """What the stream reported. The output of one that was cut is estimated: its beginning tells but the input."""
         usage = token_usage(self._usage)
-        if usage is None or self._ended:
+        if usage is None or self._end is not None:
             return usage
         written = tokens.rough(self.text_length) if self.failure is not None else tokens.estimate(self.text)
         return structs.replace(usage, output=max(usage.output, written), estimated=True)
@@ -107,6 +110,8 @@ class StreamAssembler:
         elif kind == "message_start":
             self._take_message(event, len(data))
         elif kind == "message_stop":
+            if self.done:
+                self._fail("its end came twice")
             self.done = True
         elif kind == "error":
             self.error = event.get("error") or event
@@ -115,10 +120,10 @@ class StreamAssembler:
 
     def result(self) -> bytes | None:
         """The whole message as JSON, or None when the stream was cut, failed, or could not be put together."""
-        if not self.done or not self._ended or self.error is not None or self.failure is not None:
+        if not self.done or self._end is None or self.error is not None or self.failure is not None:
             return None
         blocks = [block for _, block in sorted(self._blocks.items())]
-        if self._message is None or not all(block.closed for block in blocks):
+        if self._message is None or self._pairs.doubled or not all(block.closed for block in blocks):
             return None
         try:
             content = [block.finished() for block in blocks]
@@ -185,6 +190,8 @@ class StreamAssembler:
             self._fail("a delta of no content block")
         elif field is not None and type(piece) is str:
             self._charged += len(piece)
+            if self._pairs.open and piece:
+                self._pairs.take(piece)
             block.append(field, piece)
         elif kind == "signature_delta" and type(delta.get("signature")) is str:
             self._charged += size
@@ -198,7 +205,7 @@ class StreamAssembler:
     def _take_stop(self, event: dict[str, Any]) -> None:
         index = event.get("index")
         block = self._blocks.get(index) if type(index) is int else None
-        if block is not None:
+        if block is not None and not block.closed:
             block.closed = True
         else:
             self._fail("the end of no content block")
@@ -210,7 +217,10 @@ class StreamAssembler:
             self._fail("an end of no message")
             return
         if type(delta.get("stop_reason")) is str:
-            self._ended = True
+            # A second one may bring other counts; the same once more is an event that came twice.
+            if self._end == event:
+                self._fail("its end came twice")
+            self._end = event
             self._message["stop_reason"] = delta["stop_reason"]
         if self.failure is not None:
             return

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from watchllm.domain.usage import TokenUsage
+from watchllm.providers.doubled import Ends, Pairs
 from watchllm.providers.openai.usage import text_of, token_usage
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -101,7 +102,7 @@ class StreamAssembler:
             self.done = True
             return
         try:
-            self._take_chunk(_decode(data), len(data))
+            self._take_chunk(_decode(data), data)
         except (msgspec.DecodeError, UnicodeDecodeError):
             self._fail("an event is not JSON")
         except RecursionError:
@@ -112,6 +113,8 @@ class StreamAssembler:
     def result(self) -> bytes | None:
         """The whole answer as JSON, or None when the stream was cut, failed, or could not be put together."""
         if not self.complete or self.failure is not None:
+            return None
+        if any(choice.pairs.doubled for choice in self._choices.values()):
             return None
         try:
             return _encode(self._answer())
@@ -134,7 +137,7 @@ class StreamAssembler:
             answer["usage"] = self._usage
         return answer | head
 
-    def _take_chunk(self, chunk: Any, size: int) -> None:
+    def _take_chunk(self, chunk: Any, data: bytes) -> None:
         if type(chunk) is not dict:
             self._fail("an event is not an object")
             return
@@ -149,7 +152,7 @@ class StreamAssembler:
         choices = chunk.get("choices")
         if type(choices) is list:
             for choice in choices:
-                self._take_choice(choice, size)
+                self._take_choice(choice, data)
         elif choices is not None:
             self._fail("choices is not a list")
 
@@ -173,7 +176,7 @@ class StreamAssembler:
             self._usage = groq["usage"] or self._usage
             self._head["x_groq"] = {field: value for field, value in groq.items() if field != "usage"}
 
-    def _take_choice(self, piece: Any, size: int) -> None:
+    def _take_choice(self, piece: Any, data: bytes) -> None:
         index = piece.get("index", 0) if type(piece) is dict else None
         if type(index) is not int:
             self._fail("a choice has no index")
@@ -187,8 +190,7 @@ class StreamAssembler:
             self._charged += 256
         reason = piece.get("finish_reason")
         if reason:
-            if choice.finish_reason is not None and choice.openings > 1:
-                # Some vendors say one of the two twice; a stream that says both twice comes in duplicate.
+            if choice.ends.finishes(data):
                 self._fail("its events come twice")
             choice.finish_reason = reason if type(reason) is str else str(reason)
         delta = piece.get("delta")
@@ -197,8 +199,9 @@ class StreamAssembler:
         else:
             text = piece.get("text")
             if type(delta) is dict and delta:
-                choice.openings += "role" in delta and not delta.get("content")
-                self._take_delta(choice, delta, size)
+                if "role" in delta and not reason:
+                    choice.ends.opens(delta)
+                self._take_delta(choice, delta, len(data))
         if type(text) is str:
             self.text_length += len(text)
             if self.failure is None:
@@ -206,12 +209,12 @@ class StreamAssembler:
                 self._charged += len(text)
         if piece.keys() - _USUAL_IN_CHOICE and self.failure is None:
             choice.take_extras(piece)
-            self._charged += size
+            self._charged += len(data)
         logprobs = piece.get("logprobs", _MISSING)
         if logprobs is not _MISSING and self.failure is None:
             choice.take_logprobs(logprobs)
             if logprobs is not None:
-                self._charged += 4 * size
+                self._charged += 4 * len(data)
 
     def _take_delta(self, choice: "_Choice", delta: dict[str, Any], size: int) -> None:
         if delta.get("audio") is not None:
@@ -228,6 +231,8 @@ class StreamAssembler:
             if content is not None and choice.has_text:
                 self._fail("content of two kinds")
                 return
+        if choice.pairs.open:
+            choice.thinks(delta)
         if not _join(choice.delta, delta):
             self._fail("too many parts")
         # Text is charged by its length; what else a delta holds is small and rare, or pays by its size on the wire.
@@ -237,13 +242,13 @@ class StreamAssembler:
 class _Choice:
     """One choice under way."""
 
-    __slots__ = ("delta", "extras", "finish_reason", "has_logprobs", "has_text", "logprobs", "openings", "text")
+    __slots__ = ("delta", "ends", "extras", "finish_reason", "has_logprobs", "has_text", "logprobs", "pairs", "text")
 
     def __init__(self) -> None:
         self.text = StringIO()
         self.has_text = False
-        self.openings = 0
-        """Pieces with a role and no text: usually one, before all text."""
+        self.ends = Ends()
+        self.pairs = Pairs()
         self.delta: dict[str, Any] = {}
         self.extras: dict[str, Any] = {}
         self.logprobs: Any = None
@@ -251,8 +256,16 @@ class _Choice:
         self.finish_reason: str | None = None
 
     def append(self, text: str) -> None:
+        if self.pairs.open and text:
+            self.pairs.take(text)
         self.text.write(text)
         self.has_text = True
+
+    def thinks(self, delta: dict[str, Any]) -> None:
+        """Watch the reasoning as the text is watched; vendors who tell it twice name it twice in one piece."""
+        thought = delta.get("reasoning_content") or delta.get("reasoning")
+        if type(thought) is str and thought:
+            self.pairs.take(thought)
 
     def take_extras(self, piece: dict[str, Any]) -> None:
         for field in piece.keys() - _USUAL_IN_CHOICE:

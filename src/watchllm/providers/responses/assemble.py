@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from watchllm.domain.usage import TokenUsage
+from watchllm.providers.doubled import Pairs
 from watchllm.providers.responses.storable import finish_reasons
 from watchllm.providers.responses.usage import token_usage
 
@@ -26,6 +27,7 @@ class StreamAssembler:
         "_items",
         "_last",
         "_limit",
+        "_pairs",
         "_response",
         "_text",
         "_usage",
@@ -40,6 +42,7 @@ class StreamAssembler:
         self._charged = 0
         self._items: dict[int, Any] = {}
         self._last = -1
+        self._pairs = Pairs()
         self._response: dict[str, Any] | None = None
         self._text = StringIO()
         self._usage: Any = None
@@ -92,6 +95,8 @@ class StreamAssembler:
         """The whole response as JSON, or None when the stream was cut, failed, or could not be read."""
         if self._response is None or not self.done or self.error is not None or self.failure is not None:
             return None
+        if self._pairs.doubled:
+            return None  # Events without numbers, or those of a stream that was translated.
         try:
             return _encode(self._response)
         except RecursionError:
@@ -111,6 +116,8 @@ class StreamAssembler:
         if type(delta) is str:
             self.text_length += len(delta)
             if self.failure is None:
+                if self._pairs.open and delta:
+                    self._pairs.take(delta)
                 self._text.write(delta)
                 self._charged += len(delta)
         elif kind == "response.output_item.done":

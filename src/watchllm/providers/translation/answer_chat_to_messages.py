@@ -44,7 +44,7 @@ def translate(body: bytes) -> TranslatedAnswer:
         **stop(finish, stop_sequence(choice), calls=bool(calls), refused=refused),
         "usage": message_usage(answer.get("usage")),
     }
-    exact = whole and not choice.get("logprobs") and not message.get("annotations") and not _says_more(message)
+    exact = whole and not choice.get("logprobs") and not message.get("annotations") and not says_more(message)
     try:
         return TranslatedAnswer(_encode(told), exact)
     except RecursionError:
@@ -202,7 +202,8 @@ def _thought_of(held: Any) -> str:
     return "".join([text for text in texts if type(text) is str])
 
 
-def _says_more(message: dict[str, Any]) -> bool:
+def says_more(message: dict[str, Any]) -> bool:
+    """Whether a message, or a delta of one, has fields of a vendor's own."""
     return any(message[field] for field in message.keys() - _KNOWN)
 
 

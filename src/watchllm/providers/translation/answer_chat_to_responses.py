@@ -38,14 +38,14 @@ def translate(body: bytes, request: dict[str, Any]) -> TranslatedAnswer:
     responses_form.mark_incomplete(response)
     response["usage"] = responses_form.usage(chat.get("usage"))
     try:
-        return TranslatedAnswer(_encode(response), output.exact and reason in _USUAL_REASONS)
+        return TranslatedAnswer(_encode(response), output.exact and reason in USUAL_REASONS)
     except RecursionError:
         raise Untranslatable("it is nested too deep") from None
 
 
-_USUAL_REASONS = ("stop", "tool_calls", "length", "content_filter")
+USUAL_REASONS = ("stop", "tool_calls", "length", "content_filter")
 # Said by the model or about it, in forms of vendors that a response has no place for.
-_UNTOLD = ("citations", "reasoning_details")
+UNTOLD = ("citations", "reasoning_details")
 
 
 class _Output:
@@ -60,7 +60,7 @@ class _Output:
         for field in ("audio", "images", "function_call"):
             if message.get(field):
                 raise Untranslatable(f"it has {field}")
-        if any(message.get(field) for field in _UNTOLD):
+        if any(message.get(field) for field in UNTOLD):
             self.exact = False
         self._take_reasoning(message)
         self._take_said(message, logprobs)

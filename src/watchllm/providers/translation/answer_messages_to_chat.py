@@ -19,7 +19,9 @@ FINISH_REASONS = {
     "refusal": "content_filter",
 }
 # Which sequence it was, and that it was the window's end, is not told by the others.
-_LOSSY_REASONS = frozenset(("stop_sequence", "model_context_window_exceeded"))
+LOSSY_REASONS = frozenset(("stop_sequence", "model_context_window_exceeded"))
+BESIDE_CONTENT = ("stop_details", "container", "diagnostics")
+"""What else of a message a chat does not tell."""
 _TIERS = {"standard": "default", "priority": "priority"}
 
 
@@ -39,9 +41,9 @@ def translate(body: bytes, *, created: int = 0) -> TranslatedAnswer:
     reading = _Reading()
     for block in message["content"]:
         reading.take(block)
-    if any(message.get(field) is not None for field in ("stop_details", "container", "diagnostics")):
+    if any(message.get(field) is not None for field in BESIDE_CONTENT):
         reading.exact = False
-    if reason in _LOSSY_REASONS if type(reason) is str else True:
+    if reason in LOSSY_REASONS if type(reason) is str else True:
         reading.exact = False
     finish_reason = finish_reason_of(reason)
     said = reading.message(explanation_of(message.get("stop_details")))

@@ -15,8 +15,8 @@ _MAX_MESSAGE = 1000
 
 
 def translate(body: bytes) -> TranslatedAnswer:
-    """`exact` is False where the response has more than one text, items of tools that run at the provider, or sealed
-    reasoning. Raises Untranslatable for a response that failed, or is not at its end."""
+    """`exact` is False where the response has more than one text, items of tools that run at the provider, or reasoning
+    that is sealed or only noted. Raises Untranslatable for a response that failed, or is not at its end."""
     try:
         response = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -45,6 +45,18 @@ def translate(body: bytes) -> TranslatedAnswer:
         return TranslatedAnswer(_encode(chat), message.exact)
     except RecursionError:
         raise Untranslatable("it is nested too deep") from None
+
+
+def says_all(output: list[Any]) -> bool:
+    """Whether a chat completion says all that the items of an output say."""
+    message = _Message()
+    try:
+        for item in output:
+            message.take(item)
+        message.written()
+    except Untranslatable:
+        return False
+    return message.exact
 
 
 def head_of(response: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -124,7 +136,8 @@ class _Message:
 
     def _take_reasoning(self, item: dict[str, Any]) -> None:
         summary, content = (_objects(item.get(field) or [], "reasoning") for field in ("summary", "content"))
-        self.reasoning += [text for part in content or summary if (text := _text(part, "text"))]
+        told = [text for part in content or summary if (text := _text(part, "text"))]
+        self.reasoning += told
         if len(self.reasoning) > 1 or (content and summary):
             self.exact = False
         sealed = item.get("encrypted_content")
@@ -132,6 +145,8 @@ class _Message:
             blocks = responses_reasoning.unpack(sealed)
             self.blocks += blocks or []
             self.exact = self.exact and blocks is not None
+        elif not told:
+            self.exact = False  # that the model thought, and no more
 
     def _take_call(self, item: dict[str, Any], kind: str) -> None:
         field = "input" if kind == "custom" else "arguments"

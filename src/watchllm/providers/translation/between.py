@@ -12,6 +12,7 @@ from watchllm.providers.dialect import (
     StreamTranslator,
     TranslatedAnswer,
     TranslatedRequest,
+    Untranslatable,
 )
 
 OLD_LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
@@ -38,6 +39,8 @@ def request_in(to: str, of: str, document: dict[str, Any], model: str) -> Transl
         further = _request_of_chat(to, translated.document, model)
     except BadRequest as error:
         raise _as_asked(error, of) from None
+    if of == MESSAGES and to == RESPONSES:
+        _ask_for_thoughts(document, further.document)
     dropped = (*translated.dropped, *(name for name in further.dropped if name not in translated.dropped))
     return TranslatedRequest(further.document, dropped, translated.exact and further.exact)
 
@@ -56,13 +59,24 @@ def answer_in(to: str, of: str, body: bytes, request: dict[str, Any], *, created
         from watchllm.providers.translation.answer_chat_to_messages import translate as to_messages
 
         further = to_messages(answer.body)
-        # Chat completions do not tell which of the sequences stopped an answer, nor whether one did.
-        further = further._replace(exact=further.exact and not request.get("stop_sequences"))
     else:
         from watchllm.providers.translation.answer_chat_to_responses import translate as to_responses
 
         further = to_responses(answer.body, request)
     return TranslatedAnswer(further.body, answer.exact and further.exact)
+
+
+def retold_in(to: str, of: str, body: bytes, request: dict[str, Any], *, created: int = 0) -> bytes | None:
+    """The whole answer `body`, which was given to another request, as `request` may be given it; None where the dialect
+    `to` would say less than the original, or than an answer of its own."""
+    # Chat completions do not tell which of the sequences stopped an answer, nor whether one did.
+    if to == MESSAGES and of != MESSAGES and request.get("stop_sequences"):
+        return None
+    try:
+        told = answer_in(to, of, body, request, created=created)
+    except Untranslatable:
+        return None
+    return told.body if told.exact else None
 
 
 def stream_stages(
@@ -108,6 +122,15 @@ def _request_of_chat(to: str, document: dict[str, Any], model: str) -> Translate
     from watchllm.providers.translation.request_chat_to_responses import translate as to_responses
 
     return to_responses(document)
+
+
+def _ask_for_thoughts(document: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Who has a model think through Messages is told the thoughts; providers of Responses tell a summary, if asked."""
+    thinking = document.get("thinking") or {}
+    wants_thoughts = thinking.get("type") in ("enabled", "adaptive") and thinking.get("display") != "omitted"
+    # Without an effort the model may be one that does not think, and be refused a summary.
+    if wants_thoughts and "reasoning" in asked:
+        asked["reasoning"] = {**asked["reasoning"], "summary": "auto"}
 
 
 # What the fields of a chat completion are called where they came from.

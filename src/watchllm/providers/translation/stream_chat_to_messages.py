@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from watchllm.providers.dialect import Untranslatable
-from watchllm.providers.translation.answer_chat_to_messages import text_parts
+from watchllm.providers.doubled import Ends
+from watchllm.providers.translation.answer_chat_to_messages import says_more, text_parts
 from watchllm.providers.translation.errors import openai_event_to_anthropic
 from watchllm.providers.translation.messages_outcome import (
     STOP_REASONS,
@@ -34,6 +35,7 @@ class Translator:
         "_block",
         "_calls",
         "_cited",
+        "_ends",
         "_finish",
         "_has_calls",
         "_index",
@@ -48,6 +50,7 @@ class Translator:
         "_stop_told",
         "_thought",
         "_usage",
+        "exact",
     )
 
     def __init__(self, request_id: str = "") -> None:
@@ -66,11 +69,13 @@ class Translator:
         self._cited: list[dict[str, Any]] = []
         self._calls = StreamedCalls()
         self._has_calls = False
+        self._ends = Ends()
         self._finish: str | None = None
         self._sequence: str | None = None
         self._refused = False
         self._usage: Any = None
         self._stop_told = False
+        self.exact = True
 
     def feed(self, data: bytes) -> bytes:
         """The events of a message stream for the data of one event, maybe none.
@@ -83,7 +88,7 @@ class Translator:
             self._end()
         else:
             try:
-                self._take(_decode(data))
+                self._take(_decode(data), data)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 raise BadMessage("an event of the stream is not JSON") from None
             except RecursionError:
@@ -98,7 +103,7 @@ class Translator:
         """Nothing: a chat's own end tells the end of the message, and without it the stream was cut."""
         return b""
 
-    def _take(self, chunk: Any) -> None:
+    def _take(self, chunk: Any, data: bytes) -> None:
         if type(chunk) is not dict:
             raise BadMessage("an event of the stream is not an object")
         error = chunk.get("error") or (chunk if chunk.get("object") == "error" else None)
@@ -115,11 +120,11 @@ class Translator:
         elif type(groq := chunk.get("x_groq")) is dict and groq.get("usage") is not None:
             self._usage = groq["usage"]
         if choices:
-            self._take_choices(choices, chunk)
+            self._take_choices(choices, chunk, data)
         elif self._finish is not None and usage is not None:
             self._tell_stop()
 
-    def _take_choices(self, choices: Any, chunk: dict[str, Any]) -> None:
+    def _take_choices(self, choices: Any, chunk: dict[str, Any], data: bytes) -> None:
         if type(choices) is not list or len(choices) != 1 or type(choices[0]) is not dict:
             raise BadMessage("a chunk of the stream does not hold one choice")
         choice: dict[str, Any] = choices[0]
@@ -127,15 +132,20 @@ class Translator:
             raise BadMessage("the stream holds more than one choice")
         if not self._started:
             self._start(chunk)
-        delta = choice.get("delta")
+        delta, finish = choice.get("delta"), choice.get("finish_reason")
+        if choice.get("logprobs"):
+            self.exact = False
         if type(delta) is dict:
+            if "role" in delta and not finish:
+                self._ends.opens(delta)
             self._take_delta(delta)
         elif delta is not None:
             raise BadMessage("a delta of the stream is not an object")
-        finish = choice.get("finish_reason")
         if finish is not None and finish != "":
             if type(finish) is not str or finish not in STOP_REASONS:
                 raise BadMessage("the stream ended for a reason that is not known")
+            if self._ends.finishes(data):
+                raise BadMessage("the events of the stream come twice")
             self._finish = finish
             self._sequence = stop_sequence(choice)
 
@@ -148,6 +158,8 @@ class Translator:
         for field in _WITHOUT_FORM:
             if delta.get(field):
                 raise BadMessage(f"the stream holds {field}")
+        if delta.get("annotations") or says_more(delta):
+            self.exact = False
         self._take_reasoning(delta)
         for kind, text in text_parts(content):
             self._tell(kind, text)

@@ -5,9 +5,11 @@ from typing import Any
 import msgspec
 
 from watchllm.providers.dialect import Untranslatable
+from watchllm.providers.doubled import Ends
 from watchllm.providers.responses.errors import stream_error
 from watchllm.providers.responses.events import EventWriter
 from watchllm.providers.translation import responses_form, responses_output
+from watchllm.providers.translation.answer_chat_to_responses import UNTOLD, USUAL_REASONS
 from watchllm.providers.translation.responses_growing import GrowingCall, GrowingMessage, GrowingReasoning
 from watchllm.wire.types import BadMessage
 
@@ -33,9 +35,11 @@ class Translator:
         self._open: GrowingMessage | GrowingReasoning | None = None
         self._calls: list[_Call] = []
         self._thought_field: str | None = None
+        self._ends = Ends()
         self._finish_reason: Any = None
         self._usage: Any = None
         self._ended = False
+        self.exact = True
 
     def feed(self, data: bytes) -> bytes:
         """The events for the data of one chunk. After an error, or the end, there are none.
@@ -64,7 +68,7 @@ class Translator:
         if self._left < 0:
             raise BadMessage("the answer is too large to be translated")
         try:
-            return self._begin(chunk, data) + self._take_choice(choice)
+            return self._begin(chunk, data) + self._take_choice(choice, data)
         except Untranslatable as reason:
             raise BadMessage(f"the answer cannot be told as a response: {reason}") from None
         except RecursionError:
@@ -88,13 +92,21 @@ class Translator:
         if usage is not None:
             self._usage = usage
 
-    def _take_choice(self, choice: dict[str, Any]) -> bytes:
+    def _take_choice(self, choice: dict[str, Any], data: bytes) -> bytes:
         reason = choice.get("finish_reason")
         if reason is not None:
             self._finish_reason = reason
+        if reason and self._ends.finishes(data):
+            raise BadMessage("the events of the stream come twice")
+        if reason and reason not in USUAL_REASONS:
+            self.exact = False
         delta = choice.get("delta")
         if type(delta) is not dict:
             return b""
+        if "role" in delta and not reason:
+            self._ends.opens(delta)
+        if any(delta.get(field) for field in UNTOLD):
+            self.exact = False
         if delta.get("audio") or delta.get("images") or delta.get("function_call"):
             raise Untranslatable("it has audio, images or a function call of the old form")
         told = [self._take_thought(delta), self._take_said(delta, choice.get("logprobs"))]
@@ -122,6 +134,8 @@ class Translator:
         content, refused = delta.get("content"), delta.get("refusal")
         tokens = responses_output.logprobs(logprobs.get("content")) if type(logprobs) is dict else []
         annotations = responses_output.flat_annotations(delta.get("annotations"))
+        if len(annotations) != _count(delta.get("annotations")) or len(tokens) != _tokens_in(logprobs):
+            self.exact = False
         if content is not None and type(content) is not str:
             raise Untranslatable("its content is no text")
         refusal = refused if type(refused) is str else ""
@@ -264,6 +278,14 @@ def _length(choice: dict[str, Any], size: int) -> int:
 _TEXTS = frozenset(("role", "content", "reasoning_content", "reasoning"))
 # What an item takes beside its text: a stream may begin one with every chunk.
 _ITEM_LENGTH = 512
+
+
+def _count(given: Any) -> int:
+    return len(given) if type(given) is list else 0
+
+
+def _tokens_in(logprobs: Any) -> int:
+    return _count(logprobs.get("content")) if type(logprobs) is dict else 0
 
 
 def _as_text(value: Any) -> str | None:

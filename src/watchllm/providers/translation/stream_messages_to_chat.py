@@ -20,6 +20,8 @@ import msgspec
 
 from watchllm.providers.dialect import Untranslatable
 from watchllm.providers.translation.answer_messages_to_chat import (
+    BESIDE_CONTENT,
+    LOSSY_REASONS,
     annotations_of,
     chat_usage,
     explanation_of,
@@ -50,12 +52,15 @@ class Translator:
         "_citations",
         "_cited",
         "_created",
+        "_end",
         "_ended",
-        "_finished",
+        "_failed",
+        "_has_text",
         "_length",
         "_opening",
         "_thoughts",
         "_usage",
+        "exact",
     )
 
     def __init__(self, *, created: int = 0) -> None:
@@ -64,17 +69,20 @@ class Translator:
         self._blocks: dict[int, _Block] = {}
         self._usage: dict[str, Any] = {}
         self._calls = 0
+        self._has_text = False
         self._thoughts = 0
         self._length = 0
         self._cited = 0
         self._annotations: list[dict[str, Any]] = []
         self._citations: list[Any] = []
-        self._finished = False
+        self._end: dict[str, Any] | None = None
         self._ended = False
+        self._failed = False
+        self.exact = True
 
     def feed(self, data: bytes) -> bytes:
         """The chunks for the data of one event, maybe none; 3 µs for a piece of text."""
-        if self._ended:
+        if self._failed:
             return b""
         try:
             return self._take(_decode(data), len(data))
@@ -94,8 +102,10 @@ class Translator:
         if kind == "content_block_delta":
             return self._delta(event, size)
         if kind == "error":
-            self._ended = True
+            self._failed = True
             return anthropic_event_to_openai(event.get("error"))
+        if self._ended and kind in _TELL:
+            raise BadMessage("an event of the stream came behind its end")
         if kind == "message_start":
             return self._start(event)
         # Types of events that are not known mean nothing, as Anthropic asks of its clients.
@@ -116,6 +126,7 @@ class Translator:
         if tier is not None:
             head["service_tier"] = tier
         self._take_usage(message.get("usage"))
+        self._look_beside(message)
         self._opening = b"data: " + _encode(head)[:-1] + b',"choices":['
         return self._chunk({"role": "assistant", "content": "", "refusal": None})
 
@@ -126,6 +137,10 @@ class Translator:
         if len(self._blocks) >= _MAX_BLOCKS:
             raise BadMessage("the stream has too many content blocks")
         block = self._blocks[index] = _Block(begun.get("type"))
+        if block.kind != "tool_use":
+            # Chat has one text, after all thoughts and before all calls.
+            self.exact = self.exact and not self._calls and not self._has_text
+            self._has_text = self._has_text or block.kind == "text"
         if block.kind == "text":
             block.start = self._length
             return self._text(_text(begun.get("text")))
@@ -167,6 +182,7 @@ class Translator:
         if self._cited > MAX_CITED:
             raise BadMessage("the stream has too many citations")
         block.citations.append(delta.get("citation"))
+        self.exact = False
         return b""
 
     def _block_stop(self, event: dict[str, Any]) -> bytes:
@@ -189,12 +205,20 @@ class Translator:
         if type(delta) is not dict or not self._opening:
             raise BadMessage("the end of no message")
         self._take_usage(event.get("usage"))
-        if delta.get("stop_reason") is None or self._finished:
+        if delta.get("stop_reason") is None:
+            return b""
+        # A second one may bring other counts; the same once more is an event that came twice.
+        if self._end == event:
+            raise BadMessage("the end of the message came twice")
+        before, self._end = self._end, event
+        if before is not None:
             return b""
         reason = finish_reason_of(delta["stop_reason"])
+        if delta["stop_reason"] in LOSSY_REASONS:
+            self.exact = False
+        self._look_beside(delta)
         if not all(block.closed for block in self._blocks.values()):
             raise BadMessage("the message ends inside a content block")
-        self._finished = True
         last: dict[str, Any] = {}
         if self._annotations:
             last["annotations"] = self._annotations
@@ -206,7 +230,7 @@ class Translator:
         return (self._chunk(last) if last else b"") + self._chunk({}, reason)
 
     def _message_stop(self, _event: dict[str, Any]) -> bytes:
-        if not self._finished:
+        if self._end is None:
             raise BadMessage("the stream ends without a stop_reason")
         self._ended = True
         usage = chat_usage(self._usage)
@@ -236,6 +260,11 @@ class Translator:
             _encode(delta),
             reason,
         )
+
+    def _look_beside(self, message: dict[str, Any]) -> None:
+        """At what a message tells beside its content, and a chat does not."""
+        if any(message.get(field) is not None for field in BESIDE_CONTENT):
+            self.exact = False
 
     def _take_usage(self, usage: Any) -> None:
         """Counts of a later event are totals; what it does not tell stays as it was told."""

@@ -28,6 +28,7 @@ from watchllm.providers.translation.answer_responses_to_chat import (
     finish_reason_of,
     head_of,
     nested_annotation,
+    says_all,
 )
 from watchllm.wire.types import BadMessage
 
@@ -43,7 +44,20 @@ class Translator:
     Reasoning that is told both as a summary and in full is told as it came first.
     """
 
-    __slots__ = ("_calls", "_ended", "_length", "_opening", "_texts", "_thought", "_thoughts", "_told_reasoning")
+    __slots__ = (
+        "_calls",
+        "_done",
+        "_ended",
+        "_failed",
+        "_last",
+        "_length",
+        "_opening",
+        "_texts",
+        "_thought",
+        "_thoughts",
+        "_told_reasoning",
+        "exact",
+    )
 
     def __init__(self) -> None:
         self._opening = b""
@@ -56,11 +70,15 @@ class Translator:
         self._thought: tuple[str, int, int] | None = None
         self._told_reasoning: dict[int, str] = {}
         """How each item of reasoning is told: by its summary or its text."""
+        self._done: set[str] = set()
+        self._last = -1
         self._ended = False
+        self._failed = False
+        self.exact = True
 
     def feed(self, data: bytes) -> bytes:
         """The chunks for the data of one event, maybe none. Raises BadMessage for what is no event of a response."""
-        if self._ended or data.startswith(b"[DONE]"):
+        if self._failed or data.startswith(b"[DONE]"):
             # Some providers end their streams as chats do; the response's own end was told before.
             return b""
         try:
@@ -68,6 +86,7 @@ class Translator:
             kind = event.get("type") if type(event) is dict else None
             if type(kind) is not str:
                 raise BadMessage("an event of the stream is not an object with a type")
+            self._check_order(event.get("sequence_number"))
             tell = _TELL.get(kind)
             return b"" if tell is None else tell(self, event)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -80,6 +99,15 @@ class Translator:
     def finish(self) -> bytes:
         """Nothing: the response's own end tells the end, and without it the stream was cut."""
         return b""
+
+    def _check_order(self, number: Any) -> None:
+        if self._ended:
+            raise BadMessage("an event of the stream came behind its end")
+        # Not all vendors number their events.
+        if type(number) is int:
+            if number <= self._last:
+                raise BadMessage("an event of the stream came twice or out of order")
+            self._last = number
 
     # --- the frame ---------------------------------------------------------------------------------------------------
 
@@ -95,11 +123,14 @@ class Translator:
     def _end(self, event: dict[str, Any]) -> bytes:
         told = self._begin(event)
         response: dict[str, Any] = event["response"]
+        output = response.get("output")
+        items = output if type(output) is list else []
         if not self._texts:
             # Everything in the last event: so do providers that replay a stored answer.
-            output = response.get("output")
-            for number, item in enumerate(output if type(output) is list else ()):
+            for number, item in enumerate(items):
                 told += self._item(number, item)
+        if items:
+            self.exact = says_all(items)
         told += self._chunk({}, finish_reason_of(response, self._calls > 0))
         usage = chat_usage(response.get("usage"))
         if usage is not None:
@@ -117,7 +148,7 @@ class Translator:
         if said is event or not told["type"]:
             told["type"] = "invalid_request_error" if told["code"] in _CLIENTS_FAULT else "server_error"
         told["message"] = (told["message"] or "The provider sent an error inside its stream.")[:_MAX_MESSAGE]
-        self._ended = True
+        self._failed = True
         return b"data: " + _encode({"error": told}) + b"\n\n"
 
     # --- what the model said -----------------------------------------------------------------------------------------
@@ -217,7 +248,14 @@ class Translator:
         return self._begin_call(number, event["item"], *call)
 
     def _item_done(self, event: dict[str, Any]) -> bytes:
-        return self._item(_number(event, "output_index"), event.get("item"))
+        number, item = _number(event, "output_index"), event.get("item")
+        told = self._item(number, item)
+        # Some providers leave the items out of the last event. A chat has one text, and one reasoning.
+        kind = item["type"] if type(item) is dict else ""
+        self.exact = self.exact and kind not in self._done and says_all([item])
+        if kind in _SINGLE:
+            self._done.add(kind)
+        return told
 
     def _item(self, number: int, item: Any) -> bytes:
         """What has not been told of an item that is whole."""
@@ -310,6 +348,7 @@ _encode = msgspec.json.Encoder().encode
 
 # The kind of a call in a chat, and the name of its text, by the item's type.
 _CALLS = {"function_call": ("function", "arguments"), "custom_tool_call": ("custom", "input")}
+_SINGLE = ("message", "reasoning")
 # Codes of errors that the same request would meet again.
 _CLIENTS_FAULT = frozenset(
     ("invalid_prompt", "invalid_image", "invalid_image_format", "invalid_image_url", "image_too_large")

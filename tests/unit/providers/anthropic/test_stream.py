@@ -280,3 +280,24 @@ def test_the_input_of_a_tool_is_told_as_pieces_of_json_after_an_empty_one() -> N
     assert pieces[0] == ""
     assert len(pieces) > 2
     assert json.loads("".join(pieces)) == used["input"]
+
+
+@pytest.mark.parametrize("at", [0, 1, 3, 4, 5])  # at 2 a piece of text, which may repeat itself
+def test_an_event_that_comes_twice_leaves_no_message(at: int) -> None:
+    events = EventScanner().feed(begun() + text(0, "Hello") + ended() + STOP)
+    assert len(events) == 6
+    assert assembled(b"".join(events)) is not None
+    assert assembled(b"".join([*events[: at + 1], *events[at:]])) is None
+
+
+def test_a_later_end_may_bring_other_counts() -> None:
+    told = assembled(begun() + text(0, "Hello") + ended(output=5) + ended(output=7) + STOP)
+    assert told["usage"]["output_tokens"] == 7
+
+
+def test_a_message_whose_text_comes_in_pairs_is_none() -> None:
+    words = ("One", " and", " two", ",", " two", " and", " three", ".")
+    doubled = [word for word in words for _ in range(2)]
+    assert assembled(begun() + text(0, *words) + ended() + STOP) is not None
+    assert assembled(begun() + text(0, *doubled) + ended() + STOP) is None
+    assert assembled(begun() + text(0, *doubled, "!") + ended() + STOP) is not None

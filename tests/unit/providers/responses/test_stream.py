@@ -285,3 +285,15 @@ def test_the_hand_written_response_is_one_of_the_official_schema() -> None:
     assert read.output_text == "Hello there!"
     assert read.usage is not None
     assert read.usage.to_dict() == USAGE
+
+
+def test_unnumbered_text_that_comes_in_pairs_leaves_no_response() -> None:
+    def stream(*pieces: str) -> list[dict[str, Any]]:
+        deltas = [{"type": "response.output_text.delta", "delta": piece} for piece in pieces]
+        return [*deltas, {"type": "response.completed", "response": FULL}]
+
+    words = ("One", " and", " two", ",", " two", " and", " three", ".")
+    doubled = [word for word in words for _ in range(2)]
+    assert fed(*stream(*words)).result() is not None
+    assert fed(*stream(*doubled)).result() is None
+    assert fed(*stream(*doubled, "!")).result() is not None

@@ -395,7 +395,9 @@ def test_a_stream_says_what_the_whole_answer_says(chat: dict[str, Any]) -> None:
     for raw in EventScanner().feed(replay_chat("generate", body, include_usage=True)):
         stream += translator.feed(event_data(raw) or b"")
     response = response_of(stream + translator.finish())
-    expected = json.loads(translate_answer(body, REQUEST).body)
+    whole = translate_answer(body, REQUEST)
+    expected = json.loads(whole.body)
+    assert translator.exact is whole.exact
     assert (response["status"], response["usage"]) == (expected["status"], expected["usage"])
     assert said_in(response) == said_in(expected)
 
@@ -452,3 +454,21 @@ def test_any_stream_is_translated_or_refused(stream: list[Any]) -> None:
         out = out or b""
     events = events_of(out)
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
+
+
+@pytest.mark.parametrize("field", ["citations", "reasoning_details"])
+def test_a_vendors_own_field_is_lost(field: str) -> None:
+    translator = Translator(REQUEST)
+    for data in data_of(chunk({"content": "A", field: [{"x": 1}]}), chunk({}, "stop"), None):
+        translator.feed(data)
+    assert not translator.exact
+
+
+def test_an_end_that_is_told_twice_is_an_error() -> None:
+    opened, hello, end = chunk({"role": "assistant", "content": ""}), chunk({"content": "Hello"}), chunk({}, "stop")
+    with pytest.raises(BadMessage, match="come twice"):
+        told(opened, hello, end, end, None)
+    again = end | {"usage": USAGE}
+    assert response_of(told(opened, hello, end, again, None))["status"] == "completed"
+    with pytest.raises(BadMessage, match="come twice"):
+        told(opened, opened, hello, end, again, None)

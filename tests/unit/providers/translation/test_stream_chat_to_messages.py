@@ -267,6 +267,21 @@ RECORDED = b"".join(
 )
 
 
+@pytest.mark.parametrize(
+    ("told", "exact"),
+    [
+        ({"content": "Hi", "reasoning_content": "Hm"}, True),
+        ({"content": "Hi", "annotations": [{"type": "url_citation", "url_citation": {"url": "u"}}]}, False),
+        ({"content": "Hi", "reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}, False),
+    ],
+)
+def test_a_stream_tells_less_where_the_whole_answer_does(told: dict[str, Any], exact: bool) -> None:
+    translator = Translator()
+    for data in (says(role="assistant", content=""), says(**told), says("stop"), DONE):
+        translator.feed(data)
+    assert translator.exact is translate(json.dumps(completion("stop", **told)).encode()).exact is exact
+
+
 @given(st.lists(st.integers(0, len(RECORDED)), max_size=12))
 def test_how_the_stream_is_split_does_not_matter(cuts: list[int]) -> None:
     scanner, translator = EventScanner(), Translator()
@@ -330,3 +345,14 @@ def test_whatever_comes_is_told_in_order_or_is_no_chat_stream(chunks: list[Any])
     events = events_of(told)
     if events[-1]["type"] != "error":
         check_order(events)
+
+
+def test_an_end_that_is_told_twice_is_an_error() -> None:
+    opened, hello, end = says(role="assistant", content=""), says(content="Hello"), says("stop")
+    with pytest.raises(BadMessage, match="come twice"):
+        fed([opened, hello, end, end, USAGE_CHUNK, DONE])
+    # Some vendors say the reason once more, with the usage.
+    again = chunk({"index": 0, "delta": {}, "finish_reason": "stop"}, usage=USAGE)
+    assert fed([opened, hello, end, again, DONE]) == fed([opened, hello, end, USAGE_CHUNK, DONE])
+    with pytest.raises(BadMessage, match="come twice"):
+        fed([opened, opened, hello, end, again, DONE])

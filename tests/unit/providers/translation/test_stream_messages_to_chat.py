@@ -149,8 +149,10 @@ def without_order(completion: Any) -> Any:
 @given(messages())
 def test_a_stream_says_what_the_whole_answer_says(message: dict[str, Any]) -> None:
     stream = replay(json.dumps(message).encode())
-    whole = json.loads(translate(json.dumps(message).encode(), created=1_730_000_000).body)
-    assert without_order(put_together(told(stream))) == without_order(whole)
+    translator = Translator(created=1_730_000_000)
+    body, exact = translate(json.dumps(message).encode(), created=1_730_000_000)
+    assert without_order(put_together(told(stream, translator))) == without_order(json.loads(body))
+    assert translator.exact is exact
 
 
 @given(st.lists(st.integers(0, len(WHOLE)), max_size=8))
@@ -316,3 +318,16 @@ def test_any_value_in_any_place_is_told_or_refused(data: st.DataObject) -> None:
             read = event_data(raw) or b""
             if read != b"[DONE]" and b'"error"' not in read:
                 ChatCompletionChunk.model_validate_json(read)
+
+
+@pytest.mark.parametrize("at", [0, 1, 3, 4, 5])  # at 2 a piece of text, which may repeat itself
+def test_an_event_that_comes_twice_is_an_error(at: int) -> None:
+    raws = EventScanner().feed(begun() + text(0, "Hello") + ended() + STOP)
+    with pytest.raises(BadMessage):
+        told(b"".join([*raws[: at + 1], *raws[at:]]))
+
+
+def test_a_later_end_may_bring_other_counts() -> None:
+    sent = chunks(begun() + text(0, "Hello") + ended(output=5) + ended(output=7) + STOP)
+    assert sent[-1]["usage"]["completion_tokens"] == 7
+    assert [chunk["choices"][0]["finish_reason"] for chunk in sent[:-1]] == [None, None, "stop"]

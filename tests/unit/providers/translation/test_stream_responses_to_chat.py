@@ -88,8 +88,8 @@ EVENTS = (
 WHOLE = framed(*EVENTS)
 
 
-def told(stream: bytes) -> bytes:
-    translator = Translator()
+def told(stream: bytes, translator: Translator | None = None) -> bytes:
+    translator = translator or Translator()
     return b"".join([translator.feed(event_data(raw) or b"") for raw in EventScanner().feed(stream)]) + (
         translator.finish()
     )
@@ -196,6 +196,19 @@ def test_any_stream_says_what_the_whole_answer_says(response: dict[str, Any]) ->
     stream = told(replay(json.dumps(response).encode(), include_usage=True))
     chunks_of(stream)
     assert said(put_together(stream)) == said(whole(response))
+
+
+@given(made.responses(), st.booleans())
+def test_a_stream_tells_less_where_the_whole_answer_does(response: dict[str, Any], in_the_end: bool) -> None:
+    stream = replay(json.dumps(response).encode(), include_usage=True)
+    events = [json.loads(event_data(raw) or b"") for raw in EventScanner().feed(stream)]
+    if not in_the_end:
+        events[-1]["response"]["output"] = []
+    translator = Translator()
+    told(framed(*events), translator)
+    exact = answer_responses_to_chat.translate(json.dumps(response).encode()).exact
+    # Of items one by one, more is taken for lost than is.
+    assert translator.exact is exact if in_the_end else exact or not translator.exact
 
 
 @given(chat_answers(), st.booleans())
@@ -382,3 +395,13 @@ def test_any_value_in_any_place_is_told_or_refused(data: st.DataObject) -> None:
     for raw in EventScanner().feed(sent):
         piece = event_data(raw) or b""
         assert piece == b"[DONE]" or type(json.loads(piece)) is dict
+
+
+@pytest.mark.parametrize("at", range(len(EVENTS)))
+def test_an_event_that_comes_twice_or_out_of_order_is_an_error(at: int) -> None:
+    raws = EventScanner().feed(framed(*EVENTS))
+    with pytest.raises(BadMessage, match=r"twice or out of order|behind its end"):
+        told(b"".join([*raws[: at + 1], *raws[at:]]))
+    if at:
+        with pytest.raises(BadMessage):
+            told(b"".join([*raws[: at - 1], raws[at], raws[at - 1], *raws[at + 1 :]]))

@@ -51,7 +51,7 @@ class AddressRefused(ConnectFailed):
 
 class TimedOut(WireError):
     def __init__(self, phase: str, seconds: float) -> None:
-        super().__init__(f"{phase} took longer than {round(seconds, 2):g} s")
+        super().__init__(f"{phase} took longer than {round(seconds, 2) or seconds:g} s")
         self.phase = phase
 
 

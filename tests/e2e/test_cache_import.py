@@ -204,6 +204,8 @@ def test_a_newer_answer_stays_and_an_older_one_goes(gateway: Gateway, project: P
         return gateway.chat(project.key, "Which?").json()["choices"][0]["message"]["content"]
 
     bought = said()
+    # The proxy's own look-ups see it at once, other processes when its batch is committed; this count waits for that.
+    assert gateway.get("/v1/cache/stats", project.key).json()["entries"] == 1
     older = take_in(gateway.installation, project.id, [line("Which?", "The old one.", created=time.time() - 60)])
     assert (older.imported, older.kept, older.refused, said()) == (0, 1, 0, bought)
     assert take_in(gateway.installation, project.id, [line("Which?", "The new one.")]).imported == 1

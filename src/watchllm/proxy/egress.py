@@ -90,16 +90,20 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
     """Header lines of any other answer, a provider's allowed ones included; sets the request's `head_sent`."""
     request.head_sent = now = perf_counter()
     began, authenticated, looked_up = request.began, request.authenticated, request.looked_up
-    total = _milliseconds(now - began)
+    total = f"{(now - began) * 1000:.3f}"
     overhead, spans = total, ""
     if authenticated:
-        spans = f"auth;dur={_milliseconds(authenticated - began)}, "
+        auth_us = int((authenticated - began) * 1e6)
+        auth = _MILLISECONDS[auth_us] if auth_us < _MOST_WRITTEN_US else f"{(authenticated - began) * 1000:.3f}"
+        spans = f"auth;dur={auth}, "
     if looked_up:
-        spans += f"cache;dur={_milliseconds(looked_up - authenticated)}, "
+        look_us = int((looked_up - authenticated) * 1e6)
+        look = _MILLISECONDS[look_us] if look_us < _MOST_WRITTEN_US else f"{(looked_up - authenticated) * 1000:.3f}"
+        spans += f"cache;dur={look}, "
     if request.upstream_began:
         upstream = (request.upstream_ended or now) - request.upstream_began
-        overhead = _milliseconds(now - began - upstream)
-        spans += f"upstream;dur={_milliseconds(upstream)}, "
+        overhead = f"{(now - began - upstream) * 1000:.3f}"
+        spans += f"upstream;dur={upstream * 1000:.3f}, "
     cache, target = request.cache, request.target
     outcome = "" if cache == REFUSED else f"X-WatchLLM-Cache: {cache}\r\n"
     cost = _cost(request.cost)

@@ -16,13 +16,13 @@ from typing import Any
 
 import msgspec
 
-from watchllm.cache.canonical import Defaults
 from watchllm.cache.entry import Entry
 from watchllm.cache.key import ANSWER_HEADERS
 from watchllm.domain.usage_event import BYPASS, HIT, MISS
 from watchllm.proxy.digests import LARGE, field_digests
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.request import Request
+from watchllm.proxy.tenant import Tenant
 from watchllm.routing.resolve import Target
 
 _REQUESTS_A_PROJECT = 128
@@ -41,7 +41,8 @@ class _Unread(msgspec.Struct, frozen=True):
     """What the digests of a request are made of. `headers` are the values of _HEADERS_IN_ORDER, () = there are none."""
 
     body: bytes
-    defaults: Defaults
+    tenant: Tenant
+    family: str
     target: Target
     query: bytes
     user: str | None
@@ -152,7 +153,8 @@ class History:
         headers = exchange.headers
         unread = _Unread(
             body,
-            tenant.defaults(target.vendor, family),
+            tenant,
+            family,
             target,
             exchange.query,
             None if wishes is None else wishes.user,
@@ -229,7 +231,7 @@ class History:
 
 def _fields(unread: _Unread) -> dict[str, int]:
     target = unread.target
-    fields = field_digests(unread.body, unread.defaults)
+    fields = field_digests(unread.body, unread.tenant.defaults(target.vendor, unread.family))
     fields["provider"] = hash((target.provider, target.base_url))
     fields["query string"] = hash(unread.query)
     fields["X-WatchLLM-User"] = hash(unread.user)

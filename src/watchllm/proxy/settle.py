@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import perf_counter, time_ns
 from typing import NamedTuple, Protocol
 
@@ -22,7 +22,7 @@ _MAX_MODEL = 256
 
 # Upper bounds of the latency histogram, in microseconds; the last bucket is open.
 LATENCY_BOUNDS_US = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000)
-_HITS_A_FOLD = 512
+_NOTES_A_FOLD = 512
 LABELS = frozenset((b"x-watchllm-user", b"x-watchllm-session", b"x-watchllm-tags"))
 """The headers that become part of the usage event."""
 _NO_LABELS = (None, None, None)
@@ -54,12 +54,13 @@ class Counters:
         self._cost_nanos = 0
         self._saved_nanos = 0
         self._hits: list[tuple[str, int, Nanos]] = []
+        self._others: list[tuple[tuple[str, str, int], int, int, Nanos, Nanos]] = []
 
     def hit(self, endpoint: str, latency_us: int, saved: Nanos) -> None:
         """Count an answer from the cache: noted here, added up by hundreds or when somebody reads."""
         hits = self._hits
         hits.append((endpoint, latency_us, saved))
-        if len(hits) == _HITS_A_FOLD:
+        if len(hits) == _NOTES_A_FOLD:
             self._fold()
 
     def read(self) -> Counted:
@@ -76,12 +77,25 @@ class Counters:
 
     def _fold(self) -> None:
         """Add up what was only noted."""
-        if not self._hits:
-            return
-        endpoints, latencies, saved = zip(*self._hits, strict=True)
-        self._hits.clear()
-        for endpoint, count in Counter(endpoints).items():
-            self._count((endpoint, HIT, 200), count)
+        if self._hits:
+            endpoints, latencies, saved = zip(*self._hits, strict=True)
+            self._hits.clear()
+            for endpoint, count in Counter(endpoints).items():
+                self._count((endpoint, HIT, 200), count)
+            self._overhead_sum_us += self._time(latencies)
+            self._saved_nanos += sum(saved)
+        if self._others:
+            series, latencies, overheads, costs, saved = zip(*self._others, strict=True)
+            self._others.clear()
+            for one, count in Counter(series).items():
+                self._count(one, count)
+            self._time(latencies)
+            self._overhead_sum_us += sum(overheads)
+            self._cost_nanos += sum(costs)
+            self._saved_nanos += sum(saved)
+
+    def _time(self, latencies: Iterable[int]) -> int:
+        """Add latencies to the histogram; their sum."""
         ordered = sorted(latencies)
         below = 0
         for bucket, bound in enumerate(LATENCY_BOUNDS_US):
@@ -91,17 +105,15 @@ class Counters:
         self._latency[-1] += len(ordered) - below
         spent = sum(ordered)
         self._latency_sum_us += spent
-        self._overhead_sum_us += spent
-        self._saved_nanos += sum(saved)
+        return spent
 
     def add(self, event: UsageEvent) -> None:
-        self._count((event.endpoint, event.cache, event.status), 1)
-        latency = event.latency_us
-        self._latency[bisect_left(LATENCY_BOUNDS_US, latency)] += 1
-        self._latency_sum_us += latency
-        self._overhead_sum_us += event.overhead_us
-        self._cost_nanos += event.cost or 0
-        self._saved_nanos += event.saved or 0
+        """Count any other request; noted as `hit` does."""
+        others = self._others
+        series = event.endpoint, event.cache, event.status
+        others.append((series, event.latency_us, event.overhead_us, event.cost or 0, event.saved or 0))
+        if len(others) == _NOTES_A_FOLD:
+            self._fold()
 
     def _count(self, series: tuple[str, str, int], count: int) -> None:
         if len(self._requests) >= _MAX_SERIES and series not in self._requests:

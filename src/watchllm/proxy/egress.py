@@ -7,7 +7,7 @@ from time import perf_counter
 
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.money import Nanos, format_usd
-from watchllm.domain.usage_event import BYPASS, HIT_PARTIAL, MISS, REFUSED
+from watchllm.domain.usage_event import BYPASS, HIT_PARTIAL, HIT_SEMANTIC, MISS, REFUSED
 from watchllm.providers.dialect import CHAT
 from watchllm.providers.openai import errors as openai_errors
 from watchllm.proxy.request import Request
@@ -68,6 +68,20 @@ def hit_head(request: Request, content_type: str = JSON) -> bytes:
     ).encode("latin-1")
 
 
+def stored_head(request: Request, content_type: str = JSON) -> bytes:
+    """Header lines of an answer from the cache, with how like its question was where that was another one; sets the
+    request's `head_sent`."""
+    head = hit_head(request, content_type)
+    looked = request.looked
+    if looked is None or looked.decision is None or request.cache != HIT_SEMANTIC:
+        return head
+    similarity, confidence = looked.decision.similarity, looked.decision.confidence
+    return head + (
+        f"X-WatchLLM-Cache-Similarity: {similarity:.4f}\r\nX-WatchLLM-Cache-Confidence: {confidence:.4f}\r\n"
+        f"Server-Timing: embed;dur={_milliseconds(looked.took)}\r\n"
+    ).encode("ascii")
+
+
 def _milliseconds(seconds: float) -> str:
     """A duration as the header lines give it."""
     micros = int(seconds * 1e6)
@@ -95,6 +109,8 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
         spans = f"auth;dur={_milliseconds(authenticated - began)}, "
     if looked_up:
         spans += f"cache;dur={_milliseconds(looked_up - authenticated)}, "
+    if request.looked is not None:
+        spans += f"embed;dur={_milliseconds(request.looked.took)}, "
     if request.upstream_began:
         upstream = (request.upstream_ended or now) - request.upstream_began
         overhead = _milliseconds(now - began - upstream)

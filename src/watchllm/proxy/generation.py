@@ -1,10 +1,11 @@
 """The life of a request that is answered by a model or from the cache; read it top to bottom.
 
     authenticate ▸ read ▸ route ▸ look up ▸ (hit) replay
+                                          ▸ (miss) look up by meaning: semantic/ ▸ (hit) replay
                                           ▸ (miss) call upstream ▸ settle ▸ store ▸ answer: miss.py
 
 Up to the call upstream nothing waits: an exact hit is answered in the parser's callback that completed the request, by
-a plain function. Only what goes on upstream is a coroutine.
+a plain function, and so is one by meaning. Only what goes on upstream is a coroutine.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from watchllm.cache.entry import Entry
 from watchllm.cache.key import ANSWER_HEADERS
 from watchllm.domain.errors import GatewayError, TimedOut
-from watchllm.domain.usage_event import BYPASS, HIT, HIT_STALE, MISS
+from watchllm.domain.usage_event import BYPASS, HIT, HIT_SEMANTIC, HIT_STALE, MISS
 from watchllm.providers.dialect import CHAT
 from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
@@ -77,6 +78,12 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
         services.settlement.settle_hit(request, target)
         exchange.respond(200, head, entry.body)
         return None
+    if key is not None and tenant.semantic and wishes.read and wishes.semantic:
+        like = _by_meaning()(services, request, endpoint, asked, body)
+        if like is not None:
+            services.history.hit(request, key, like)
+            serve_entry(services, request, endpoint, like, HIT_SEMANTIC, include_usage=asked.include_usage)
+            return None
     if wishes.only_if_cached:
         raise TimedOut(
             "The answer is not in the cache, and only-if-cached forbids to ask upstream.", code="not_in_cache"
@@ -92,6 +99,14 @@ def _upstream() -> Callable[..., Coroutine[Any, Any, None]]:
     from watchllm.proxy.miss import answer_from_upstream
 
     return answer_from_upstream
+
+
+@cache
+def _by_meaning() -> Callable[..., Entry | None]:
+    """As above: what it needs is loaded, for projects that use it, when the socket listens."""
+    from watchllm.proxy.semantic.stage import look_up
+
+    return look_up
 
 
 async def _refresh(
@@ -122,11 +137,11 @@ def serve_entry(
     exchange = request.exchange
     _take_over(request, entry, kind)
     if not request.streamed:
-        head = egress.hit_head(request)
+        head = egress.stored_head(request)
         services.settlement.settle(request, 200, "complete")
         exchange.respond(200, head, entry.body)
         return
-    head = egress.hit_head(request, egress.EVENT_STREAM)
+    head = egress.stored_head(request, egress.EVENT_STREAM)
     body = replayed(endpoint, entry.body, include_usage=include_usage)
     services.settlement.settle(request, 200, "complete")
     exchange.start(200, head)

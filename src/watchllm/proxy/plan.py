@@ -20,11 +20,13 @@ from watchllm.proxy import egress
 from watchllm.proxy.approach import AnswerSink, Approach, Candidate, addressed, upstream_dialect
 from watchllm.proxy.asked import Asked
 from watchllm.proxy.calls import account, store
+from watchllm.proxy.directives import Directives
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.shared_objects import refuse_shared
 from watchllm.proxy.shared_stream import SharedStream
+from watchllm.proxy.tenant import Tenant
 from watchllm.proxy.waiter import Landed
 from watchllm.routing.target import Target
 from watchllm.wire.types import Call, ResponseSink
@@ -200,21 +202,31 @@ class Plan:
         if target.identity[:3] != self.asked.target.identity[:3]:
             key = self._key_at(target)
         store(self._services, self._leader, self.endpoint, target, key, body)
+        tenant, wishes = self._tenant_and_wishes()
+        if tenant.semantic and wishes.semantic:
+            from watchllm.proxy.semantic.keep import keep_later  # which not every project uses
+
+            keep_later(self._services, self._leader, self.endpoint, self.asked.target, target, key, self._body)
 
     def _key_at(self, target: Target) -> bytes:
         """Where the answer of a fallback is found: under the target that gave it, never under the one asked for."""
         leader = self._leader
-        assert leader.principal is not None
-        assert leader.directives is not None
+        tenant, wishes = self._tenant_and_wishes()
         return self._services.tenants.reader.key_at(
-            leader.principal.tenant,
+            tenant,
             self.endpoint,
             self._body,
             leader.exchange.headers,
             leader.exchange.query,
-            leader.directives.user,
+            wishes.user,
             target,
         )
+
+    def _tenant_and_wishes(self) -> tuple[Tenant, Directives]:
+        leader = self._leader
+        assert leader.principal is not None
+        assert leader.directives is not None
+        return leader.principal.tenant, leader.directives
 
     def error_event(self, error: GatewayError) -> bytes:
         return egress.error_event(error, self.dialect, self._leader.id)

@@ -13,6 +13,8 @@ Every read is a transaction of its own: it sees the newest commit and pins no ol
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import lmdb
@@ -32,6 +34,10 @@ _project = msgspec.msgpack.Decoder(ProjectRecord).decode
 _vendors = msgspec.msgpack.Decoder(tuple[Vendor, ...]).decode
 _prices = msgspec.msgpack.Decoder(tuple[PriceRow, ...]).decode
 _number = int.from_bytes
+
+
+def _is_project(item: tuple[bytes, bytes]) -> bool:
+    return item[0].startswith(PROJECT)
 
 
 class LmdbSnapshotReader:
@@ -64,6 +70,13 @@ class LmdbSnapshotReader:
     def project(self, project_id: str) -> ProjectRecord | None:
         value = self._read(PROJECT + project_id.encode())
         return _project(value) if value is not None else None
+
+    def any_project(self, is_wanted: Callable[[ProjectRecord], bool]) -> bool:
+        """Whether there is a project that `is_wanted`; a walk over all of them at worst, not for the event loop."""
+        with self._begin() as transaction, transaction.cursor() as cursor:
+            if not cursor.set_range(PROJECT):
+                return False
+            return any(is_wanted(_project(value)) for _, value in takewhile(_is_project, cursor))
 
     def vendors(self) -> tuple[Vendor, ...]:
         value = self._read(VENDORS)

@@ -58,6 +58,8 @@ def hit_head(request: Request, content_type: str = JSON) -> bytes:
     overhead = f"{(now - began - request.spent_upstream()) * 1000:.3f}" if request.upstream_began else total
     target = request.target
     usage = request.usage
+    if request.hides_hits:
+        return _discreet(request, content_type, total)
     return (
         f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\nX-WatchLLM-Cache: {request.cache}\r\n"
         f"X-WatchLLM-Cache-Age: {request.entry_age}\r\nX-WatchLLM-Cost-USD: 0.000000\r\n"
@@ -73,13 +75,12 @@ def stored_head(request: Request, content_type: str = JSON) -> bytes:
     request's `head_sent`."""
     head = hit_head(request, content_type)
     looked = request.looked
-    if looked is None or looked.decision is None or request.cache != HIT_SEMANTIC:
+    if looked is None or looked.decision is None or request.cache != HIT_SEMANTIC or request.hides_hits:
         return head
     similarity, confidence = looked.decision.similarity, looked.decision.confidence
-    return head + (
-        f"X-WatchLLM-Cache-Similarity: {similarity:.4f}\r\nX-WatchLLM-Cache-Confidence: {confidence:.4f}\r\n"
-        f"Server-Timing: embed;dur={_milliseconds(looked.took)}\r\n"
-    ).encode("ascii")
+    told = f"X-WatchLLM-Cache-Similarity: {similarity:.4f}\r\nX-WatchLLM-Cache-Confidence: {confidence:.4f}\r\n"
+    timed = f", embed;dur={_milliseconds(looked.took)}, total;dur="
+    return told.encode("ascii") + head.replace(b", total;dur=", timed.encode("ascii"))
 
 
 def _milliseconds(seconds: float) -> str:
@@ -126,12 +127,25 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
             called += _fallback(request, target)
         if request.dropped:
             called += f"X-WatchLLM-Dropped: {_listed(request.dropped)}\r\n"
+    if request.hides_hits:
+        return _discreet(request, content_type, total)
     lines = _passed_down(request, upstream_headers) if upstream_headers else ""
     return (
         f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\n"
         f"{outcome}{cost}{called}"
         f"X-WatchLLM-Latency-Ms: {total}\r\nX-WatchLLM-Overhead-Ms: {overhead}\r\n"
         f"Server-Timing: {spans}total;dur={total}\r\n{lines}"
+    ).encode("latin-1")
+
+
+def _discreet(request: Request, content_type: str, total: str) -> bytes:
+    """The header lines that an answer has whether it came from the cache or from upstream."""
+    target = request.target
+    answered = (
+        "" if target is None else f"X-WatchLLM-Provider: {target.provider}\r\nX-WatchLLM-Model: {request.model}\r\n"
+    )
+    return (
+        f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\n{answered}X-WatchLLM-Latency-Ms: {total}\r\n"
     ).encode("latin-1")
 
 

@@ -80,8 +80,8 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
         return None
     if key is not None and tenant.semantic and wishes.read and wishes.semantic:
         like = _by_meaning()(services, request, endpoint, asked, body)
-        if like is not None:
-            services.history.hit(request, key, like)
+        if like is not None and request.looked is not None:
+            services.history.like(request, request.looked, like)
             serve_entry(services, request, endpoint, like, HIT_SEMANTIC, include_usage=asked.include_usage)
             return None
     if wishes.only_if_cached:

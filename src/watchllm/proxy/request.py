@@ -52,6 +52,8 @@ class Request:
     """Calls that came to nothing, before the one that answered or is under way."""
     lost_cost: Nanos = 0
     """What those may have cost."""
+    hides_hits = False
+    """Nobody is told whether the answer came from the cache."""
     looked: Looked | None = None
     """What came of looking for an answer by meaning; None = it was not looked for."""
     hedged = False

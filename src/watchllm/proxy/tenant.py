@@ -25,7 +25,7 @@ class Tenant:
 
     `partition` (16 bytes) is the project's part of every cache key; test keys have one of their own. `usual` is what
     the settings say of a request whose headers say nothing; `bodies`, by endpoint, the hash that bodies are recognised
-    by. `semantic`: what has no exact answer is looked for by meaning.
+    by. `semantic`: what has no exact answer is looked for by meaning; `hides_hits`: answers do not tell of the cache.
     """
 
     __slots__ = (
@@ -33,6 +33,7 @@ class Tenant:
         "_routes",
         "_wishes",
         "bodies",
+        "hides_hits",
         "partition",
         "project",
         "router",
@@ -47,6 +48,7 @@ class Tenant:
         self.project = project
         self.settings = project.settings
         self.semantic = project.settings.semantic != OFF
+        self.hides_hits = not project.settings.hit_headers
         self.test = test
         self.router = router
         self.usual = directives({}, project.settings)

@@ -28,6 +28,7 @@ def request_of(
         wall_ms=0,
         model="m",
         cache=cache,
+        looked=None,
     )
     return cast(Request, request)
 

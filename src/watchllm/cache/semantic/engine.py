@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MOST_COMPARED: Final = 8
 """Stored prompts that are compared with one question: similarity finds them, and does not know the best of them."""
+_WRITTEN_MS: Final = 1_000
 _DAY_MS: Final = 86_400_000
 _decode = msgspec.msgpack.Decoder(Features).decode
 _encode = msgspec.msgpack.Encoder().encode
@@ -102,6 +103,11 @@ class Engine:
                 encoded,
             ),
         )
+
+    def holds(self, partition: bytes, judged: Judged, now_ms: int) -> bool:
+        """Whether the store still has that prompt: a purge by another process is in force before it is followed. One
+        that was kept just now may not have been written yet."""
+        return now_ms - judged.created_ms < _WRITTEN_MS or self._store.get(partition, judged.key) is not None
 
     def forget(self, partition: bytes, key: bytes) -> None:
         """Find that entry no longer: it is gone."""

@@ -1,4 +1,4 @@
-"""What came of looking for an answer by meaning: for headers, the usage event, `watchllm explain`, and for keeping it."""
+"""What came of looking for an answer by meaning: for headers, usage event, `watchllm explain`, and for keeping it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ HIT, SHADOW_HIT, MISS, EMPTY, NOT_TRIED, WARMING = "hit", "shadow-hit", "miss", 
 
 class Looked(msgspec.Struct):
     """`reason` says in a word what said no: the guard's name, `confidence`, `similarity`, `gone` (its answer is) or why
-    it was not tried. `decision` is about the one that is served or, where none is, about the nearest.
+    it was not tried. `decision` is about the one that is served or, where none is, about the nearest; `key` and
+    `created_ms` are its entry's.
 
     `partition` and `question` are what the answer is kept under later, None = nowhere. `took` in seconds.
     """
@@ -29,3 +30,7 @@ class Looked(msgspec.Struct):
     took: float = 0.0
     key: bytes | None = None
     created_ms: int = 0
+
+    def without_question(self) -> Looked:
+        """A copy that may be kept: it holds nothing of what was asked."""
+        return Looked(self.outcome, self.reason, self.decision, key=self.key, created_ms=self.created_ms)

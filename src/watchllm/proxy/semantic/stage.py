@@ -48,10 +48,8 @@ def look_up(services: Services, request: Request, endpoint: Endpoint, asked: Ask
     began = perf_counter()
     found, entry = _look_up(services, request, endpoint, asked, body)
     services.semantic.count(found.outcome, found.reason)
-    now = perf_counter()
-    found.took = now - began
+    found.took = perf_counter() - began
     request.looked = found
-    request.looked_up = now
     return entry
 
 
@@ -87,7 +85,7 @@ def _look_up(
         return Looked(looked.EMPTY, "", None, *place), None
     decision = nearest.decision
     reason = "gone" if is_gone else decision.guard or _below(decision, settings)
-    return Looked(looked.MISS, reason, decision, *place), None
+    return Looked(looked.MISS, reason, decision, *place, key=nearest.key, created_ms=nearest.created_ms), None
 
 
 def place_of(
@@ -136,6 +134,8 @@ def _entry(
     principal, wishes = request.principal, request.directives
     assert principal is not None
     assert wishes is not None
+    if not engine.holds(partition, judged, request.wall_ms):
+        return None
     entry = services.cache.get(principal.tenant.partition, judged.key)
     if entry is None or entry.created_ms != judged.created_ms:
         # Another answer may have taken its place, of which nobody knows whether it would have been kept.

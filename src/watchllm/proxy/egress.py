@@ -127,9 +127,9 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
             called += _fallback(request, target)
         if request.dropped:
             called += f"X-WatchLLM-Dropped: {_listed(request.dropped)}\r\n"
-    if request.hides_hits:
-        return _discreet(request, content_type, total)
     lines = _passed_down(request, upstream_headers) if upstream_headers else ""
+    if request.hides_hits:
+        return _discreet(request, content_type, total, lines if request.upstream_status >= 400 else "")
     return (
         f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\n"
         f"{outcome}{cost}{called}"
@@ -138,14 +138,13 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
     ).encode("latin-1")
 
 
-def _discreet(request: Request, content_type: str, total: str) -> bytes:
-    """The header lines that an answer has whether it came from the cache or from upstream."""
+def _discreet(request: Request, content_type: str, total: str, lines: str = "") -> bytes:
+    """The header lines that an answer has whether it came from the cache or from upstream, and those of its own."""
     target = request.target
-    answered = (
-        "" if target is None else f"X-WatchLLM-Provider: {target.provider}\r\nX-WatchLLM-Model: {request.model}\r\n"
-    )
+    provider = "" if target is None else f"X-WatchLLM-Provider: {target.provider}\r\n"
     return (
-        f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\n{answered}X-WatchLLM-Latency-Ms: {total}\r\n"
+        f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\n"
+        f"{provider}X-WatchLLM-Model: {request.model}\r\nX-WatchLLM-Latency-Ms: {total}\r\n{lines}"
     ).encode("latin-1")
 
 

@@ -8,6 +8,7 @@ a change means to look it up anew, so that to apply one twice does no harm.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -90,8 +91,11 @@ class Memory:
             if partition in self._loading:
                 return
             found = self._install(partition, self._new())
-        self._put(found, key, vector, prompt)
-        self._make_room(partition)
+        self._partitions.move_to_end(partition)
+        before = len(found)
+        found.put(key, vector, prompt)
+        self._entries += len(found) - before
+        self._make_room()
 
     def remove(self, partition: bytes, key: bytes) -> None:
         found = self._partitions.get(partition)
@@ -167,7 +171,7 @@ class Memory:
             return
         self.problem = None
         self._install(partition, reading.result())
-        self._make_room(partition)
+        self._make_room()
         # What changed while it was read is looked at once more.
         self._position = min(self._position, since)
 
@@ -178,8 +182,9 @@ class Memory:
             self._drop_oldest()
         return found
 
-    def _make_room(self, partition: bytes) -> None:
-        while self._entries > self._max_entries and next(iter(self._partitions)) != partition:
+    def _make_room(self) -> None:
+        # One alone is bounded by itself.
+        while self._entries > self._max_entries and len(self._partitions) > 1:
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
@@ -219,18 +224,13 @@ class Memory:
             before = len(found)
             _put_stored(found, key, stored, self._dimensions)
             self._entries += len(found) - before
-            self._make_room(partition)
+            self._make_room()
 
     def _start_afresh(self) -> None:
         """Changes were lost: what is in memory is read again when it is asked for."""
         self._partitions.clear()
         self._entries = 0
         self._generation += 1
-
-    def _put(self, found: Partition, key: bytes, vector: Vectors, prompt: Prompt) -> None:
-        before = len(found)
-        found.put(key, vector, prompt)
-        self._entries += len(found) - before
 
     def _remove(self, found: Partition, key: bytes) -> None:
         before = len(found)
@@ -241,5 +241,8 @@ class Memory:
 def _put_stored(found: Partition, key: bytes, stored: StoredVector, dimensions: int) -> None:
     """Add what the store has; what is no vector of this many numbers is passed over, like one that was lost."""
     vector = numpy.frombuffer(stored.vector, numpy.float16).astype(numpy.float32)
-    if vector.shape == (dimensions,) and numpy.isfinite(vector).all():
+    length = float(numpy.dot(vector, vector)) ** 0.5
+    if vector.shape == (dimensions,) and math.isfinite(length):
+        if length > 0:
+            vector /= length  # Written in half the precision, it is a little longer or shorter than 1.
         found.put(key, vector, Prompt(stored.created_ms, stored.expires_ms, stored.features))

@@ -31,7 +31,8 @@ class NotTried(NamedTuple):
 def parted(document: dict[str, Any]) -> Parted | NotTried:
     """Take the text that is compared out of a request, in the words of any dialect. Raises nothing."""
     for field in ("n", "best_of"):
-        if document.get(field) not in (None, 1):
+        count = document.get(field)
+        if count is not None and (type(count) is not int or count != 1):
             return NotTried("choices")
     if document.get("modalities") not in (None, ["text"]) or document.get("audio") is not None:
         return NotTried("audio")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from watchllm.cache.semantic.embedder import Vectors
 
-MOST_COMPARED: Final = 8
+MOST_COMPARED: Final = 5
 """Stored prompts that are compared with one question: similarity finds them, and does not know the best of them."""
 _WRITTEN_MS: Final = 1_000
 _DAY_MS: Final = 86_400_000

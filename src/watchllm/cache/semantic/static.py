@@ -66,6 +66,8 @@ class StaticEmbedder:
             raise EmbedderUnavailable(_advice(f"{folder}: {error}")) from error
         except Exception as error:  # The tokenizer's reader raises nothing more special.
             raise EmbedderUnavailable(_advice(f"{folder / _TOKENIZER}: {error}")) from error
+        # It would remember ten thousand prompts, a few KiB each, and none of them comes again.
+        tokenizer.model._resize_cache(0)
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return cls(weights, tokenizer)

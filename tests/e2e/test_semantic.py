@@ -7,6 +7,7 @@ import pytest
 from tests.support.admin import admin_get
 from tests.support.product import Gateway, Project, Sim
 from tests.support.semantic import LIKE, QUESTION, UNLIKE, outcome, reasons, rows_of, serving, wait_until_warm
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture
@@ -193,3 +194,23 @@ def test_metrics_count_look_ups(warm: Gateway, project: Project) -> None:
     assert 'watchllm_semantic_lookups_total{outcome="hit",reason=""}' in text
     assert 'cache="HIT-SEMANTIC"' in text
     assert "watchllm_semantic_prompts" in text
+
+
+LONG = "I have an account with my mail address and use it on three computers of the office. " * 20 + QUESTION
+
+
+@pytest.mark.parametrize("mode", ["", "refresh"])
+def test_a_long_question_is_found_too(warm: Gateway, mode: str) -> None:
+    project = serving(warm)
+    assert outcome(warm.chat(project.key, LONG, headers={"X-WatchLLM-Cache": mode} if mode else {})) == "MISS"
+    wait_for(lambda: "empty" not in _looked(warm, project, LONG + " Why?"), "it to be kept")
+    assert outcome(warm.chat(project.key, "Please! " + LONG, stream=True)) == "HIT-SEMANTIC"
+    other = warm.chat(project.key, LONG.replace(QUESTION, UNLIKE))
+    assert outcome(other) == "MISS"
+    assert reasons(warm, other)[0] == "miss"
+    only = {"Cache-Control": "only-if-cached"}
+    assert warm.chat(project.key, LONG + " Who does it for me?", headers=only).status == 504
+
+
+def _looked(gateway: Gateway, project: Project, text: str) -> tuple[str, str | None]:
+    return reasons(gateway, gateway.chat(project.key, text, headers={"Cache-Control": "no-store"}))

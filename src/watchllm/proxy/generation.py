@@ -5,7 +5,7 @@
                                           ▸ (miss) call upstream ▸ settle ▸ store ▸ answer: miss.py
 
 Up to the call upstream nothing waits: an exact hit is answered in the parser's callback that completed the request, by
-a plain function, and so is one by meaning. Only what goes on upstream is a coroutine.
+a plain function, and so is one by meaning. Only what goes on upstream, or reads a long question, is a coroutine.
 """
 
 from __future__ import annotations
@@ -80,17 +80,57 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
         return None
     if key is not None and tenant.semantic and wishes.read and wishes.semantic:
         like = _by_meaning()(services, request, endpoint, asked, body)
-        if like is not None and request.looked is not None:
-            services.history.like(request, request.looked, like)
-            serve_entry(services, request, endpoint, like, HIT_SEMANTIC, include_usage=asked.include_usage)
+        if isinstance(like, Entry):
+            _serve_like(services, request, endpoint, like, asked)
             return None
-    if wishes.only_if_cached:
+        if like is not None:
+            return _when_read(services, request, endpoint, asked, body, key, entry, like)
+    return _otherwise(services, request, endpoint, asked, body, key, entry)
+
+
+def _otherwise(
+    services: Services,
+    request: Request,
+    endpoint: Endpoint,
+    asked: Asked,
+    body: bytes,
+    key: bytes | None,
+    entry: Entry | None,
+) -> Coroutine[Any, Any, None]:
+    """What goes on to answer from upstream what the cache cannot; `entry` is what it had and could not give."""
+    wishes = request.directives
+    if wishes is not None and wishes.only_if_cached:
         raise TimedOut(
             "The answer is not in the cache, and only-if-cached forbids to ask upstream.", code="not_in_cache"
         )
     if entry is None:
         return _upstream()(services, request, endpoint, asked, body, key, None, None)
     return _refresh(services, request, endpoint, asked, body, key, entry)
+
+
+async def _when_read(
+    services: Services,
+    request: Request,
+    endpoint: Endpoint,
+    asked: Asked,
+    body: bytes,
+    key: bytes | None,
+    entry: Entry | None,
+    reading: Coroutine[Any, Any, Entry | None],
+) -> None:
+    """Answer a question that is so long that a thread reads it."""
+    like = await reading
+    if like is not None:
+        _serve_like(services, request, endpoint, like, asked)
+    else:
+        await _otherwise(services, request, endpoint, asked, body, key, entry)
+
+
+def _serve_like(services: Services, request: Request, endpoint: Endpoint, entry: Entry, asked: Asked) -> None:
+    """Answer from the entry of a like question."""
+    if request.looked is not None:
+        services.history.like(request, request.looked, entry)
+    serve_entry(services, request, endpoint, entry, HIT_SEMANTIC, include_usage=asked.include_usage)
 
 
 @cache
@@ -102,7 +142,7 @@ def _upstream() -> Callable[..., Coroutine[Any, Any, None]]:
 
 
 @cache
-def _by_meaning() -> Callable[..., Entry | None]:
+def _by_meaning() -> Callable[..., Entry | Coroutine[Any, Any, Entry | None] | None]:
     """As above: what it needs is loaded, for projects that use it, when the socket listens."""
     from watchllm.proxy.semantic.stage import look_up
 

@@ -18,6 +18,7 @@ from watchllm.cache.entry import Entry, InvalidationFilter
 from watchllm.cache.semantic.decide import Candidate, Decision, Policy, decide
 from watchllm.cache.semantic.embedder import Embedder
 from watchllm.cache.semantic.features import Features, features
+from watchllm.cache.semantic.lexicon import LANGUAGES, lexicon
 from watchllm.cache.semantic.memory import Memory
 from watchllm.cache.semantic.partition import Found, Prompt
 from watchllm.cache.semantic.text import MAX_CHARACTERS
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 MOST_COMPARED: Final = 5
 """Stored prompts that are compared with one question: similarity finds them, and does not know the best of them."""
+_QUICK: Final = 1_024
+"""Characters that are read in well under 2 ms, whatever words they are."""
 _WRITTEN_MS: Final = 1_000
 _DAY_MS: Final = 86_400_000
 _decode = msgspec.msgpack.Decoder(Features).decode
@@ -59,8 +62,14 @@ class Engine:
         self._version = f"{embedder.version}/{_fingerprint()}"
         self._store = store
         self._executor = ThreadPoolExecutor(1, "semantic")
+        self.reader = ThreadPoolExecutor(1, "semantic-read")
+        """For long prompts, which do not wait for graphs that are built."""
         self.memory = Memory(store, embedder.dimensions, max_entries=max_entries, executor=self._executor)
-        features("What is it?")  # The words of the language are read now, not with the first question.
+        # Words and weights are read now, not with the first question.
+        for language in LANGUAGES:
+            lexicon(language)
+        first = features("What is it?")
+        decide(first, Candidate(1.0, first))
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
         """Keep up with what other processes store."""
@@ -70,12 +79,16 @@ class Engine:
         """What does not work as it should, or None."""
         return self._store.health() or self.memory.problem
 
+    def is_quick(self, prompt: str) -> bool:
+        """Whether `read` may be called on the event loop; in the threads of `reader` if not."""
+        return self._embedder.is_quick and len(prompt) <= _QUICK
+
     def partition(self, project: bytes, context: bytes) -> bytes:
         """Where prompts of a project that were asked in the same context are."""
         return partition_of(project, context, self._embedder.name, self._version)
 
     def read(self, prompt: str) -> Question:
-        """What is compared of a prompt."""
+        """What is compared of a prompt. May be called in any thread."""
         return Question(self._embedder.embed((prompt,))[0], features(prompt))
 
     def candidates(self, partition: bytes, question: Question, policy: Policy, now_ms: int) -> Iterator[Judged] | None:
@@ -121,7 +134,8 @@ class Engine:
     def close(self) -> None:
         """Write what is waiting and end the thread."""
         self.memory.close()
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        for executor in (self._executor, self.reader):
+            executor.shutdown(wait=True, cancel_futures=True)
         self._store.close()
 
 

@@ -3,6 +3,7 @@ on its way to who waits for it."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,10 +11,11 @@ import msgspec
 from watchllm.cache.entry import Entry
 from watchllm.providers.dialect import CHAT, MESSAGES
 from watchllm.providers.endpoints import Endpoint
+from watchllm.proxy.semantic.asks import Asks, asks_of
 from watchllm.proxy.semantic.question import NotTried
-from watchllm.proxy.semantic.stage import Place, place_of
 
 if TYPE_CHECKING:
+    from watchllm.cache.semantic.engine import Engine, Question
     from watchllm.proxy.request import Request
     from watchllm.proxy.services import Services
     from watchllm.routing.target import Target
@@ -55,13 +57,27 @@ def _keep(
     entry = services.cache.get(principal.tenant.partition, key)
     if entry is None or not ends_by_itself(entry):
         return
-    place: Place | NotTried
     if found is not None and found.partition is not None and found.question is not None and answered is asked:
-        place = Place(found.partition, found.question)
-    else:
-        place = place_of(services, request, endpoint, answered, body, engine)
-    if isinstance(place, Place):
-        engine.keep(place.partition, key, place.question, entry)
+        engine.keep(found.partition, key, found.question, entry)
+        return
+    asks = asks_of(services, request, endpoint, answered, body, engine)
+    if isinstance(asks, NotTried):
+        return
+    if engine.is_quick(asks.text):
+        _put(engine, asks, key, entry, engine.read(asks.text))
+        return
+    reading = services.loop.run_in_executor(engine.reader, engine.read, asks.text)
+
+    def read(done: asyncio.Future[Question]) -> None:
+        if not done.cancelled():
+            _put(engine, asks, key, entry, done.result())
+
+    reading.add_done_callback(read)
+
+
+def _put(engine: Engine, asks: Asks, key: bytes, entry: Entry, question: Question) -> None:
+    if not question.features.too_long:
+        engine.keep(asks.partition, key, question, entry)
 
 
 def ends_by_itself(entry: Entry) -> bool:

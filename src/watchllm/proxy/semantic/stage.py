@@ -2,123 +2,114 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from watchllm.cache.canonical import is_plain
 from watchllm.cache.entry import Entry
 from watchllm.cache.semantic.decide import DEFAULT_MIN_CONFIDENCE, Decision, Policy
-from watchllm.cache.semantic.engine import Engine, Judged, Question, is_too_long
-from watchllm.cache.semantic.vectors import CONTEXT_LENGTH
-from watchllm.domain import json_body
+from watchllm.cache.semantic.engine import Engine, Judged, Question
 from watchllm.domain.settings import ON, ProjectSettings
 from watchllm.providers.endpoints import Endpoint
-from watchllm.proxy.comparable import comparable
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.retelling import told_in
 from watchllm.proxy.semantic import looked
+from watchllm.proxy.semantic.asks import TOO_LONG, Asks, asks_of
 from watchllm.proxy.semantic.looked import Looked
-from watchllm.proxy.semantic.question import NotTried, parted
+from watchllm.proxy.semantic.question import NotTried
 
 if TYPE_CHECKING:
     from watchllm.proxy.asked import Asked
     from watchllm.proxy.request import Request
     from watchllm.proxy.services import Services
-    from watchllm.routing.target import Target
 
-MAX_BODY = 256 << 10
-"""Bytes of a request that is looked for: it is read once more for that, at some 4 ms a megabyte."""
 # A vector may come to another process before its answer does: such a one is not lost.
 _SETTLES_MS = 10_000
-_PART = b"context"
 
 
-class Place(NamedTuple):
-    """The partition where a request's question is compared, and the question."""
-
-    partition: bytes
-    question: Question
-
-
-def look_up(services: Services, request: Request, endpoint: Endpoint, asked: Asked, body: bytes) -> Entry | None:
-    """The stored answer to a like question, if the project has it served; else notes on the request what came of it.
+def look_up(
+    services: Services, request: Request, endpoint: Endpoint, asked: Asked, body: bytes
+) -> Entry | Coroutine[Any, Any, Entry | None] | None:
+    """The stored answer to a like question, if the project has it served, and notes on the request what came of it; or
+    what goes on to find it, where the question is so long that the event loop would feel its reading.
 
     The entry is fresh, acceptable to the request, and told in its dialect.
     """
     began = perf_counter()
-    found, entry = _look_up(services, request, endpoint, asked, body)
+    engine = services.semantic.engine
+    if engine is None:
+        services.semantic.start()
+        return _noted(services, request, began, Looked(looked.WARMING))
+    asks = asks_of(services, request, endpoint, asked.target, body, engine)
+    if isinstance(asks, NotTried):
+        return _noted(services, request, began, Looked(looked.NOT_TRIED, asks.reason))
+    if not engine.is_quick(asks.text):
+        return _look_up_long(services, request, endpoint, body, engine, asks, began)
+    found, entry = _found(services, request, endpoint, body, engine, asks.partition, engine.read(asks.text))
+    return _noted(services, request, began, found, entry)
+
+
+async def _look_up_long(
+    services: Services,
+    request: Request,
+    endpoint: Endpoint,
+    body: bytes,
+    engine: Engine,
+    asks: Asks,
+    began: float,
+) -> Entry | None:
+    question = await services.loop.run_in_executor(engine.reader, engine.read, asks.text)
+    found, entry = _found(services, request, endpoint, body, engine, asks.partition, question)
+    return _noted(services, request, began, found, entry)
+
+
+def _noted(
+    services: Services, request: Request, began: float, found: Looked, entry: Entry | None = None
+) -> Entry | None:
     services.semantic.count(found.outcome, found.reason)
     found.took = perf_counter() - began
     request.looked = found
     return entry
 
 
-def _look_up(
-    services: Services, request: Request, endpoint: Endpoint, asked: Asked, body: bytes
+def _found(
+    services: Services,
+    request: Request,
+    endpoint: Endpoint,
+    body: bytes,
+    engine: Engine,
+    partition: bytes,
+    question: Question,
 ) -> tuple[Looked, Entry | None]:
-    engine = services.semantic.engine
-    if engine is None:
-        services.semantic.start()
-        return Looked(looked.WARMING), None
-    place = place_of(services, request, endpoint, asked.target, body, engine)
-    if isinstance(place, NotTried):
-        return Looked(looked.NOT_TRIED, place.reason), None
+    """What a partition has for a question; the entry only where it is served."""
+    if question.features.too_long:
+        return Looked(looked.NOT_TRIED, TOO_LONG), None
     wishes, principal = request.directives, request.principal
     assert wishes is not None
     assert principal is not None
     settings = principal.tenant.settings
-    candidates = engine.candidates(*place, _policy(settings, wishes), request.wall_ms)
+    candidates = engine.candidates(partition, question, _policy(settings, wishes), request.wall_ms)
     if candidates is None:
-        return Looked(looked.WARMING, "reading", None, *place), None
+        return Looked(looked.WARMING, "reading", None, partition, question), None
     nearest: Judged | None = None
     is_gone = False
     for judged in candidates:
         nearest = nearest or judged
         if judged.decision.hit:
-            entry = _entry(services, request, endpoint, body, engine, place.partition, judged)
+            entry = _entry(services, request, endpoint, body, engine, partition, judged)
             if entry is not None:
-                outcome = looked.HIT if settings.semantic == ON else looked.SHADOW_HIT
-                found = Looked(outcome, "", judged.decision, *place, key=judged.key, created_ms=judged.created_ms)
-                return found, entry if settings.semantic == ON else None
+                is_on = settings.semantic == ON
+                outcome = looked.HIT if is_on else looked.SHADOW_HIT
+                return _about(judged, outcome, "", partition, question), entry if is_on else None
             is_gone = True
     if nearest is None:
-        return Looked(looked.EMPTY, "", None, *place), None
-    decision = nearest.decision
-    reason = "gone" if is_gone else decision.guard or _below(decision, settings)
-    return Looked(looked.MISS, reason, decision, *place, key=nearest.key, created_ms=nearest.created_ms), None
+        return Looked(looked.EMPTY, "", None, partition, question), None
+    reason = "gone" if is_gone else nearest.decision.guard or _below(nearest.decision, settings)
+    return _about(nearest, looked.MISS, reason, partition, question), None
 
 
-def place_of(
-    services: Services, request: Request, endpoint: Endpoint, target: Target, body: bytes, engine: Engine
-) -> Place | NotTried:
-    """Where the question of a request to `target` is looked for and kept."""
-    if len(body) > MAX_BODY:
-        return NotTried("large")
-    principal, wishes, exchange = request.principal, request.directives, request.exchange
-    assert principal is not None
-    assert wishes is not None
-    document = json_body.parse(body)
-    form = comparable(endpoint, document, document["model"])
-    parts = parted(form.document)
-    if isinstance(parts, NotTried):
-        return parts
-    if is_too_long(parts.text):
-        return NotTried("too_long")
-    question = engine.read(parts.text)
-    if question.features.too_long:
-        return NotTried("too_long")
-    tenant = principal.tenant
-    context = services.tenants.reader.key_of(
-        tenant,
-        form.replaced(parts.context),
-        target,
-        exchange.headers,
-        exchange.query,
-        wishes.user,
-        plain=is_plain(body),
-        part=_PART,
-    )
-    return Place(engine.partition(tenant.partition, context[:CONTEXT_LENGTH]), question)
+def _about(judged: Judged, outcome: str, reason: str, partition: bytes, question: Question) -> Looked:
+    return Looked(outcome, reason, judged.decision, partition, question, key=judged.key, created_ms=judged.created_ms)
 
 
 def _entry(

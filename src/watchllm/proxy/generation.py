@@ -79,7 +79,7 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
         exchange.respond(200, head, entry.body)
         return None
     if key is not None and tenant.semantic and wishes.read and wishes.semantic:
-        like = _by_meaning()(services, request, endpoint, asked, body)
+        like = services.semantic.look_up(services, request, endpoint, asked, body)
         if isinstance(like, Entry):
             _serve_like(services, request, endpoint, like, asked)
             return None
@@ -139,14 +139,6 @@ def _upstream() -> Callable[..., Coroutine[Any, Any, None]]:
     from watchllm.proxy.miss import answer_from_upstream
 
     return answer_from_upstream
-
-
-@cache
-def _by_meaning() -> Callable[..., Entry | Coroutine[Any, Any, Entry | None] | None]:
-    """As above: what it needs is loaded, for projects that use it, when the socket listens."""
-    from watchllm.proxy.semantic.stage import look_up
-
-    return look_up
 
 
 async def _refresh(

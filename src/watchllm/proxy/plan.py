@@ -204,9 +204,10 @@ class Plan:
         store(self._services, self._leader, self.endpoint, target, key, body)
         tenant, wishes = self._tenant_and_wishes()
         if tenant.semantic and wishes.semantic:
-            from watchllm.proxy.semantic.keep import keep_later  # which not every project uses
-
-            keep_later(self._services, self._leader, self.endpoint, self.asked.target, target, key, self._body)
+            services = self._services
+            services.semantic.keep_later(
+                services, self._leader, self.endpoint, self.asked.target, target, key, self._body
+            )
 
     def _key_at(self, target: Target) -> bytes:
         """Where the answer of a fallback is found: under the target that gave it, never under the one asked for."""

@@ -37,8 +37,7 @@ def look_up(
     """
     began = perf_counter()
     engine = services.semantic.engine
-    if engine is None:
-        services.semantic.start()
+    if engine is None:  # The process is ending.
         return _noted(services, request, began, Looked(looked.WARMING))
     asks = asks_of(services, request, endpoint, asked.target, body, engine)
     if isinstance(asks, NotTried):

@@ -5,13 +5,24 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from watchllm.proxy.health import DEGRADED, WARMING
+from watchllm.proxy.semantic.looked import WARMING as WARMING_UP
+from watchllm.proxy.semantic.looked import Looked
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
+    from watchllm.cache.entry import Entry
     from watchllm.cache.semantic.engine import Engine
+    from watchllm.providers.endpoints import Endpoint
+    from watchllm.proxy.asked import Asked
+    from watchllm.proxy.request import Request
+    from watchllm.proxy.services import Services
+    from watchllm.routing.target import Target
 
 # Threads give way to the event loop after this long, instead of 5 ms: what is loaded or read in one must not be felt.
 _SWITCH_SECONDS = 0.0005
@@ -41,6 +52,8 @@ class Semantic:
         self._thread: threading.Thread | None = None
         self._problem: str | None = None
         self._opened: Engine | None = None
+        self._stage: ModuleType | None = None
+        self._keep: ModuleType | None = None
         self._closed = False
 
     def start_if_used(self) -> None:
@@ -52,6 +65,32 @@ class Semantic:
         """Load it, unless that was begun before: a project uses it."""
         if self._thread is None:
             self._begin(self._load)
+
+    def look_up(
+        self, services: Services, request: Request, endpoint: Endpoint, asked: Asked, body: bytes
+    ) -> Entry | Coroutine[Any, Any, Entry | None] | None:
+        """What `stage.look_up` gives; a miss while it is not loaded. Never loads anything on the event loop."""
+        if self._stage is not None:
+            return self._stage.look_up(services, request, endpoint, asked, body)  # type: ignore[no-any-return]
+        self.start()
+        reason = "unavailable" if self._problem is not None else ""
+        self.count(WARMING_UP, reason)
+        request.looked = Looked(WARMING_UP, reason)
+        return None
+
+    def keep_later(
+        self,
+        services: Services,
+        request: Request,
+        endpoint: Endpoint,
+        asked: Target,
+        answered: Target,
+        key: bytes,
+        body: bytes,
+    ) -> None:
+        """What `keep.keep_later` does; nothing while it is not loaded."""
+        if self._keep is not None:
+            self._keep.keep_later(services, request, endpoint, asked, answered, key, body)
 
     @property
     def state(self) -> str | None:
@@ -89,13 +128,14 @@ class Semantic:
     def _load(self) -> None:
         try:
             self._opened = self._open()
+            from watchllm.proxy.semantic import keep, stage  # with all that the engine needs
         except CannotLoad as error:
             self._problem = f"look-ups by meaning are misses: {error}"
         except Exception as error:
             self._problem = f"look-ups by meaning are misses: {type(error).__name__}: {error}"
             raise
         else:
-            self._tell(self._loaded)
+            self._tell(partial(self._loaded, stage, keep))
 
     def _tell(self, what: Callable[[], None]) -> None:
         try:
@@ -103,8 +143,9 @@ class Semantic:
         except RuntimeError:
             pass  # The loop has ended; `close` sees to the rest.
 
-    def _loaded(self) -> None:
+    def _loaded(self, stage: ModuleType, keep: ModuleType) -> None:
         if self._opened is not None and not self._closed:
+            self._stage, self._keep = stage, keep
             self.engine = self._opened
             self.engine.follow(self._loop)
 

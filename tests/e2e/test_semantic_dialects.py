@@ -35,6 +35,8 @@ def text_of(answer: RawResponse) -> str:
 
 
 DIALECTS = {"chat": chat, "messages": messages, "responses": responses}
+FORMS = {"chat": "choices", "messages": "content", "responses": "output"}
+"""A field that only the answers of the dialect have."""
 
 
 @pytest.mark.parametrize("second", DIALECTS)
@@ -45,6 +47,7 @@ def test_an_answer_is_found_from_every_dialect(gateway: Gateway, first: str, sec
     assert outcome(stored) == "MISS"
     like = DIALECTS[second](gateway, project.key, LIKE)
     assert outcome(like) == "HIT-SEMANTIC"
+    assert FORMS[second] in like.json()
     assert text_of(like) == text_of(stored)
     assert outcome(DIALECTS[second](gateway, project.key, UNLIKE)) == "MISS"
 

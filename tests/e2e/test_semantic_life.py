@@ -43,7 +43,15 @@ def test_a_purge_is_in_force_when_it_returns(gateway: Gateway) -> None:
     project = serving(wait_until_warm(gateway))
     gateway.chat(project.key, QUESTION)
     assert gateway.installation.run_json("cache", "purge", "--project", project.id)["invalidated"] == 1
-    assert outcome(gateway.chat(project.key, LIKE)) == "MISS"
+    missed = gateway.chat(project.key, LIKE, headers=_UNSTORED)
+    assert outcome(missed) == "MISS"
+    assert reasons(gateway, missed) in (("miss", "gone"), ("empty", None))
+    wait_for(
+        lambda: reasons(gateway, gateway.chat(project.key, LIKE, headers=_UNSTORED)) == ("empty", None),
+        "the prompt to be forgotten, too",
+        within=5,  # before a look-up that finds it would see to that
+    )
+    gateway.chat(project.key, LIKE)
     assert outcome(gateway.chat(project.key, OTHERS[0])) == "HIT-SEMANTIC"  # kept after it
 
 
@@ -101,6 +109,7 @@ def test_while_it_is_loaded_look_ups_are_misses_and_health_says_so(installation:
         answer = gateway.chat(project.key, f"Early {len(states)}")
         assert outcome(answer) == "MISS"
         states.append(state_of(gateway))
+        assert gateway.get("/health/ready").status == 200
     assert set(states) <= {None, "warming", "ok"}
     assert "warming" in states
 

@@ -1,10 +1,12 @@
 """A process's copy of the stored prompts: read when asked for, bounded, and in step with other processes' changes."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import numpy
 import pytest
@@ -115,26 +117,54 @@ def test_processes_converge_within_a_second(store: VectorStore, executor: Thread
     asyncio.run(follow())
 
 
+class Pausing:
+    """A store whose reading of a partition stops, in its thread, behind the first large page until `go` is set."""
+
+    def __init__(self, store: VectorStore) -> None:
+        self._store = store
+        self.has_read, self.go = threading.Event(), threading.Event()
+
+    def read(self, place: bytes, after: bytes, limit: int) -> list[tuple[bytes, StoredVector]]:
+        page = self._store.read(place, after, limit)
+        if threading.current_thread() is not threading.main_thread():
+            self.has_read.set()
+            assert self.go.wait(10)
+        return page
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+
 def test_what_changes_while_a_partition_is_read_is_not_lost(store: VectorStore, executor: ThreadPoolExecutor) -> None:
     for number in range(300):
         store.put(partition(1), key(number), stored(number))
     store.flush()
+    first = store.read(partition(1), b"", 1)[0][0]
 
     async def follow() -> None:
-        memory = memory_over(store, executor)
+        pausing = Pausing(store)
+        memory = memory_over(cast(VectorStore, pausing), executor)
         memory.follow(asyncio.get_running_loop())
-        blocked = executor.submit(time.sleep, 0)  # the reading waits its turn behind this
         assert found(memory, partition(1), 5) is None
-        store.remove(partition(1), key(7))
-        store.put(partition(1), key(900), stored(900))
+        await until(pausing.has_read.is_set, "the first page to be read")
+        store.remove(partition(1), first)
         store.flush()
-        blocked.result()
-        await until(lambda: found(memory, partition(1), 900) == [key(900)], "what came meanwhile")
-        await until(lambda: memory.entries == 300, "what went meanwhile")
-        assert found(memory, partition(1), 7) != [key(7)]
+        await until(lambda: memory._position == store.position(), "the change to be passed by")
+        pausing.go.set()
+        await until(lambda: memory.entries == 299, "what went meanwhile")
         memory.close()
 
     asyncio.run(follow())
+
+
+def test_a_vector_is_as_long_as_it_was(store: VectorStore, executor: ThreadPoolExecutor) -> None:
+    """Half the precision makes it a little longer or shorter; similarities are to stay between -1 and 1."""
+    data = (vector(1) * 1.01).astype(numpy.float16).tobytes()
+    store.put(partition(1), key(1), StoredVector(1, 0, "m", "generate", "key_1", data, b"f"))
+    store.flush()
+    nearest = memory_over(store, executor).nearest(partition(1), vector(1), 1)
+    assert nearest is not None
+    assert nearest[0].similarity == pytest.approx(1.0, abs=1e-5)
 
 
 def test_who_missed_too_many_changes_reads_anew(store: VectorStore, executor: ThreadPoolExecutor) -> None:

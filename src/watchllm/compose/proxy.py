@@ -43,6 +43,8 @@ _ORPHAN_DRAIN_SECONDS = 0.3
 _HANDOVER_SECONDS = 2.0
 # What the first cached answer does not need is loaded this long after requests are taken.
 _WARM_UP_SECONDS = 0.1
+# To find out whether any uses the semantic cache; where none of these does, it is loaded when the first one asks.
+_PROJECTS_LOOKED_AT = 256
 
 
 def run_proxy(
@@ -197,7 +199,7 @@ class ProxyProcess:
             import watchllm.sim.app  # noqa: F401  (who has no provider yet will ask the simulated one)
 
     def _uses_semantic(self) -> bool:
-        return self._snapshot.any_project(lambda project: project.settings.semantic != OFF)
+        return self._snapshot.any_project(lambda project: project.settings.semantic != OFF, _PROJECTS_LOOKED_AT)
 
     def _open_engine(self) -> Engine:
         """In a thread: what look-ups by meaning need is much of what this process loads."""

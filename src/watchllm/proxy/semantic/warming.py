@@ -34,7 +34,7 @@ class CannotLoad(Exception):
 
 class Semantic:
     """`open_engine` loads it, in a thread; it raises CannotLoad where it cannot be had, which makes every look-up a
-    miss. `is_used` tells, in that thread, whether any project wants it."""
+    miss. `is_used` tells whether any project is known to want it."""
 
     def __init__(
         self,
@@ -58,13 +58,15 @@ class Semantic:
 
     def start_if_used(self) -> None:
         """Load it unless no project uses it; once the socket listens."""
-        if self._thread is None:
-            self._begin(self._load_if_used)
+        if self._is_used():
+            self.start()
 
     def start(self) -> None:
         """Load it, unless that was begun before: a project uses it."""
         if self._thread is None:
-            self._begin(self._load)
+            sys.setswitchinterval(_SWITCH_SECONDS)
+            self._thread = threading.Thread(target=self._load, name="semantic-load", daemon=True)
+            self._thread.start()
 
     def look_up(
         self, services: Services, request: Request, endpoint: Endpoint, asked: Asked, body: bytes
@@ -114,17 +116,6 @@ class Semantic:
             self._opened.close()
             self._opened = self.engine = None
 
-    def _begin(self, load: Callable[[], None]) -> None:
-        sys.setswitchinterval(_SWITCH_SECONDS)
-        self._thread = threading.Thread(target=load, name="semantic-load", daemon=True)
-        self._thread.start()
-
-    def _load_if_used(self) -> None:
-        if self._is_used():
-            self._load()
-        else:
-            self._tell(self._not_used)
-
     def _load(self) -> None:
         try:
             self._opened = self._open()
@@ -148,6 +139,3 @@ class Semantic:
             self._stage, self._keep = stage, keep
             self.engine = self._opened
             self.engine.follow(self._loop)
-
-    def _not_used(self) -> None:
-        self._thread = None  # A project may want it later.

@@ -12,7 +12,7 @@ import pytest
 from watchllm.cache.semantic.engine import Engine
 from watchllm.proxy.semantic.warming import CannotLoad, Semantic
 
-HEAVY = ("numpy", "faiss", "tokenizers", "safetensors", "watchllm.cache.semantic")
+HEAVY = ("numpy", "faiss", "tokenizers", "watchllm.cache.semantic")
 
 
 class FakeEngine:

@@ -126,6 +126,7 @@ def _again(gateway: Gateway, project: Project) -> Row:
         times += _times(exact, [_body(stored)] * 20)
         if len(times) > 200_000:
             raise LoadFailed("the partition was not read")
+    quiet = sorted(_times(exact, [_body(stored)] * len(times)))
     exact.close()
     asking.close()
     again.stop()
@@ -134,6 +135,8 @@ def _again(gateway: Gateway, project: Project) -> Row:
         f"exact hit while {SIZES[-1]:,} prompts are read, p99.9",
         ordered[len(ordered) * 999 // 1000] * 1e3,
         "ms",
+        quiet[len(quiet) * 999 // 1000] * 1e3,
+        "ms when they were",
         note=f"of {len(times):,}; p50 {median(times) * 1e3:.2f} ms, longest {ordered[-1] * 1e3:.1f} ms",
     )
 

@@ -97,7 +97,8 @@ class Engine:
         found = self.memory.nearest(partition, question.vector, MOST_COMPARED)
         if found is None:
             return None
-        return (_judge(one, question.features, policy, now_ms) for one in found if one.prompt.is_fresh(now_ms))
+        fresh = (one for one in found if one.prompt.is_fresh(now_ms))
+        return filter(None, (_judge(one, question.features, policy, now_ms) for one in fresh))
 
     def keep(self, partition: bytes, key: bytes, question: Question, entry: Entry) -> bool:
         """Let the entry at `key` be found by its prompt; whether the store took it. Expires as the entry does."""
@@ -144,10 +145,15 @@ def is_too_long(prompt: str) -> bool:
     return len(prompt) > MAX_CHARACTERS
 
 
-def _judge(found: Found, question: Features, policy: Policy, now_ms: int) -> Judged:
+def _judge(found: Found, question: Features, policy: Policy, now_ms: int) -> Judged | None:
+    """None where what was kept cannot be read: the file is damaged."""
     similarity, key, prompt = found
+    try:
+        candidate = Candidate(similarity, _decode(prompt.features))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
     same_day = prompt.created_ms // _DAY_MS == now_ms // _DAY_MS
-    decision = decide(question, Candidate(similarity, _decode(prompt.features)), policy, same_day=same_day)
+    decision = decide(question, candidate, policy, same_day=same_day)
     return Judged(key, prompt.created_ms, decision)
 
 

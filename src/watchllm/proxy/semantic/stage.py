@@ -57,8 +57,12 @@ async def _look_up_long(
     asks: Asks,
     began: float,
 ) -> Entry | None:
-    question = await services.loop.run_in_executor(engine.reader, engine.read, asks.text)
-    found, entry = _found(services, request, endpoint, body, engine, asks.partition, question)
+    try:
+        question = await services.loop.run_in_executor(engine.reader, engine.read, asks.text)
+        found, entry = _found(services, request, endpoint, body, engine, asks.partition, question)
+    except Exception as error:  # noqa: BLE001  (as for short ones)
+        services.semantic.failed(services, request, error)
+        return None
     return _noted(services, request, began, found, entry)
 
 

@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from watchllm.proxy.health import DEGRADED, WARMING
+from watchllm.proxy.semantic.looked import NOT_TRIED, Looked
 from watchllm.proxy.semantic.looked import WARMING as WARMING_UP
-from watchllm.proxy.semantic.looked import Looked
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -73,12 +73,24 @@ class Semantic:
     ) -> Entry | Coroutine[Any, Any, Entry | None] | None:
         """What `stage.look_up` gives; a miss while it is not loaded. Never loads anything on the event loop."""
         if self._stage is not None:
-            return self._stage.look_up(services, request, endpoint, asked, body)  # type: ignore[no-any-return]
+            try:
+                return self._stage.look_up(services, request, endpoint, asked, body)  # type: ignore[no-any-return]
+            except Exception as error:  # noqa: BLE001  (reported; the provider can still answer)
+                self.failed(services, request, error)
+                return None
         self.start()
         reason = "unavailable" if self._problem is not None else ""
         self.count(WARMING_UP, reason)
         request.looked = Looked(WARMING_UP, reason)
         return None
+
+    def failed(self, services: Services, request: Request, error: Exception) -> None:
+        """Report a bug that a look-up ran into; it is a miss."""
+        services.counters.internal_errors += 1
+        message = f"the look-up by meaning of {request.id} failed"
+        self._loop.call_exception_handler({"message": message, "exception": error})
+        self.count(NOT_TRIED, "failed")
+        request.looked = Looked(NOT_TRIED, "failed")
 
     def keep_later(
         self,

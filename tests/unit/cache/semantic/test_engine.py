@@ -11,6 +11,7 @@ from tests.support.vector_store import open_lmdb_vectors
 from watchllm.cache.entry import Entry
 from watchllm.cache.semantic.decide import DEFAULT_POLICY
 from watchllm.cache.semantic.engine import MOST_COMPARED, Engine, Judged
+from watchllm.cache.semantic.partition import Prompt
 from watchllm.cache.semantic.static import StaticEmbedder
 
 PROJECT, CONTEXT = b"p" * 16, b"c" * 16
@@ -83,6 +84,16 @@ def test_what_is_forgotten_is_gone_from_the_store_too(engine: Engine) -> None:
     assert not judged(engine, "How do I reset my password?")
     assert not engine.holds(place, one, NOON + DAY_MS)
     assert engine.holds(place, one, NOON + 10)  # too young to be told from what is not written yet
+
+
+def test_what_cannot_be_read_any_more_is_passed_over(engine: Engine) -> None:
+    keep(engine, "How do I reset my password?", 1)
+    keep(engine, "How do I reset my passwords?", 2)
+    place = engine.partition(PROJECT, CONTEXT)
+    for number, features in ((1, b"\xff\xff"), (3, b"")):
+        question = engine.read("How do I reset my password?")
+        engine.memory.put(place, key(number), question.vector, Prompt(NOON, 0, features))
+    assert [one.key for one in judged(engine, "How can I reset my password?")] == [key(2)]
 
 
 def test_features_of_other_words_are_not_compared(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

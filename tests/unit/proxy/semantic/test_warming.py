@@ -124,6 +124,30 @@ def test_why_it_cannot_be_loaded_is_told_and_look_ups_are_misses() -> None:
     asyncio.run(live())
 
 
+def test_a_bug_is_reported_and_costs_a_hit() -> None:
+    async def live() -> None:
+        loop = asyncio.get_running_loop()
+        reported: list[Any] = []
+        loop.set_exception_handler(lambda _loop, context: reported.append(context["exception"]))
+        semantic = Semantic(loop, opening(FakeEngine()))
+        semantic.start()
+        await until(lambda: semantic.engine is not None)
+        error = ZeroDivisionError()
+
+        def breaking(*_arguments: object) -> None:
+            raise error
+
+        semantic._stage = cast(Any, SimpleNamespace(look_up=breaking))
+        services = SimpleNamespace(counters=SimpleNamespace(internal_errors=0))
+        request, nothing = SimpleNamespace(looked=None, id="req_1"), cast(Any, None)
+        assert semantic.look_up(cast(Any, services), cast(Any, request), nothing, nothing, b"") is None
+        assert (services.counters.internal_errors, reported) == (1, [error])
+        assert cast(Any, request.looked).reason == "failed"
+        semantic.close()
+
+    asyncio.run(live())
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_closing_while_it_is_loaded_closes_what_was_opened(told: bool) -> None:
     async def live() -> None:

@@ -96,7 +96,7 @@ async def _measure(folder: Path) -> list[Row]:
             tenant, endpoint, exchange.body, exchange.headers, b"", None, usual=True
         ),
         "look-up in LMDB and decoding": lambda: services.cache.get(tenant.partition, place),
-        "history for explain": lambda: services.history.hit(request, place, entry),
+        "history for explain": lambda: services.history.hit(request, asked.named, place, entry),
         "header lines of the answer": lambda: egress.hit_head(request),
         "usage event, journal, counters": settle,
     }

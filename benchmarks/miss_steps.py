@@ -140,7 +140,7 @@ def _steps(process: ProxyProcess, client: ServerConnection, raw: bytes) -> dict[
         ),
         "look-up in LMDB": lambda: services.cache.get(tenant.partition, place),
         "history for explain": lambda: services.history.missed(
-            request, asked.target, asked.key, exchange.body, endpoint.family, "not stored"
+            request, asked.target, asked.named, asked.key, exchange.body, endpoint.family, "not stored"
         ),
         "where to and with which lines": directions,
         "record of the call, before it": lambda: settlement.open_call(request, len(exchange.body)),

@@ -17,7 +17,7 @@ from watchllm.routing.resolve import Target
 
 
 class _Forgetful(History):
-    def hit(self, request: Request, key: bytes, entry: Entry) -> None:
+    def hit(self, request: Request, named: str, key: bytes, entry: Entry) -> None:
         pass
 
 

@@ -1,78 +1,56 @@
-"""`python -m benchmarks.semantic.evaluate FILE…`: the engine's decisions on labelled pairs, by kind.
+"""`python -m benchmarks.semantic.evaluate FILE…`: the pairs behind the figures of `watchllm eval`.
 
-Each file is JSONL of {"id", "capability", "a", "b", "label"}. `--misses`, `--wrong` and `--vetoes` print the pairs
-behind the figures. False-hit rate = share of the pairs that must not be served and were; judged = the recall with a
-judge without fault, who is asked about what no guard forbade.
+The figures are those of the product (`watchllm.cache.semantic.evaluate`), for several files at once. `--misses`,
+`--wrong` and `--vetoes` print the pairs that were missed, served wrongly, and forbidden wrongly.
 """
 
 import argparse
-import math
-import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from benchmarks.semantic.pairs import Pair, bag_similarity, read_pairs
-from watchllm.cache.semantic.decide import Candidate, Decision, Policy, decide
-from watchllm.cache.semantic.features import features
+from watchllm.cache.semantic.decide import Policy
+from watchllm.cache.semantic.evaluate import Judged, Pair, judge, read_pairs, summary
+from watchllm.cache.semantic.static import StaticEmbedder
 
-_Z = 1.959963984540054
-
-
-class Judged(NamedTuple):
-    """A pair and what was decided about it."""
-
-    pair: Pair
-    decision: Decision
-    seconds: float
+_HEADING = (
+    f"{'kind':16} {'pairs':>5} {'hits':>6} {'precis':>6} {'95 %':>15} {'recall':>6} {'false':>6} {'95 %':>15}"
+    f" {'judged':>6} {'us':>6}"
+)
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % interval of a rate (Wilson 1927)."""
-    if not trials:
-        return 0.0, 1.0
-    rate, z2 = successes / trials, _Z * _Z
-    centre = (rate + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = _Z * math.sqrt(rate * (1 - rate) / trials + z2 / (4 * trials * trials)) / (1 + z2 / trials)
-    return max(0.0, centre - half), min(1.0, centre + half)
+def pairs(files: Sequence[Path]) -> Iterator[Pair]:
+    """The pairs of all files. Raises BadPair."""
+    for file in files:
+        with file.open("rb") as lines:
+            yield from read_pairs(lines)
 
 
-def judge(pairs: list[Pair], policy: Policy) -> list[Judged]:
-    """Decide every pair by itself; only the decision is timed, its features are there."""
-    judged = []
-    for pair in pairs:
-        question, stored = features(pair.b), features(pair.a)
-        candidate = Candidate(bag_similarity(pair.a, pair.b), stored)
-        start = time.perf_counter()
-        decision = decide(question, candidate, policy)
-        judged.append(Judged(pair, decision, time.perf_counter() - start))
-    return judged
-
-
-def line(name: str, judged: list[Judged]) -> str:
-    """One row of the table."""
-    positive = [item for item in judged if item.pair.label]
-    hits = [item for item in judged if item.decision.hit]
-    right = sum(item.pair.label for item in hits)
-    wrong, negatives = len(hits) - right, len(judged) - len(positive)
-    open_to_judge = sum(item.decision.hit or item.decision.guard is None for item in positive)
-    microseconds = sum(item.seconds for item in judged) / len(judged) * 1e6
+def line(name: str, row: dict[str, Any]) -> str:
+    """One row of the table, from a row of `summary`."""
     return (
-        f"{name:16.16} {len(judged):5} {_rate(len(hits), len(judged))} {_rate(right, len(hits))}"
-        f" {_rate(right, len(positive))} {_rate(wrong, negatives)}"
-        f" {_share(open_to_judge, len(positive)):>6} {microseconds:6.1f}"
+        f"{name:16.16} {row['pairs']:5} {_percent(row['hit_rate'])} {_percent(row['precision'])}"
+        f" {_interval(row['precision_95'])} {_percent(row['recall'])} {_percent(row['false_hit_rate'])}"
+        f" {_interval(row['false_hit_rate_95'])} {_percent(row['recall_judged'])} {row['microseconds']:6.1f}"
     )
 
 
-def _rate(successes: int, trials: int) -> str:
-    if not trials:
-        return f"{'-':>20}"
-    low, high = wilson(successes, trials)
-    return f"{successes / trials * 100:5.1f} ({low * 100:5.1f}-{high * 100:5.1f})"
+def _percent(share: float | None) -> str:
+    return f"{'-':>6}" if share is None else f"{share * 100:6.1f}"
 
 
-def _share(successes: int, trials: int) -> str:
-    return f"{successes / trials * 100:.1f}" if trials else "-"
+def _interval(shares: list[float] | None) -> str:
+    return f"{'-':>15}" if shares is None else f"  ({shares[0] * 100:5.1f}-{shares[1] * 100:5.1f})"
+
+
+def _shown(judged: Judged, arguments: argparse.Namespace) -> bool:
+    label, decision = judged.pair.label, judged.decision
+    return bool(
+        (arguments.wrong and decision.hit and label == 0)
+        or (arguments.misses and not decision.hit and label == 1)
+        or (arguments.vetoes and decision.guard is not None and label == 1)
+    )
 
 
 def main() -> None:
@@ -84,27 +62,18 @@ def main() -> None:
     parser.add_argument("--wrong", action="store_true", help="print pairs that were served and must not be")
     parser.add_argument("--vetoes", action="store_true", help="print pairs that a guard forbade wrongly")
     arguments = parser.parse_args()
-    judged = judge(list(read_pairs(arguments.files)), Policy(arguments.min_confidence))
+    judged = list(judge(pairs(arguments.files), StaticEmbedder.load(), Policy(arguments.min_confidence)))
     if not judged:
         parser.error("there are no pairs in these files")
-    print(
-        f"{'kind':16} {'pairs':>5} {'hit rate':>19} {'precision':>19} {'recall':>19} {'false-hit rate':>19}"
-        f" {'judged':>6} {'us':>6}"
-    )
-    for name in sorted({item.pair.capability for item in judged}):
-        print(line(name, [item for item in judged if item.pair.capability == name]))
-    print(line("all", judged))
-    print("guards:", dict(Counter(item.decision.guard for item in judged if item.decision.guard).most_common()))
-    for pair, decision, _ in judged:
-        shown = (
-            (arguments.wrong and decision.hit and not pair.label)
-            or (arguments.misses and not decision.hit and pair.label)
-            or (arguments.vetoes and decision.guard is not None and pair.label)
-        )
-        if shown:
+    print(_HEADING)
+    for name, row in summary(judged).items():
+        print(line(name, row))
+    print("guards:", dict(Counter(one.decision.guard for one in judged if one.decision.guard).most_common()))
+    for one in judged:
+        if _shown(one, arguments):
             print(
-                f"{pair.id} [{decision.guard}] {decision.confidence:.2f} {decision.reason}"
-                f"\n   {pair.a[:300]}\n   {pair.b[:300]}"
+                f"{one.pair.id} [{one.decision.guard}] {one.decision.confidence:.2f} {one.decision.reason}"
+                f"\n   {one.pair.a[:300]}\n   {one.pair.b[:300]}"
             )
 
 

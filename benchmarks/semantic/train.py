@@ -10,23 +10,26 @@ confidence), so that a chance of some hundred pairs, chosen to be hard, cannot t
 nothing of a weight, it stays what was believed.
 
 Shown are cross-validated figures: log loss, Brier score, area under the curve, and how often what was said came true.
-`--write` puts the weights into `confidence.toml`. They depend on the similarity, which is here that of bags of words:
-fit them anew with the embedder's when its weight is to count.
+`--write` puts the weights into `confidence.toml`. The similarity is that of the embedded embedder.
 """
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.semantic.pairs import Pair, bag_similarity, read_pairs
+import numpy
+
+from benchmarks.semantic.evaluate import pairs
 from watchllm.cache.semantic import confidence as model
-from watchllm.cache.semantic.align import align
+from watchllm.cache.semantic.align import align, comparable
+from watchllm.cache.semantic.evaluate import Pair
 from watchllm.cache.semantic.features import features
 from watchllm.cache.semantic.guards import before_alignment, guard
 from watchllm.cache.semantic.lexicon import lexicon
+from watchllm.cache.semantic.static import StaticEmbedder
 
 FOLDS = 5
 STEPS = 4000
@@ -60,18 +63,20 @@ class Example(NamedTuple):
     label: int
 
 
-def examples(pairs: Sequence[Pair]) -> list[Example]:
+def examples(labelled: Iterable[Pair]) -> list[Example]:
     """What the model is asked about: pairs that no guard forbids."""
-    found = []
-    for pair in pairs:
+    found, embedder = [], StaticEmbedder.load()
+    for pair in labelled:
         a, b = features(pair.b), features(pair.a)
         if before_alignment(a, b) is not None:
             continue
         known = lexicon(a.language or b.language or "en")
+        a, b = comparable(a, b)
         alignment = align(a, b, known)
         if guard(a, b, alignment, known) is None:
-            inputs = model.evidence(a, b, alignment, bag_similarity(pair.a, pair.b))
-            found.append(Example(inputs, pair.label))
+            one, other = embedder.embed([pair.a, pair.b])
+            inputs = model.evidence(a, b, alignment, float(numpy.dot(one, other)))
+            found.append(Example(inputs, int(pair.label == 1)))
     return found
 
 
@@ -134,7 +139,7 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--write", action="store_true", help="write src/watchllm/cache/semantic/confidence.toml")
     arguments = parser.parse_args()
-    data = examples(list(read_pairs(arguments.files)))
+    data = examples(pairs(arguments.files))
     show(cross_validated(data))
     weights = fit(data)
     lines = [f"{name} = {weight:.3f}" for name, weight in zip(model.EVIDENCE, weights, strict=True)]

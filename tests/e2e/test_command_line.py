@@ -51,6 +51,17 @@ def test_a_test_key_and_an_expiry(installation: Installation, reader: LmdbSnapsh
     assert record.test
 
 
+def test_the_list_of_provider_keys_says_what_a_provider_of_ones_own_speaks(installation: Installation) -> None:
+    project = installation.run_json("project", "create", "Mine")["id"]
+    for provider, *options in (("openai",), ("mine",), ("theirs", "--dialect", "messages")):
+        url = "http://127.0.0.1:11434/v1"
+        installation.run("provider-key", "add", provider, "--project", project, "--base-url", url, *options, stdin="-x")
+    head, *lines = installation.run("provider-key", "list").stdout.splitlines()
+    assert "dialect" in head.lower()
+    spoken = {line.split()[1]: {"chat", "messages"}.intersection(line.split()) for line in lines if "pvk_" in line}
+    assert spoken == {"openai": set(), "mine": {"chat"}, "theirs": {"messages"}}
+
+
 def test_a_provider_key_comes_from_stdin_or_a_variable_and_is_never_shown(installation: Installation) -> None:
     project = installation.run_json("project", "create", "Mine")["id"]
     first = installation.run_json("provider-key", "add", "openai", "--project", project, stdin="sk-piped-0123456789\n")

@@ -18,6 +18,22 @@ def test_a_hit_names_the_request_whose_answer_it_is(gateway: Gateway, project: P
     assert (told["outcome"], told["stored_by"]) == ("hit", first.header("X-Request-Id"))
 
 
+def test_an_alias_is_said_with_the_model_that_it_led_to(gateway: Gateway, project: Project) -> None:
+    gateway.installation.run("route", "set", "fast", "--project", project.id, "--to", "openai/gpt-4o-mini")
+    answers = {
+        name: gateway.chat(project.key, "What is a mutex?", model=name)
+        for name in ("fast", "gpt-4o-mini", "openai/gpt-4o-mini")
+    }
+    assert [answer.header("X-WatchLLM-Cache") for answer in answers.values()] == ["MISS", "HIT", "HIT"]
+    told = {name: explained(gateway, answer) for name, answer in answers.items()}
+    assert {one["model"] for one in told.values()} == {"gpt-4o-mini"}
+    assert [one["alias"] for one in told.values()] == ["fast", None, None]
+    hit = gateway.chat(project.key, "What is a mutex?", model="fast")
+    assert (explained(gateway, hit)["outcome"], explained(gateway, hit)["alias"]) == ("hit", "fast")
+    said = gateway.installation.run("explain", hit.header("X-Request-Id") or "").stdout
+    assert "hit (fast led to gpt-4o-mini)" in said
+
+
 def test_a_miss_names_the_nearest_request_and_the_fields_that_differ(gateway: Gateway, project: Project) -> None:
     gateway.chat(project.key, "Something else entirely", seed=1, max_tokens=9)
     near = gateway.chat(project.key, "What is a mutex?", temperature=0.5)

@@ -58,6 +58,18 @@ def test_a_provider_is_asked_what_it_offers_with_the_projects_key(
     assert {"id": "sim/echo", "object": "model", "created": 0, "owned_by": "sim"} in answer["data"]
 
 
+def test_a_model_is_as_old_as_the_list_says(open_gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    project = behind(open_gateway, upstream)
+    path = "/v1/models/gpt-4o-mini"
+    told = {"id": "gpt-4o-mini", "object": "model", "created": 1_700_000_000, "owned_by": "openai"}
+    assert open_gateway.get(path, project.key).json() == told
+    assert told in open_gateway.get("/v1/models", project.key).json()["data"]
+    assert upstream.calls == ["GET /v1/models"]
+    upstream.script = lambda call: call.reply(500, b"{}")
+    other = behind(open_gateway, upstream, secret="sk-own-2")
+    assert open_gateway.get(path, other.key).json() == told | {"created": 0}, "the price book knows no age"
+
+
 def test_what_is_listed_can_be_asked_for(open_gateway: Gateway, upstream: ScriptedUpstream) -> None:
     project = behind(open_gateway, upstream, "mine")
     assert listed(open_gateway, project, "mine") == [f"mine/{model}" for model in OFFERED]

@@ -5,6 +5,8 @@ import signal
 import socket
 from pathlib import Path
 
+import pytest
+
 from tests.support.product import Gateway, Installation
 from tests.support.waiting import wait_for
 from watchllm.stores.sockets import socket_folder
@@ -25,6 +27,15 @@ def test_a_proxy_that_dies_is_replaced_at_once_and_one_that_dies_again_after_a_p
     wait_for(lambda: "proxy ended with -9; starting it again in 0.5 s" in gateway.process.log(), "word of the second")
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found in /proc")
+def test_what_up_started_stays_in_its_group_and_does_not_outlive_it(installation: Installation) -> None:
+    gateway = installation.start_up()
+    up = gateway.process.pid
+    wait_for(lambda: len(in_group_of(up)) == 4, "supervisor, proxy, console and recorder")
+    kill(up)
+    wait_for(lambda: not in_group_of(up), "the end of all of them", within=5)
+
+
 def test_what_is_shown_once_is_shown_though_the_start_fails(installation: Installation) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -40,6 +51,19 @@ def test_what_is_shown_once_is_shown_though_the_start_fails(installation: Instal
 def kill(pid: int) -> None:
     assert pid > 0  # 0 would be this test run and all that belongs to it
     os.kill(pid, signal.SIGKILL)
+
+
+def in_group_of(leader: int) -> list[int]:
+    """The process ids of a process group, the dead that nobody has waited for left out."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile
+        if int(group) == leader and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
 
 
 def proxy_of(gateway: Gateway) -> int:

@@ -157,6 +157,42 @@ def test_an_upgrade_is_not_offered(gateway: Gateway, sim: Sim) -> None:
             assert connection.response().status == 200
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("at_once", [False, True])
+def test_the_body_behind_an_offer_of_another_protocol_is_read(
+    gateway: Gateway, sim: Sim, project: Project, chunked: bool, at_once: bool
+) -> None:
+    # What Java's own client sends with the first request of a connection.
+    offer = b"\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+    head, _, body = chat(project.key, "From Java").partition(b"\r\n\r\n")
+    if chunked:
+        head = head.replace(b"content-length: %d" % len(body), b"transfer-encoding: chunked")
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    with RawConnection(gateway.port) as connection:
+        if at_once:
+            connection.send(head + offer + b"\r\n" + body)
+        else:
+            connection.send(head + offer + b"Expect: 100-continue\r\n\r\n")
+            assert connection.receive() == b"HTTP/1.1 100 Continue\r\n\r\n"
+            connection.send(body)
+        answer = connection.response(b"POST")
+        assert (answer.status, answer.header("Connection")) == (200, "close")
+        assert connection.is_closed_by_peer()
+    assert json.loads(sim.requests()[-1]["body"]) == ask("From Java")
+
+
+@pytest.mark.parametrize("body", [b"", b"abc"])
+def test_connect_is_refused_and_ends_its_connection(gateway: Gateway, sim: Sim, body: bytes) -> None:
+    # What follows would be another protocol: nothing behind it may be left without a word.
+    length = b"Content-Length: %d\r\n" % len(body) if body else b""
+    with RawConnection(gateway.port) as connection:
+        connection.send(b"CONNECT /v1/models HTTP/1.1\r\nHost: a\r\n" + length + b"\r\n" + body)
+        answer = connection.response()
+        assert 400 <= answer.status < 500
+        assert answer.header("Connection") == "close"
+        assert connection.is_closed_by_peer()
+
+
 def test_pythons_own_client(gateway: Gateway, sim: Sim, project: Project) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
     headers = {"Authorization": f"Bearer {project.key}", "Content-Type": "application/json"}

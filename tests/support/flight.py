@@ -68,6 +68,7 @@ class Provider:
     """The call: what was asked of it, and whether it is `reading` or paused."""
 
     is_sent = True
+    is_spoiled = False
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -79,6 +80,9 @@ class Provider:
     def resume(self) -> None:
         assert not self.reading()
         self.asked.append("resume")
+
+    def spoiled(self) -> None:
+        self.is_spoiled = True
 
     def cancel(self) -> None:
         self.asked.append("cancel")

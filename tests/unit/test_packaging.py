@@ -72,10 +72,13 @@ def test_the_word_lists_and_weights_of_the_semantic_cache_are_package_data() -> 
     for name in (
         "confidence.toml",
         "words/en.toml",
+        "words/en_groups.toml",
+        "words/en_said.toml",
         "words/de.toml",
         "words/es.toml",
         "words/fr.toml",
         "words/known_en.txt",
+        "words/rare_en.txt",
     ):
         assert (built / name).is_file()
         # What git ignores, the build leaves out.

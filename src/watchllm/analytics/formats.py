@@ -6,6 +6,7 @@ Amounts are nano-dollars, times epoch milliseconds, as in the database; `at` add
 
 import csv
 import io
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
@@ -79,7 +80,8 @@ def _write_parquet(pages: Pages, output: BinaryIO) -> int:
         import pyarrow  # type: ignore[import-untyped,unused-ignore]
         import pyarrow.parquet  # type: ignore[import-untyped,unused-ignore]
     except ImportError:
-        raise FormatUnavailable("Parquet needs pyarrow: pip install 'watchllm[parquet]'") from None
+        # By the interpreter that runs this: a `pip` on the PATH is seldom that of a checkout's .venv.
+        raise FormatUnavailable(f"Parquet needs pyarrow: {sys.executable} -m pip install 'pyarrow>=18'") from None
     texts = {"request_id", "project_id", "key_id", "endpoint", "provider", "model", "region", "cache", "ended", "error"}
     texts |= {"price", "user_id", "session_id", "tags", "upstream_request_id", "attempts", "provider_key_id"}
     texts |= {"semantic", "semantic_reason"}

@@ -1,6 +1,8 @@
-"""`watchllm cache`: what it holds, and forgetting."""
+"""`watchllm cache`: what it holds, forgetting, and bringing known answers in."""
 
-from typing import TYPE_CHECKING, Any
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import typer
 
@@ -9,6 +11,7 @@ from watchllm.cli.session import configuration, control_plane
 
 if TYPE_CHECKING:
     from watchllm.cache.entry import InvalidationFilter
+    from watchllm.compose.cache_import import Imported
 
 app = typer.Typer(no_args_is_help=True, help="The exact cache of this host.")
 
@@ -85,6 +88,60 @@ def purge(
         print_json({"project_id": project, "invalidated": count})
     else:
         typer.echo(f"{count} {'entry' if count == 1 else 'entries'} forgotten", err=True)
+
+
+@app.command("import")
+def import_(
+    file: Path = typer.Argument(metavar="FILE", help="Lines of JSON; - = stdin."),
+    project: str = typer.Option(help="The project's id.", metavar="ID"),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would come of it, and store nothing."),
+    as_json: bool = JSON,
+) -> None:
+    """Bring known answers into a project's cache: the same requests are hits on this host when it returns.
+
+    A line is {"request": {…}, "response": {…}}: the body of a request and the whole answer to it. It may also have
+    "endpoint" (such as /v1/embeddings), "created", "ttl" and "user". Every line that cannot be kept is told on stderr
+    with the reason, and the exit code is then 1. Run it with the environment of the proxy: which provider a model leads
+    to, and where that is, is part of what makes requests the same.
+    """
+    from watchllm.compose.cache_import import Refused, import_answers
+    from watchllm.domain.errors import GatewayError
+
+    def tell(refused: Refused) -> None:
+        typer.echo(f"line {refused.line}: {refused.reason}", err=True)
+
+    with _opened(file) as stream:
+        with control_plane() as plane:
+            plane.project(project)
+        try:
+            imported = import_answers(configuration(), project, stream, tell, dry_run=dry_run)
+        except GatewayError as error:
+            typer.echo(f"watchllm: {error}", err=True)
+            raise typer.Exit(1) from None
+    _print_imported(imported, as_json=as_json)
+    if imported.refused:
+        raise typer.Exit(1)
+
+
+def _opened(file: Path) -> BinaryIO:
+    if str(file) == "-":
+        return sys.stdin.buffer
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}", param_hint="FILE") from None
+
+
+def _print_imported(imported: "Imported", *, as_json: bool) -> None:
+    if as_json:
+        print_json(imported)
+        return
+    would = "would be " if imported.dry_run else ""
+    kept = f", {imported.kept} left as they are for a newer answer" if imported.kept else ""
+    evicted = f"; {imported.evicted} entries were evicted to make room" if imported.evicted else ""
+    typer.echo(f"{imported.imported} {would}imported{kept}, {imported.refused} refused{evicted}", err=True)
+    for source in imported.providers:
+        typer.echo(f"{source.answers} as answers of {source.provider} at {source.origin}", err=True)
 
 
 def _filter(model: str | None, before: str | None, kind: str | None, *, everything: bool) -> "InvalidationFilter":

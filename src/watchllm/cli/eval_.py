@@ -8,6 +8,7 @@ import typer
 from watchllm.cli.output import JSON, print_json, print_rows
 
 if TYPE_CHECKING:
+    from watchllm.cache.semantic.decide import Policy
     from watchllm.cache.semantic.evaluate import Judged
 
 
@@ -17,8 +18,21 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     pairs: Annotated[
-        Path, typer.Argument(metavar="PAIRS.jsonl", exists=True, dir_okay=False, help='Lines of {"id", "a", "b"}.')
-    ],
+        Path | None,
+        typer.Argument(metavar="PAIRS.jsonl", exists=True, dir_okay=False, help='Lines of {"id", "a", "b"}.'),
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="REQUESTS.jsonl",
+            exists=True,
+            dir_okay=False,
+            help="Replay a log of requests, oldest first, instead.",
+        ),
+    ] = None,
+    ttl: Annotated[
+        int, typer.Option(min=-1, help="Seconds that an answer is kept, where the log tells the time; -1 = for ever.")
+    ] = 86_400,
     min_confidence: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="How sure it has to be; the default is a project's.")
     ] = None,
@@ -31,12 +45,26 @@ def evaluate(
 
     Each pair is decided by itself, with no history and no server. With a label (1 = serving is right, 0 = it is not)
     and a capability on the lines, rates are told by capability.
+
+    With --log, the requests of a log (bodies as OpenAI takes them, or {"prompt"}; with time, cost in USD and usage
+    where they are known) go through an empty cache, and every pair is printed that it would have served.
     """
     from watchllm.cache.semantic.decide import DEFAULT_MIN_CONFIDENCE, Policy
+    from watchllm.cli.eval_log import replay_log
+
+    policy = Policy(DEFAULT_MIN_CONFIDENCE if min_confidence is None else min_confidence, similarity_threshold)
+    if (pairs is None) == (log is None):
+        raise typer.BadParameter("give a file of pairs, or --log and a file of requests")
+    if log is not None:
+        replay_log(log, policy, ttl, as_json=as_json)
+    elif pairs is not None:
+        _judge_pairs(pairs, policy, as_json=as_json)
+
+
+def _judge_pairs(pairs: Path, policy: "Policy", *, as_json: bool) -> None:
     from watchllm.cache.semantic.evaluate import BadPair, judge, read_pairs, summary
     from watchllm.cache.semantic.static import StaticEmbedder
 
-    policy = Policy(DEFAULT_MIN_CONFIDENCE if min_confidence is None else min_confidence, similarity_threshold)
     try:
         with pairs.open("rb") as lines:
             judged = list(judge(read_pairs(lines), StaticEmbedder.load(), policy))
@@ -56,6 +84,7 @@ def evaluate(
         "precision",
         "precision_95",
         "recall",
+        "recall_judged",
         "false_hit_rate",
         "false_hit_rate_95",
         "microseconds",

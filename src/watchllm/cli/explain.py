@@ -42,7 +42,8 @@ def explain(
 
 
 def _lines(told: dict[str, Any]) -> list[str]:
-    lines = [f"{told['request_id']}: {told['outcome']} ({told['model']})", told["reason"]]
+    led = f"{told['alias']} led to {told['model']}" if told["alias"] else told["model"]
+    lines = [f"{told['request_id']}: {told['outcome']} ({led})", told["reason"]]
     if told["outcome"] == "hit":
         stored = datetime.fromtimestamp(told["stored_ms"] / 1000, UTC).isoformat(timespec="seconds")
         source = f" by {told['stored_by']}" if told["stored_by"] else ""

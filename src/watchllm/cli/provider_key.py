@@ -46,6 +46,8 @@ def list_(
 ) -> None:
     """List provider keys, their secrets masked, and whether the provider takes them."""
     from watchllm.analytics import key_use_log
+    from watchllm.control import vendors
+    from watchllm.providers.dialect import CHAT
 
     with control_plane() as plane:
         listed = plane.provider_keys(project)
@@ -55,10 +57,14 @@ def list_(
     if as_json:
         print_json(keys)
     else:
+        known = vendors.names()
         for key in keys:
+            if key["provider"] not in known:
+                # A provider of the project's own speaks what its key says; of the others that is no question.
+                key["dialect"] = key["dialect"] or CHAT
             if key["state"] == "refused":
                 key["state"] = f"refused by the provider at {key['refused_at']}"
-        columns = ("id", "provider", "masked", "base_url", "priority", "project_id", "last_used", "state")
+        columns = ("id", "provider", "masked", "dialect", "base_url", "priority", "project_id", "last_used", "state")
         print_rows(keys, columns, nothing="no provider key yet; `watchllm provider-key add PROVIDER --project ID`")
 
 

@@ -78,13 +78,23 @@ def invalidation_filter(document: dict[str, Any]) -> InvalidationFilter:
 @contextmanager
 def open_cache(configuration: Configuration) -> Iterator[CacheAdmin]:
     """The cache, made if it is missing. Raises HomeUnusable or StoreBroken."""
-    home.prepare(configuration.home)
-    store = LmdbExactStore.open(
-        configuration.home / CACHE_FOLDER, max_bytes=configuration.cache_max_bytes, now_ms=_now_ms
-    )
-    with closing(store), closing(open_vectors(configuration)) as vectors:
+    with open_store(configuration) as store, closing(open_vectors(configuration)) as vectors:
         yield CacheAdmin(store, vectors)
 
 
-def _now_ms() -> int:
+@contextmanager
+def open_store(configuration: Configuration) -> Iterator[LmdbExactStore]:
+    """The cache's store, made if it is missing; what was put is written when the block ends. Raises as `open_cache`."""
+    home.prepare(configuration.home)
+    store = LmdbExactStore.open(
+        configuration.home / CACHE_FOLDER, max_bytes=configuration.cache_max_bytes, now_ms=now_ms
+    )
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def now_ms() -> int:
+    """The wall clock, in epoch milliseconds."""
     return time.time_ns() // 1_000_000

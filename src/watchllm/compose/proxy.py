@@ -138,7 +138,7 @@ class ProxyProcess:
             region=configuration.region,
         )
         counters = Counters()
-        tenants = Tenants(self._snapshot, _instance_credentials(configuration))
+        tenants = Tenants(self._snapshot, instance_credentials(configuration))
         self._services = Services(
             loop=loop,
             tenants=tenants,
@@ -294,7 +294,8 @@ def server_limits(configuration: Configuration) -> ServerLimits:
     )
 
 
-def _instance_credentials(configuration: Configuration) -> dict[str, InstanceCredential]:
+def instance_credentials(configuration: Configuration) -> dict[str, InstanceCredential]:
+    """The instance-wide provider keys and base URLs as configured."""
     return {
         name: InstanceCredential(provider.api_key, provider.base_url)
         for name, provider in configuration.instance_providers.items()

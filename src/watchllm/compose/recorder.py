@@ -26,6 +26,9 @@ POLL_SECONDS = 0.05
 _STANDBY_SECONDS = 0.25
 _STATUS_SECONDS = 0.5
 _DRAFTS_SECONDS = 60.0
+_LONGEST_REST_SECONDS = 0.5
+_URGENT_SECONDS = 15.0
+_URGENT_PART = 0.25
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 
@@ -104,7 +107,9 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
         while True:
             # Asked before the pass: what was written before the signal is applied by it (up to a batch).
             stopping = stop.is_set()
+            began = time.monotonic()
             more = recorder.run_once()
+            took = time.monotonic() - began
             if stopping or not holds_lock(folder, lock):
                 return
             status.progress(recorder, more=more)
@@ -113,6 +118,17 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
                 drafts_removed = time.monotonic()
             if not more:
                 stop.wait(POLL_SECONDS)
+            else:
+                stop.wait(rest_after(took, status.behind, recorder.pending_bytes / configuration.journal_max_bytes))
+
+
+def rest_after(took: float, behind: float, filled: float) -> float:
+    """Seconds to rest after a full batch that `took` so many, where there is more to apply.
+
+    As long as the batch itself: half of a core is left to the proxies, whose hits a busy recorder slows down. Not when
+    usage is `behind` by a quarter of a minute or more, or the journals are `filled` to a quarter of their bound.
+    """
+    return 0.0 if behind > _URGENT_SECONDS or filled > _URGENT_PART else min(took, _LONGEST_REST_SECONDS)
 
 
 class _Status:
@@ -137,13 +153,18 @@ class _Status:
         status.set_aside, status.pending_bytes = recorder.set_aside, recorder.pending_bytes
         self.write()
 
+    @property
+    def behind(self) -> float:
+        """Seconds since everything was last applied."""
+        return time.monotonic() - self._caught_up
+
     def write(self, *, force: bool = False) -> None:
         now = time.monotonic()
         if not force and now - self._written < _STATUS_SECONDS:
             return
         self._written = now
         self._status.at_ms = time.time_ns() // 1_000_000
-        self._status.lag_seconds = round(now - self._caught_up, 3)
+        self._status.lag_seconds = round(self.behind, 3)
         self._status.problem = self.problem
         try:
             write_status(self._folder, self._status)

@@ -27,7 +27,8 @@ FREE_HITS = frozenset((HIT, HIT_SEMANTIC, HIT_COALESCED, HIT_STALE))
 """Their usage was bought by an earlier request; that of HIT-PARTIAL is what was bought for this one."""
 
 
-class Attempt(msgspec.Struct, frozen=True, array_like=True):
+# Without the collector's bookkeeping, like all that is made for every request: they hold nothing that could hold them.
+class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One call upstream on behalf of a request. `began_us` counts from the request's begin; `status` 0 = no answer.
 
     `key_id` is the project's provider key it was made with, None = the instance's; `hedged`: it was begun beside one
@@ -47,7 +48,7 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True):
     hedged: bool = False
 
 
-class OpenedCall(msgspec.Struct, frozen=True, array_like=True):
+class OpenedCall(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A call upstream that is about to begin: what is known of it should the process die before the request settles.
 
     `attempt` counts the calls of one request from 0; `input_bytes` is the size of the body sent, 0 = not known.
@@ -73,7 +74,6 @@ class OpenedCall(msgspec.Struct, frozen=True, array_like=True):
     hedged: bool = False
 
 
-# Without the collector's bookkeeping, like all that is made for every request: it holds nothing that could hold it.
 class UsageEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One authenticated request. Times in epoch nanoseconds, durations in microseconds; None = not known.
 

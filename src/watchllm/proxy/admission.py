@@ -8,6 +8,7 @@ from watchllm.domain.errors import Forbidden, Unavailable
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.tenant import Principal, Tenant
+from watchllm.proxy.tenants import Tenants
 from watchllm.routing.resolve import Target
 
 
@@ -28,9 +29,9 @@ def admit(services: Services, request: Request, scope: str | None = "inference")
     return principal
 
 
-def require_price(services: Services, tenant: Tenant, target: Target) -> None:
+def require_price(tenants: Tenants, tenant: Tenant, target: Target) -> None:
     """Raise Forbidden (`model_not_allowed`) where the project refuses what has no price and `target` has none."""
-    if not services.tenants.lacks_price(tenant, target):
+    if not tenants.lacks_price(tenant, target):
         return
     model = f"the model {target.provider}/{target.model}" if target.model else f"what {target.provider} uses by default"
     raise Forbidden(

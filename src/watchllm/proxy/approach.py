@@ -17,7 +17,7 @@ from watchllm.proxy.tenant import Tenant
 from watchllm.proxy.upstream import Destination
 from watchllm.routing.breaker import breaker_key
 from watchllm.routing.target import Target
-from watchllm.wire.types import Call, ResponseSink
+from watchllm.wire.types import ResponseSink
 
 _MOST_REMEMBERED = 1024
 
@@ -59,6 +59,12 @@ class AnswerSink(ResponseSink, Protocol):
         ...
 
 
+class Endable(Protocol):
+    """A call, for who can only end it."""
+
+    def cancel(self) -> None: ...
+
+
 class Approach(msgspec.Struct, frozen=True):
     """A request as it goes to one candidate. `translated(sink, call)` is what turns the answer into the client's
     dialect, None = it speaks it; `dropped` names the request fields that were left out."""
@@ -66,13 +72,17 @@ class Approach(msgspec.Struct, frozen=True):
     url: bytes
     head: bytes
     body: bytes
-    translated: Callable[[AnswerSink, Call], ResponseSink] | None = None
+    translated: Callable[[AnswerSink, Endable], ResponseSink] | None = None
     dropped: tuple[str, ...] = ()
     method: bytes = b"POST"
 
     def __repr__(self) -> str:
         # A repr ends in tracebacks and logs: the head holds the credential, the body is the client's own.
         return f"Approach(method={self.method!r}, body of {len(self.body)} bytes, dropped={self.dropped!r})"
+
+
+FromCache = Callable[[Candidate], Callable[[], None] | None]
+"""What gives the answer of a candidate that the cache holds, None = it holds none."""
 
 
 def candidates_known(services: Services, targets: tuple[Target, ...]) -> tuple[Candidate, ...] | None:
@@ -95,7 +105,7 @@ async def candidates_of(
     for target in targets:
         try:
             if target.model:
-                require_price(services, tenant, target)
+                require_price(services.tenants, tenant, target)
             destination = destinations.known(target) or await destinations.of(target)
             found.append(Candidate(target, destination, tenant.project.id, alone=len(targets) == 1))
         except GatewayError as error:

@@ -1,10 +1,10 @@
 """The calls upstream on behalf of one question: candidate after candidate, until one gives an answer to pass on.
 
 What follows from a failure is decided by `routing.outcome`: the next key, the next provider, or the same one again
-after a back-off. Up to the first byte of an answer another call may take its place; after it, nothing is tried again.
-Where nothing else can be called, what the last one said is passed on.
-A hedged route begins a second call beside the first when that is slow; the first answer of status 200 wins, the other
-is cancelled. A refusal is kept meanwhile and passed on only if the other fails.
+after a back-off. An answer with status 200 is on trial first (`proof`). Up to the first byte that is passed on another
+call may take its place; after it, nothing is tried again. Where none can be made, what the last one said is passed on.
+A hedged route begins a second call beside the first when that is slow; the first good answer wins, the other is
+cancelled. A refusal is kept meanwhile and passed on only if the other fails.
 
 Each call is opened in the journal before it is sent, and becomes an attempt of its request with its own cost.
 """
@@ -12,50 +12,50 @@ Each call is opened in the journal before it is sent, and becomes an attempt of 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
-from time import perf_counter
-
-import msgspec
 
 from watchllm.domain.errors import GatewayError, InternalError
-from watchllm.proxy.approach import AnswerSink, Approach, Candidate, unavailable
+from watchllm.proxy.allowance import Allowance
+from watchllm.proxy.approach import AnswerSink, Approach, Candidate, FromCache, unavailable
 from watchllm.proxy.lost_calls import LostCalls, lost_usage, refusal_code
 from watchllm.proxy.one_try import Try
+from watchllm.proxy.proof import Standard
 from watchllm.proxy.request import Request
+from watchllm.proxy.sent_whole import SentWhole
 from watchllm.proxy.services import Services
 from watchllm.proxy.upstream import upstream_error
 from watchllm.routing import backoff, outcome
 from watchllm.routing.outcome import Health, Verdict
 from watchllm.routing.route import Route
-from watchllm.wire import types as wire
-from watchllm.wire.types import Headers, TimedOut, Timeouts, WireError
+from watchllm.wire.types import Headers, WireError
 
 MOST_CALLS = 32
 """Calls upstream for one request: a route of many models, each with keys and retries, could come to hundreds."""
 
 
-class Attempts:
+class Attempts(SentWhole):
     """Implements `wire.types.Call` for whoever waits for the answer.
 
     `approach(candidate)` makes the request as it goes to a candidate; it raises GatewayError where the request cannot
-    be put in that provider's words.
+    be put in that provider's words. `standard` is what an answer has to be, None = any of status 200 is passed on.
+    `stored` gives answers of other candidates than the first that are known already.
     """
 
     __slots__ = (
         "__weakref__",
+        "_allowance",
         "_approach",
         "_at",
         "_candidates",
-        "_deadline",
         "_lost",
         "_paused",
         "_request",
-        "_retries",
         "_route",
         "_said",
         "_services",
         "_sink",
+        "_standard",
+        "_stored",
         "_timer",
         "_tries",
         "_winner",
@@ -69,6 +69,8 @@ class Attempts:
         candidates: tuple[Candidate, ...],
         approach: Callable[[Candidate], Approach],
         sink: AnswerSink,
+        standard: Standard | None = None,
+        stored: FromCache | None = None,
     ) -> None:
         self._services = services
         self._request = request
@@ -76,13 +78,14 @@ class Attempts:
         self._candidates = candidates
         self._approach = approach
         self._sink = sink
+        self._standard = standard
+        self._stored = stored
         self._at = 0
-        self._retries = 0
         self._tries: list[Try] = []
         self._winner: Try | None = None
         self._said: Try | GatewayError | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._deadline = 0.0 if route.timeout is None else perf_counter() + route.timeout
+        self._allowance = Allowance(route)
         self._paused = False
         self._lost = LostCalls(services, request)
 
@@ -91,13 +94,13 @@ class Attempts:
         first_error: GatewayError | None = None
         for at in range(len(self._candidates)):
             try:
-                if self._called(at):
+                if self._is_stored(at) or self._called(at):
                     break
             except GatewayError as error:
                 first_error = first_error or error
         else:
             raise first_error or unavailable(self._services, self._candidates)
-        if self._route.hedge_after is not None:
+        if self._route.hedge_after is not None and self._tries:
             self._timer = self._services.loop.call_later(self._route.hedge_after, self._hedge)
 
     # --- the call, as the waiting side sees it -----------------------------------------------------------------------
@@ -105,12 +108,6 @@ class Attempts:
     @property
     def is_sent(self) -> bool:
         return any(one.call is not None and one.call.is_sent for one in self._tries)
-
-    def write(self, data: bytes) -> None:
-        raise RuntimeError("the body of a call that may be made again is sent whole")
-
-    def end(self) -> None:
-        raise RuntimeError("the body of a call that may be made again is sent whole")
 
     def pause(self) -> None:
         self._paused = True
@@ -122,44 +119,62 @@ class Attempts:
         if self._winner is not None and self._winner.call is not None:
             self._winner.call.resume()
 
+    def spoiled(self) -> None:
+        """The answer that is passed on turned out to be none."""
+        if self._winner is not None:
+            self._winner.ticket.recant()
+
     def cancel(self) -> None:
         """Forget all calls. The one that was to answer stays the request's last attempt; its books are the caller's."""
         self._cancel_timer()
         self._forget_said()
         for one in self._tries:
-            one.cancel()
+            one.forget()
             one.ticket.give_back(Health.NOTHING)
         for one in self._tries[:-1]:
             if one is not self._winner:
                 self._lost.ended(one, "client_left")
 
-    def pass_to(self, sink: wire.ResponseSink) -> None:
-        raise RuntimeError("who waits for the answer was named when the calls were made")
-
     # --- for the tries -----------------------------------------------------------------------------------------------
 
     def answered(self, one: Try, status: int, headers: Headers) -> bool:
-        """The head of an answer; whether it is passed on."""
+        """The head of an answer; whether it is passed on, or on trial."""
+        if one.on_trial:
+            if self._route.try_timeout is not None:
+                one.bound(self._services.loop, self._route.try_timeout)
+            return True
         try:
             passed_on = self._is_passed_on(one, status, headers)
         except Exception:
-            self._give_up(one)
+            self.give_up(one)
             raise
         if not passed_on:
             self._release_held()
         return passed_on
 
+    def proved(self, one: Try) -> None:
+        """An answer on trial is the one to pass on."""
+        one.ticket.give_back(Health.WORKED)
+        self._win(one)
+        one.release(paused=self._paused)
+
+    def unfit(self, one: Try, fault: GatewayError) -> None:
+        """An answer on trial is none: the provider's trouble."""
+        self._fails(one, Health.FAILED, Verdict.RETRY, fault)
+
     def broke(self, one: Try, error: WireError) -> None:
-        """A call failed before its answer's head."""
-        try:
-            failure = self._passed_on_failure(one, error)
-        except Exception:
-            self._give_up(one)
-            raise
-        if failure is not None:
-            self._sink.fail(failure)
-        else:
-            self._release_held()
+        """A call failed before its answer was passed on."""
+        health = Health.NOTHING if self._allowance.ended(error) else outcome.health_of_error(error)
+        self._fails(one, health, outcome.of_error(error), upstream_error(error))
+
+    def give_up(self, *failed: Try) -> None:
+        """Something of ours is wrong: nobody may wait for ever for an answer that does not come."""
+        self._cancel_timer()
+        self._forget_said()
+        for one in (*failed, *self._tries):
+            one.forget()
+            one.ticket.give_back(Health.NOTHING)
+        self._sink.fail(InternalError("Something went wrong inside the gateway between two calls of a provider."))
 
     # --- what comes next ---------------------------------------------------------------------------------------------
 
@@ -173,12 +188,7 @@ class Attempts:
         if verdict is not Verdict.ACCEPT:
             asked = backoff.retry_after(headers, self._services.now_ms() / 1e3)
             if self._goes_on(one, verdict, asked, refusal_code(status)):
-                if self._tries or self._timer is None:
-                    one.cancel()
-                else:
-                    # What is planned may turn out impossible: then this is what is passed on.
-                    self._said = one
-                    one.hold(headers)
+                self._keep_in_mind(one, headers)
                 return False
         elif any(not other.held for other in self._tries if other is not one):
             self._hold(one, headers)
@@ -186,26 +196,43 @@ class Attempts:
         self._win(one)
         return True
 
-    def _passed_on_failure(self, one: Try, error: WireError) -> GatewayError | None:
-        """What the waiting side hears of a call that broke, None = nothing yet."""
-        # What the route allows for all calls together may leave little for the last one: no fault of its provider.
-        ours = self._deadline and isinstance(error, TimedOut) and error.phase == "total"
-        one.ticket.give_back(Health.NOTHING if ours else outcome.health_of_error(error))
-        failure = upstream_error(error)
-        if self._goes_on(one, outcome.of_error(error), None, failure.code):
-            self._said = failure
-            return None
+    def _fails(self, one: Try, health: Health, verdict: Verdict, failure: GatewayError) -> None:
+        """Go on without a call that came to nothing, or tell of it who waits."""
+        one.ticket.give_back(health)
+        try:
+            goes_on = self._goes_on(one, verdict, None, failure.code)
+        except Exception:
+            self.give_up(one)
+            raise
+        if goes_on:
+            if one.on_trial:
+                self._keep_in_mind(one)
+            else:
+                self._said = failure
+            self._release_held()
+            return
         self._win(one)
-        if one.sent:
+        if one.sent and not one.relays:
             # It may be charged for as much as those before it were; written down, it is among them.
             self._lost.record(one, failure.code, lost_usage(one.approach))
-        return failure
+        if one.on_trial:
+            one.release(paused=self._paused)
+        else:
+            self._sink.fail(failure)
+
+    def _keep_in_mind(self, one: Try, headers: Headers | None = None) -> None:
+        """What is planned may turn out impossible: then this is what is passed on."""
+        if self._tries or self._timer is None:
+            one.forget()
+        else:
+            self._said = one
+            one.hold(headers)
 
     def _hold(self, one: Try, headers: Headers) -> None:
         """Keep a refusal while another call is under way, which the request tells of from now on."""
         self._tries.remove(one)
         self._tries.insert(0, one)
-        self._stand_for(self._tries[-1])
+        self._tries[-1].stand_for(self._request, self._services)
         one.hold(headers)
 
     def _release_held(self) -> None:
@@ -215,29 +242,20 @@ class Attempts:
             self._win(one)
             one.release(paused=self._paused)
 
-    def _give_up(self, *failed: Try) -> None:
-        """Something of ours is wrong: nobody may wait for ever for an answer that does not come."""
-        self._cancel_timer()
-        self._forget_said()
-        for one in (*failed, *self._tries):
-            one.cancel()
-            one.ticket.give_back(Health.NOTHING)
-        self._sink.fail(InternalError("Something went wrong inside the gateway between two calls of a provider."))
-
     def _goes_on(self, one: Try, verdict: Verdict, asked: float | None, error: str) -> bool:
         """Whether something else is tried, or under way, in place of the call that failed."""
         self._tries.remove(one)
         if self._tries:
-            self._stand_for(self._tries[-1])
+            self._tries[-1].stand_for(self._request, self._services)
         elif not self._follows(one, verdict, asked):
             self._tries.append(one)
             return False
-        self._lost.record(one, error, lost_usage(one.approach) if one.status == 0 and one.sent else None)
+        self._lost.record(one, error, lost_usage(one.approach) if one.status in (0, 200) and one.sent else None)
         return True
 
     def _follows(self, one: Try, verdict: Verdict, asked: float | None) -> bool:
         """Begin, or plan, what is done instead; False = nothing is left to do."""
-        left = self._deadline - perf_counter() if self._deadline else None
+        left = self._allowance.left
         if (left is not None and left <= 0) or self._request.calls >= MOST_CALLS:
             return False
         if verdict is Verdict.RETRY and self._waits(one, asked, left):
@@ -248,12 +266,9 @@ class Attempts:
 
     def _waits(self, one: Try, asked: float | None, left: float | None) -> bool:
         """Plan another try at the same target, if the route has one left and there is time."""
-        if self._retries >= self._route.retries:
-            return False
-        wait = backoff.delay(self._retries + 1, random=random.random, retry_after=asked, left=left)
+        wait = self._allowance.retry_in(asked, left)
         if wait is None:
             return False
-        self._retries += 1
         self._cancel_timer()
         self._timer = self._services.loop.call_later(wait, self._call_again, one.at)
         return True
@@ -263,25 +278,47 @@ class Attempts:
         for at in range(self._at + 1, len(self._candidates)):
             if verdict is Verdict.RETRY and self._candidates[at].serves_as(failed):
                 continue
+            if self._is_stored(at):
+                return True
             try:
                 if self._called(at):
-                    self._retries = 0
+                    self._allowance.moved_on()
                     return True
             except GatewayError:
                 continue  # It has no words for the request, which is not what the client has to hear of.
         return False
+
+    def _is_stored(self, at: int) -> bool:
+        """Plan to give what is stored of the candidate there in place of calling it, if there is something."""
+        give = self._stored(self._candidates[at]) if self._stored is not None else None
+        if give is None:
+            return False
+        self._cancel_timer()
+        self._timer = self._services.loop.call_later(0, self._give_stored, give)
+        return True
+
+    def _give_stored(self, give: Callable[[], None]) -> None:
+        self._timer = None
+        self._forget_said()
+        try:
+            give()
+        except Exception:
+            self.give_up()
+            raise
 
     def _call_again(self, at: int) -> None:
         self._timer = None
         try:
             error = self._refused_again(at)
         except Exception:
-            self._give_up()
+            self.give_up()
             raise
         if error is None:
             return
         said, self._said = self._said, None
         if isinstance(said, Try):
+            if said.relays:
+                self._lost.take_back()  # who relays it accounts for it
             self._win(said)
             said.release(paused=self._paused)
         else:
@@ -323,19 +360,20 @@ class Attempts:
             ticket.give_back(Health.NOTHING)
             raise
         self._at = max(self._at, at)
-        sink = self._sink if approach.translated is None else approach.translated(self._sink, self)
-        self._send(Try(self, at, candidate, approach, ticket, sink, hedged=hedged))
+        one = Try(self, at, candidate, approach, ticket, hedged=hedged)
+        one.answers_to(self._sink, self._standard)
+        self._send(one)
         return True
 
     def _forget_said(self) -> None:
         said, self._said = self._said, None
         if isinstance(said, Try):
-            said.cancel()
+            said.forget()
 
     def _send(self, one: Try) -> None:
         self._forget_said()
         services, request, approach = self._services, self._request, one.approach
-        self._stand_for(one)
+        one.stand_for(request, services)
         request.upstream_began = request.upstream_began or one.began
         services.settlement.open_call(request, len(approach.body), hedged=one.hedged)
         one.call = call = services.outbound.pool.send(
@@ -345,31 +383,11 @@ class Attempts:
             approach.head,
             approach.body,
             one,
-            self._timeouts(),
+            self._allowance.timeouts(services.timeouts),
         )
         self._tries.append(one)
         if self._paused:
             call.pause()
-
-    def _stand_for(self, one: Try) -> None:
-        """Make this call what the request tells of: who answers, or would have."""
-        request, target = self._request, one.candidate.target
-        request.target, request.model = target, target.model
-        request.price = self._services.tenants.price(target.provider, target.model)
-        request.dropped = one.approach.dropped
-        request.try_began, request.hedged = one.began, one.hedged
-
-    def _timeouts(self) -> Timeouts:
-        timeouts, route = self._services.timeouts, self._route
-        if route.try_timeout is None and not self._deadline:
-            return timeouts
-        total = timeouts.total
-        if self._deadline:
-            total = min(total, max(self._deadline - perf_counter(), 0.001))
-        connect, first_byte = timeouts.connect, timeouts.first_byte
-        if route.try_timeout is not None:
-            connect, first_byte = min(connect, route.try_timeout), min(first_byte, route.try_timeout)
-        return msgspec.structs.replace(timeouts, connect=connect, first_byte=first_byte, total=total)
 
     def _win(self, one: Try) -> None:
         """This call's answer, or its failure, is passed on; the others are over."""
@@ -379,9 +397,9 @@ class Attempts:
             return  # what the request tells of already
         others = [other for other in self._tries if other is not one]
         self._tries = [one]
-        self._stand_for(one)
+        one.stand_for(self._request, self._services)
         for other in others:
-            other.cancel()
+            other.forget()
             other.ticket.give_back(Health.NOTHING)
         for other in others:
             self._lost.ended(other, "hedged")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from watchllm.domain.errors import GatewayError, ProviderFailed
@@ -10,6 +12,8 @@ from watchllm.proxy.upstream import Answer
 
 _MAX_TOLD = 1000
 _MAX_KIND = 100
+USUAL_TYPE = (b"content-type", b"application/json")
+_ENDS_IN_FAILURE = ["error", "response.failed"]  # a list, because `in` must take any JSON value
 _decode = msgspec.json.Decoder().decode
 
 
@@ -18,8 +22,11 @@ def wrong_with(answer: Answer, verdict: Verdict | None = None) -> GatewayError |
 
     `verdict` is what the answer's dialect says of it, None = not known yet.
     """
+    usual = USUAL_TYPE in answer.headers
+    if usual and verdict is not None and verdict.storable:
+        return None
     kind = answer.header(b"content-type")
-    if kind and b"json" not in kind.lower():
+    if not usual and kind and b"json" not in kind.lower():
         said = repr(kind[:_MAX_KIND].decode("latin-1"))
         return ProviderFailed(f"The provider answered with {said} in place of JSON; check its base URL, or try again.")
     if verdict is not None and verdict.storable:
@@ -39,6 +46,25 @@ def no_stream(body: bytes) -> GatewayError:
     )
 
 
+def wrong_beginning(data: bytes) -> GatewayError | None:
+    """The error for a stream whose first event has this `data`; None = it begins as one."""
+    try:
+        event = _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        event = None
+    if type(event) is not dict:
+        return ended_too_soon() if data.startswith(b"[DONE]") else ProviderFailed("The provider's stream is not JSON.")
+    error = event.get("error")
+    if error or event.get("type") in _ENDS_IN_FAILURE or event.get("object") == "error":
+        return ProviderFailed(f"The provider answered with status 200 and an error: {_said(error or event)}")
+    return None
+
+
+def ended_too_soon() -> GatewayError:
+    """The error for a stream that told nothing."""
+    return ProviderFailed("The provider's stream ended before its answer had begun.")
+
+
 def _error_told(body: bytes) -> GatewayError | None:
     """The error for one that came in place of an answer, in the form that all dialects share; None = it is none."""
     try:
@@ -51,6 +77,9 @@ def _error_told(body: bytes) -> GatewayError | None:
     error = document.get("error")
     if not error:
         return None
+    return ProviderFailed(f"The provider answered with status 200 and an error: {_said(error)}")
+
+
+def _said(error: Any) -> str:
     message = error.get("message") if type(error) is dict else error
-    said = message[:_MAX_TOLD] if type(message) is str and message else "it gives no reason."
-    return ProviderFailed(f"The provider answered with status 200 and an error: {said}")
+    return message[:_MAX_TOLD] if type(message) is str and message else "it gives no reason."

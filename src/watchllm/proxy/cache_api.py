@@ -64,7 +64,7 @@ def invalidation_filter(document: dict[str, Any], plain_model: Any) -> Invalidat
         raise BadRequest("The field 'model' is a model's name.", param="model")
     if kind is not None and kind not in KINDS:
         raise BadRequest(f"The field 'kind' is one of {', '.join(KINDS)}.", param="kind")
-    before, after = _time_ms(document, "before"), _time_ms(document, "after")
+    before, after = time_ms(document, "before"), time_ms(document, "after")
     if not everything and model is None and kind is None and before is None and after is None:
         raise BadRequest("Name what to forget: model, kind, before, after, or all: true.")
     # Entries know the millisecond in which they were stored: one that may lie on the named side of a time is forgotten.
@@ -76,7 +76,8 @@ def invalidation_filter(document: dict[str, Any], plain_model: Any) -> Invalidat
     )
 
 
-def _time_ms(document: dict[str, Any], field: str) -> float | None:
+def time_ms(document: dict[str, Any], field: str) -> float | None:
+    """Epoch milliseconds of a field in epoch seconds or ISO 8601; None = it is not there. Raises BadRequest."""
     value = document.get(field)
     if value is None:
         return None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from time import perf_counter
 
-from watchllm.cache.entry import NEVER, Entry
 from watchllm.domain.errors import GatewayError, ProviderFailed
 from watchllm.domain.usage import TokenUsage
 from watchllm.providers.dialect import CHAT
 from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
+from watchllm.proxy.bad_answers import USUAL_TYPE
+from watchllm.proxy.keeping import entry_of, price_and_cost
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.upstream import Answer, Destination, WholeAnswer, upstream_error, with_timeout
@@ -90,30 +91,18 @@ def send(
 def account(services: Services, request: Request, target: Target, usage: TokenUsage | None) -> None:
     """Put usage, price and cost on the request; an unknown price leaves the cost unknown."""
     request.usage = usage
-    tier = usage.tier if usage is not None else ""
-    request.price = price = services.tenants.price(target.provider, target.model, tier)
-    if price is not None and usage is not None:
-        request.cost = price.cost(usage) + request.lost_cost
+    request.price, cost = price_and_cost(services.tenants, target, usage)
+    if cost is not None:
+        request.cost = cost + request.lost_cost
 
 
 def store(services: Services, request: Request, endpoint: Endpoint, target: Target, key: bytes, body: bytes) -> None:
     """Keep a complete answer, unless an invalidation came since its call began."""
     assert request.directives is not None
     assert request.principal is not None
-    ttl = request.directives.ttl
-    now = services.now_ms()
-    entry = Entry(
-        now,
-        NEVER if ttl < 0 else now + ttl * 1000,
-        endpoint.family,
-        target.provider,
-        target.model,
-        request.usage,
-        request.cost,
-        request.principal.key.id,
-        body,
-        endpoint.dialect,
-    )
+    key_id = request.principal.key.id
+    ttl, now = request.directives.ttl, services.now_ms()
+    entry = entry_of(endpoint, target, ttl, now, request.usage, request.cost, key_id, body)
     services.cache.put(request.principal.tenant.partition, key, entry, request.wall_ms)
 
 
@@ -146,5 +135,7 @@ def pass_status_on(services: Services, request: Request, answer: Answer, *, has_
 
 def head_of(request: Request, answer: Answer) -> bytes:
     """Header lines of an answer that a provider gave whole."""
-    content_type = answer.header(b"content-type").decode("latin-1") or egress.JSON
-    return egress.answer_head(request, content_type, answer.headers)
+    headers = answer.headers
+    usual = USUAL_TYPE in headers
+    content_type = egress.JSON if usual else answer.header(b"content-type").decode("latin-1") or egress.JSON
+    return egress.answer_head(request, content_type, headers)

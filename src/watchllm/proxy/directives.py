@@ -49,7 +49,7 @@ class Directives(msgspec.Struct, frozen=True):
         """Whether `entry` may answer, by its expiry and the age that was asked for."""
         if not entry.is_fresh(now_ms):
             return False
-        return self.max_age is None or now_ms - entry.created_ms <= self.max_age * 1000
+        return self.max_age is None or now_ms - entry.created_ms < self.max_age * 1000
 
     def accept_stale(self, entry: Entry, now_ms: int) -> bool:
         """Whether `entry` may answer when upstream fails."""

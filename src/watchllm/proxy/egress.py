@@ -7,7 +7,7 @@ from time import perf_counter
 
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.money import Nanos, format_usd
-from watchllm.domain.usage_event import BYPASS, HIT_PARTIAL, HIT_SEMANTIC, MISS, REFUSED
+from watchllm.domain.usage_event import BYPASS, HIT, HIT_PARTIAL, HIT_SEMANTIC, MISS, REFUSED
 from watchllm.providers.dialect import CHAT
 from watchllm.providers.openai import errors as openai_errors
 from watchllm.proxy.request import Request
@@ -60,11 +60,12 @@ def hit_head(request: Request, content_type: str = JSON) -> bytes:
     usage = request.usage
     if request.hides_hits:
         return _discreet(request, content_type, total)
+    fallback = _fallback(request, target) if request.attempts and request.cache == HIT and target is not None else ""
     return (
         f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\nX-WatchLLM-Cache: {request.cache}\r\n"
         f"X-WatchLLM-Cache-Age: {request.entry_age}\r\nX-WatchLLM-Cost-USD: 0.000000\r\n"
         f"{_savings(request.saved, None if usage is None else usage.input + usage.output)}"
-        f"X-WatchLLM-Provider: {target.provider if target else ''}\r\nX-WatchLLM-Model: {request.model}\r\n"
+        f"X-WatchLLM-Provider: {target.provider if target else ''}\r\nX-WatchLLM-Model: {request.model}\r\n{fallback}"
         f"X-WatchLLM-Latency-Ms: {total}\r\nX-WatchLLM-Overhead-Ms: {overhead}\r\n"
         f"Server-Timing: auth;dur={auth}, cache;dur={cache}, total;dur={total}\r\n"
     ).encode("latin-1")

@@ -6,14 +6,12 @@ from typing import Any, NamedTuple
 
 from watchllm.cache.bypass import bypass_reason
 from watchllm.cache.canonical import canonical_form, embedding_base, embedding_items, is_plain
+from watchllm.cache.key import KeyHash, answer_headers
 from watchllm.cache.key import Target as KeyTarget
-from watchllm.cache.key import answer_headers
 from watchllm.domain import json_body
 from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai.embeddings import DOCUMENTED
 from watchllm.proxy.directives import Directives
-from watchllm.proxy.request import Request
-from watchllm.proxy.services import Services
 from watchllm.proxy.tenant import Tenant
 from watchllm.routing.route import Route
 from watchllm.routing.target import Target
@@ -47,7 +45,13 @@ class Batch(NamedTuple):
 
 
 def read_batch(
-    services: Services, request: Request, endpoint: Endpoint, tenant: Tenant, wishes: Directives, body: bytes
+    key_hash: KeyHash,
+    tenant: Tenant,
+    endpoint: Endpoint,
+    body: bytes,
+    headers: dict[bytes, bytes],
+    query: bytes,
+    wishes: Directives,
 ) -> Batch | None:
     """None for what cannot be looked at item by item: what is no documented form, or must bypass the cache.
 
@@ -70,17 +74,16 @@ def read_batch(
         # A field that OpenAI does not know may decide what the bytes in base64 are: nothing is converted then.
         shared = {field: value for field, value in document.items() if field != "input"}
         base = canonical_form(shared, plain=plain, defaults=defaults)
-    exchange = request.exchange
     common = (
         tenant.project.id,
         wishes.user,
         endpoint.family,
         KeyTarget(target.provider, target.base_url, target.model),
-        answer_headers(list(exchange.headers.items())),
-        exchange.query,
+        answer_headers(list(headers.items())),
+        query,
         base,
     )
-    key, partition = services.tenants.key_hash.key, tenant.partition
+    key, partition = key_hash.key, tenant.partition
     places = [partition + key(*common, item) for item in items]
     first: dict[bytes, int] = {}
     for position, place in enumerate(places):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from time import perf_counter
 
-from watchllm.cache.entry import NEVER, Entry
-from watchllm.domain.errors import GatewayError, InternalError, ProviderFailed, TimedOut
-from watchllm.domain.money import Nanos
+from watchllm.domain.errors import GatewayError, InternalError, TimedOut
 from watchllm.domain.usage import TokenUsage
 from watchllm.providers import tokens
 from watchllm.providers.endpoints import Endpoint
@@ -15,13 +13,18 @@ from watchllm.providers.openai import embeddings as wire_form
 from watchllm.providers.openai.answers import upstream_body
 from watchllm.proxy import eager, egress
 from watchllm.proxy.approach import Approach, Candidate, addressed, candidates_known, candidates_of, upstream_dialect
+from watchllm.proxy.embedding_answer import entry_of, read_answer, unreadable
 from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch
+from watchllm.proxy.proof import Standard
 from watchllm.proxy.purchase import Bought, Item, Purchase, Waiter
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.single_call import calls_for
 from watchllm.proxy.turns import Turns
 from watchllm.proxy.upstream import Answer, WholeAnswer
+
+_ENDS = 64
+"""Bytes at each end of an answer in which it shows whether it may be whole."""
 
 
 class EmbeddingCalls:
@@ -170,7 +173,8 @@ class EmbeddingCalls:
             url, head = addressed(services, request, candidate, endpoint.path)
             return Approach(url, head, _body_for(batch, places, candidate.target.model))
 
-        call = calls_for(services, request, batch.route, candidates, approach, sink)
+        standard = Standard(streamed=False, fault=_fault)
+        call = calls_for(services, request, batch.route, candidates, approach, sink, standard)
         sink.call = call
         call.begin()
         try:
@@ -178,62 +182,36 @@ class EmbeddingCalls:
         except asyncio.CancelledError:
             call.cancel()
             raise
+        if answer.status == 200 and not _looks_whole(answer.body):
+            call.spoiled()
         request.upstream_status = answer.status
         egress.remember_upstream_id(request, answer.headers)
         return answer
 
     async def _bought(self, batch: Batch, places: list[bytes], answer: Answer) -> Bought:
         """Read what came. Raises ProviderFailed where it is not a JSON object."""
-        turns = Turns()
-        members = wire_form.members(answer.body)
-        if members is None:
-            raise ProviderFailed("The provider's answer is not JSON of the expected form; check its base URL.")
-        inputs = batch.inputs
-        asked = [inputs[batch.first[place]] for place in places]
-        usage = wire_form.usage(members)
-        if usage is None:
-            usage = TokenUsage(input=tokens.estimate_request({"input": asked}), estimated=True)
-        price = self._services.tenants.price(batch.target.provider, batch.target.model)
-        cost = price.cost(usage) if price is not None else None
-        await turns.take()
-        vectors = await _vectors(batch, members, len(places), turns)
-        if not vectors:
-            return Bought(answer, members, {}, usage, cost)
-        weights = []
-        for item in asked:
-            weights.append(tokens.estimate(item) if type(item) is str else len(item))
-            if turns.due():
-                await turns.take()
-        shares = wire_form.apportioned(usage.input, weights)
-        costs: list[Nanos | None] = [None] * len(places)
-        if cost is not None:
-            costs = [*wire_form.apportioned(cost, shares)]
-        now = self._services.now_ms()
-        items = {
-            place: Item(vector, TokenUsage(input=share, estimated=usage.estimated), item_cost, now)
-            for place, vector, share, item_cost in zip(places, vectors, shares, costs, strict=True)
-        }
-        return Bought(answer, members, items, usage, cost)
+        services, target = self._services, batch.target
+        price = services.tenants.price(target.provider, target.model)
+        return Bought(answer, *await read_answer(batch, places, answer.body, price, services.now_ms))
 
     async def _store(self, request: Request, batch: Batch, items: dict[bytes, Item]) -> None:
         turns = Turns()
         assert request.principal is not None
-        ttl = batch.wishes.ttl
+        key_id = request.principal.key.id
         for place, item in items.items():
-            entry = Entry(
-                item.created_ms,
-                NEVER if ttl < 0 else item.created_ms + ttl * 1000,
-                batch.family,
-                batch.target.provider,
-                batch.target.model,
-                item.usage,
-                item.cost,
-                request.principal.key.id,
-                wire_form.pack(item.vector),
-            )
+            entry = entry_of(batch, item, key_id)
             self._services.cache.put(batch.tenant.partition, place[PARTITION_LENGTH:], entry, request.wall_ms)
             if turns.due():
                 await turns.take()
+
+
+def _looks_whole(body: bytes) -> bool:
+    """Whether it is a JSON object, as far as its ends tell."""
+    return body[:_ENDS].lstrip()[:1] == b"{" and body[-_ENDS:].rstrip()[-1:] == b"}"
+
+
+def _fault(answer: Answer) -> GatewayError | None:
+    return unreadable() if wire_form.members(answer.body) is None else None
 
 
 def _body_for(batch: Batch, places: list[bytes], model: str) -> bytes:
@@ -243,23 +221,3 @@ def _body_for(batch: Batch, places: list[bytes], model: str) -> bytes:
     if batch.document["model"] != model:
         return upstream_body(batch.body, model, include_usage=False)
     return batch.body
-
-
-async def _vectors(batch: Batch, members: wire_form.Members, expected: int, turns: Turns) -> list[wire_form.Vector]:
-    """The vector for each input, all of the length that was asked for; none at all when one is not."""
-    items = wire_form.items(members, expected)
-    if items is None:
-        return []
-    model = bytes(members.get("model", b'""'))
-    wanted = batch.document.get("dimensions")
-    lengths = {wanted} if type(wanted) is int else set()
-    vectors = []
-    for item in items:
-        vector = wire_form.vector(item, model)
-        if vector is None:
-            return []
-        vectors.append(vector)
-        lengths.add(vector.dimensions)
-        if turns.due():
-            await turns.take()
-    return vectors if len(lengths) == 1 else []

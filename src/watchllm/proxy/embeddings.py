@@ -70,7 +70,8 @@ class Embeddings:
         has_stale = all(place in stale for place in missing)
         reason = f"{len(missing)} of {len(batch.first)} different inputs had no answer stored that may be given"
         services = self._services
-        services.history.missed(request, batch.target, None, batch.body, endpoint.family, reason)
+        named = batch.document["model"]
+        services.history.missed(request, batch.target, named, None, batch.body, endpoint.family, reason)
         try:
             await self._buy(request, endpoint, batch, known, missing, turns, has_stale=has_stale)
         except GatewayError as error:
@@ -86,11 +87,11 @@ class Embeddings:
         if wishes.bypass:
             return None
         body = json_bytes(exchange, services.limits.max_body_bytes)
-        batch = read_batch(services, request, endpoint, tenant, wishes, body)
+        batch = read_batch(services.tenants.key_hash, tenant, endpoint, body, exchange.headers, exchange.query, wishes)
         if batch is not None:
             request.target = batch.target
             request.model = batch.target.model
-            require_price(services, tenant, batch.target)
+            require_price(services.tenants, tenant, batch.target)
         return batch
 
     async def _look_up(self, request: Request, batch: Batch, turns: Turns) -> tuple[Items, Items]:

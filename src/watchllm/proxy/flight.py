@@ -12,14 +12,16 @@ from functools import partial
 from time import perf_counter
 from typing import Protocol
 
+from watchllm.cache.entry import Entry
 from watchllm.domain.errors import GatewayError, InternalError, ProviderFailed, TimedOut
-from watchllm.providers.dialect import CHAT
+from watchllm.providers.dialect import CHAT, Verdict
 from watchllm.proxy import egress
 from watchllm.proxy.bad_answers import no_stream, wrong_with
 from watchllm.proxy.request import Request
 from watchllm.proxy.shared_stream import Piece, SharedStream
 from watchllm.proxy.upstream import MAX_ANSWER_BYTES, Answer, upstream_error
 from watchllm.proxy.waiter import FlightPlan, Landed, Waiter, close_books_of_absent
+from watchllm.routing.target import Target
 from watchllm.wire import types as wire
 from watchllm.wire.types import BadMessage, Headers
 
@@ -28,6 +30,10 @@ class Beginning(wire.Call, Protocol):
     """The calls upstream, before the first is made. Raises GatewayError when none can be."""
 
     def begin(self) -> None: ...
+
+    def spoiled(self) -> None:
+        """The answer that began well turned out to be none, by the provider's fault."""
+        ...
 
 
 class Flight:
@@ -58,7 +64,7 @@ class Flight:
         self._stream = stream
         self._labels = labels
         self._waiters: dict[Waiter, None] = {}
-        self._call: wire.Call | None = None
+        self._call: Beginning | None = None
         self._status = 0
         self._headers: Headers = []
         self._body: list[bytes] = []
@@ -73,6 +79,7 @@ class Flight:
         try:
             attempts.begin()
         except GatewayError as error:
+            self._call = None  # none was made
             self.fail(error)
         except Exception:
             # Whatever of ours is wrong: a call that was never made must not be joined.
@@ -163,7 +170,7 @@ class Flight:
         try:
             piece = stream.feed(data)
         except BadMessage as error:
-            self._break_off(ProviderFailed(f"The provider's stream cannot be read: {error}."))
+            self.fail(ProviderFailed(f"The provider's stream cannot be read: {error}."))
             return
         if piece is not None:
             self._distribute(piece)
@@ -185,12 +192,16 @@ class Flight:
         if stream.ends_well:
             if rest is not None:
                 self._distribute(rest)
+            if stream.error is not None and self._call is not None:
+                self._call.spoiled()
             self._end_stream("complete" if stream.error is None else "error")
         else:
             # Half an event is not passed on: what is told next would be read as the rest of it.
-            self._break_off(ProviderFailed("The provider's stream ended before its answer was complete."))
+            self.fail(ProviderFailed("The provider's stream ended before its answer was complete."))
 
     def on_failure(self, error: wire.WireError) -> None:
+        if self._call is not None and isinstance(error, wire.TimedOut) and error.phase == "idle":
+            self._call.spoiled()
         self.fail(upstream_error(error))
 
     # --- whole answers -----------------------------------------------------------------------------------------------
@@ -220,6 +231,14 @@ class Flight:
             return
         self._resolve(Landed(answer, verdict, leader.usage, leader.cost))
 
+    def land_stored(self, target: Target, entry: Entry) -> None:
+        """Answer from what the cache holds of `target`, which would have been called next."""
+        leader = self.leader
+        leader.target, leader.model, leader.price = target, target.model, None
+        leader.try_began = perf_counter()
+        verdict = Verdict(None, (), entry.usage)
+        self._resolve(Landed(Answer(200, [], entry.body), verdict, entry.usage, entry.cost, entry))
+
     def _resolve(self, landed: Landed) -> None:
         """Give the answer to everybody who waits. Each goes on inside this call, so what others need comes first."""
         now = perf_counter()
@@ -232,10 +251,14 @@ class Flight:
             waiter.request.upstream_ended = now
             self._adopt(waiter.request)
             given = can_be_streamed or not waiter.request.streamed
+            if landed.entry is not None:
+                given = given and waiter.accepts(landed.entry)
             waiter.resolve(self._plan.told_to(waiter.request, waiter.dialect, landed) if given else None)
 
     def fail(self, error: GatewayError) -> None:
         """There will be no (further) answer: the error is everybody's, inside the stream where one has begun."""
+        if self._call is not None and isinstance(error, ProviderFailed):
+            self._call.spoiled()
         if self._relaying:
             self._break_off(error)
         else:

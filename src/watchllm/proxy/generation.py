@@ -27,7 +27,7 @@ from watchllm.proxy.asked import Asked
 from watchllm.proxy.directives import HEADERS
 from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.request import Request
-from watchllm.proxy.retelling import replayed, told_in
+from watchllm.proxy.retelling import serve_entry, take_over, told_in
 from watchllm.proxy.services import Services
 from watchllm.proxy.settle import LABELS
 
@@ -57,7 +57,7 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
     request.target = target = asked.target
     request.model = target.model
     request.streamed = asked.streamed
-    require_price(services, tenant, target)
+    require_price(services.tenants, tenant, target)
 
     key = None if wishes.bypass else asked.key
     request.cache = BYPASS if key is None else MISS
@@ -66,14 +66,14 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
     if entry is not None and not (entry.dialect == endpoint.dialect == CHAT):
         entry = told_in(endpoint, entry, body)
     if entry is not None and key is not None and wishes.accept(entry, request.wall_ms):
-        services.history.hit(request, key, entry)
+        services.history.hit(request, asked.named, key, entry)
         if asked is reader.newest:
             reader.newest = None
             services.history.first_seen(request, target, key, body, endpoint.family)
         if asked.streamed or not usual:
             serve_entry(services, request, endpoint, entry, HIT, include_usage=asked.include_usage)
             return None
-        _take_over(request, entry, HIT)
+        take_over(request, entry, HIT)
         head = egress.hit_head(request)
         services.settlement.settle_hit(request, target)
         exchange.respond(200, head, entry.body)
@@ -129,7 +129,7 @@ async def _when_read(
 def _serve_like(services: Services, request: Request, endpoint: Endpoint, entry: Entry, asked: Asked) -> None:
     """Answer from the entry of a like question."""
     if request.looked is not None:
-        services.history.like(request, request.looked, entry)
+        services.history.like(request, asked.named, request.looked, entry)
     serve_entry(services, request, endpoint, entry, HIT_SEMANTIC, include_usage=asked.include_usage)
 
 
@@ -160,31 +160,3 @@ async def _refresh(
         if stale is None or error.status < 500 or request.exchange.started:
             raise
         serve_entry(services, request, endpoint, stale, HIT_STALE, include_usage=asked.include_usage)
-
-
-def serve_entry(
-    services: Services, request: Request, endpoint: Endpoint, entry: Entry, kind: str, *, include_usage: bool
-) -> None:
-    """Answer from a stored entry, as a stream where one was asked for."""
-    exchange = request.exchange
-    _take_over(request, entry, kind)
-    if not request.streamed:
-        head = egress.stored_head(request)
-        services.settlement.settle(request, 200, "complete")
-        exchange.respond(200, head, entry.body)
-        return
-    head = egress.stored_head(request, egress.EVENT_STREAM)
-    body = replayed(endpoint, entry.body, include_usage=include_usage)
-    services.settlement.settle(request, 200, "complete")
-    exchange.start(200, head)
-    exchange.write(body)
-    exchange.finish()
-
-
-def _take_over(request: Request, entry: Entry, kind: str) -> None:
-    """Make what a stored answer says of itself the facts of the request that it answers."""
-    request.cache = kind
-    request.entry_age = max(0, (request.wall_ms - entry.created_ms) // 1000)
-    request.usage = entry.usage
-    request.cost = request.lost_cost
-    request.saved = entry.cost

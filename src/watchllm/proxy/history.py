@@ -55,9 +55,9 @@ class Remembered(msgspec.Struct):
     """A request whose fields later ones are compared with: one that went upstream, or the first that the cache answered
     to a body that this process had not seen.
 
-    `outcome` is HIT, MISS or BYPASS, `reason` says why the cache did not answer, `stores` that the answer may be kept,
-    `fields` is digest by field's name: empty while `unread` is still to be digested. `looked`: what came of looking for
-    an answer by meaning, without the question.
+    `named` is the model as the client named it, `outcome` is HIT, MISS or BYPASS, `reason` says why the cache did not
+    answer, `stores` that the answer may be kept, `fields` is digest by field's name: empty while `unread` is still to
+    be digested. `looked`: what came of looking for an answer by meaning, without the question.
     """
 
     request_id: str
@@ -65,6 +65,7 @@ class Remembered(msgspec.Struct):
     outcome: str
     reason: str
     model: str
+    named: str
     key: bytes | None
     stores: bool
     unread: _Unread | None
@@ -73,11 +74,13 @@ class Remembered(msgspec.Struct):
 
 
 class Hit(msgspec.Struct, frozen=True, gc=False):
-    """A request that the cache answered, from the entry at `key` which was stored at `stored_ms`."""
+    """A request that the cache answered, from the entry at `key` which was stored at `stored_ms`. `named` is the model
+    as the client named it."""
 
     request_id: str
     at_ms: int
     model: str
+    named: str
     key: bytes
     stored_ms: int
     looked: Looked | None = None
@@ -117,13 +120,13 @@ class History:
         self._will_read = False
 
     def missed(
-        self, request: Request, target: Target, key: bytes | None, body: bytes, family: str, reason: str
+        self, request: Request, target: Target, named: str, key: bytes | None, body: bytes, family: str, reason: str
     ) -> None:
         """Remember a request that goes upstream; its `body` was read before. About 1 µs, the digests come later."""
         wishes = request.directives
         outcome = BYPASS if request.cache == BYPASS else MISS
         stores = outcome == MISS and wishes is not None and wishes.store
-        self._remember(request, target, key, body, family, outcome, reason, stores=stores)
+        self._remember(request, target, named, key, body, family, outcome, reason, stores=stores)
 
     def first_seen(self, request: Request, target: Target, key: bytes, body: bytes, family: str) -> None:
         """Remember a request that the cache answers and whose `body` had not come before: its answer is of another
@@ -132,12 +135,13 @@ class History:
         assert principal is not None
         known = self._projects.get(principal.tenant.partition)
         if known is None or all(record.key != key for record in known.remembered):
-            self._remember(request, target, key, body, family, HIT, "", stores=False)
+            self._remember(request, target, "", key, body, family, HIT, "", stores=False)
 
     def _remember(
         self,
         request: Request,
         target: Target,
+        named: str,
         key: bytes | None,
         body: bytes,
         family: str,
@@ -159,7 +163,7 @@ class History:
             None if wishes is None else wishes.user,
             () if ANSWER_HEADERS.isdisjoint(headers) else tuple(headers.get(name) for name in _HEADERS_IN_ORDER),
         )
-        record = Remembered(request.id, request.wall_ms, outcome, reason, request.model, key, stores, unread)
+        record = Remembered(request.id, request.wall_ms, outcome, reason, request.model, named, key, stores, unread)
         if request.looked is not None:
             record.looked = request.looked.without_question()
         self._unread_bytes += len(body)
@@ -175,21 +179,21 @@ class History:
             self._will_read = True
             self._later(_READ_AFTER_SECONDS, self._read_on)
 
-    def like(self, request: Request, looked: Looked, entry: Entry) -> None:
+    def like(self, request: Request, named: str, looked: Looked, entry: Entry) -> None:
         """Remember a request that was given the answer to another question."""
         principal, key = request.principal, looked.key
         assert principal is not None
         assert key is not None
         self._project(principal.tenant.partition).hits.append(
-            Hit(request.id, request.wall_ms, request.model, key, entry.created_ms, looked.without_question())
+            Hit(request.id, request.wall_ms, request.model, named, key, entry.created_ms, looked.without_question())
         )
 
-    def hit(self, request: Request, key: bytes, entry: Entry) -> None:
+    def hit(self, request: Request, named: str, key: bytes, entry: Entry) -> None:
         """Remember a request that the cache answered; about 0.5 µs."""
         principal = request.principal
         assert principal is not None
         self._project(principal.tenant.partition).hits.append(
-            Hit(request.id, request.wall_ms, request.model, key, entry.created_ms)
+            Hit(request.id, request.wall_ms, request.model, named, key, entry.created_ms)
         )
 
     def explain(self, request_id: str) -> dict[str, Any] | None:
@@ -257,6 +261,7 @@ def _explain_hit(hit: Hit, project: _Project) -> dict[str, Any]:
         "request_id": hit.request_id,
         "outcome": "hit",
         "model": hit.model,
+        "alias": _alias(hit),
         "reason": same if hit.looked is None else "the cache held the answer to a request that asks the same otherwise",
         "stored_ms": hit.stored_ms,
         "stored_by": _stored_by(hit.key, hit.stored_ms, project),
@@ -297,11 +302,17 @@ def _explain_call(asked: Remembered, project: _Project) -> dict[str, Any]:
         "request_id": asked.request_id,
         "outcome": asked.outcome.lower(),
         "model": asked.model,
+        "alias": _alias(asked),
         "reason": asked.reason,
         "nearest": None if nearest is None else nearest.request_id,
         "differs_in": differing,
     }
     return told if asked.looked is None else told | {"semantic": _semantic(asked.looked, project)}
+
+
+def _alias(asked: Hit | Remembered) -> str | None:
+    """The name that a route led on to the model, None where the client named the model itself."""
+    return None if asked.named == asked.model or asked.named.endswith(f"/{asked.model}") else asked.named
 
 
 def _differing(fields: dict[str, int], others: dict[str, int]) -> list[str]:

@@ -35,7 +35,7 @@ class LostCalls:
 
     def ended(self, one: Try, why: str) -> None:
         """Write down a call that was ended for `why`, or whose refusal is not passed on."""
-        if one.status:
+        if one.status not in (0, 200):
             self.record(one, refusal_code(one.status), None)
         else:
             self.record(one, why, lost_usage(one.approach) if one.sent else None)
@@ -62,6 +62,13 @@ class LostCalls:
                 one.hedged,
             ),
         )
+
+    def take_back(self) -> None:
+        """The call written down last is not lost after all: its answer is passed on."""
+        request = self._request
+        *before, last = request.attempts
+        request.attempts = tuple(before)
+        request.lost_cost -= last.cost or 0
 
 
 def refusal_code(status: int) -> str:

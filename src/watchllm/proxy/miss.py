@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 
 from watchllm.cache.entry import Entry
-from watchllm.domain.usage_event import HIT_COALESCED
+from watchllm.domain.usage_event import HIT, HIT_COALESCED
 from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
 from watchllm.proxy.approach import Candidate, candidates_known, candidates_of
 from watchllm.proxy.asked import Asked
+from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.calls import head_of, pass_status_on
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.history import miss_reason
 from watchllm.proxy.plan import Plan
 from watchllm.proxy.request import Request
-from watchllm.proxy.retelling import replayed
+from watchllm.proxy.retelling import replayed, serve_entry
 from watchllm.proxy.services import Services
-from watchllm.proxy.single_call import calls_for
+from watchllm.proxy.single_call import SingleCall, has_one_try
 from watchllm.proxy.waiter import Landed, Waiter
+from watchllm.routing.target import Target
 
 
 async def answer_from_upstream(
@@ -41,7 +45,7 @@ async def answer_from_upstream(
     assert wishes is not None
     assert principal is not None
     reason = miss_reason(entry, wishes, asked.bypass, request.wall_ms)
-    services.history.missed(request, asked.target, asked.key, body, endpoint.family, reason)
+    services.history.missed(request, asked.target, asked.named, asked.key, body, endpoint.family, reason)
     # A request that must not read or must not store neither leads nor joins.
     place = principal.tenant.partition + key if key is not None and wishes.read and wishes.store else None
     # Between looking for a call under way and making one nothing may wait, or two would be made.
@@ -88,8 +92,29 @@ def _lead(services: Services, request: Request, plan: Plan, candidates: tuple[Ca
         services.flights[plan.place] = flight
     waiter = _waiter(request, plan)
     flight.add(waiter, services.loop)
-    flight.begin(calls_for(services, request, plan.asked.route, candidates, plan.approach, flight))
+    # Where whom it asks for cannot be called, what is stored of the other's answers may do.
+    if has_one_try(plan.asked.route, candidates) and candidates[0].target is plan.asked.target:
+        flight.begin(SingleCall(services, request, candidates[0], plan.approach, flight))
+    else:
+        flight.begin(_attempts(services, request, plan, candidates, flight))
     return waiter
+
+
+def _attempts(
+    services: Services, request: Request, plan: Plan, candidates: tuple[Candidate, ...], flight: Flight
+) -> Attempts:
+    """The calls of a question that may be answered by another than the first, for the flight that waits."""
+    asked = plan.asked
+
+    def stored(candidate: Candidate) -> Callable[[], None] | None:
+        found = plan.stored(candidate)
+        return None if found is None else partial(give, candidate.target, *found)
+
+    def give(target: Target, key: bytes, entry: Entry) -> None:
+        flight.land_stored(target, entry)
+        services.history.hit(request, asked.named, key, entry)
+
+    return Attempts(services, request, asked.route, candidates, plan.approach, flight, plan.standard, stored)
 
 
 def _waiter(request: Request, plan: Plan) -> Waiter:
@@ -127,6 +152,9 @@ def _give(
     """Answer a waiter from a whole answer."""
     answer, verdict = landed.answer, landed.verdict
     leads = request.cache != HIT_COALESCED
+    if landed.entry is not None and leads:
+        serve_entry(services, request, endpoint, landed.entry, HIT, include_usage=asked.include_usage)
+        return
     if answer.status != 200 or verdict is None:
         pass_status_on(services, request, answer, has_stale=has_stale)
         return

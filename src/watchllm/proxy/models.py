@@ -35,7 +35,7 @@ async def listing(services: Services, request: Request) -> None:
 
 
 async def retrieve(services: Services, request: Request) -> None:
-    """`GET /v1/models/{id}`: a known model from the price book, any other as its provider describes it."""
+    """`GET /v1/models/{id}`: a known model as the listing has it, any other as its provider describes it."""
     request.endpoint = "models.retrieve"
     tenant = admit(services, request).tenant
     name = _unquoted(request.exchange.path[len(b"/v1/models/") :])
@@ -49,7 +49,8 @@ async def retrieve(services: Services, request: Request) -> None:
         return
     rows = services.tenants.price_rows(target.provider)
     if target.provider == SIMULATOR or any(row.model == target.model for row in rows):
-        _respond(services, request, model_in(form, Model(id=name, owned_by=target.provider)))
+        created = await _created(services, request, target)
+        _respond(services, request, model_in(form, Model(id=name, created=created, owned_by=target.provider)))
         return
     spoken = upstream_form(target)
     path = f"/models/{_quoted(target.model)}"
@@ -82,6 +83,13 @@ async def _offers(services: Services, request: Request, targets: Sequence[Target
     said = iter(await services.model_lists.of(real))
     request.upstream_ended = perf_counter()
     return [None if target.provider == SIMULATOR else next(said) for target in targets]
+
+
+async def _created(services: Services, request: Request, target: Target) -> int:
+    """When a model was made as the listing tells it, in epoch seconds: as its provider does; 0 = it does not."""
+    (offer,) = await _offers(services, request, [target])
+    models = () if offer is None else offer.models
+    return next((model.created for model in models if model.id == target.model), 0)
 
 
 def _unquoted(path: bytes) -> str:

@@ -55,7 +55,8 @@ async def pass_through(services: Services, request: Request) -> None:
     targets, body, coding = await _route(services, request, tenant, upload)
     request.target = target = targets[0]
     if target.model or paths.is_stateless(path):
-        require_price(services, tenant, target)  # of the other paths, those that name no model keep and give objects
+        # Of the other paths, those that name no model keep and give objects.
+        require_price(services.tenants, tenant, target)
     if not paths.is_stateless(path):
         targets = tuple(one for one in targets if one.own_key is not None)
     if not targets:

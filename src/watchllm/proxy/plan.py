@@ -7,29 +7,35 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from watchllm.cache.entry import Entry
 from watchllm.domain import json_body
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.usage import TokenUsage
+from watchllm.domain.usage_event import BYPASS
 from watchllm.providers.dialect import CHAT, RESPONSES, Assembler, Untranslatable, Verdict
 from watchllm.providers.dialects import dialect as dialect_named
 from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai import answers
 from watchllm.providers.openai.assemble import StreamAssembler
-from watchllm.providers.openai.storable import judge
 from watchllm.proxy import egress
-from watchllm.proxy.approach import AnswerSink, Approach, Candidate, addressed, upstream_dialect
+from watchllm.proxy.approach import AnswerSink, Approach, Candidate, Endable, addressed, upstream_dialect
 from watchllm.proxy.asked import Asked
+from watchllm.proxy.bad_answers import no_stream, wrong_with
 from watchllm.proxy.calls import account, store
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.flight import Flight
+from watchllm.proxy.keeping import kept_form, verdict_on
+from watchllm.proxy.proof import Standard
 from watchllm.proxy.request import Request
+from watchllm.proxy.retelling import told_in
 from watchllm.proxy.services import Services
 from watchllm.proxy.shared_objects import refuse_shared
 from watchllm.proxy.shared_stream import SharedStream
 from watchllm.proxy.tenant import Tenant
+from watchllm.proxy.upstream import Answer
 from watchllm.proxy.waiter import Landed
 from watchllm.routing.target import Target
-from watchllm.wire.types import Call, ResponseSink
+from watchllm.wire.types import ResponseSink
 
 _encode = msgspec.json.Encoder().encode
 
@@ -46,6 +52,7 @@ class Plan:
         "_document",
         "_inlined",
         "_inlined_for",
+        "_judged",
         "_key",
         "_leader",
         "_services",
@@ -75,6 +82,7 @@ class Plan:
         self._document: dict[str, Any] | None = None
         self._inlined: dict[str, Any] | None = None
         self._inlined_for: tuple[Candidate, ...] = ()
+        self._judged: tuple[bytes, Verdict] | None = None
         self.endpoint = endpoint
         self.dialect = endpoint.dialect
         self.asked = asked
@@ -145,7 +153,7 @@ class Plan:
         if spoken == of:
             return Approach(url, head, _encode(document), None, translated.dropped)
 
-        def back(sink: AnswerSink, call: Call) -> ResponseSink:
+        def back(sink: AnswerSink, call: Endable) -> ResponseSink:
             return TranslatedAnswer(
                 sink,
                 call,
@@ -178,12 +186,23 @@ class Plan:
 
     # --- the answer --------------------------------------------------------------------------------------------------
 
+    @property
+    def standard(self) -> Standard:
+        """What an answer has to be before it is passed on, while another call could take its place."""
+        return Standard(self.asked.streamed, self._fault)
+
+    def _fault(self, answer: Answer) -> GatewayError | None:
+        body = answer.body
+        if self.asked.streamed:
+            return no_stream(body)
+        verdict = self.judge(body)
+        self._judged = body, verdict
+        return wrong_with(answer, verdict)
+
     def judge(self, body: bytes) -> Verdict:
-        if self.dialect == CHAT:
-            verdict = judge(self.endpoint.family, body, expected=self.asked.expected)
-        else:
-            verdict = dialect_named(self.dialect).judge(body, self.document)
-        return verdict if verdict.usage is not None else answers.with_usage(verdict, self.endpoint, body, self._body)
+        if self._judged is not None and self._judged[0] is body:
+            return self._judged[1]  # the very bytes that were proved are passed on
+        return verdict_on(self.endpoint, self.asked, self._body, lambda: self.document, body)
 
     def account(self, request: Request, usage: TokenUsage | None) -> None:
         # A translated stream that was cut tells no input: the counts come with its end.
@@ -195,19 +214,32 @@ class Plan:
         key, target = self._key, self._leader.target or self.asked.target
         if key is None:
             return
-        if self.dialect == RESPONSES:
-            from watchllm.providers.responses.echo import labelled
-
-            body = labelled(body, {})  # those who are given it have labels of their own
         if target.identity[:3] != self.asked.target.identity[:3]:
             key = self._key_at(target)
-        store(self._services, self._leader, self.endpoint, target, key, body)
+        store(self._services, self._leader, self.endpoint, target, key, kept_form(self.endpoint, body))
         tenant, wishes = self._tenant_and_wishes()
         if tenant.semantic and wishes.semantic:
             services = self._services
             services.semantic.keep_later(
                 services, self._leader, self.endpoint, self.asked.target, target, key, self._body
             )
+
+    def stored(self, candidate: Candidate) -> tuple[bytes, Entry] | None:
+        """What the cache holds of a fallback's answer, where the request may be given it: its key, and the entry in the
+        request's own words."""
+        leader, target = self._leader, candidate.target
+        wishes, principal = leader.directives, leader.principal
+        assert wishes is not None
+        assert principal is not None
+        is_asked_for = target.identity[:3] == self.asked.target.identity[:3]
+        if is_asked_for or leader.cache == BYPASS or not wishes.read:
+            return None
+        key = self._key_at(target)
+        entry = self._services.cache.get(principal.tenant.partition, key)
+        if entry is None or not wishes.accept(entry, leader.wall_ms):
+            return None
+        told = told_in(self.endpoint, entry, self._body)
+        return None if told is None else (key, told)
 
     def _key_at(self, target: Target) -> bytes:
         """Where the answer of a fallback is found: under the target that gave it, never under the one asked for."""

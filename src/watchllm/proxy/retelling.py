@@ -1,4 +1,4 @@
-"""Stored answers told again: as a stream, in another dialect, and to who labels them otherwise."""
+"""Stored answers given: as they are, as a stream, in another dialect, and to who labels them otherwise."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from watchllm.domain import json_body
 from watchllm.providers.dialect import CHAT, RESPONSES, Untranslatable
 from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai.replay import replay
+from watchllm.proxy import egress
+from watchllm.proxy.request import Request
+from watchllm.proxy.services import Services
 
 
 def told_in(endpoint: Endpoint, entry: Entry, body: bytes) -> Entry | None:
@@ -37,3 +40,31 @@ def replayed(endpoint: Endpoint, body: bytes, *, include_usage: bool) -> bytes:
     from watchllm.providers.dialects import dialect  # as above
 
     return dialect(endpoint.dialect).replay(body, include_usage=include_usage)
+
+
+def serve_entry(
+    services: Services, request: Request, endpoint: Endpoint, entry: Entry, kind: str, *, include_usage: bool
+) -> None:
+    """Answer from a stored entry, as a stream where one was asked for."""
+    exchange = request.exchange
+    take_over(request, entry, kind)
+    if not request.streamed:
+        head = egress.stored_head(request)
+        services.settlement.settle(request, 200, "complete")
+        exchange.respond(200, head, entry.body)
+        return
+    head = egress.stored_head(request, egress.EVENT_STREAM)
+    body = replayed(endpoint, entry.body, include_usage=include_usage)
+    services.settlement.settle(request, 200, "complete")
+    exchange.start(200, head)
+    exchange.write(body)
+    exchange.finish()
+
+
+def take_over(request: Request, entry: Entry, kind: str) -> None:
+    """Make what a stored answer says of itself the facts of the request that it answers."""
+    request.cache = kind
+    request.entry_age = max(0, (request.wall_ms - entry.created_ms) // 1000)
+    request.usage = entry.usage
+    request.cost = request.lost_cost
+    request.saved = entry.cost

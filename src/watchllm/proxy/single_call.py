@@ -11,7 +11,9 @@ from time import perf_counter
 from watchllm.proxy.approach import AnswerSink, Approach, Candidate, unavailable
 from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.lost_calls import LostCalls, lost_usage
+from watchllm.proxy.proof import Standard
 from watchllm.proxy.request import Request
+from watchllm.proxy.sent_whole import SentWhole
 from watchllm.proxy.services import Services
 from watchllm.proxy.upstream import upstream_error
 from watchllm.routing import outcome
@@ -29,14 +31,20 @@ def calls_for(
     candidates: tuple[Candidate, ...],
     approach: Callable[[Candidate], Approach],
     sink: AnswerSink,
+    standard: Standard | None = None,
 ) -> SingleCall | Attempts:
     """What puts a question to `candidates`; its `begin` makes the (first) call. As `Attempts`."""
-    if len(candidates) == 1 and route.tries_once:
+    if has_one_try(route, candidates):
         return SingleCall(services, request, candidates[0], approach, sink)
-    return Attempts(services, request, route, candidates, approach, sink)
+    return Attempts(services, request, route, candidates, approach, sink, standard)
 
 
-class SingleCall:
+def has_one_try(route: Route, candidates: tuple[Candidate, ...]) -> bool:
+    """Whether there is nothing else to try when a call fails."""
+    return len(candidates) == 1 and route.tries_once
+
+
+class SingleCall(SentWhole):
     """Implements `wire.types.Call` for whoever waits for the answer, and `ResponseSink` up to the answer's head."""
 
     __slots__ = (
@@ -107,12 +115,6 @@ class SingleCall:
     def is_sent(self) -> bool:
         return self._call is not None and self._call.is_sent
 
-    def write(self, data: bytes) -> None:
-        raise RuntimeError("the body of this call is sent whole")
-
-    def end(self) -> None:
-        raise RuntimeError("the body of this call is sent whole")
-
     def pause(self) -> None:
         if self._call is not None:
             self._call.pause()
@@ -129,8 +131,9 @@ class SingleCall:
             call.cancel()
             self._ticket.give_back(Health.NOTHING)
 
-    def pass_to(self, sink: wire.ResponseSink) -> None:
-        raise RuntimeError("who waits for the answer was named when the call was made")
+    def spoiled(self) -> None:
+        """The answer that began well turned out to be none."""
+        self._ticket.recant()
 
     # --- sink, until the head of an answer is here -------------------------------------------------------------------
 

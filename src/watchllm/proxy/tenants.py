@@ -60,6 +60,11 @@ class Tenants:
             raise _invalid_key()
         return principal
 
+    def live_tenant(self, project_id: str) -> Tenant | None:
+        """A project as its live keys see it; None = the snapshot does not have it."""
+        self._refresh()
+        return self._tenant(project_id, test=False)
+
     def price(self, provider: str, model: str, tier: str = "") -> ModelPrice | None:
         """What `model` costs at `provider`, processed in `tier` (`usage.TIERS`); None = no price is known."""
         key = (provider, model, tier)
@@ -99,17 +104,23 @@ class Tenants:
         self.reader = Reader(self.key_hash)
         self._version = version
 
+    def _tenant(self, project_id: str, *, test: bool) -> Tenant | None:
+        tenant = self._tenants.get((project_id, test))
+        if tenant is None:
+            project = self._reader.project(project_id)
+            if project is None:
+                return None
+            tenant = self._tenants[(project_id, test)] = Tenant(project, test=test, router=self._router)
+        return tenant
+
     def _look_up(self, credential: bytes) -> Principal:
         if credential[: len(_BEARER)].lower() != _BEARER:
             raise _invalid_key()
         key = credential[len(_BEARER) :].strip().decode("ascii", "replace")
         record = self._reader.key(keys.digest(key)) if keys.is_well_formed(key) else None
-        project = self._reader.project(record.project_id) if record is not None else None
-        if record is None or project is None:
+        tenant = self._tenant(record.project_id, test=record.test) if record is not None else None
+        if record is None or tenant is None:
             raise _invalid_key()
-        tenant = self._tenants.get((project.id, record.test))
-        if tenant is None:
-            tenant = self._tenants[(project.id, record.test)] = Tenant(project, test=record.test, router=self._router)
         principal = Principal(record, tenant)
         if len(self._principals) >= _MAX_REMEMBERED:
             self._principals.clear()

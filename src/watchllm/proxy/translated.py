@@ -7,11 +7,11 @@ from typing import Any
 from watchllm.domain.errors import ProviderFailed
 from watchllm.providers.dialect import StreamTranslator, Untranslatable
 from watchllm.providers.translation import between
-from watchllm.proxy.approach import AnswerSink
+from watchllm.proxy.approach import AnswerSink, Endable
 from watchllm.proxy.bad_answers import no_stream, wrong_with
 from watchllm.proxy.upstream import MAX_ANSWER_BYTES, Answer
 from watchllm.wire.sse import EventScanner, event_data
-from watchllm.wire.types import BadMessage, Call, Headers, WireError
+from watchllm.wire.types import BadMessage, Headers, WireError
 
 _EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 _JSON = (b"content-type", b"application/json")
@@ -42,7 +42,7 @@ class TranslatedAnswer:
     def __init__(
         self,
         sink: AnswerSink,
-        call: Call,
+        call: Endable,
         to: str,
         of: str,
         document: dict[str, Any],
@@ -52,7 +52,7 @@ class TranslatedAnswer:
         created: int = 0,
     ) -> None:
         self._sink = sink
-        self._call: Call | None = call
+        self._call: Endable | None = call
         self._to = to
         self._of = of
         self._document = document
@@ -69,7 +69,9 @@ class TranslatedAnswer:
         if status == 200 and self._wants and content_type.lower().startswith(b"text/event-stream"):
             self._stream = [
                 (EventScanner(), stage)
-                for stage in between.stream_stages(self._to, self._of, self._document, created=self._created)
+                for stage in between.stream_stages(
+                    self._to, self._of, self._document, created=self._created, request_id=self._request_id
+                )
             ]
             self._sink.on_response(status, _of_type(headers, _EVENT_STREAM))
         else:

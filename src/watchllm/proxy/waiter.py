@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from watchllm.cache.entry import Entry
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.money import Nanos
 from watchllm.domain.usage import TokenUsage
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
 
 
 class Landed(msgspec.Struct, frozen=True):
-    """A whole answer. `verdict` is None unless its status is 200; usage and cost are what the call consumed."""
+    """A whole answer. `verdict` is None unless its status is 200; usage and cost are what the call consumed, or saved
+    where it is an `entry` of the cache."""
 
     answer: Answer
     verdict: Verdict | None
     usage: TokenUsage | None
     cost: Nanos | None
+    entry: Entry | None = None
 
 
 class Waiter(Outcome[Landed | None]):
@@ -49,6 +52,11 @@ class Waiter(Outcome[Landed | None]):
         self.relayed = False
         self.position = 0
         self.timer: asyncio.TimerHandle | None = None
+
+    def accepts(self, entry: Entry) -> bool:
+        """Whether it may be given this instead of an answer made for it, as its age goes."""
+        wishes = self.request.directives
+        return wishes is None or wishes.accept(entry, self.request.wall_ms)
 
     def defer(self) -> None:
         """The waiter goes while the call goes on: if it pays, its books are closed when the cost is known."""

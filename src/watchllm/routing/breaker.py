@@ -58,19 +58,29 @@ class BreakerState(msgspec.Struct, frozen=True):
 class Ticket:
     """The leave to make one call. Give it back exactly once; what comes later is ignored."""
 
-    __slots__ = ("_breaker", "_generation", "is_probe")
+    __slots__ = ("_breaker", "_generation", "_told", "is_probe")
 
     def __init__(self, breaker: "_Breaker", generation: int, *, is_probe: bool) -> None:
-        self._breaker: _Breaker | None = breaker
+        self._breaker = breaker
         self._generation = generation
+        self._told: Health | None = None
         self.is_probe = is_probe
 
     def give_back(self, health: Health) -> None:
         """Tell what came of the call; NOTHING where it says nothing: the client left, its own short time-out ended the
         call, a hedge lost, or a limit of ours was met."""
-        breaker, self._breaker = self._breaker, None
-        if breaker is not None:
-            breaker.take_back(self._generation, health)
+        if self._told is None:
+            self._told = health
+            self._breaker.take_back(self._generation, health)
+
+    def recant(self) -> None:
+        """What was given back as WORKED, at the head of an answer, turned out to be none: it counts as a failure.
+
+        Without effect on any other ticket, and the second time.
+        """
+        if self._told is Health.WORKED:
+            self._told = Health.FAILED
+            self._breaker.recant(self._generation)
 
 
 class Breakers:
@@ -149,6 +159,21 @@ class _Breaker:
         elif health is not Health.NOTHING:
             self._count(health)
 
+    def recant(self, generation: int) -> None:
+        """One of the successes of late was none."""
+        if generation != self._generation or self._state != CLOSED:
+            return
+        outcomes = self._outcomes
+        for at in range(len(outcomes) - 1, -1, -1):
+            began, failed = outcomes[at]
+            if not failed:
+                outcomes[at] = (began, True)
+                self._failures += 1
+                break
+        self._forget_old(self._clock())
+        if self._has_failed_often:
+            self._open()
+
     def retry_in(self) -> float:
         return max(self._reopens_at - self._clock(), 0.0) if self._state == OPEN else 0.0
 
@@ -180,10 +205,13 @@ class _Breaker:
         self._outcomes.append((now, failed))
         self._failures += failed
         self._time_outs = self._time_outs + 1 if health is Health.TIMED_OUT else 0
-        many = len(self._outcomes) >= MINIMUM_OUTCOMES and self._failures >= FAILED_SHARE * len(self._outcomes)
         # A success never opens it, whatever came before.
-        if failed and (many or self._time_outs >= TIME_OUTS_IN_A_ROW):
+        if failed and (self._has_failed_often or self._time_outs >= TIME_OUTS_IN_A_ROW):
             self._open()
+
+    @property
+    def _has_failed_often(self) -> bool:
+        return len(self._outcomes) >= MINIMUM_OUTCOMES and self._failures >= FAILED_SHARE * len(self._outcomes)
 
     def _open(self) -> None:
         self._change(OPEN)

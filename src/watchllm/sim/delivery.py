@@ -11,6 +11,9 @@ from watchllm.sim.reply import Answer, Reply, StreamReply
 
 # An aborted socket drops what the kernel has not taken yet; this lets what was written before a cut arrive.
 _FLUSH_SECONDS = 0.01
+# Written before others have their turn: a client that reads as fast as this writes never makes it pause, and that it
+# has left is told between turns only.
+_EVENTS_A_TURN = 256
 _PAGE = b"<!DOCTYPE html>\n<html><head><title>Just a moment</title></head><body><h1>Gateway</h1></body></html>\n"
 
 
@@ -182,9 +185,13 @@ class Delivery:
         self._timer = None
         assert isinstance(self._answer, StreamReply)
         events = self._answer.events
+        turn_ends = self._position + _EVENTS_A_TURN
         while self._position < len(events):
             if self._position == self._limit:
                 break
+            if self._position == turn_ends:
+                self._after(0, self._pump)
+                return
             if not self._exchange.writable:
                 self._exchange.on_writable = self._writable
                 return

@@ -41,6 +41,7 @@ class ServerConnection(OrderedConnection):
         "_memory",
         "_next_headers",
         "_parser",
+        "_upgrading",
         "_url",
     )
 
@@ -52,6 +53,7 @@ class ServerConnection(OrderedConnection):
         self._lines = 0
         self._fed = 0
         self._memory = HeadMemory()
+        self._upgrading: Exchange | None = None  # its head offers another protocol, its body is to come
 
     # --- transport ---------------------------------------------------------------------------------------------------
 
@@ -93,10 +95,12 @@ class ServerConnection(OrderedConnection):
                 return
         self._fed = size
         self._head_bytes += size
+        behind_offer = -1
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            return  # no upgrade is offered: the request is answered as it stands, then the connection ends
+        except httptools.HttpParserUpgrade as offer:
+            # It is not taken up: the request is answered as it stands, then the connection ends.
+            behind_offer = offer.args[0]
         except httptools.HttpParserCallbackError as error:
             self._server.report(error.__context__ or error)
             self.abort()
@@ -104,6 +108,10 @@ class ServerConnection(OrderedConnection):
         except httptools.HttpParserError as error:
             if not self._closing:
                 self._refuse_in_turn(refusal_of(error), self._receiving)
+            return
+        if behind_offer >= 0:
+            if self._upgrading is not None:
+                self._read_body_of(self._upgrading, data[behind_offer:])
             return
         self._memory.read = None
         if self._refusal is not None:
@@ -175,9 +183,15 @@ class ServerConnection(OrderedConnection):
         if refusal is not None:
             self._refuse_in_turn(refusal, exchange)
             return
-        self._receiving = exchange
         self._head_bytes = self._lines = 0
-        if b"content-length" in headers or b"transfer-encoding" in headers:
+        has_body = b"content-length" in headers or b"transfer-encoding" in headers
+        if self._parser.should_upgrade():  # for CONNECT, too
+            exchange.keep_alive = False
+            if has_body:
+                self._upgrading = exchange
+                return
+        self._receiving = exchange
+        if has_body:
             self._begin_body(exchange, self._server.handler.body_mode(exchange))
 
     def on_body(self, data: bytes) -> None:
@@ -263,6 +277,22 @@ class ServerConnection(OrderedConnection):
         except Exception as error:  # noqa: BLE001  (whatever a handler raises, as in the parser's callbacks)
             self._server.report(error)
             self.abort()
+
+    def _read_body_of(self, exchange: Exchange, rest: bytes) -> None:
+        """Go on behind the head of a request whose offer of another protocol is not taken up."""
+        from watchllm.wire.upgrade import body_parser  # few clients offer any
+
+        self._upgrading = None
+        self._receiving = exchange
+        try:
+            self._begin_body(exchange, self._server.handler.body_mode(exchange))
+            self._parser = body_parser(self, exchange.headers)
+        except Exception as error:  # noqa: BLE001  (whatever a handler raises, as in the parser's callbacks)
+            self._server.report(error)
+            self.abort()
+            return
+        if rest:
+            self.data_received(rest)
 
     def _begin_body(self, exchange: Exchange, mode: BodyMode) -> None:
         self._body_bytes = 0

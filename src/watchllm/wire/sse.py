@@ -7,8 +7,8 @@ import re
 
 from watchllm.wire.types import BadMessage
 
-MAX_EVENT = 1024 * 1024
-"""Default bound of one event, in bytes."""
+MAX_EVENT = 4 * 1024 * 1024
+"""Default bound of one event, in bytes: one may hold a picture, or repeat a whole answer."""
 
 
 class EventScanner:

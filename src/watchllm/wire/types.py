@@ -34,7 +34,7 @@ class WireError(Exception):
     WireError
     ├── ConnectFailed        no connection: refused, DNS, TLS (nothing was sent)
     │   └── AddressRefused   the address is private and the origin is not trusted
-    ├── TimedOut             `phase` is connect, first_byte, idle or total
+    ├── TimedOut             `phase` is connect, first_byte, idle or total, or what else its caller bounds
     ├── PeerClosed           the connection ended before the message did
     ├── BadMessage           what came is not HTTP, or exceeds a bound
     └── PoolFull             the origin's connections and its queue are all taken

@@ -13,6 +13,7 @@ from watchllm.proxy.history import History
 from watchllm.proxy.request import Request
 from watchllm.routing.resolve import Target
 
+NAMED = "fast"
 TARGET = cast(Target, SimpleNamespace(provider="p", base_url="https://p", vendor=None))
 
 
@@ -41,7 +42,7 @@ def miss(
     headers: dict[bytes, bytes] | None = None,
 ) -> None:
     body = msgspec.json.encode(document)
-    history.missed(request_of(request_id, partition, headers), TARGET, None, body, "generate", "new")
+    history.missed(request_of(request_id, partition, headers), TARGET, NAMED, None, body, "generate", "new")
 
 
 def hit(history: History, request_id: str, document: dict[str, Any]) -> None:
@@ -49,7 +50,7 @@ def hit(history: History, request_id: str, document: dict[str, Any]) -> None:
     request = request_of(request_id, cache="HIT")
     body = msgspec.json.encode(document)
     entry = cast(Entry, SimpleNamespace(created_ms=0))
-    history.hit(request, body, entry)
+    history.hit(request, NAMED, body, entry)
     history.first_seen(request, TARGET, body, body, "generate")
 
 
@@ -104,7 +105,7 @@ def test_a_hit_of_an_unseen_body_can_be_the_nearest_and_is_never_taken_for_a_mis
     assert explained is not None
     assert (explained["nearest"], explained["differs_in"]) == ("req_hit", ["temperature"])
     for number in range(200):
-        history.hit(request_of(f"req_again_{number}"), b"key", cast(Entry, SimpleNamespace(created_ms=0)))
+        history.hit(request_of(f"req_again_{number}"), NAMED, b"key", cast(Entry, SimpleNamespace(created_ms=0)))
     assert history.explain("req_hit") is None
 
 

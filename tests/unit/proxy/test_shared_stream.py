@@ -5,6 +5,7 @@ import pytest
 from watchllm.providers.openai.assemble import StreamAssembler
 from watchllm.proxy import shared_stream
 from watchllm.proxy.shared_stream import Piece, SharedStream
+from watchllm.wire.sse import MAX_EVENT
 from watchllm.wire.types import BadMessage
 
 TEXT = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}],"usage":null}\n\n'
@@ -71,7 +72,7 @@ def test_what_comes_after_the_last_whole_event_is_passed_on_at_the_end() -> None
 
 def test_an_event_without_end_is_refused() -> None:
     shared = stream()
-    for _ in range(16):
+    for _ in range(MAX_EVENT // 65_536):
         assert shared.feed(b"x" * 65_536) is None
     with pytest.raises(BadMessage):
         shared.feed(b"x")

@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import pytest
 
+from watchllm.cache.entry import NEVER, Entry
 from watchllm.domain.errors import BadRequest
 from watchllm.domain.settings import ProjectSettings
 from watchllm.domain.snapshot import ProjectRecord
@@ -65,3 +66,12 @@ def test_what_is_remembered_is_bounded_in_number_and_size() -> None:
     of.wishes({b"cache-control": b"no-store, " + b"x" * 10_000}, embeddings=False)
     assert len(of._wishes) <= 64
     assert all(len(value or b"") <= 256 for said in of._wishes for value in said)
+
+
+def test_an_answer_of_this_very_millisecond_is_too_old_for_max_age_0() -> None:
+    entry = Entry(1000, NEVER, "generate", "openai", "gpt-4o-mini", None, None, "key_1", b"{}")
+    wished = tenant().wishes({b"cache-control": b"max-age=0"}, embeddings=False)
+    assert not wished.accept(entry, 1000)
+    wished = tenant().wishes({b"cache-control": b"max-age=1"}, embeddings=False)
+    assert wished.accept(entry, 1999)
+    assert not wished.accept(entry, 2000)

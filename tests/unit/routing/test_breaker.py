@@ -218,3 +218,50 @@ def test_projects_do_not_share_one_even_under_the_instances_key() -> None:
     one = Target("openai", Vendor("openai", "https://a"), "https://a", "gpt-4o", None, "sk-hidden", True)
     keys = {breaker_key(project, one) for project in ("prj_1", "prj_2")}
     assert keys == {("prj_1", "openai", "https://a", "instance"), ("prj_2", "openai", "https://a", "instance")}
+
+
+# --- what was taken for an answer and was none ------------------------------------------------------------------------
+
+
+def test_answers_that_turned_out_to_be_none_open_it_as_failures_do(world: World) -> None:
+    for number in range(10):
+        assert not world.is_open(), number
+        ticket = world.ticket()
+        ticket.give_back(WORKED)
+        ticket.recant()
+    assert world.is_open()
+
+
+def test_half_of_them_are_half(world: World) -> None:
+    tickets = [world.ticket() for _ in range(10)]
+    for ticket in tickets:
+        ticket.give_back(WORKED)
+    for ticket in tickets[:4]:
+        ticket.recant()
+    assert (world.is_open(), world.breakers.states()[0].failures) == (False, 4)
+    tickets[4].recant()
+    assert world.is_open()
+
+
+@pytest.mark.parametrize("health", [FAILED, TIMED_OUT, NOTHING])
+def test_only_what_worked_can_be_recanted_and_only_once(world: World, health: Health) -> None:
+    worked, other = world.ticket(), world.ticket()
+    worked.give_back(WORKED)
+    other.give_back(health)
+    before = sum(state.failures for state in world.breakers.states())
+    other.recant()
+    world.ticket().recant()
+    assert sum(state.failures for state in world.breakers.states()) == before
+    for _ in range(3):
+        worked.recant()
+    assert world.breakers.states()[0].failures == before + 1
+
+
+def test_what_began_before_it_last_changed_is_out_of_date(world: World) -> None:
+    early = world.ticket()
+    early.give_back(WORKED)
+    world.calls(*[FAILED] * 9)
+    world.probe(WORKED)
+    early.recant()
+    assert world.state() == CLOSED
+    assert not world.breakers.states()

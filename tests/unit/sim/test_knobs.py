@@ -131,6 +131,19 @@ def test_nothing_is_sent_after_the_client_left(sim: Any, knobs: str) -> None:
     assert sim.stats()["cancelled"] == 1
 
 
+def test_a_client_that_reads_as_fast_as_it_is_written_to_may_leave_in_between(sim: Any) -> None:
+    exchange = sim.chat(knobs="tokens=10000", stream=True)
+    assert 0 < len(exchange.writes) < 1000
+    assert sim.stats()["open"] == 1
+    exchange.leave()
+    assert (sim.stats()["open"], sim.stats()["cancelled"]) == (0, 1)
+    staying = sim.chat(knobs="tokens=10000", stream=True)
+    while not staying.finished:
+        sim.clock.advance(0)
+    assert len(staying.events) > 10_000
+    assert staying.events[-1] == "[DONE]"
+
+
 def test_a_cut_behind_the_end_still_keeps_back_the_end(sim: Any) -> None:
     exchange = sim.chat(knobs="cut=1000", stream=True)
     sim.clock.advance(1)

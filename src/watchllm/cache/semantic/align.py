@@ -1,21 +1,27 @@
 """Two prompts side by side: which tokens answer for each other, and how each difference is explained, if it is.
 
-What cannot be explained is material. The longest common subsequence is found with bit vectors (Hyyrö 2004,
-"Bit-parallel LCS-length computation revisited"), so that a pair costs microseconds for each token of what differs.
+What cannot be explained is material.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final, NamedTuple
 
+from msgspec import structs
+
+from watchllm.cache.semantic import sequences
 from watchllm.cache.semantic.features import Features
 from watchllm.cache.semantic.lexicon import (
     CONJUNCTION,
+    EMOTE,
     EXACT,
     IDENTIFIER,
+    MODAL,
     MODIFIER,
     NAME,
     NEGATION,
     NUMBER,
+    PAST,
     PREPOSITION,
     PRONOUN,
     QUESTION,
@@ -23,6 +29,7 @@ from watchllm.cache.semantic.lexicon import (
     WORD,
     Lexicon,
 )
+from watchllm.cache.semantic.typos import is_misspelling, is_slip
 
 MAX_DIFFERENT: Final = 96
 """Longest stretch, in tokens, that is compared word by word; prompts that differ in more are not alike."""
@@ -32,6 +39,9 @@ _TYPED: Final = frozenset((WORD, MODIFIER, TIME, QUESTION))
 
 
 _MISSPELT_TOGETHER: Final = 4
+_LONGEST_TYPED: Final = 60
+"""Letters of two words together; longer ones are made to be compared for long, not typed."""
+_UNASKED: Final = ("", "?")
 _BINDING: Final = frozenset((PREPOSITION, QUESTION, NEGATION, CONJUNCTION))
 _COMMUTATIVE: Final = ("and", "or", "plus", "times", "versus")
 _SUBJECT: Final = 4
@@ -56,6 +66,8 @@ class Alignment(NamedTuple):
     """The same tokens in another order, for which there is no explanation."""
     left: tuple[tuple[str, int], ...]
     right: tuple[tuple[str, int], ...]
+    retold: bool = False
+    """Whether the tense is told by a verb that one side has misspelt."""
 
     @property
     def explained(self) -> bool:
@@ -63,19 +75,63 @@ class Alignment(NamedTuple):
         return not (self.left or self.right or self.moved)
 
 
+def comparable(a: Features, b: Features) -> tuple[Features, Features]:
+    """Both, without what only one of them says and that says nothing: what shows a mood at the ends of sentences, and
+    "what is" before a thing that the other only names."""
+    if (EMOTE in a.kinds) != (EMOTE in b.kinds):
+        a, b = _without_emotes(a), _without_emotes(b)
+    if a.named and not b.named and b.question in _UNASKED:
+        a = _only(a, range(1, len(a.keys)))
+    elif b.named and not a.named and a.question in _UNASKED:
+        b = _only(b, range(1, len(b.keys)))
+    return a, b
+
+
+def _without_emotes(side: Features) -> Features:
+    """All other tokens are kept in their places."""
+    if EMOTE not in side.kinds:
+        return side
+    ends = {*side.starts, len(side.keys)}
+    kept: list[int] = []
+    for at in reversed(range(len(side.keys))):
+        if side.kinds[at] == EMOTE and (at + 1 in ends or at in ends):
+            ends.update((at, at + 1))
+        else:
+            kept.append(at)
+    return _only(side, kept[::-1])
+
+
+def _only(side: Features, kept: Sequence[int]) -> Features:
+    """The tokens at these places; all of them rather than none."""
+    if not kept:
+        return side
+    return structs.replace(
+        side,
+        keys=tuple(side.keys[at] for at in kept),
+        surfaces=tuple(side.surfaces[at] for at in kept),
+        kinds=bytes(side.kinds[at] for at in kept),
+        starts=tuple(sorted({sum(at < start for at in kept) for start in side.starts})),
+    )
+
+
 def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
     """Align two prompts' features."""
     left, right = a.keys, b.keys
+    if left != right and _same_but_for_punctuation(a, b):
+        return Alignment(1.0, 1, 0, 0, 0, 0, False, (), ())
     if left == right:
-        forms = 0 if a.surfaces == b.surfaces else _forms(a.surfaces, b.surfaces)
+        forms = 0 if a.surfaces == b.surfaces else sequences.forms(a.surfaces, b.surfaces)
         return Alignment(1.0, forms, 0, 0, 0, 0, False, (), ())
-    start, end_a, end_b = _trim(left, right)
+    start, end_a, end_b = sequences.trim(left, right)
     size_a, size_b = end_a - start, end_b - start
-    same = _shared(left[start:end_a], right[start:end_b]) + start + len(left) - end_a
+    same = sequences.shared(left[start:end_a], right[start:end_b]) + start + len(left) - end_a
     shared = same / max(len(left), len(right))
     if max(size_a, size_b) > MAX_DIFFERENT or shared < _LEAST_SHARED:
         return _different(a, b, shared)
     work = _Work(a, b, lexicon)
+    if abs(size_a - size_b) == 1 and _owned(a, b, (start, end_a), (start, end_b)):
+        work.forms += 1
+        return work.result(shared)
     if size_a == size_b and _converse(left[start:end_a], right[start:end_b], lexicon):
         return work.result(shared, reordered=1)
     if size_a == size_b == same - start - len(left) + end_a:
@@ -92,6 +148,8 @@ class _Work:
 
     def __init__(self, a: Features, b: Features, lexicon: Lexicon) -> None:
         self.a, self.b, self.lexicon = a, b, lexicon
+        self._retold = False
+        self._letters = a.letters or b.letters
         self.typos = self.optional = self.opposites = self.forms = 0
         self.left: list[tuple[str, int]] = []
         self.right: list[tuple[str, int]] = []
@@ -105,7 +163,16 @@ class _Work:
             left = [token for token in left if token[0] not in both]
             right = [token for token in right if token[0] not in both]
         return Alignment(
-            shared, self.forms, self.typos, self.optional, reordered, self.opposites, moved, tuple(left), tuple(right)
+            shared,
+            self.forms,
+            self.typos,
+            self.optional,
+            reordered,
+            self.opposites,
+            moved,
+            tuple(left),
+            tuple(right),
+            self._retold,
         )
 
     def order_is_free(self, start: int, end: int) -> bool:
@@ -116,12 +183,13 @@ class _Work:
             (a.kinds.count(CONJUNCTION) < 2 and _exchanged(left, right, self.lexicon, a.kinds[start:end]))
             or self._negation_moved(start, end)
             or self._rotated()
+            or self._verb_last()
         )
 
     def _negation_moved(self, start: int, end: int) -> bool:
         """Why doesn't my code compile, why does my code not compile: a short subject between the verb and its "not"."""
         a, b = self.a, self.b
-        if not start or a.kinds[start - 1] != QUESTION or end - start > _SUBJECT:
+        if not start or a.kinds[start - 1] not in (QUESTION, MODAL) or end - start > _SUBJECT:
             return False
         for one, other in ((a, b), (b, a)):
             if one.keys[start] == "not" and other.keys[start:end] == (*one.keys[start + 1 : end], "not"):
@@ -141,6 +209,20 @@ class _Work:
         )
         return bool(changed) and all(self._fronted(one, other) or self._fronted(other, one) for one, other in changed)
 
+    def _verb_last(self) -> bool:
+        """Wie funktioniert das, (sag mir,) wie das funktioniert: the verb at the end of a clause that depends."""
+        a, b = self.a, self.b
+        if self.lexicon.language != "de":
+            return False
+        for one, other in ((a, b), (b, a)):
+            for start, end in pairwise((*one.starts, len(one.keys))):
+                if end - start > 2 and one.kinds[start] == QUESTION:
+                    keys = one.keys
+                    moved = (*keys[: start + 1], keys[end - 1], *keys[start + 1 : end - 1], *keys[end:])
+                    if moved == other.keys:
+                        return True
+        return False
+
     def _fronted(self, one: tuple[str, ...], other: tuple[str, ...]) -> bool:
         """Whether `one` is `other` with a clause of its end brought to the front, as "in Python" may be."""
         if one[0] not in self.lexicon.fronting or len(one) != len(other) or other[0] in self.lexicon.fronting:
@@ -150,7 +232,7 @@ class _Work:
     def compare(self, start: int, end_a: int, end_b: int) -> None:
         """Explain what stands between the tokens that both have in the same order."""
         before_a, before_b = start, start
-        for at_a, at_b in (*_matches(self.a.keys, self.b.keys, start, end_a, end_b), (end_a, end_b)):
+        for at_a, at_b in (*sequences.matches(self.a.keys, self.b.keys, start, end_a, end_b), (end_a, end_b)):
             if at_a > before_a or at_b > before_b:
                 self._gap(before_a, at_a, before_b, at_b)
             before_a, before_b = at_a + 1, at_b + 1
@@ -164,6 +246,9 @@ class _Work:
             return
         if self._opposite(left, right):
             self.opposites += 1
+            return
+        if len(left) == len(right) == 1 and self._confused(left[0], right[0]):
+            self.typos += 1
             return
         # Longer stretches are other words, not these misspelt; comparing all of them with all would not be bounded.
         near = len(left) <= _MISSPELT_TOGETHER and len(right) <= _MISSPELT_TOGETHER
@@ -187,6 +272,8 @@ class _Work:
     @staticmethod
     def _may_go(side: Features, at: int) -> bool:
         """An optional word beside a quantity or a name says how it is meant: before 5 pm, at 5 pm, to Paris."""
+        if side.kinds[at] == PREPOSITION and (at + 1 == len(side.keys) or at + 1 in side.starts):
+            return False  # What is it, what is it for.
         following = side.kinds[at + 1] if at + 1 < len(side.kinds) else WORD
         if side.keys[at] == "to":
             return following == PRONOUN  # He stopped to eat; he stopped eating.
@@ -194,7 +281,7 @@ class _Work:
 
     def _joined(self, left: list[int], right: list[int]) -> bool:
         """data base, database."""
-        if len(left) == len(right) or len(left) + len(right) > 5:
+        if len(left) == len(right) or len(left) + len(right) > 5 or self._letters:
             return False
         one = "".join(self.a.surfaces[at] for at in left)
         return one == "".join(self.b.surfaces[at] for at in right) and one.replace(" ", "").isalpha()
@@ -214,22 +301,31 @@ class _Work:
         one, other = sorted((self.a.surfaces[at_a], self.b.surfaces[at_b]), key=len)
         return len(one) > 4 and other.startswith(one) and other[len(one) :] in endings
 
+    def _confused(self, at_a: int, at_b: int) -> bool:
+        """to, too: small words that are taken for each other by ear, of which only one makes sense in a place."""
+        pair = (self.a.surfaces[at_a], self.b.surfaces[at_b])
+        return not self._letters and (pair in self.lexicon.confused or pair[::-1] in self.lexicon.confused)
+
     def _misspelt(self, at_a: int, at_b: int) -> bool:
         a, b, lexicon = self.a, self.b, self.lexicon
+        if self._letters:
+            return False
         if a.kinds[at_a] not in _TYPED or b.kinds[at_b] not in _TYPED:
             return False
         one, other = a.surfaces[at_a], b.surfaces[at_b]
-        if abs(len(one) - len(other)) > 2 or min(len(one), len(other)) < 4 or not (one + other).isalpha():
+        if not (one + other).isalpha() or len(one) + len(other) > _LONGEST_TYPED:
             return False
         one_known, other_known = lexicon.is_known(one), lexicon.is_known(other)
         if one_known and other_known:
             return False
         if not one_known and not other_known:
             # Two words that nobody knows may be two names: only what a slip of the fingers makes.
-            return len(one) > 4 and _slip(one, other)
-        if one[0] != other[0] or (len(one) == len(other) < 6):
-            return _slip(one, other)  # Names and short words differ by a letter: Marx and Mars.
-        return distance_at_most(one, other, 2 if min(len(one), len(other)) > 7 else 1)
+            return len(one) > 4 and is_slip(one, other)
+        wrong, word = (other, one) if one_known else (one, other)
+        if not (is_misspelling(wrong, word) if word in lexicon.common else is_slip(wrong, word)):
+            return False  # A rare word may have a neighbour that no dictionary has, as one medicine another.
+        self._retold |= (a if one_known else b).past and lexicon.word(word).form == PAST
+        return True
 
 
 def _different(a: Features, b: Features, shared: float) -> Alignment:
@@ -240,62 +336,16 @@ def _different(a: Features, b: Features, shared: float) -> Alignment:
     return Alignment(shared, 0, 0, 0, 0, 0, True, left, right)
 
 
-def _trim(left: Sequence[str], right: Sequence[str]) -> tuple[int, int, int]:
-    """Where the prompts begin to differ, and where they end to, in either."""
-    start, shorter = 0, min(len(left), len(right))
-    while start < shorter and left[start] == right[start]:
-        start += 1
-    end_a, end_b = len(left), len(right)
-    while end_a > start and end_b > start and left[end_a - 1] == right[end_b - 1]:
-        end_a -= 1
-        end_b -= 1
-    return start, end_a, end_b
-
-
-def _shared(left: Sequence[str], right: Sequence[str]) -> int:
-    """How many tokens both have, order aside."""
-    counts: dict[str, int] = {}
-    for key in left:
-        counts[key] = counts.get(key, 0) + 1
-    same = 0
-    for key in right:
-        if counts.get(key, 0):
-            counts[key] -= 1
-            same += 1
-    return same
-
-
-def _forms(left: Sequence[str], right: Sequence[str]) -> int:
-    return sum(one != other for one, other in zip(left, right, strict=True))
-
-
-def _matches(left: Sequence[str], right: Sequence[str], start: int, end_a: int, end_b: int) -> list[tuple[int, int]]:
-    """The pairs of places of a longest common subsequence of left[start:end_a] and right[start:end_b]."""
-    size = end_a - start
-    mask = (1 << size) - 1
-    places: dict[str, int] = {}
-    for at in range(size):
-        key = left[start + at]
-        places[key] = places.get(key, 0) | (1 << at)
-    row = mask
-    rows: list[int] = []
-    for at in range(start, end_b):
-        found = row & places.get(right[at], 0)
-        row = ((row + found) | (row - found)) & mask
-        rows.append(row)
-    matches: list[tuple[int, int]] = []
-    at_a, at_b = size - 1, len(rows) - 1
-    while at_a >= 0 and at_b >= 0:
-        if rows[at_b] >> at_a & 1:
-            at_a -= 1
-        elif at_b and not rows[at_b - 1] >> at_a & 1:
-            at_b -= 1
-        else:
-            matches.append((start + at_a, start + at_b))
-            at_a -= 1
-            at_b -= 1
-    matches.reverse()
-    return matches
+def _same_but_for_punctuation(a: Features, b: Features) -> bool:
+    """Whether apostrophes and what ends sentences are all that differs: dog's, dogs; it's, its."""
+    return (
+        a.plain == b.plain
+        and bool(a.plain)
+        and a.exact == b.exact
+        and a.quantities == b.quantities
+        and a.identifiers == b.identifiers
+        and not (a.letters or b.letters)
+    )
 
 
 def _exchanged(left: tuple[str, ...], right: tuple[str, ...], lexicon: Lexicon, kinds: bytes) -> bool:
@@ -317,6 +367,18 @@ def _plain(phrase: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(key.rstrip("!") for key in phrase)
 
 
+def _owned(a: Features, b: Features, place_a: tuple[int, int], place_b: tuple[int, int]) -> bool:
+    """The tail of dog, dogs tail: an apostrophe left out."""
+    (long, its), (short, other) = sorted(((a, place_a), (b, place_b)), key=lambda side: side[1][0] - side[1][1])
+    keys, plain = long.keys[slice(*its)], short.keys[slice(*other)]
+    if "of" not in keys:
+        return False
+    at = keys.index("of")
+    owner = short.surfaces[other[0] + len(keys) - at - 2]
+    written = long.surfaces[its[1] - 1]
+    return plain == (*keys[at + 1 :], *keys[:at]) and owner == f"{written}s"
+
+
 def _converse(left: tuple[str, ...], right: tuple[str, ...], lexicon: Lexicon) -> bool:
     """Saturn lighter than Jupiter, Jupiter heavier than Saturn."""
     if "than" not in left:
@@ -334,41 +396,3 @@ def _converse(left: tuple[str, ...], right: tuple[str, ...], lexicon: Lexicon) -
 def _sentences(side: Features) -> list[tuple[str, ...]]:
     ends = (*side.starts[1:], len(side.keys))
     return [sentence for start, end in zip(side.starts, ends, strict=True) if (sentence := side.keys[start:end])]
-
-
-def _slip(one: str, other: str) -> bool:
-    """Whether one is the other with two neighbouring letters exchanged or one doubled."""
-    if len(one) == len(other):
-        different = [at for at in range(len(one)) if one[at] != other[at]]
-        return (
-            len(different) == 2
-            and different[1] == different[0] + 1
-            and one[different[0]] == other[different[1]]
-            and one[different[1]] == other[different[0]]
-        )
-    short, long = sorted((one, other), key=len)
-    return len(long) == len(short) + 1 and any(
-        long[at] == long[at + 1] and long[:at] + long[at + 1 :] == short for at in range(len(short))
-    )
-
-
-def distance_at_most(one: str, other: str, most: int) -> bool:
-    """Whether at most `most` letters changed, added, left out or exchanged with the next make one word the other."""
-    if one == other:
-        return True
-    if not most or abs(len(one) - len(other)) > most:
-        return False
-    at = 0
-    while at < len(one) and at < len(other) and one[at] == other[at]:
-        at += 1
-    rest_one, rest_other = one[at:], other[at:]
-    return (
-        (
-            rest_one[:2] == rest_other[1::-1]
-            and len(rest_one) > 1
-            and distance_at_most(rest_one[2:], rest_other[2:], most - 1)
-        )
-        or distance_at_most(rest_one[1:], rest_other[1:], most - 1)
-        or distance_at_most(rest_one[1:], rest_other, most - 1)
-        or distance_at_most(rest_one, rest_other[1:], most - 1)
-    )

@@ -50,7 +50,7 @@ def evidence(a: Features, b: Features, alignment: Alignment, similarity: float) 
         min(alignment.optional, 4) / 4,
         float(alignment.reordered),
         min(alignment.opposites, 2) / 2,
-        1.0 if a.past != b.past else 0.0,
+        1.0 if a.past != b.past and not alignment.retold else 0.0,
         1.0 if a.question != b.question and a.question not in _ANY and b.question not in _ANY else 0.0,
         1.0 if tokens < 3 else 0.0,
     )

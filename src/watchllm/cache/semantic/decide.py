@@ -2,7 +2,7 @@
 
 from typing import Final, NamedTuple
 
-from watchllm.cache.semantic.align import Alignment, align
+from watchllm.cache.semantic.align import Alignment, align, comparable
 from watchllm.cache.semantic.confidence import confidence, evidence
 from watchllm.cache.semantic.features import Features
 from watchllm.cache.semantic.guards import before_alignment, guard
@@ -57,6 +57,7 @@ def decide(
     if question.relative_time and not same_day:
         return Decision(similarity, 0.0, hit=False, guard="relative_time", reason="stored on another day")
     known = lexicon(question.language or features.language or "en")
+    question, features = comparable(question, features)
     alignment = align(question, features, known)
     name = guard(question, features, alignment, known)
     if name is not None:

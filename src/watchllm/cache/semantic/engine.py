@@ -161,12 +161,9 @@ def _fingerprint() -> str:
     """Stands for what makes features of a prompt: those that an earlier version made are not compared with today's."""
     digest = blake2b(digest_size=6)
     package = files(__package__)
-    for name in _MAKES_FEATURES:
-        digest.update((package / name).read_bytes())
+    for code in sorted(package.glob("*.py"), key=lambda file: file.name):
+        digest.update(code.read_bytes())
     for data in sorted((package / "words").iterdir(), key=lambda file: file.name):
         if data.is_file():
             digest.update(data.read_bytes())
     return digest.hexdigest()
-
-
-_MAKES_FEATURES: Final = ("text.py", "lexicon.py", "quantities.py", "rewriting.py", "features.py")

@@ -73,7 +73,10 @@ def judge(pairs: Iterable[Pair], embedder: Embedder, policy: Policy) -> Iterator
 
 
 def summary(judged: Iterable[Judged]) -> dict[str, dict[str, Any]]:
-    """What came of it by capability, and of all together under `all`: rates from 0 to 1, None where nothing counts."""
+    """What came of it by capability, and of all together under `all`: rates from 0 to 1, None where nothing counts.
+
+    `recall_judged` is the recall with a judge without fault, who is asked about what no guard forbids.
+    """
     everything = list(judged)
     ordered = sorted(everything, key=lambda one: one.pair.capability)
     found = {name: _row(list(rows)) for name, rows in groupby(ordered, key=lambda one: one.pair.capability)}
@@ -106,6 +109,9 @@ def _row(judged: list[Judged]) -> dict[str, Any]:
         "precision": _share(right, len(hits)),
         "precision_95": list(wilson(right, len(hits))) if hits else None,
         "recall": _share(right, positives),
+        "recall_judged": _share(
+            sum(one.pair.label == 1 and (one.decision.hit or one.decision.guard is None) for one in labelled), positives
+        ),
         "false_hit_rate": _share(wrong, negatives),
         "false_hit_rate_95": list(wilson(wrong, negatives)) if negatives else None,
         "microseconds": round(sum(one.seconds for one in judged) / len(judged) * 1e6, 1) if judged else None,

@@ -1,6 +1,5 @@
 """What is kept of a prompt to decide about it later: `features` is computed once, when an answer is stored."""
 
-import re
 from typing import Final
 
 import msgspec
@@ -8,6 +7,8 @@ import msgspec
 from watchllm.cache.semantic import lexicon as words_of
 from watchllm.cache.semantic.lexicon import (
     BASE,
+    CONJUNCTION,
+    EMOTE,
     EXACT,
     IDENTIFIER,
     NAME,
@@ -18,17 +19,24 @@ from watchllm.cache.semantic.lexicon import (
     TIME,
     WORD,
     Lexicon,
-    fold,
+    Token,
 )
-from watchllm.cache.semantic.quantities import quantity, starts
-from watchllm.cache.semantic.rewriting import Token, rewrite
-from watchllm.cache.semantic.text import BREAK, COLON, COMMA, EXACT_MARK, MAX_CHARACTERS, Text, read
+from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK, is_emote
+from watchllm.cache.semantic.quantities import VERSION_WORDS, quantity, starts
+from watchllm.cache.semantic.rewriting import asks_for_a_thing, rewrite
+from watchllm.cache.semantic.spoken import Spoken, speak
+from watchllm.cache.semantic.text import Text, read
 
-MAX_TOKENS: Final = 512
-_BITS: Final = re.compile(r"\d*[KMGT]b")
-"""Mb is not MB: one of the few cases where letter case is meaning."""
+_DEFAULT: Final = "en"
+_UNKNOWN: Final = ""
+"""The language of words with accents that no language's small words are among."""
 _PAST_MARKS: Final = frozenset(("was", "were", "did", "had"))
 _PRESENT_MARKS: Final = frozenset(("is", "are", "am", "be", "been", "being", "get", "gets", "getting"))
+_PUNCTUATION: Final = frozenset((BREAK, COMMA, COLON))
+_GRAMMAR: Final = frozenset(("a", "an", "the", "is", "are", "am", "do", "does"))
+_BEHIND_NAMED: Final = frozenset((BREAK, COMMA, COLON, "or", "and", "versus", "in", "here", "there", "instead", "mean"))
+_SPELLED: Final = frozenset((WORD, NAME, words_of.MODIFIER, TIME))
+_COPULAS: Final = frozenset(("is", "are", "was", "were"))
 _VERB_FIRST: Final = frozenset(
     ("is", "are", "am", "do", "does", "did", "was", "were", "can", "could", "should", "would", "will", "must", "may")
 )
@@ -54,7 +62,7 @@ class Features(msgspec.Struct, frozen=True, array_like=True):
     formats: tuple[str, ...]
     """The asked-for forms of the answer."""
     question: str
-    """The kind of the first question: how, why, yes/no… or "" for a statement or a command."""
+    """The kind of the first question: how, why, yes/no; "says" for a statement, "?" for what else is asked, else ""."""
     past: bool
     negations: int
     relative_time: bool
@@ -62,28 +70,35 @@ class Features(msgspec.Struct, frozen=True, array_like=True):
     """Words that mean something else when written with a capital, as they were written; none when nothing in the prompt
     has a capital, as quick typists do."""
     too_long: bool = False
+    plain: bytes = b""
+    """A digest of the words without their apostrophes and punctuation: the same for its, it's and its'."""
+    letters: bool = False
+    """Whether the prompt is about letters, so that spelling is meaning."""
+    named: bool = False
+    """Whether it asks what the thing is that its other words name: they alone ask as much."""
 
 
 TOO_LONG: Final = Features("", (), (), b"", (), (), (), (), (), "", False, 0, False, (), too_long=True)
 
 
 def features(prompt: str) -> Features:
-    """Compute what `decide` compares; bounded by `MAX_CHARACTERS` and `MAX_TOKENS`, past which nothing is compared."""
-    if len(prompt) > MAX_CHARACTERS:
-        return TOO_LONG
+    """Compute what `decide` compares; past the limits of `text`, nothing is."""
     text = read(prompt)
-    if len(text.words) > MAX_TOKENS:
+    if text is None:
         return TOO_LONG
-    known = words_of.lexicon(text.language or "en")
-    spelled, capitals = _expand(text, known)
-    spelled, formats = _formats(spelled, known)
-    tokens, cased = _tokens(spelled, capitals, text, known)
+    known = words_of.lexicon(text.language or (_DEFAULT if prompt.isascii() else _UNKNOWN))
+    spoken = speak(text, known)
+    spelled, formats = _formats(spoken.words, known)
+    tokens, cased = _tokens(spelled, spoken, text, known)
     past = _past(tokens)
     question = _question(tokens, prompt)
-    tokens = rewrite(tokens, known)
+    tokens = rewrite(tokens if known.names_words.isdisjoint(spelled) else _talked_about(tokens, known), known)
     if tokens and tokens[0].key == "define":
         question = "define"
-    return _kept(tokens, text, known, formats=formats, cased=cased, past=past, question=question)
+    named = known.language == "en" and asks_for_a_thing(tokens)
+    return _kept(
+        tokens, text, known, formats=formats, cased=cased, past=past, question=question, plain=spoken.plain, named=named
+    )
 
 
 def _kept(
@@ -95,6 +110,8 @@ def _kept(
     cased: tuple[str, ...],
     past: bool,
     question: str,
+    plain: bytes,
+    named: bool,
 ) -> Features:
     keys: list[str] = []
     surfaces: list[str] = []
@@ -108,6 +125,9 @@ def _kept(
             keys.append(token.key)
             surfaces.append(token.surface)
             kinds.append(token.kind)
+    letters = not known.letters.isdisjoint(surfaces)
+    if letters:
+        keys = [surface if kind in _SPELLED else key for key, surface, kind in zip(keys, surfaces, kinds, strict=True)]
     pairs = list(zip(keys, kinds, strict=True))
     return Features(
         language=text.language,
@@ -124,68 +144,10 @@ def _kept(
         negations=sum(kind == words_of.NEGATION for kind in kinds),
         relative_time=not known.relative_time.isdisjoint(keys),
         cased=cased,
+        plain=plain,
+        letters=letters,
+        named=named,
     )
-
-
-def _expand(text: Text, known: Lexicon) -> tuple[list[str], dict[str, bool]]:
-    """Lower case, contractions and phrases spelled out; and which words have a capital inside a sentence."""
-    lower: list[str] = []
-    capitals: dict[str, bool] = {}
-    first = True
-    contractions = known.contractions
-    for word in text.words:
-        if _BITS.fullmatch(word):
-            word = f"{word}it"
-        small = word if word.islower() else word.lower()
-        if not small.isascii():
-            small = fold(small, known.language)
-        if not word.islower():
-            capitals[small] = not first or capitals.get(small, False) or (len(word) > 1 and word.isupper())
-        said = contractions.get(small)
-        if said is not None:
-            lower.extend(said)
-        elif small.endswith("'s") and len(small) > 2:
-            lower.extend((small[:-2], "'s"))
-        elif small.endswith("s'"):
-            lower.extend((small[:-1], "'s"))
-        elif known.language == "fr" and len(small) > 2 and small[1] == "'":
-            lower.extend((small[:2], small[2:]))
-        else:
-            lower.append(small if capitals.get(small) or not small.isalpha() else known.corrected(small))
-        first = word in (BREAK, COLON)
-    polite = known.polite
-    return _phrases([word for word in lower if word not in polite], known), capitals
-
-
-def _phrases(words: list[str], known: Lexicon) -> list[str]:
-    """Replace known phrases, the longest first; twice, because one may show another ("please tell me how do I")."""
-    table, leading = known.phrases, known.leading
-    for _ in range(2):
-        out: list[str] = []
-        at, size, changed = 0, len(words), False
-        while at < size:
-            word = words[at]
-            if word in leading and (not out or out[-1] in (BREAK, COLON)):
-                at, changed = at + 1, True
-                while at < size and words[at] == COMMA:
-                    at += 1
-                continue
-            found = table.get(word)
-            candidates = (*found.get(words[at + 1] if at + 1 < size else "", ()), *found.get("", ())) if found else ()
-            for phrase, becomes in candidates:
-                length = len(phrase)
-                if length == 1 or tuple(words[at : at + length]) == phrase:
-                    out.extend(becomes)
-                    at, changed = at + length, True
-                    break
-            else:
-                if word not in (COMMA, COLON) or (out and out[-1] not in (BREAK, COLON)):
-                    out.append(word)
-                at += 1
-        words = out
-        if not changed:
-            break
-    return words
 
 
 def _formats(words: list[str], known: Lexicon) -> tuple[list[str], tuple[str, ...]]:
@@ -203,62 +165,100 @@ def _formats(words: list[str], known: Lexicon) -> tuple[list[str], tuple[str, ..
                 phrase = tuple(words[start : start + length])
                 if len(phrase) == length and phrase in known.formats and (led or length > 1):
                     found.append(" ".join("one" if word == "single" else word for word in phrase))
-                    del words[at : start + length]
+                    end = start + length
+                    del words[at : end + (words[end : end + 1] == ["format"])]
                     break
         return words, tuple(sorted(found))
     return words, ()
 
 
-def _tokens(
-    words: list[str], capitals: dict[str, bool], text: Text, known: Lexicon
-) -> tuple[list[Token], tuple[str, ...]]:
+def _tokens(words: list[str], spoken: Spoken, text: Text, known: Lexicon) -> tuple[list[Token], tuple[str, ...]]:
     tokens: list[Token] = []
     cased: list[str] = []
     at, size = 0, len(words)
-    analyse, numbers = known.word, known.numbers
+    capitals, spellings, simple = spoken.capitals, spoken.spellings, known.simple_tokens
+    has_cased = not known.cased.isdisjoint(words)
     while at < size:
         word = words[at]
-        if word in (BREAK, COMMA, COLON):
-            tokens.append(Token(word, "", SYMBOL, BASE))
-        elif word[0] == EXACT_MARK:
-            content = text.exact[int(word[1:])]
-            # One word in quotation marks is often written without them.
-            tokens.append(Token(content, content if content.isalpha() else f'"{content}', EXACT, BASE))
-        elif (
-            word in numbers or word in known.ordinals or not word.isalpha() or word in known.months or word[0] == "v"
-        ) and starts(word, known):
-            found = quantity(words, at, known)
-            if found is not None:
-                tokens.append(Token(" ".join(words[at : at + found[1]]), found[0], NUMBER, BASE))
-                at += found[1]
-                continue
-            tokens.append(_plain(word, capitals, known, analyse(word)))
-        elif word.isalpha():
-            if capitals and word in known.cased:
-                cased.append(word.upper() if capitals.get(word) else word)
-            tokens.append(_plain(word, capitals, known, analyse(word)))
-        elif word == "'s":
-            tokens.append(Token(word, word, SYMBOL, BASE))
-        elif word.replace(".", "").isalpha() and "." in word[:2]:
-            tokens.append(Token(word, word.replace(".", ""), NAME, BASE))
+        token = simple.get(word)
+        if token is None:
+            token, taken = _token(words, at, text, known)
+            at += taken
         else:
-            found_word = analyse(word)
-            kind = (
-                found_word.kind
-                if found_word.key != word or known.is_known(word)
-                else (IDENTIFIER if any(char.isalnum() for char in word) else SYMBOL)
-            )
-            tokens.append(Token(word, found_word.key, kind, BASE))
-        at += 1
+            at += 1
+        if capitals and (has_cased or word in capitals or word in spellings):
+            if token.kind == WORD and token.key and capitals.get(word) and _may_be_name(word, known):
+                token = token._replace(kind=NAME)
+            if word in known.cased and token.kind != NUMBER:
+                cased.append(word.upper() if capitals.get(word) else word)
+            elif word in spellings:
+                cased.append(spellings[word])
+        tokens.append(token)
     return tokens, tuple(sorted(cased))
 
 
-def _plain(word: str, capitals: dict[str, bool], known: Lexicon, found: words_of.Word) -> Token:
-    key, kind, form = found
-    if kind == WORD and key and capitals.get(word) and known.language != "de" and word not in known.known:
-        # Written with a capital inside a sentence and not in the dictionary: a name, as far as can be told.
-        kind = NAME
-    return Token(word, key, kind, form)
+def _talked_about(tokens: list[Token], known: Lexicon) -> list[Token]:
+    """Small words that usually say nothing, where they are what is said of: what does "actually" mean, use "do"."""
+    out: list[Token] = []
+    kept = False
+    for at, token in enumerate(tokens):
+        following = tokens[at + 1].surface if at + 1 < len(tokens) else BREAK
+        before = tokens[at - 1] if at else token
+        beside_name = before.surface in known.named_after or following in known.named_before
+        if not token.key and token.kind == WORD and at:
+            kept = (beside_name or (kept and before.kind == CONJUNCTION)) and (
+                token.surface not in _GRAMMAR or following in _BEHIND_NAMED
+            )
+            if kept:
+                token = token._replace(key=token.surface)
+        elif token.kind != CONJUNCTION:
+            kept = False
+        out.append(token)
+    return out
+
+
+def _may_be_name(word: str, known: Lexicon) -> bool:
+    """Whether a word with a capital inside a sentence is a name, as far as can be told: no dictionary has it."""
+    return word.isalpha() and known.language != "de" and word not in known.known
+
+
+def _token(words: list[str], at: int, text: Text, known: Lexicon) -> tuple[Token, int]:
+    """The token that starts at `words[at]`, and how many words it takes."""
+    word = words[at]
+    if word in _PUNCTUATION:
+        return known.remember_token(Token(word, "", SYMBOL, BASE)), 1
+    if word[0] == EXACT_MARK:
+        content = text.exact[int(word[1:])]
+        # One word in quotation marks is often written without them.
+        return Token(content, content if content.isalpha() else f'"{content}', EXACT, BASE), 1
+    if (
+        word in known.numbers
+        or word in known.ordinals
+        or word in VERSION_WORDS
+        or not word.isalpha()
+        or word in known.months
+        or word[0] == "v"
+    ) and starts(word, known):
+        found = quantity(words, at, known)
+        if found is not None:
+            return Token(" ".join(words[at : at + found[1]]), found[0], NUMBER, BASE), found[1]
+        return Token(word, *known.word(word)), 1
+    return known.remember_token(_word_token(word, known)), 1
+
+
+def _word_token(word: str, known: Lexicon) -> Token:
+    found = known.word(word)
+    if word.isalpha():
+        return Token(word, *found)
+    if is_emote(word):
+        return Token(word, word, EMOTE, BASE)
+    if word == "'s":
+        return Token(word, word, SYMBOL, BASE)
+    if word[0] != "." and word.replace(".", "").isalpha() and "." in word[:2]:
+        return Token(word, word.replace(".", ""), NAME, BASE)
+    if found.key != word or known.is_known(word):
+        return Token(word, found.key, found.kind, BASE)
+    return Token(word, found.key, IDENTIFIER if any(char.isalnum() for char in word) else SYMBOL, BASE)
 
 
 def _past(tokens: list[Token]) -> bool:
@@ -280,4 +280,6 @@ def _question(tokens: list[Token], prompt: str) -> str:
             first = surface
     if first in _VERB_FIRST:
         return "yes/no"
-    return "?" if "?" in prompt else ""
+    if "?" in prompt:
+        return "?"
+    return "says" if any(token.surface in _COPULAS for token in tokens[1:]) else ""

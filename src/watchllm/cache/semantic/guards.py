@@ -43,7 +43,7 @@ def guard(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> s
     if a.formats != b.formats and alignment.shared >= _ALIKE:
         return "format"
     if alignment.explained:
-        return _sentence_guard(a, b)
+        return _sentence_guard(a, b, alignment)
     if alignment.shared < _ALIKE:
         return None
     if alignment.moved and not alignment.left and not alignment.right:
@@ -80,9 +80,9 @@ def _quantity(a: Features, b: Features) -> str:
     return "number"
 
 
-def _sentence_guard(a: Features, b: Features) -> str | None:
+def _sentence_guard(a: Features, b: Features, alignment: Alignment) -> str | None:
     """Guards of what a prompt says as a whole, when nothing else differs."""
-    if a.past != b.past:
+    if a.past != b.past and not alignment.retold:
         return "tense"
     if a.question != b.question and a.question and b.question and "?" not in (a.question, b.question):
         return "question_kind"
@@ -96,6 +96,8 @@ def _only(alignment: Alignment, kind: int) -> bool:
 
 def _order(a: Features, b: Features) -> str | None:
     """Two names, persons or things exchanged, with the rest in its place."""
+    if len(a.keys) != len(b.keys):
+        return None  # Too different to be aligned, of the same few words.
     places = [at for at, (one, other) in enumerate(zip(a.keys, b.keys, strict=True)) if one != other]
     # Beside each other they are one compound ("error 942", "942 error"), and nobody can be sure.
     if len(places) == 2 and places[1] > places[0] + 1:

@@ -7,12 +7,19 @@ equal. Nothing is guessed for it.
 import re
 import tomllib
 import unicodedata
+from collections.abc import Collection
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
+from watchllm.cache.semantic import tables as read
+from watchllm.cache.semantic.courtesy import Courtesy
+from watchllm.cache.semantic.dictionary import UNKNOWN, Words, english
+from watchllm.cache.semantic.typos import is_misspelling, is_slip, is_small_word
+
 WORD, NUMBER, NAME, IDENTIFIER, EXACT, NEGATION, QUANTIFIER, PREPOSITION = range(8)
 QUESTION, PRONOUN, TIME, CONJUNCTION, MODAL, MODIFIER, SYMBOL, UNIT = range(8, 16)
+EMOTE = 16
 """Kinds of token."""
 
 BASE, PLURAL, GERUND, PAST = range(4)
@@ -31,19 +38,16 @@ _LISTS: Final = (
     ("question", QUESTION),
     ("negation", NEGATION),
 )
-_SIGNS: Final[dict[str, tuple[float, str]]] = {
-    "$": (1.0, "usd"),
-    "€": (1.0, "eur"),
-    "£": (1.0, "gbp"),
-    "¥": (1.0, "jpy"),
-    "%": (1.0, "percent"),
-}
-"""Units that every language writes alike."""
 _REMEMBERED: Final = 20_000
-
-
-Phrases = dict[str, dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]]]
-"""Phrases by their first and their second word ("" = there is none), the longest first, with what they become."""
+_BRITISH: Final = (
+    ("our", "or"), ("isation", "ization"), ("ise", "ize"), ("ising", "izing"), ("yse", "yze"), ("ysing", "yzing"),
+    ("tre", "ter"), ("ogue", "og"), ("ence", "ense"), ("lled", "led"), ("lling", "ling"), ("ller", "ler"),
+    ("mme", "m"), ("ettor", "etor"), ("aem", "em"), ("oed", "ed"), ("que", "ck"),
+)  # fmt: skip
+_SHORT: Final = 4
+_ENDING: Final = 3
+_LONGEST: Final = 24
+_INFLECTED: Final = frozenset((WORD, MODIFIER, TIME, UNIT, MODAL))
 
 
 class Word(NamedTuple):
@@ -54,56 +58,123 @@ class Word(NamedTuple):
     form: int
 
 
+class Token(NamedTuple):
+    """What was written, what it means, its kind and grammatical form."""
+
+    surface: str
+    key: str
+    kind: int
+    form: int
+
+
+class Said(NamedTuple):
+    """A word as it stands in a prompt, read once: `spoken` with misspelt small words put right, `as_written` if its
+    capital makes it a name, `plain` without apostrophes, `spelling` where letter case is meaning."""
+
+    small: str
+    spoken: tuple[str, ...]
+    as_written: tuple[str, ...]
+    plain: str
+    capital: bool
+    shouted: bool
+    spelling: str
+
+
 class Lexicon:
     """One language's tables, made for look-ups of single words and phrases."""
 
-    def __init__(self, language: str, tables: dict[str, Any], known: frozenset[str], proper: frozenset[str]) -> None:
+    def __init__(self, language: str, tables: dict[str, Any], words: Words) -> None:
         self.language = language
-        self.known = known
+        self.known = words.known
+        self.common = words.common
         self.contractions: dict[str, tuple[str, ...]] = {
             word: tuple(said.split()) for word, said in tables.get("contractions", {}).items()
         }
         self.leading = frozenset(tables.get("leading", "").split())
         self.optional = frozenset(tables.get("optional", "").split())
+        self.named_after = frozenset(tables.get("named_after", "").split())
+        self.named_before = frozenset(tables.get("named_before", "").split())
+        self.names_words = self.named_after | self.named_before
+        self.kept_after = frozenset(tables.get("kept_after", "").split())
         self.polite = frozenset(tables.get("polite", "").split())
         self.endings = frozenset(tables.get("endings", "").split())
         self.fronting = frozenset(tables.get("fronting", "").split())
         self.technology = frozenset(tables.get("technology", "").split())
         self.code_nouns = frozenset(tables.get("code_nouns", "").split())
         self.cased = frozenset(tables.get("cased", "").split())
+        self.letters = frozenset(tables.get("letters", "").split())
+        self.confused = frozenset(tuple(pair.split()) for pair in read.split(tables.get("confused", "")))
         self.payload = frozenset(tables.get("payload", "").split())
         self.relative_time = frozenset(tables.get("relative_time", "").split())
         self._invariant = frozenset(tables.get("invariant", "").split())
-        self._proper = proper
+        self._proper = words.proper
         self._entries: dict[str, Word] = {}
         self._groups: dict[str, str] = {}
+        self.simple_tokens: dict[str, Token] = {}
+        """Tokens of words that say the same wherever they stand, as far as they were met."""
+        self.said_words: dict[str, Said] = {}
+        self.simple_words: dict[str, bool] = {}
+        """Words that are said as they are written, whatever stands around them."""
         self._remembered: dict[str, Word] = {}
         self._read_words(tables)
-        self.units = _SIGNS | _units(tables.get("units", ""))
-        self.numbers = _pairs(tables.get("numbers", ""))
-        self.scales = _pairs(tables.get("scales", ""))
-        self.ordinals = _pairs(tables.get("ordinals", ""))
+        self.units = read.units(tables.get("units", ""))
+        self.numbers = read.pairs(tables.get("numbers", ""))
+        self.scales = read.pairs(tables.get("scales", ""))
+        self.ordinals = read.pairs(tables.get("ordinals", ""))
         self.months = {
-            name: number for number, names in enumerate(_split(tables.get("months", "")), 1) for name in names.split()
+            name: number
+            for number, names in enumerate(read.split(tables.get("months", "")), 1)
+            for name in names.split()
         }
-        self.phrases = _phrases(tables.get("phrases", {}), _requests(tables))
-        self.formats = frozenset(tuple(phrase.split()) for phrase in _split(tables.get("formats", "")))
+        edges = tables.get("edges", {}).get("phrases", "")
+        self.edges = frozenset(tuple(phrase.split()) for phrase in read.split(edges))
+        """Phrases that say nothing at the start and at the end of a clause."""
+        self.phrases = read.phrases(
+            tables.get("phrases", {}), [*read.requests(tables), *((edge, "") for edge in read.split(edges))]
+        )
+        self.noticed = {**{key: {} for key in (*self.leading, ",", ":")}, **self.phrases}
+        """What `phrases` has for a word; nothing for others at which one has to look too."""
+        self.courtesy = Courtesy(
+            tables.get("courtesy", {}),
+            frozenset(tables.get("request_verbs", "").split()),
+            frozenset(tables.get("question", "").split()),
+        )
+        self.formats = frozenset(tuple(phrase.split()) for phrase in read.split(tables.get("formats", "")))
         self.format_marks = frozenset(("as", "in", "with", *(phrase[0] for phrase in self.formats if len(phrase) > 1)))
         self.symmetric = frozenset(
             tuple(key for key in (self.word(word).key for word in phrase.split()) if key)
-            for phrase in _split(tables.get("symmetric", ""))
+            for phrase in read.split(tables.get("symmetric", ""))
         )
-        self._small = _near(self.phrases, self.polite, self.contractions) if known else {}
+        self._function_words = read.small_words(tables)
+        self._small = (
+            read.near(self.phrases, self.polite | self._function_words, self.contractions) if self.known else {}
+        )
         self.antonyms = self._read_antonyms(tables.get("antonyms", ""))
 
     def word(self, word: str) -> Word:
         """What is known of a lower-case word. Forms of unknown words are not guessed."""
         found = self._remembered.get(word)
         if found is None:
-            if len(self._remembered) >= _REMEMBERED:
-                self._remembered.clear()
-            found = self._remembered[word] = self._analyse(word)
+            found = self._analyse(word)
+            _remember(self._remembered, word, found)
         return found
+
+    def remember_token(self, token: Token) -> Token:
+        """Keep a token that is the same wherever its word stands."""
+        if len(token.surface) <= _LONGEST:
+            _remember(self.simple_tokens, token.surface, token)
+        return token
+
+    def remember_said(self, word: str, said: Said) -> Said:
+        """Keep how a word is said."""
+        if len(word) <= _LONGEST:
+            _remember(self.said_words, word, said)
+        return said
+
+    def remember_simple(self, word: str) -> None:
+        """Keep that a word is said as it is written."""
+        if len(word) <= _LONGEST:
+            _remember(self.simple_words, word, found=True)
 
     def is_known(self, word: str) -> bool:
         """Whether the word is in the dictionary or the tables, so that it is no misspelling of another."""
@@ -111,14 +182,16 @@ class Lexicon:
 
     def corrected(self, word: str) -> str:
         """A misspelt word that phrases are made of, as it was meant; any other word as it is."""
-        if word in self.known or len(word) < 3 or word in self._entries or word in self.technology:
+        return self._meant(word)
+
+    def _meant(self, word: str) -> str:
+        if len(word) < 3 or len(word) > _LONGEST or self.is_known(word) or word in self.units or word in self.months:
             return word
-        for form in (word, *_shortened(word)):
-            for meant in self._small.get(form, ()):
-                letters = len(meant) + len(word)
-                if (letters > 7 and abs(len(meant) - len(word)) < 2) or sorted(meant) == sorted(word):
-                    return meant
-        return word
+        near = {meant for form in (word, *read.shortened(word)) for meant in self._small.get(form, ())}
+        meant: Collection[str] = [small for small in near if is_misspelling(word, small) or is_small_word(word, small)]
+        if len(meant) > 1:
+            meant = [small for small in meant if is_slip(word, small)] or self._function_words.intersection(meant)
+        return next(iter(meant)) if len(meant) == 1 else word
 
     def opposite(self, one: str, other: str) -> bool:
         """Whether two keys exclude each other."""
@@ -132,17 +205,39 @@ class Lexicon:
             return Word(self._groups.get(word, word), NAME, BASE)
         if word in self._proper:
             return Word(word, NAME, BASE)
+        word = self.american(word)
+        entry = self._entries.get(word)
+        if entry is not None:
+            return entry
         base, form = self._base(word) if word not in self._invariant else (word, BASE)
         entry = self._entries.get(base)
-        if entry is not None and entry.kind in (WORD, MODIFIER, TIME, UNIT):
-            return Word(entry.key, entry.kind, form)
+        if entry is not None and entry.kind in _INFLECTED:
+            return Word(entry.key, WORD if entry.kind == MODAL else entry.kind, form)
         return Word(base, WORD, form)
+
+    def american(self, word: str) -> str:
+        """The American spelling of a word that differs by its ending only, when the dictionary has it."""
+        return self._american(word)
+
+    def _american(self, word: str) -> str:
+        if self.language == "en" and _SHORT < len(word) <= _LONGEST:
+            for british, american in _BRITISH:
+                at = word.rfind(british)
+                if british[:2] == "ll" and f"{word[:at]}ll" in self.known:
+                    continue  # Filled is not filed.
+                if at > 1 and len(word) - at - len(british) <= _ENDING:
+                    other = f"{word[:at]}{american}{word[at + len(british) :]}"
+                    if other in self.known:
+                        return other
+        return word
 
     def _base(self, word: str) -> tuple[str, int]:
         """The base of a regular English form, when the dictionary has it."""
         known = self.known
         if len(word) < 4 or not known:
             return word, BASE
+        if word.endswith("ss"):
+            return word, BASE  # A princess is not one of the princes.
         if word.endswith("s"):
             for cut, add in ((3, "y"), (2, ""), (1, "")):
                 if (cut != 3 or word.endswith("ies")) and (cut != 2 or word.endswith("es")):
@@ -208,25 +303,25 @@ class Lexicon:
 def lexicon(language: str) -> Lexicon:
     """The lexicon of `en`, `de`, `es`, `fr`; of any other language one that knows nothing."""
     if language not in LANGUAGES:
-        return Lexicon(language, {}, frozenset(), frozenset())
+        return Lexicon(language, {}, UNKNOWN)
     tables: dict[str, Any] = {}
     folder = files(__package__) / "words"
-    for name in (f"{language}.toml", f"{language}_groups.toml"):
+    for name in (f"{language}.toml", f"{language}_said.toml", f"{language}_groups.toml"):
         if (folder / name).is_file():
             tables |= tomllib.loads(fold((folder / name).read_text(encoding="utf-8"), language))
-    known, proper = _dictionary() if language == "en" else (frozenset(), frozenset())
-    return Lexicon(language, tables, known, proper)
+    return Lexicon(language, tables, english() if language == "en" else UNKNOWN)
 
 
 @cache
 def markers() -> dict[str, tuple[str, ...]]:
-    """The words by which a language is known, and the languages that have them."""
+    """The words by which a language is known, in each letter case, and the languages that have them."""
     found: dict[str, tuple[str, ...]] = {}
     for language in LANGUAGES:
         text = (files(__package__) / "words" / f"{language}.toml").read_text(encoding="utf-8")
         tables = tomllib.loads(text)
         for word in {*tables["markers"].split(), *fold(tables["markers"], language).split()}:
-            found[word] = (*found.get(word, ()), language)
+            for written in {word, word.capitalize(), word.upper()}:
+                found[written] = (*found.get(written, ()), language)
     return found
 
 
@@ -250,31 +345,11 @@ def _plain(word: str) -> str:
     return "".join(letters)
 
 
-def _dictionary() -> tuple[frozenset[str], frozenset[str]]:
-    text = (files(__package__) / "words" / "known_en.txt").read_text(encoding="utf-8")
-    words = "\n".join(line for line in text.split("\n") if not line.startswith("#"))
-    known, _, proper = words.partition("-----")
-    return frozenset(known.split()), frozenset(proper.split())
-
-
-def _near(
-    phrases: Phrases, polite: frozenset[str], contractions: dict[str, tuple[str, ...]]
-) -> dict[str, tuple[str, ...]]:
-    """The words of phrases, and these with a letter missing, so that misspelt ones are found by a letter left out."""
-    spoken = {
-        word for seconds in phrases.values() for group in seconds.values() for phrase, _ in group for word in phrase
-    }
-    words = {word for word in spoken if word.isalpha()} | polite
-    found: dict[str, tuple[str, ...]] = {}
-    for word in sorted(words - contractions.keys()):
-        if len(word) > 2:
-            for form in (word, *_shortened(word)):
-                found[form] = (*found.get(form, ()), word)
-    return found
-
-
-def _shortened(word: str) -> list[str]:
-    return [word[:at] + word[at + 1 :] for at in range(len(word))]
+def _remember(memory: dict[str, Any], word: str, found: Any) -> None:
+    """Bounded, however many words there are: those that are common are soon there again."""
+    if len(memory) >= _REMEMBERED:
+        memory.clear()
+    memory[word] = found
 
 
 def _negated(one: str, other: str) -> bool:
@@ -284,39 +359,3 @@ def _negated(one: str, other: str) -> bool:
         and one != other
         and one in (f"un{other}", f"in{other}", f"im{other}", f"ir{other}", f"non{other}", f"dis{other}")
     )
-
-
-def _requests(tables: dict[str, Any]) -> list[tuple[str, str]]:
-    """ "Could you explain" is "explain"; "could you drown" is another question than "will you drown"."""
-    openers, verbs = _split(tables.get("request_openers", "")), tables.get("request_verbs", "").split()
-    return [(f"{opener} {verb}", verb) for opener in openers for verb in verbs]
-
-
-def _phrases(table: dict[str, str], requests: list[tuple[str, str]]) -> Phrases:
-    listed = [(phrase, becomes) for becomes, lines in table.items() for phrase in _split(lines)]
-    found: Phrases = {}
-    for phrase, becomes in (*listed, *requests):
-        words = tuple(phrase.split())
-        second = words[1] if len(words) > 1 else ""
-        found.setdefault(words[0], {}).setdefault(second, []).append((words, tuple(becomes.split())))
-    for seconds in found.values():
-        for phrases in seconds.values():
-            phrases.sort(key=lambda item: -len(item[0]))
-    return found
-
-
-def _units(text: str) -> dict[str, tuple[float, str]]:
-    found: dict[str, tuple[float, str]] = {}
-    for unit in _split(text):
-        *names, factor, dimension = unit.split()
-        for name in names:
-            found[name] = found[f"{name}s"] = (float(factor), dimension)
-    return found
-
-
-def _pairs(text: str) -> dict[str, float]:
-    return {name: float(value) for name, value in (pair.split() for pair in _split(text))}
-
-
-def _split(text: str) -> list[str]:
-    return [part for part in (" ".join(part.split()) for part in text.split("|")) if part]

@@ -11,6 +11,42 @@ _NUMBER: Final = re.compile(
 _ISO: Final = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})")
 _CLOCK: Final = re.compile(r"(\d{1,2}):(\d{2})(am|pm|h)?", re.IGNORECASE)
 _VERSION: Final = re.compile(r"v(\d+(?:\.\d+)*)", re.IGNORECASE)
+_NUMERIC_DATE: Final = re.compile(r"(\d{1,2})([/.])(\d{1,2})\2(\d{4})")
+VERSION_WORDS: Final = ("version", "ver")
+_MONEY: Final = frozenset(
+    (
+        "vat",
+        "tax",
+        "taxes",
+        "price",
+        "cost",
+        "costs",
+        "pay",
+        "paid",
+        "rent",
+        "salary",
+        "fee",
+        "fees",
+        "loan",
+        "tip",
+        "budget",
+        "worth",
+        "spend",
+        "invest",
+        "save",
+        "savings",
+        "buy",
+        "bill",
+        "wage",
+        "euros",
+        "dollars",
+        "pence",
+        "mortgage",
+        "debt",
+        "cheaper",
+    )
+)
+"""Among these a pound is money."""
 _FRACTION: Final = re.compile(r"(\d{1,4})/(\d{1,4})")
 _ORDINAL: Final = ("st", "nd", "rd", "th")
 _HALF_DAY: Final = ("am", "pm", "a.m", "p.m")
@@ -25,6 +61,7 @@ def starts(word: str, lexicon: Lexicon) -> bool:
         or word in lexicon.numbers
         or word in lexicon.months
         or word in lexicon.ordinals
+        or word in VERSION_WORDS
         or (first in "$€£¥+-.v" and word[-1].isalnum() and any(char.isdigit() for char in word[:3]))
     )
 
@@ -32,6 +69,9 @@ def starts(word: str, lexicon: Lexicon) -> bool:
 def quantity(words: list[str], at: int, lexicon: Lexicon) -> tuple[str, int] | None:
     """The quantity that starts at `words[at]` (lower case): its one spelling and how many words it takes."""
     word = words[at]
+    if word in VERSION_WORDS:
+        match = _VERSION.fullmatch(f"v{words[at + 1]}") if at + 1 < len(words) else None
+        return None if match is None else (f"#{match[1]}", 2)
     found = _date(words, at, lexicon)
     if found is not None:
         return found
@@ -43,7 +83,7 @@ def quantity(words: list[str], at: int, lexicon: Lexicon) -> tuple[str, int] | N
     if (match := _VERSION.fullmatch(word)) is not None:
         return f"#{match[1]}", 1
     if (match := _FRACTION.fullmatch(word)) is not None and int(match[2]):
-        return f"#{int(match[1]) / int(match[2]):.12g}", 1
+        return _counted(int(match[1]) / int(match[2]), words, at + 1, lexicon)
     if word in lexicon.ordinals:
         return f"#{lexicon.ordinals[word]:.15g}th", 1
     if word in lexicon.numbers:
@@ -52,6 +92,15 @@ def quantity(words: list[str], at: int, lexicon: Lexicon) -> tuple[str, int] | N
     if match is None:
         return None
     return _written(words, at, lexicon, match)
+
+
+def _counted(value: float, words: list[str], at: int, lexicon: Lexicon) -> tuple[str, int]:
+    """A fraction, with the unit behind it."""
+    unit = words[at] if at < len(words) else ""
+    if unit not in lexicon.units:
+        return f"#{value:.12g}", 1
+    factor, dimension = lexicon.units[unit]
+    return f"#{value * factor:.12g} {dimension}", 2
 
 
 def _written(words: list[str], at: int, lexicon: Lexicon, match: re.Match[str]) -> tuple[str, int] | None:
@@ -89,6 +138,8 @@ def _written(words: list[str], at: int, lexicon: Lexicon, match: re.Match[str]) 
     if lexicon.units[unit][1] == "degree" and degree in lexicon.units:
         unit, taken = degree, taken + 1
     factor, dimension = lexicon.units[unit]
+    if unit in ("pound", "pounds") and not _MONEY.isdisjoint(words):
+        factor, dimension = 1.0, "gbp"
     return f"#{value * factor:.12g} {dimension}", taken
 
 
@@ -104,6 +155,8 @@ def _spelled(words: list[str], at: int, lexicon: Lexicon) -> tuple[str, int]:
         taken = 2
     while at + taken < len(words):
         following = words[at + taken]
+        if value >= 20 and value % 10 == 0 and 0 < lexicon.ordinals.get(following, 0) < 10:
+            return f"#{value + lexicon.ordinals[following]:.15g}th", taken + 1
         if value >= 20 and value % 10 == 0 and 0 < lexicon.numbers.get(following, 0) < 10:
             value += lexicon.numbers[following]
         elif following in lexicon.scales and len(following) > 1:
@@ -122,6 +175,8 @@ def _date(words: list[str], at: int, lexicon: Lexicon) -> tuple[str, int] | None
     word = words[at]
     if (match := _ISO.fullmatch(word)) is not None:
         return f"#{int(match[1])}-{int(match[2])}-{int(match[3])} date", 1
+    if (match := _NUMERIC_DATE.fullmatch(word)) is not None:
+        return _numeric_date(int(match[1]), int(match[3]), int(match[4]), match[2])
     taken, day, month = 0, 0, 0
     for _ in range(2):
         if at + taken < len(words) and taken and words[at + taken] == "of":
@@ -142,6 +197,13 @@ def _date(words: list[str], at: int, lexicon: Lexicon) -> tuple[str, int] | None
     if len(candidate) == 4 and candidate.isdecimal():
         year, taken = f"{int(candidate)}-", taken + skip + 1
     return f"#{year}{month}-{day} date", taken
+
+
+def _numeric_date(first: int, second: int, year: int, mark: str) -> tuple[str, int] | None:
+    """12/31/2024, 31/12/2024, 31.12.2024; where either might be the month, nobody knows which is."""
+    day, month = (first, second) if mark == "." or first > 12 else (second, first)
+    is_clear = mark == "." or first > 12 or second > 12
+    return (f"#{year}-{month}-{day} date", 1) if is_clear and 0 < month <= 12 and 0 < day <= 31 else None
 
 
 def _day(word: str, lexicon: Lexicon) -> int:

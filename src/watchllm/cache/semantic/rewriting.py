@@ -1,7 +1,5 @@
 """Sentence forms that say the same brought to one: possessives, relative clauses, the passive, embedded questions."""
 
-from typing import NamedTuple
-
 from watchllm.cache.semantic.lexicon import (
     BASE,
     CONJUNCTION,
@@ -19,28 +17,23 @@ from watchllm.cache.semantic.lexicon import (
     SYMBOL,
     WORD,
     Lexicon,
+    Token,
 )
-
-
-class Token(NamedTuple):
-    """What was written, what it means, its kind and grammatical form."""
-
-    surface: str
-    key: str
-    kind: int
-    form: int
-
 
 _COPULAS = frozenset(("is", "are", "was", "were", "am"))
 _AUXILIARIES = frozenset(("is", "are", "was", "were"))
 _RELATIVE = frozenset(("who", "that", "which"))
 _BE = frozenset(("is", "are", "was", "were", "be", "been", "being"))
+_OWNERS = frozenset(("my", "your", "his", "her", "its", "our", "their"))
+_DETERMINERS = frozenset(("the", "a", "an"))
 _ENDS = frozenset((".", ",", ":"))
 _OF = Token("of", "of", PREPOSITION, BASE)
 _IN = Token("in", "in", PREPOSITION, BASE)
 _BOUNDS = {"more": "atleast", "less": "atmost", "fewer": "atmost"}
 _LISTABLE = frozenset((WORD, NAME, IDENTIFIER, EXACT))
 _BY = "by"
+_ALSO_PAST = {"used": "use", "left": "leave", "read": "read", "set": "set", "cut": "cut", "hit": "hit", "hurt": "hurt"}
+"""Before "by" they are what was done, whatever they are elsewhere."""
 
 
 def rewrite(tokens: list[Token], known: Lexicon) -> list[Token]:
@@ -64,7 +57,7 @@ def rewrite(tokens: list[Token], known: Lexicon) -> list[Token]:
         tokens = _relative_clauses(tokens)
         surfaces = [token.surface for token in tokens]
     if _BY in surfaces and not _AUXILIARIES.isdisjoint(surfaces):
-        tokens = _passives(tokens)
+        tokens = _passives(tokens, known)
     if "mean" in surfaces:
         tokens = _meanings(tokens)
     return _marked(tokens)
@@ -137,6 +130,8 @@ def _possessives(tokens: list[Token]) -> list[Token]:
             owner = [out.pop()]
             while out and owner[0].kind == NAME and out[-1].kind == NAME:
                 owner.insert(0, out.pop())
+            if out and out[-1].surface in _OWNERS:
+                owner.insert(0, out.pop())  # My phone's language → language of my phone.
             out.extend((tokens[at + 1], _OF, *owner))
             at += 2
             continue
@@ -159,13 +154,13 @@ def _relative_clauses(tokens: list[Token]) -> list[Token]:
     return tokens
 
 
-def _passives(tokens: list[Token]) -> list[Token]:
+def _passives(tokens: list[Token], known: Lexicon) -> list[Token]:
     """Was the castle inherited by Michael → did Michael inherit the castle, in each sentence that is one clause."""
     out: list[Token] = []
     sentence: list[Token] = []
     for token in (*tokens, Token(".", "", SYMBOL, BASE)):
         if token.surface in _ENDS:
-            out.extend(_active(sentence))
+            out.extend(_active(sentence, known))
             out.append(token)
             sentence = []
         else:
@@ -173,12 +168,15 @@ def _passives(tokens: list[Token]) -> list[Token]:
     return out
 
 
-def _active(sentence: list[Token]) -> list[Token]:
+def _active(sentence: list[Token], known: Lexicon) -> list[Token]:
     auxiliary = next((at for at, token in enumerate(sentence) if token.surface in _AUXILIARIES), None)
     if auxiliary is None or auxiliary > 1 or (auxiliary == 1 and sentence[0].kind not in (QUESTION, NAME)):
         return sentence
     for at in range(auxiliary + 1, len(sentence) - 2):
         verb, by, agent = sentence[at], sentence[at + 1], sentence[at + 2]
+        if by.surface == _BY and verb.surface in _ALSO_PAST:
+            key = _ALSO_PAST[verb.surface]
+            verb = Token(verb.surface, known.word(key).key, WORD, PAST)
         if by.surface == _BY and (verb.form == PAST or verb.surface == verb.key) and verb.kind == WORD:
             if agent.kind in (NUMBER, PREPOSITION) or agent.form == GERUND or verb.form != PAST:
                 return sentence
@@ -189,6 +187,22 @@ def _active(sentence: list[Token]) -> list[Token]:
                 return [patient[0], *sentence[at + 2 :], verb, *patient[1:]]
             return [*sentence[at + 2 :], verb, *patient]
     return sentence
+
+
+def asks_for_a_thing(tokens: list[Token]) -> bool:
+    """Whether a prompt asks for a thing, not for what somebody does or did: "what is the best size for X", as "the best
+    size for X" does too."""
+    if len(tokens) < 3 or tokens[0].surface != "what" or tokens[1].surface not in ("is", "are"):
+        return False
+    end = next((at for at, token in enumerate(tokens) if at > 2 and token.surface in _ENDS), len(tokens))
+    start = 3 if tokens[2].surface in _DETERMINERS else 2
+    named = tokens[start:end]
+    if not named or (start == 2 and not any(token.surface == "of" for token in named[1:5])):
+        return False
+    if named[-1].form in (GERUND, PAST) or named[-1].kind in (PREPOSITION, PRONOUN):
+        return False
+    before = {token.surface: at for at, token in enumerate(named)}.get("of", 0)
+    return not before or named[before - 1].form not in (GERUND, PAST)
 
 
 def _meanings(tokens: list[Token]) -> list[Token]:

@@ -2,18 +2,24 @@
 
 import re
 import unicodedata
+from functools import lru_cache
+from itertools import islice
 from typing import Final, NamedTuple
 
 from watchllm.cache.semantic.lexicon import lexicon, markers
+from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EMOJI, EMOTICON, EXACT_MARK
 
 MAX_CHARACTERS: Final = 8_192
 """Longer prompts are not compared: the work per pair is bounded, and so is the share that an embedder reads."""
 
-EXACT_MARK: Final = "\x00"
-BREAK: Final = "."
-COMMA: Final = ","
-COLON: Final = ":"
 
+MAX_TOKENS: Final = 512
+"""The same for words, code and payload counted as one."""
+
+_FOREIGN: Final = re.compile("[\u0250-\U0010ffff]")
+_OFTEN_MET: Final = 24
+"""Characters of a chunk that is remembered."""
+_MOST_SEARCHED: Final = 256
 _QUOTES: Final = str.maketrans(
     {"’": "'", "‘": "'", "‚": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "–": "-", "—": "-", "…": "...",
      "\u00a0": " ", "\u202f": " "}
@@ -21,6 +27,10 @@ _QUOTES: Final = str.maketrans(
 _FENCE: Final = re.compile(r"```(?:[\w+#-]*\n)?(.*?)(?:```|\Z)", re.DOTALL)
 _INLINE: Final = re.compile(r"`([^`\n]{1,400})`")
 _QUOTED: Final = re.compile(r'"([^"]{1,2000})"|(?<![\w"])\'([^\'\n]{1,400})\'(?!\w)')
+_LONG_EMOTICON: Final = 6
+_INTERPRETED: Final = frozenset("$\\")
+_CHOICE: Final = re.compile(r"\S+ \? [^?:\n]{1,80} : \S+")
+"""a ? b : c, where no mark is punctuation."""
 _COLON: Final = re.compile(r":\s+")
 _PAYLOAD_AFTER: Final = 18
 _EDGE_BEFORE: Final = "({\"'¿¡"
@@ -40,14 +50,22 @@ class Text(NamedTuple):
     language: str
 
 
-def read(prompt: str) -> Text:
-    """Read a prompt of at most `MAX_CHARACTERS`."""
+def read(prompt: str) -> Text | None:
+    """Read a prompt; None if it is longer than is read, in `MAX_CHARACTERS` or `MAX_TOKENS`."""
+    if len(prompt) > MAX_CHARACTERS:
+        return None
     text = prompt if prompt.isascii() else unicodedata.normalize("NFKC", prompt).translate(_QUOTES)
-    if not text.isprintable():
+    if len(text) > 2 * MAX_CHARACTERS:
+        return None  # There are letters that are eighteen when they are normalized.
+    if not text.replace("\n", " ").replace("\t", " ").isprintable():
         text = "".join(char if char.isprintable() or char in "\n\t" else _space(char) for char in text)
+    if not text.isascii():
+        text = EMOJI.sub(r" \g<0> ", text, count=MAX_TOKENS)
     exact: list[str] = []
     text = _set_aside(text, exact)
     words = _cut(text)
+    if len(words) > MAX_TOKENS:
+        return None
     return Text(words, exact, language_of(words, text))
 
 
@@ -56,7 +74,7 @@ def language_of(words: list[str], text: str = "") -> str:
     scores: dict[str, float] = {}
     known = markers()
     for word in words:
-        for language in (found := known.get(word if word.islower() else word.lower(), ())):
+        for language in (found := known.get(word, ())):
             scores[language] = scores.get(language, 0.0) + 1.0 / len(found)
     if scores:
         best = max(scores, key=scores.__getitem__)
@@ -64,8 +82,8 @@ def language_of(words: list[str], text: str = "") -> str:
             return best
         return ""
     if not text.isascii():
-        for char in text:
-            if char.isalpha() and char > "ɏ":
+        for match in islice(_FOREIGN.finditer(text), _MOST_SEARCHED):
+            if (char := match[0]).isalpha():
                 return f"script {unicodedata.name(char, 'unknown').partition(' ')[0].lower()}"
     return ""
 
@@ -84,12 +102,16 @@ def _set_aside(text: str, exact: list[str]) -> str:
 
     def quoted(match: re.Match[str]) -> str:
         content = " ".join((match[1] or match[2] or "").split())
+        if not _INTERPRETED.isdisjoint(content):
+            return keep(match[0])  # In a shell the two kinds of quotation mark are not the same.
         # One word in quotation marks is a name; of more words, letter case may be what is asked about.
         return keep(content[:1].lower() + content[1:] if " " not in content else content)
 
     if "`" in text:
         text = _FENCE.sub(lambda match: keep(match[1].strip()), text)
         text = _INLINE.sub(lambda match: keep(" ".join(match[1].split())), text)
+    if " ? " in text and " : " in text:
+        text = _CHOICE.sub(lambda match: keep(match[0]), text)
     colon = _COLON.search(text)
     if colon is not None:
         before, after = text[: colon.start()], text[colon.end() :]
@@ -105,17 +127,32 @@ def _set_aside(text: str, exact: list[str]) -> str:
 def _cut(text: str) -> list[str]:
     words: list[str] = []
     for chunk in text.split():
+        if len(words) > MAX_TOKENS:
+            break
         if chunk.isalpha() or chunk[0] == EXACT_MARK:
             words.append(chunk)
+        elif len(chunk) <= _OFTEN_MET:
+            words.extend(_pieces(chunk))
         else:
             _cut_chunk(chunk, words)
     return words
+
+
+@lru_cache(maxsize=8_192)
+def _pieces(chunk: str) -> tuple[str, ...]:
+    """The words of a chunk; words with a comma behind them are met again and again."""
+    words: list[str] = []
+    _cut_chunk(chunk, words)
+    return tuple(words)
 
 
 def _cut_chunk(chunk: str, words: list[str]) -> None:
     """Cut what stands between blanks. Only punctuation is dropped: what might be an operator or a bracket of an
     interval stays a word of its own.
     """
+    if len(chunk) < _LONG_EMOTICON and EMOTICON.fullmatch(chunk):
+        words.append(chunk)
+        return
     if chunk[0] == "[" and len(chunk) > 1:
         words.append("[")
         chunk = chunk[1:]

@@ -11,6 +11,7 @@ from watchllm.providers.translation.responses_form import count
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
+_MAX_MESSAGE = 1000
 
 
 def translate(body: bytes) -> TranslatedAnswer:
@@ -20,8 +21,10 @@ def translate(body: bytes) -> TranslatedAnswer:
         response = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Untranslatable("it is not JSON") from None
-    if type(response) is not dict or response.get("error"):
-        raise Untranslatable("it is an error, or no object")
+    if type(response) is not dict:
+        raise Untranslatable("it is no object")
+    if response.get("error"):
+        raise Untranslatable(f"the response failed: {_reason_told(response['error'])}")
     output = response.get("output")
     if type(output) is not list:
         raise Untranslatable("it has no output")
@@ -173,6 +176,12 @@ def chat_usage(reported: Any) -> dict[str, Any] | None:
         },
         "completion_tokens_details": {"reasoning_tokens": count(of_output, "reasoning_tokens")},
     }
+
+
+def _reason_told(error: Any) -> str:
+    """The provider's own words for why a response failed."""
+    message = error.get("message") if type(error) is dict else error
+    return message[:_MAX_MESSAGE].rstrip(".") if type(message) is str and message else "it gives no reason"
 
 
 def _objects(given: Any, what: str) -> list[dict[str, Any]]:

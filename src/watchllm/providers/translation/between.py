@@ -65,8 +65,11 @@ def answer_in(to: str, of: str, body: bytes, request: dict[str, Any], *, created
     return TranslatedAnswer(further.body, answer.exact and further.exact)
 
 
-def stream_stages(to: str, of: str, request: dict[str, Any], *, created: int = 0) -> tuple[StreamTranslator, ...]:
-    """What turns a stream of the dialect `of` into one of `to`, stage after stage; `created` as in `answer_in`."""
+def stream_stages(
+    to: str, of: str, request: dict[str, Any], *, created: int = 0, request_id: str = ""
+) -> tuple[StreamTranslator, ...]:
+    """What turns a stream of the dialect `of` into one of `to`, stage after stage; `created` as in `answer_in`, and
+    `request_id` is what an error inside it names where the dialect `to` has that."""
     stages: list[StreamTranslator] = []
     if of == MESSAGES:
         from watchllm.providers.translation.stream_messages_to_chat import Translator as MessagesToChat
@@ -79,7 +82,7 @@ def stream_stages(to: str, of: str, request: dict[str, Any], *, created: int = 0
     if to == MESSAGES:
         from watchllm.providers.translation.stream_chat_to_messages import Translator as ChatToMessages
 
-        stages.append(ChatToMessages())
+        stages.append(ChatToMessages(request_id))
     elif to == RESPONSES:
         from watchllm.providers.translation.stream_chat_to_responses import Translator as ChatToResponses
 

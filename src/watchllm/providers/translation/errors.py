@@ -23,11 +23,12 @@ def openai_to_anthropic(status: int, body: bytes, request_id: str) -> bytes:
     )
 
 
-def openai_event_to_anthropic(error: Any) -> bytes:
+def openai_event_to_anthropic(error: Any, request_id: str) -> bytes:
     """The event that ends an Anthropic stream in which a chat provider sent `error` (the member, or a text)."""
     message, code = _openai_error({"error": error})
     status = _status_of(error)
-    told = {"type": "error", "error": {"type": error_type(status), "message": _told(message, code, status)}}
+    said = {"type": error_type(status), "message": _told(message, code, status)}
+    told = {"type": "error", "error": said} | ({"request_id": request_id} if request_id else {})
     return b"event: error\ndata: " + _encode(told) + b"\n\n"
 
 

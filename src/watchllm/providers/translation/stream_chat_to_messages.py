@@ -25,7 +25,7 @@ from watchllm.wire.types import BadMessage
 
 
 class Translator:
-    """Translates one stream. Feed it the data of each event; some 10 µs each.
+    """Translates one stream, which an error in it names by `request_id`. Feed it each event's data; some 10 µs each.
 
     An error in the stream ends the translation: what is fed afterwards tells nothing.
     """
@@ -41,6 +41,7 @@ class Translator:
         "_over",
         "_prefix",
         "_refused",
+        "_request_id",
         "_sequence",
         "_signature",
         "_started",
@@ -49,7 +50,8 @@ class Translator:
         "_usage",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, request_id: str = "") -> None:
+        self._request_id = request_id
         self._out: list[bytes] = []
         self._started = False
         self._over = False
@@ -104,7 +106,7 @@ class Translator:
         if error is None and type(choices) is list and choices and type(choices[0]) is dict:
             error = choices[0].get("error")
         if error:
-            self._out.append(openai_event_to_anthropic(error))
+            self._out.append(openai_event_to_anthropic(error, self._request_id))
             self._over = True
             return
         usage = chunk.get("usage")

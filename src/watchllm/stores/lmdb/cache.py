@@ -44,6 +44,11 @@ _REFUSE_ALL = (Invalidation(0, sys.maxsize, InvalidationFilter()),)
 _decode = msgspec.msgpack.Decoder(Entry).decode
 
 
+def largest_entry(max_bytes: int) -> int:
+    """Bytes of the longest body that a store with this bound keeps."""
+    return min(_LARGEST_ENTRY, max_bytes // _LARGEST_SHARE)
+
+
 class LmdbExactStore:
     """The port `ExactStore` on LMDB. Not for use in a child forked after `open`: open it there.
 
@@ -66,7 +71,7 @@ class LmdbExactStore:
         self.max_bytes = max_bytes
         self._now_ms = now_ms
         self._pid = os.getpid()
-        self._largest = min(_LARGEST_ENTRY, max_bytes // _LARGEST_SHARE)
+        self._largest = largest_entry(max_bytes)
         self._writer = CacheWriter(self._env, self._db, max_bytes, now_ms, pending_bytes)
         self._pending = self._writer.pending
         self._begin = self._env.begin

@@ -50,6 +50,13 @@ def test_rates_are_of_what_they_say() -> None:
     assert (everything["recall"], everything["precision"], everything["false_hit_rate"]) == (0.5, 0.5, 0.5)
 
 
+def test_a_judge_without_fault_is_asked_where_no_guard_forbids() -> None:
+    forbidden = Judged(Pair("p", "a", "b", 1, "all"), Decision(0.9, 0.0, hit=False, guard="number", reason=""), 1e-5)
+    rows = summary([judged(1, hit=True), judged(1, hit=False), judged(0, hit=False), forbidden])
+    assert rows["all"]["recall"] == 1 / 3
+    assert rows["all"]["recall_judged"] == 2 / 3
+
+
 def test_the_interval_of_a_rate() -> None:
     low, high = wilson(8, 10)
     assert (round(low, 3), round(high, 3)) == (0.490, 0.943)  # Wilson, 1927, by hand

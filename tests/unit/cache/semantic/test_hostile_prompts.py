@@ -1,20 +1,24 @@
 """Prompts nobody expects: no crash, no wrong hit, bounded work."""
 
+from random import Random
+
 import msgspec
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.unit.cache.semantic.deciding import decision
-from watchllm.cache.semantic.align import align, distance_at_most
+from watchllm.cache.semantic.align import align
 from watchllm.cache.semantic.decide import Policy
-from watchllm.cache.semantic.features import MAX_TOKENS, Features, features
+from watchllm.cache.semantic.features import Features, features
 from watchllm.cache.semantic.lexicon import lexicon
-from watchllm.cache.semantic.text import MAX_CHARACTERS
+from watchllm.cache.semantic.text import MAX_CHARACTERS, MAX_TOKENS
+from watchllm.cache.semantic.typos import distance_at_most
 
 WORDS = """
 how do I not 's n't can't the and or by was than who is in as a table to python May of de más nicht v v1 Mb
 . , : ? ``` ` " ' « -x --flag / % # ° [ ] ( ) * 3 3.10 1,000 $5 half 20th 1/0 1 ² ½ ٣ 007 שלום مرحبا 日本 ß İ 👍
+:) <3 hi thanks please if whether could you tell me i want do regards spell 2 r dont its it's
 """
 PIECES = st.sampled_from(
     [*WORDS.split(), "5 km", "6 pm", "\x00", "\x000", "\u200b", "\u202e", "\ud800", "\n", "\t"],
@@ -27,6 +31,23 @@ PROMPTS = st.one_of(
 @pytest.mark.fuzz
 @given(PROMPTS, PROMPTS)
 def test_any_two_prompts_are_decided_alike_from_both_sides(a: str, b: str) -> None:
+    assert decision(a, b).hit == decision(b, a).hit
+
+
+@pytest.mark.fuzz
+@given(PIECES | st.text(min_size=1, max_size=6), PIECES, st.sampled_from(["", " ", ". ", ", "]))
+def test_one_thing_repeated_up_to_the_limit_is_decided(unit: str, tail: str, between: str) -> None:
+    prompt = (f"{unit}{between}" * MAX_CHARACTERS)[:MAX_CHARACTERS]
+    for other in (prompt[:-1], prompt[len(unit) :], f"{tail} {prompt[: MAX_CHARACTERS // 2]}"):
+        assert decision(prompt, other).hit == decision(other, prompt).hit
+
+
+@pytest.mark.fuzz
+@given(st.lists(PIECES, min_size=120, max_size=400), st.randoms(use_true_random=False))
+def test_long_prompts_of_the_same_words_in_another_order_are_decided(words: list[str], random: Random) -> None:
+    shuffled = [word for word in words if word not in ("the", "a")]
+    random.shuffle(shuffled)
+    a, b = " ".join(words), " ".join(shuffled)
     assert decision(a, b).hit == decision(b, a).hit
 
 
@@ -93,12 +114,35 @@ def test_long_prompts_that_differ_in_one_clause_are_compared_to_the_end() -> Non
         ('key "a', "key `a`"),
         ("transfer 100 to Anna", "transfer 1\u200b000 to Anna"),
         ("open аpple", "open apple"),
+        ("put `a` into `b`'s", "put `b` into `a`s"),
+        ("please \u202eredro\u202c 12", "please order 12"),
+        ("ﷺ" * 3, "ﷺ" * 4),
         ("delete file a.txt", "delete file a․ txt"),
     ],
 )
 def test_prompts_made_to_collide_do_not(a: str, b: str) -> None:
     assert not decision(a, b, 1.0).hit
     assert not decision(b, a, 1.0).hit
+
+
+def test_the_same_few_words_at_different_lengths_are_in_no_order() -> None:
+    a, b = "red blue " * 60 + "green", "blue green red " * 50
+    assert not decision(a, b, 1.0).hit
+    assert not decision(b, a, 1.0).hit
+
+
+def test_a_text_that_grows_when_it_is_normalized_is_not_compared() -> None:
+    assert features("ﷺ" * MAX_CHARACTERS).too_long
+
+
+def test_what_a_lexicon_remembers_of_words_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watchllm.cache.semantic.lexicon._REMEMBERED", 50)
+    for start in range(0, 1_000, 100):
+        features(" ".join(f"the qx{number}z" for number in range(start, start + 100)))
+    known = lexicon("en")
+    assert max(len(known.said_words), len(known.simple_tokens)) <= 50
+    features("the " + "long" * 100)
+    assert not any(len(word) > 24 for word in known.said_words)
 
 
 def test_too_many_differences_are_not_aligned() -> None:

@@ -141,8 +141,10 @@ def test_whatever_comes_is_an_error_of_the_form(body: bytes, status: int) -> Non
 
 @given(any_json)
 def test_whatever_comes_inside_a_stream_is_one_error_event(error: Any) -> None:
-    event = openai_event_to_anthropic(error)
+    event = openai_event_to_anthropic(error, "req_1")
     assert event.startswith(b"event: error\ndata: {")
     assert event.count(b"\n\n") == 1
     assert event.endswith(b"\n\n")
-    assert json.loads(event.partition(b"data: ")[2])["type"] == "error"
+    told = json.loads(event.partition(b"data: ")[2])
+    assert (told["type"], told["request_id"]) == ("error", "req_1")
+    assert b"request_id" not in openai_event_to_anthropic("x", "")

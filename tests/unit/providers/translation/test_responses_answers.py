@@ -272,6 +272,20 @@ def test_a_response_that_failed_or_is_malformed_is_refused(response: Any) -> Non
         as_chat(response)
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ({"code": "server_error", "message": "The model has crashed."}, "failed: The model has crashed"),
+        ("no room", "failed: no room"),
+        ({"code": "server_error"}, "failed: it gives no reason"),
+        ({"message": ["x"]}, "failed: it gives no reason"),
+    ],
+)
+def test_a_response_that_failed_says_why(error: Any, told: str) -> None:
+    with pytest.raises(Untranslatable, match=told):
+        as_chat(made.response(status="failed", error=error))
+
+
 @given(chat_answers())
 def test_what_is_exact_comes_back_as_it_was(chat: dict[str, Any]) -> None:
     try:

@@ -1,0 +1,18 @@
+"""The words that are none: how punctuation, and what must be the same to the letter, stand among a prompt's words."""
+
+import re
+from typing import Final
+
+EXACT_MARK: Final = "\x00"
+"""Followed by a number: which of the texts that were set aside."""
+BREAK: Final = "."
+COMMA: Final = ","
+COLON: Final = ":"
+
+EMOJI: Final = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf]+")
+EMOTICON: Final = re.compile(r"[:;=8][-'^o~]?[)(\]\[dpDPoO3/\\|*]+|:'[()]|<3+|[xX][dD]+|\^_*\^")
+
+
+def is_emote(word: str) -> bool:
+    """Whether a word is emoji or an emoticon, in either letter case."""
+    return not word.isalnum() and (EMOJI.fullmatch(word) is not None or EMOTICON.fullmatch(word) is not None)

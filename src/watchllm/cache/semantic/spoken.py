@@ -1,0 +1,231 @@
+"""A prompt's words as they are said: in lower case, small words put right, contractions spelled out, courtesies taken
+off, and phrases replaced by what they say."""
+
+import hashlib
+import re
+from typing import Final, NamedTuple
+
+from watchllm.cache.semantic.lexicon import Lexicon, Said, fold
+from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK
+from watchllm.cache.semantic.text import Text
+
+_PUNCTUATION: Final = frozenset((BREAK, COMMA, COLON))
+_BITS: Final = re.compile(r"\d*[KMGT]b")
+"""Mb is not MB: one of the few cases where letter case is meaning."""
+_BYTES_A_SECOND: Final = re.compile(r"\d*[KMGT]B(?:ps|/s)")
+_CONTRACTED: Final = {"'ve": "have", "'re": "are", "'ll": "will", "n't": "not"}
+_HAD: Final = frozenset(("better", "already", "never", "just", "been", "always"))
+"""Words before which 'd is had."""
+_LONGEST_FOLDED: Final = 64
+_HOWTO: Final = "howto"
+_GENERAL: Final = (_HOWTO,)
+_PERSONAL: Final = frozenset(("i", "me", "my", "mine", "we", "us", "our", "your", "yourself"))
+_STATES: Final = frozenset(("feel", "work", "know", "think", "look", "live", "like", "sleep", "see", "learn", "differ"))
+_AIMS: Final = (
+    ("must",),
+    ("want", "to"),
+    ("would", "like", "to"),
+    ("am", "trying", "to"),
+    ("wish", "to"),
+    ("wanted", "to"),
+)
+_IT: Final = frozenset(
+    (
+        (),
+        ("proceed",),
+        *((it,) for it in ("it", "this", "that")),
+        *((verb, it) for verb in ("do", "achieve", "accomplish") for it in ("it", "this", "that", "so")),
+    )
+)
+
+
+class Spoken(NamedTuple):
+    """What `features` goes on with. `words` is the caller's to change."""
+
+    words: list[str]
+    capitals: dict[str, bool]
+    """The words written with a capital, and whether one stood inside a sentence."""
+    spellings: dict[str, str]
+    """Names of code, with the letter case that is meaning in them."""
+    plain: bytes
+    """A digest of the words without their apostrophes and punctuation: the same for its, it's and its'."""
+
+
+def speak(text: Text, known: Lexicon) -> Spoken:
+    """The words of a text in its language."""
+    lower: list[str] = []
+    capitals: dict[str, bool] = {}
+    spellings: dict[str, str] = {}
+    plain: list[str] = []
+    first = True
+    remembered, polite, kept_after, simple = known.said_words, known.polite, known.kept_after, known.simple_words
+    for at, word in enumerate(text.words):
+        if word in simple:
+            lower.append(word)
+            plain.append(word)
+            first = False
+            continue
+        said = remembered.get(word)
+        if said is None:
+            if word[0] == EXACT_MARK:
+                plain.append(f"{EXACT_MARK}{text.exact[int(word[1:])]}{EXACT_MARK}")
+                lower.append(word)
+                first = False
+                continue
+            said = known.remember_said(word, _said(word, known))
+            if (
+                said.spoken == said.as_written == (word,)
+                and said.plain == word
+                and not (said.spelling or word in polite)
+            ):
+                known.remember_simple(word)
+        small, spoken, as_written, letters, capital, shouted, spelling = said
+        if capital:
+            inside = capitals[small] = not first or capitals.get(small, False) or shouted
+            if inside:
+                spoken = as_written
+        elif capitals.get(small):
+            spoken = as_written
+        if spelling:
+            spellings[small] = spelling
+        if letters:
+            plain.append(letters)
+        if len(spoken) == 1:
+            if spoken[0] not in polite or (lower and lower[-1] in kept_after):
+                lower.append(spoken[0])
+        elif small.endswith("'d") and at + 1 < len(text.words) and text.words[at + 1].lower() in _HAD:
+            lower.extend((small[:-2], "had"))
+        else:
+            lower.extend(part for part in spoken if part not in polite)
+        first = word in (BREAK, COLON)
+    digest = hashlib.blake2b(" ".join(plain).encode(errors="surrogatepass"), digest_size=16).digest()
+    return Spoken(_aim(_phrases(known.courtesy.taken_off(lower), known)), capitals, spellings, digest)
+
+
+def _said(word: str, known: Lexicon) -> Said:
+    if word in _PUNCTUATION:
+        return Said(word, (word,), (word,), "", capital=False, shouted=False, spelling="")
+    keeps_case = _keeps_case(word)
+    small = word if word.islower() or keeps_case else word.lower()
+    if _BITS.fullmatch(word):
+        small = f"{small.lower()}it"
+    elif _BYTES_A_SECOND.fullmatch(word):
+        small = f"{small} of bytes"
+    if not small.isascii() and len(small) <= _LONGEST_FOLDED:
+        small = fold(small, known.language)
+    as_written = spoken = _spelled_out(small, known)
+    if spoken == (small,) and small.isalpha():
+        spoken = (known.corrected(small),)
+    capital = not word.islower()
+    return Said(
+        small,
+        spoken,
+        as_written,
+        word if keeps_case else known.american(word.lower().replace("'", "")),
+        capital=capital,
+        shouted=len(word) > 1 and word.isupper(),
+        spelling=_spelling(word) if "." in word and any(map(str.isalpha, word)) else "",
+    )
+
+
+def _spelled_out(small: str, known: Lexicon) -> tuple[str, ...]:
+    """The words of a contraction or a possessive; any other word alone."""
+    said = known.contractions.get(small)
+    if said is not None:
+        return said
+    if len(small) > 3 and small[-3:] in _CONTRACTED:
+        return (small[:-3], _CONTRACTED[small[-3:]])
+    if small.endswith("'s") and len(small) > 2:
+        return (small[:-2], "'s")
+    if small.endswith("s'"):
+        return (small[:-1], "'s")
+    if known.language == "fr" and len(small) > 2 and small[1] == "'":
+        return (small[:2], small[2:])
+    return (small,)
+
+
+def _keeps_case(word: str) -> bool:
+    """Whether letter case is meaning: in -k and -K, in MB and Mb, in \\d and \\D."""
+    return word[0] == "-" or "\\" in word or _BITS.fullmatch(word) is not None
+
+
+def _spelling(word: str) -> str:
+    """Of a name of code, what its letter case says: foo.Bar is not foo.bar, but JSON.parse is json.parse."""
+    first, *rest = word.split(".")
+    parts = [first[:1].lower() + first[1:], *rest]
+    return ".".join(part.lower() if part.isupper() else part for part in parts)
+
+
+def _aim(words: list[str]) -> list[str]:
+    """I must reset my password. How do I do that? → how to reset my password."""
+    if _HOWTO not in words[3:] or words[0] not in ("i", "we"):
+        return words
+    at = words.index(_HOWTO)
+    rest = words[at + 1 :]
+    while rest and rest[-1] == BREAK:
+        rest = rest[:-1]
+    led = next((len(aim) for aim in _AIMS if tuple(words[1 : 1 + len(aim)]) == aim), 0)
+    aim = words[1 + led : at - 1]
+    if not led or not aim or words[at - 1] not in _PUNCTUATION or tuple(rest) not in _IT or BREAK in aim:
+        return words
+    return [_HOWTO, *aim, BREAK]
+
+
+def _phrases(words: list[str], known: Lexicon) -> list[str]:
+    """Replace known phrases, the longest first; twice, because one may show another ("please tell me how do I")."""
+    leading, noticed, edges = known.leading, known.noticed, known.edges
+    for _ in range(2):
+        out: list[str] = []
+        at, size, changed = 0, len(words), False
+        while at < size:
+            word = words[at]
+            found = noticed.get(word)
+            if found is None:
+                out.append(word)
+                at += 1
+                continue
+            if word in leading and (not out or out[-1] in (BREAK, COLON)):
+                at, changed = at + 1, True
+                while at < size and words[at] == COMMA:
+                    at += 1
+                continue
+            following = found.get(words[at + 1]) if at + 1 < size else None
+            alone = found.get("", ())
+            for phrase, becomes in (*following, *alone) if following else alone:
+                length = len(phrase)
+                if (length == 1 or tuple(words[at : at + length]) == phrase) and (
+                    _is_general(phrase, words, at + length)
+                    if becomes == _GENERAL
+                    else becomes or phrase not in edges or _at_edge(words, at, length, out, known)
+                ):
+                    out.extend(becomes)
+                    at, changed = at + length, True
+                    break
+            else:
+                if word not in (COMMA, COLON) or (out and out[-1] not in (BREAK, COLON)):
+                    out.append(word)
+                at += 1
+        words = out
+        if not changed:
+            break
+    return words
+
+
+def _is_general(phrase: tuple[str, ...], words: list[str], end: int) -> bool:
+    """Whether "how do you" asks how anybody does; not in: how do you use my data, how do you feel."""
+    if "you" not in phrase:
+        return True
+    rest = words[end:]
+    if BREAK in rest:
+        rest = rest[: rest.index(BREAK)]
+    return _PERSONAL.isdisjoint(rest) and _STATES.isdisjoint(rest[:1])
+
+
+def _at_edge(words: list[str], at: int, length: int, before: list[str], known: Lexicon) -> bool:
+    """Whether a phrase stands where a clause starts or ends, and is not what is said there."""
+    end = at + length
+    if not before or before[-1] == BREAK:
+        return True
+    if before[-1] in _PUNCTUATION:
+        return before[-1] == COMMA or known.named_after.isdisjoint(before)  # How do I say in French: thank you?
+    return before[-1] not in known.named_after and (end == len(words) or words[end] in _PUNCTUATION)

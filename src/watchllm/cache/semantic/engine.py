@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -161,9 +162,11 @@ def _fingerprint() -> str:
     """Stands for what makes features of a prompt: those that an earlier version made are not compared with today's."""
     digest = blake2b(digest_size=6)
     package = files(__package__)
-    for code in sorted(package.glob("*.py"), key=lambda file: file.name):
-        digest.update(code.read_bytes())
-    for data in sorted((package / "words").iterdir(), key=lambda file: file.name):
-        if data.is_file():
-            digest.update(data.read_bytes())
+    for file in (*_in_order(package, ".py"), *_in_order(package / "words", "")):
+        digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def _in_order(folder: Traversable, ending: str) -> list[Traversable]:
+    found = (file for file in folder.iterdir() if file.is_file() and file.name.endswith(ending))
+    return sorted(found, key=lambda file: file.name)

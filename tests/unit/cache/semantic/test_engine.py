@@ -98,7 +98,7 @@ def test_what_cannot_be_read_any_more_is_passed_over(engine: Engine) -> None:
 
 def test_features_of_other_words_are_not_compared(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     before = engine.partition(PROJECT, CONTEXT)
-    monkeypatch.setattr("watchllm.cache.semantic.engine._MAKES_FEATURES", ("text.py",))
+    monkeypatch.setattr("watchllm.cache.semantic.engine._in_order", lambda _folder, _ending: [])
     other = Engine(engine._embedder, engine._store, max_entries=10)
     assert other.partition(PROJECT, CONTEXT) != before
     assert before[:16] == PROJECT

@@ -35,6 +35,7 @@ FIGURES = {
     "translation": "Translation between dialects",
     "coalescing": "Coalescing",
     "semantic.index": "Semantic cache: embedding and search",
+    "semantic_hit": "Semantic hit",
 }
 ON_REQUEST = {"soak": "Soak: a million distinct requests (minutes)"}
 _PROGRAMS = ("nginx", "wrk")

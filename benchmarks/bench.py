@@ -57,12 +57,18 @@ class Bench:
 
     @contextlib.contextmanager
     def proxy(
-        self, base_url: str, *, environment: Mapping[str, str] | None = None, script: Path | None = None
+        self,
+        base_url: str,
+        *,
+        environment: Mapping[str, str] | None = None,
+        script: Path | None = None,
+        semantic: str = "off",
     ) -> Iterator[tuple[Gateway, Project]]:
-        """A proxy on the server's core, with `base_url` as its OpenAI, and a project. `script` runs it another way."""
+        """A proxy on the server's core, with `base_url` as its OpenAI, and a project. `script` runs it another way;
+        `semantic` is the project's mode."""
         variables = {**upstream_environment(base_url), **(environment or {})}
         installation = Installation(self._new_folder("home"), variables, prefix=self.cores.server)
-        project = installation.project("benchmark")
+        project = installation.project("benchmark", settings={"semantic": semantic})
         # -P: the script's own folder is no place to import from.
         gateway = (
             installation.start_proxy()

@@ -20,7 +20,7 @@ def run(bench: Bench) -> list[Row]:
             used["Rss"] / MIB,
             "MiB",
             target=Target("≤", 60.0),
-            note="resident includes mapped files (interpreter, libraries, LMDB); anonymous is its own alone",
+            note="semantic cache off; resident includes mapped files (libraries, LMDB), anonymous is its own alone",
         ),
         Row("memory at rest, proportional", used["Pss"] / MIB, "MiB"),
         Row("memory at rest, anonymous", used["Anonymous"] / MIB, "MiB"),

@@ -77,6 +77,10 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     max_header_bytes: int = 64 * 1024
     max_connections: int = 10_000
     cache_max_bytes: int = 1024 * _MIB
+    semantic_max_bytes: int = 512 * _MIB
+    semantic_max_per_project: int = 100_000
+    semantic_max_per_key: int = 50_000
+    semantic_max_in_memory: int = 100_000
     journal_max_bytes: int = 1024 * _MIB
     journal_full: str = "refuse"
     header_timeout: float = 10.0
@@ -213,6 +217,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_header_bytes", "WATCHLLM_MAX_HEADER_BYTES", forms.size),
     Setting("max_connections", "WATCHLLM_MAX_CONNECTIONS", forms.count),
     Setting("cache_max_bytes", "WATCHLLM_CACHE_MAX_BYTES", forms.size),
+    Setting("semantic_max_bytes", "WATCHLLM_SEMANTIC_MAX_BYTES", forms.size),
+    Setting("semantic_max_per_project", "WATCHLLM_SEMANTIC_MAX_PER_PROJECT", forms.count),
+    Setting("semantic_max_per_key", "WATCHLLM_SEMANTIC_MAX_PER_KEY", forms.count),
+    Setting("semantic_max_in_memory", "WATCHLLM_SEMANTIC_MAX_IN_MEMORY", forms.count),
     Setting("journal_max_bytes", "WATCHLLM_JOURNAL_MAX_BYTES", forms.size),
     Setting("journal_full", "WATCHLLM_JOURNAL_FULL", forms.one_of("refuse", "serve-unmetered")),
     Setting("header_timeout", "WATCHLLM_HEADER_TIMEOUT", forms.seconds),

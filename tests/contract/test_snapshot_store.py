@@ -48,6 +48,21 @@ def test_nothing_published_is_version_0_and_all_absent(store: tuple[SnapshotWrit
     assert (reader.vendors(), reader.prices("openai"), reader.secret("cache_hash")) == ((), (), None)
 
 
+def test_projects_are_looked_at_up_to_a_limit(store: tuple[SnapshotWriter, SnapshotReader]) -> None:
+    writer, reader = store
+    assert not reader.any_project(lambda _project: True, 10)
+    projects = {f"prj_{number}": ProjectRecord(f"prj_{number}", "org_1", "n") for number in range(5)}
+    assert publish(
+        writer, Publication({DIGEST: KEY}, projects, (VENDOR,), {"openai": (ROW,)}, {"s": b"s"}, complete=True)
+    )
+    looked_at: list[str] = []
+    assert reader.any_project(lambda project: project.id == "prj_3", 10)
+    assert not reader.any_project(lambda project: looked_at.append(project.id) is not None, 3)
+    assert len(looked_at) == 3
+    assert not reader.any_project(lambda project: looked_at.append(project.id) is not None, 99)
+    assert len(looked_at) == 3 + 5
+
+
 def test_what_was_published_is_read_back(store: tuple[SnapshotWriter, SnapshotReader]) -> None:
     writer, reader = store
     everything = Publication(

@@ -30,7 +30,7 @@ def test_a_miss(gateway: Gateway, sim: Sim, project: Project) -> None:
     assert answer.header("X-WatchLLM-Provider") == "openai"
     assert answer.header("X-WatchLLM-Model") == "gpt-4o-mini"
     assert str(answer.header("X-WatchLLM-Upstream-Request-Id")).startswith("req_sim")
-    assert set(timings(answer)) == {"auth", "cache", "upstream", "total"}
+    assert set(timings(answer)) == {"auth", "cache", "embed", "upstream", "total"}
     assert 0 < number(answer, "X-WatchLLM-Cost-USD") < 0.01
     for name in ("X-WatchLLM-Cache-Age", "X-WatchLLM-Saved-USD", "X-WatchLLM-Tokens-Saved", "X-WatchLLM-Fallback"):
         assert answer.header(name) is None

@@ -117,6 +117,8 @@ def any_event(choose: random.Random, request_id: str | None = None) -> UsageEven
         saved=choose.choice([None, 0, 777]),
         tags=choose.choice([None, "team=a,stage=b", "x", ""]),
         attempts=attempts if cache == "MISS" else (),
+        semantic=choose.choice([None, "hit", "miss", "not-tried"]),
+        similarity=choose.choice([None, 0.5, 1.0]),
     )
 
 

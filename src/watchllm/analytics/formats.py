@@ -19,6 +19,7 @@ FORMATS = ("csv", "jsonl", "parquet")
 FIELDS = ("at", *COLUMNS)
 
 _JSON_COLUMNS = ("price", "tags", "attempts")
+_FRACTIONS = ("similarity", "confidence")
 _FLAGS = ("streamed", "estimated", "hedged")
 _AT_MS = COLUMNS.index("at_ms")
 _FIRST_BAD = ("=", "+", "-", "@", "\t", "\r")
@@ -83,12 +84,15 @@ def _write_parquet(pages: Pages, output: BinaryIO) -> int:
         raise FormatUnavailable(f"Parquet needs pyarrow: {sys.executable} -m pip install 'pyarrow>=18'") from None
     texts = {"request_id", "project_id", "key_id", "endpoint", "provider", "model", "region", "cache", "ended", "error"}
     texts |= {"price", "user_id", "session_id", "tags", "upstream_request_id", "attempts", "provider_key_id"}
+    texts |= {"semantic", "semantic_reason"}
 
     def kind(name: str) -> Any:
         if name == "at":
             return pyarrow.timestamp("ms", tz="UTC")
         if name in _FLAGS:
             return pyarrow.bool_()
+        if name in _FRACTIONS:
+            return pyarrow.float64()
         return pyarrow.string() if name in texts else pyarrow.int64()
 
     schema = pyarrow.schema([(name, kind(name)) for name in FIELDS])

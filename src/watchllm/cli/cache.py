@@ -58,18 +58,29 @@ def purge(
     ),
     kind: str | None = typer.Option(None, help="Only generate, completions or embeddings."),
     everything: bool = typer.Option(False, "--all", help="Everything; the same as giving no filter."),
+    source_key: str | None = typer.Option(
+        None,
+        metavar="KEY_ID",
+        help="Let like questions no longer find what this key stored, in place of forgetting answers.",
+    ),
     as_json: bool = JSON,
 ) -> None:
     """Forget a project's stored answers, of live and of test keys. In force on this host's proxies when it returns."""
+    from watchllm.cache.semantic.vectors import VectorFilter
     from watchllm.compose.cache_admin import open_cache
     from watchllm.domain.errors import GatewayError
 
+    if source_key is not None and everything:
+        raise typer.BadParameter("contradicts --source-key: leave one of them out", param_hint="--all")
     what = _filter(model, before, kind, everything=everything)
     with control_plane() as plane:
         plane.project(project)
     try:
         with open_cache(configuration()) as cache:
-            count = cache.purge(project, what)
+            if source_key is None:
+                count = cache.purge(project, what)
+            else:
+                count = cache.forget_prompts(project, VectorFilter(what, source=source_key))
     except GatewayError as error:
         typer.echo(f"watchllm: {error}", err=True)
         raise typer.Exit(1) from None

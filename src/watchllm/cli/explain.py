@@ -47,11 +47,25 @@ def _lines(told: dict[str, Any]) -> list[str]:
     if told["outcome"] == "hit":
         stored = datetime.fromtimestamp(told["stored_ms"] / 1000, UTC).isoformat(timespec="seconds")
         source = f" by {told['stored_by']}" if told["stored_by"] else ""
-        return [*lines, f"stored {stored}{source}"]
+        return [*lines, f"stored {stored}{source}", *_by_meaning(told)]
     if told["outcome"] == "bypass":
         return lines
+    lines += _by_meaning(told)
     if told["nearest"] is None:
         return [*lines, "no earlier request of this project with the same model is remembered"]
     if not told["differs_in"]:
         return [*lines, f"nearest earlier request: {told['nearest']}, which asked the same"]
     return [*lines, f"nearest earlier request: {told['nearest']}", f"differs in: {', '.join(told['differs_in'])}"]
+
+
+def _by_meaning(told: dict[str, Any]) -> list[str]:
+    """What came of looking for an answer to a like question."""
+    looked = told.get("semantic")
+    if looked is None:
+        return []
+    outcome = f"by meaning: {looked['outcome']}" + (f" ({looked['reason']})" if looked["reason"] else "")
+    if looked["similarity"] is None:
+        return [outcome]
+    compared = f"similarity {looked['similarity']:.4f}, confidence {looked['confidence']:.4f}: {looked['because']}"
+    asked = f" with {looked['nearest']}" if looked["nearest"] else ""
+    return [outcome, f"compared{asked}: {compared}"]

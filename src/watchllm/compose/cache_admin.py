@@ -4,12 +4,14 @@ force on every running proxy when they return."""
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import lmdb
 
 from watchllm.cache.entry import CacheStats, InvalidationFilter
+from watchllm.cache.semantic.vectors import VectorFilter
+from watchllm.compose.semantic import open_vectors
 from watchllm.configuration import Configuration
 from watchllm.control import vendors
 from watchllm.proxy import cache_api
@@ -17,6 +19,7 @@ from watchllm.proxy.tenant import partition_of
 from watchllm.routing.resolve import Router
 from watchllm.stores import home
 from watchllm.stores.lmdb.cache import LmdbExactStore
+from watchllm.stores.lmdb.vectors import LmdbVectorStore
 
 CACHE_FOLDER = "cache"
 
@@ -24,8 +27,9 @@ CACHE_FOLDER = "cache"
 class CacheAdmin:
     """A project's entries are those of its live keys and, apart from them, those of its test keys."""
 
-    def __init__(self, store: LmdbExactStore) -> None:
+    def __init__(self, store: LmdbExactStore, vectors: LmdbVectorStore) -> None:
         self._store = store
+        self._vectors = vectors
 
     def totals(self) -> CacheStats | str:
         """All projects together (`by_kind` is empty), or why they cannot be told just now."""
@@ -47,9 +51,20 @@ class CacheAdmin:
         """
 
         async def both() -> int:
-            return sum(
-                [await self._store.invalidate(partition_of(project_id, test=test), what) for test in (False, True)]
-            )
+            count = 0
+            for test in (False, True):
+                project = partition_of(project_id, test=test)
+                count += await self._store.invalidate(project, what)
+                await self._vectors.purge(project, VectorFilter(what))
+            return count
+
+        return asyncio.run(both())
+
+    def forget_prompts(self, project_id: str, what: VectorFilter) -> int:
+        """Let like questions no longer find what matches; how many. The same questions still do. Raises Unavailable."""
+
+        async def both() -> int:
+            return sum([await self._vectors.purge(partition_of(project_id, test=test), what) for test in (False, True)])
 
         return asyncio.run(both())
 
@@ -63,8 +78,8 @@ def invalidation_filter(document: dict[str, Any]) -> InvalidationFilter:
 @contextmanager
 def open_cache(configuration: Configuration) -> Iterator[CacheAdmin]:
     """The cache, made if it is missing. Raises HomeUnusable or StoreBroken."""
-    with open_store(configuration) as store:
-        yield CacheAdmin(store)
+    with open_store(configuration) as store, closing(open_vectors(configuration)) as vectors:
+        yield CacheAdmin(store, vectors)
 
 
 @contextmanager

@@ -99,7 +99,9 @@ def _proxies(configuration: Configuration, proxies: list[RunningProxy], *, claim
     for proxy in proxies:
         detail = f"process {proxy.pid} serves this home on port {proxy.port}"
         wrong = [
-            f"{name}: {state}" for name, state in proxy.dependencies.items() if state != "ok" and name != "recorder"
+            f"{name}: {state}"
+            for name, state in proxy.dependencies.items()
+            if state not in ("ok", "warming") and name != "recorder"
         ]
         if wrong:
             yield Check("proxy", WARNING, f"{detail}; {'; '.join(wrong)}", "see its log")

@@ -17,9 +17,11 @@ from watchllm.configuration import Configuration
 from watchllm.domain import ids
 from watchllm.domain.errors import ProviderFailed
 from watchllm.domain.sealing import Keyring
+from watchllm.domain.settings import OFF
 from watchllm.journal.journal import Journal
 from watchllm.proxy.app import ProxyApp
 from watchllm.proxy.history import History
+from watchllm.proxy.semantic.warming import Semantic
 from watchllm.proxy.services import Outbound, Services
 from watchllm.proxy.settle import Counters, Settlement
 from watchllm.proxy.tenants import Tenants
@@ -34,11 +36,15 @@ if TYPE_CHECKING:
     import ssl
     from pathlib import Path
 
+    from watchllm.cache.semantic.engine import Engine
+
 _ORPHAN_DRAIN_SECONDS = 0.3
 # Longer than an orphan takes to end, so that `watchllm up` can be started again at once after it was killed.
 _HANDOVER_SECONDS = 2.0
 # What the first cached answer does not need is loaded this long after requests are taken.
 _WARM_UP_SECONDS = 0.1
+# To find out whether any uses the semantic cache; where none of these does, it is loaded when the first one asks.
+_PROJECTS_LOOKED_AT = 256
 
 
 def run_proxy(
@@ -148,6 +154,7 @@ class ProxyProcess:
             ),
             history=History(loop.call_later),
             flights={},
+            semantic=Semantic(loop, self._open_engine, self._uses_semantic),
             make_outbound=self._make_outbound,
             dependencies=self._dependencies,
             recorder_lag=self._recorder_lag,
@@ -177,6 +184,7 @@ class ProxyProcess:
             await self._outbound.visits.close()
         if self._simulator is not None:
             await self._simulator.close()
+        self._services.semantic.close()
         self._cache.flush()
         self._cache.close()
         self._snapshot.close()
@@ -186,8 +194,18 @@ class ProxyProcess:
         """Start the operators' listener and load what calls upstream need."""
         self._admin_task = self._loop.create_task(self._open_admin())
         self._app.warm_up()
+        self._services.semantic.start_if_used()
         if not any(provider.api_key for provider in self._configuration.instance_providers.values()):
             import watchllm.sim.app  # noqa: F401  (who has no provider yet will ask the simulated one)
+
+    def _uses_semantic(self) -> bool:
+        return self._snapshot.any_project(lambda project: project.settings.semantic != OFF, _PROJECTS_LOOKED_AT)
+
+    def _open_engine(self) -> Engine:
+        """In a thread: what look-ups by meaning need is much of what this process loads."""
+        from watchllm.compose.semantic import open_engine
+
+        return open_engine(self._configuration)
 
     def _make_outbound(self) -> Outbound:
         from watchllm.proxy.upstream import Destinations
@@ -260,7 +278,8 @@ class ProxyProcess:
             "journal": journal_state(self._journal),
             "recorder": recorder_state(self._configuration.home / "journal"),
         }
-        return states if self._admin_problem is None else states | {"admin": self._admin_problem}
+        sometimes = {"semantic": self._services.semantic.state, "admin": self._admin_problem}
+        return states | {name: state for name, state in sometimes.items() if state is not None}
 
 
 def server_limits(configuration: Configuration) -> ServerLimits:

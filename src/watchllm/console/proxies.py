@@ -16,6 +16,7 @@ import msgspec
 OK, DEGRADED, NOT_READY, STARTING, SILENT = "ok", "degraded", "not ready", "starting", "not answering"
 # How a proxy begins the state of a dependency without which it answers requests as ever (see /health/ready).
 _ONLY_DEGRADED = "degraded: "
+_WELL = ("ok", "warming")
 _TIMEOUT_SECONDS = 1.0
 _MOST_BYTES = 1 << 20
 _MOST_PROXIES = 64
@@ -101,7 +102,7 @@ def read_proxy(connect: Connect) -> ProxyState | None:
         return ProxyState(name=connect.name, state=STARTING)
     except (OSError, HTTPException, msgspec.DecodeError, ValueError) as error:
         return ProxyState(name=connect.name, state=SILENT, detail=str(error) or type(error).__name__)
-    wrong = {name: state for name, state in sorted(status.dependencies.items()) if state != "ok"}
+    wrong = {name: state for name, state in sorted(status.dependencies.items()) if state not in _WELL}
     ready = all(state.startswith(_ONLY_DEGRADED) for state in wrong.values())
     return ProxyState(
         name=f"pid {status.pid}",

@@ -8,7 +8,7 @@ from sqlalchemy import insert, select
 from watchllm.control import keys, organizations, projects, users
 from watchllm.control.database import Database
 from watchllm.control.tables import instance
-from watchllm.domain.settings import ProjectSettings
+from watchllm.domain.settings import ON, ProjectSettings
 
 OWNER_EMAIL = "owner@localhost"
 PROJECT_NAME = "default"
@@ -40,7 +40,9 @@ def run(database: Database, provider: str) -> FirstRun | None:
         organization = organizations.default(work)
         password = secrets.token_urlsafe(15)
         users.create(work, organization.id, OWNER_EMAIL, password, "owner")
-        project = projects.create(work, organization.id, PROJECT_NAME, ProjectSettings(default_provider=provider))
+        project = projects.create(
+            work, organization.id, PROJECT_NAME, ProjectSettings(default_provider=provider, semantic=ON)
+        )
         new_key = keys.create(
             work, project.id, name="first key", test=False, scopes=keys.SCOPES, expires_at=keys.NEVER_EXPIRES
         )

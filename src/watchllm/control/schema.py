@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from watchllm.control.errors import DatabaseUnusable
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration; a test compares it with the files."""
 
 

@@ -8,13 +8,20 @@ import msgspec
 NEVER_EXPIRES = -1
 NEVER_STORE = 0
 ALLOW, REFUSE = "allow", "refuse"
+OFF, SHADOW, ON = "off", "shadow", "on"
+"""Modes of the semantic cache: not asked; asked and recorded, never served; served."""
 _MAX_TTL = 10 * 365 * 86_400
 
 
 class ProjectSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """A project's policies. `cache_ttl` in seconds: 0 = never store, -1 = never expires. `instance_keys`: where the
     project has no provider key of its own that works, the operator's instance-wide one may be used. `unpriced`: models
-    without a known price are used as others are (`allow`), or not at all (`refuse`)."""
+    without a known price are used as others are (`allow`), or not at all (`refuse`).
+
+    `semantic` is the mode of the semantic cache. A stored answer is served when the confidence that it is right reaches
+    `min_confidence` (0 to 1; None = the engine's own) and, where it is set, the similarity `similarity_threshold`.
+    `hit_headers`: answers tell whether and how they came from the cache, which in a cache that several share tells what
+    others asked."""
 
     cache: bool = True
     cache_ttl: int = 86_400
@@ -25,6 +32,10 @@ class ProjectSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     allowed_providers: tuple[str, ...] | None = None
     instance_keys: bool = True
     unpriced: str = ALLOW
+    semantic: str = SHADOW
+    min_confidence: float | None = None
+    similarity_threshold: float | None = None
+    hit_headers: bool = True
 
 
 class InvalidSetting(ValueError):
@@ -84,6 +95,22 @@ def _unpriced(text: str) -> str:
     return text
 
 
+def _mode(text: str) -> str:
+    if text not in (OFF, SHADOW, ON):
+        raise ValueError(f"expected {OFF}, {SHADOW} or {ON}")
+    return text
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share <= 1.0:  # NaN is not, either
+        raise ValueError("expected a number from 0 to 1")
+    return share
+
+
 def _name(text: str) -> str:
     if not text.replace("-", "").replace("_", "").isalnum() or not text.isascii() or len(text) > 64:
         raise ValueError("expected a provider's name: letters, digits, - and _")
@@ -107,4 +134,8 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "allowed_providers": _names,
     "instance_keys": _on_off,
     "unpriced": _unpriced,
+    "semantic": _mode,
+    "min_confidence": _share,
+    "similarity_threshold": _share,
+    "hit_headers": _on_off,
 }

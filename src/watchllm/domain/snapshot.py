@@ -4,6 +4,7 @@ The records are MessagePack arrays (`array_like`): new fields are appended with 
 reads a newer snapshot and the other way round.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -117,6 +118,10 @@ class SnapshotReader(Protocol):
     def key(self, digest: bytes) -> KeyRecord | None: ...
 
     def project(self, project_id: str) -> ProjectRecord | None: ...
+
+    def any_project(self, is_wanted: Callable[[ProjectRecord], bool], limit: int) -> bool:
+        """Whether one of `limit` projects, whichever come first, `is_wanted`; microseconds each."""
+        ...
 
     def vendors(self) -> tuple[Vendor, ...]: ...
 

@@ -80,6 +80,10 @@ class UsageEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     `cost` is what this request cost, `saved` what its hit would have cost; `error` is the contract's error code;
     `ended` is how the answer ended: `complete`, `error`, `cancelled` (the client left), `cut` (upstream broke off) or
     `aborted` (this process died; `status` is then 0).
+
+    `semantic` is what became of the look-up by meaning, None = there was none: `hit` (served), `shadow-hit` (would have
+    been), `miss` (the stored ones were too different), `empty` (none was stored in that context), `not-tried` or
+    `warming`. `similarity` and `confidence` are those of the nearest; `semantic_reason` names in a word what said no.
     """
 
     request_id: str
@@ -107,3 +111,7 @@ class UsageEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tags: str | None = None
     upstream_request_id: str | None = None
     attempts: tuple[Attempt, ...] = ()
+    semantic: str | None = None
+    similarity: float | None = None
+    confidence: float | None = None
+    semantic_reason: str | None = None

@@ -43,10 +43,14 @@ COLUMNS = (
     "attempts",
     "provider_key_id",
     "hedged",
+    "semantic",
+    "similarity",
+    "confidence",
+    "semantic_reason",
 )
 """`price`, `tags` and `attempts` are JSON texts; rates in nano-dollars a million tokens, as in ModelPrice.
 `provider_key_id` is the project's provider key of the last call upstream, None where that was made with the instance's
-or none was made; `hedged` whether a call was begun beside another."""
+or none was made; `hedged` whether a call was begun beside another; the last four are what UsageEvent has."""
 
 _NO_ATTEMPTS = (None, None, False)
 _NO_TOKENS = (None,) * 7 + (False,)
@@ -97,6 +101,10 @@ def row_of(event: UsageEvent, region: str) -> tuple[Any, ...]:
         None if event.tags is None else _json(tags_of(event.tags)),
         event.upstream_request_id,
         *(_attempts(event.attempts) if event.attempts else _NO_ATTEMPTS),
+        event.semantic,
+        event.similarity,
+        event.confidence,
+        event.semantic_reason,
     )
 
 

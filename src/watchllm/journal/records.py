@@ -32,7 +32,7 @@ MAX_PAYLOAD = 48 * 1024
 """Longer records are refused: the fields of an event are bounded far below it."""
 
 HEADER, OPENED, SETTLED = 1, 2, 3
-VERSIONS = {HEADER: 1, OPENED: 2, SETTLED: 2}
+VERSIONS = {HEADER: 1, OPENED: 2, SETTLED: 3}
 """The newest version of each kind that this program reads and writes."""
 
 SEAL = b"\xff\xff\xff\xffSEAL"

@@ -93,6 +93,7 @@ def metrics(services: Services, public: Server) -> str:
         labels = f'endpoint="{endpoint}",cache="{cache}",status="{status}"'
         lines.append(f"watchllm_requests_total{{{labels}}} {count}")
     lines += _latency(counted)
+    lines += _semantic(services)
     lines += [
         f"# TYPE {name} {kind}\n{name} {value}"
         for name, kind, value in (
@@ -109,6 +110,19 @@ def metrics(services: Services, public: Server) -> str:
         )
     ]
     return "\n".join(lines) + "\n"
+
+
+def _semantic(services: Services) -> list[str]:
+    """Look-ups by meaning, by what came of them, and what is in memory for them."""
+    semantic = services.semantic
+    lines = ["# TYPE watchllm_semantic_lookups_total counter"]
+    for (outcome, reason), count in sorted(semantic.looked_up.items()):
+        lines.append(f'watchllm_semantic_lookups_total{{outcome="{outcome}",reason="{reason}"}} {count}')
+    if semantic.engine is not None:
+        memory = semantic.engine.memory
+        for name, value in (("prompts", memory.entries), ("partitions", memory.partitions)):
+            lines.append(f"# TYPE watchllm_semantic_{name} gauge\nwatchllm_semantic_{name} {value}")
+    return lines
 
 
 def _latency(counted: Counted) -> list[str]:

@@ -19,6 +19,8 @@ def admit(services: Services, request: Request, scope: str | None = "inference")
     """
     request.principal = principal = services.tenants.authenticate(request.exchange.headers, request.wall_ns / 1e9)
     request.authenticated = perf_counter()
+    if principal.tenant.hides_hits:
+        request.hides_hits = True
     if scope is not None and scope not in principal.scopes:
         principal.require(scope)
     refusal = services.settlement.journal.refusal

@@ -129,7 +129,7 @@ class Reader:
         bypass = bypass_reason(document)
         key = None
         if bypass is None:
-            key = self._key(tenant, form, targets[0], headers, query, user, plain=plain)
+            key = self.key_of(tenant, form, targets[0], headers, query, user, plain=plain)
         return Asked(
             route,
             targets,
@@ -157,9 +157,9 @@ class Reader:
         """The key of the answer of another target than the one that was looked for, to a request that was read."""
         document = json_body.parse(body)
         form = comparable(endpoint, document, _model(document))
-        return self._key(tenant, form, target, headers, query, user, plain=is_plain(body))
+        return self.key_of(tenant, form, target, headers, query, user, plain=is_plain(body))
 
-    def _key(
+    def key_of(
         self,
         tenant: Tenant,
         form: Comparable,
@@ -169,7 +169,9 @@ class Reader:
         user: str | None,
         *,
         plain: bool,
+        part: bytes | None = None,
     ) -> bytes:
+        """The key of the answer of `target` to what is asked in `form`; of a `part` of it by that name."""
         vendor = target.vendor
         defaults = tenant.defaults(vendor, form.family)
         return self._key_hash.key(
@@ -180,6 +182,7 @@ class Reader:
             lines_that_matter(headers, form.document),
             query,
             canonical_form(form.for_vendor(vendor, target.model), plain=plain, defaults=defaults),
+            part,
         )
 
 

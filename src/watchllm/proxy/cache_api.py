@@ -33,6 +33,9 @@ async def invalidate(services: Services, request: Request) -> None:
         json_body.parse(body), lambda model: tenant.router.without_provider(model, tenant.project)
     )
     count = await services.cache.invalidate(tenant.partition, what)
+    engine = services.semantic.engine
+    if engine is not None:
+        await engine.purge(tenant.partition, what)  # whose answers are gone by now, and cannot be served any more
     _respond(services, request, {"object": "cache.invalidation", "invalidated": count})
 
 

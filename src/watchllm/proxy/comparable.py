@@ -29,6 +29,10 @@ class Comparable(msgspec.Struct, frozen=True):
     document: dict[str, Any]
     family: str
 
+    def replaced(self, document: dict[str, Any]) -> Comparable:
+        """Another document in the same words."""
+        return Comparable(document, self.family)
+
     def for_vendor(self, vendor: Vendor, model: str) -> dict[str, Any]:
         """The document with what this vendor takes for the same spelled in one way."""
         if self.family != _GENERATE:

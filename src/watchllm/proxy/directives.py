@@ -26,6 +26,7 @@ class Directives(msgspec.Struct, frozen=True):
     """`read`/`store`: whether the cache may answer and keep. Seconds throughout; `ttl` -1 = never expires.
 
     `user` is the partition within the project where the scope is `user`, None where entries are the project's.
+    `semantic`: answers to like questions will do, if the project says so; `threshold` is the least similarity then.
     """
 
     read: bool
@@ -36,6 +37,8 @@ class Directives(msgspec.Struct, frozen=True):
     only_if_cached: bool = False
     user: str | None = None
     timeout: float | None = None
+    semantic: bool = True
+    threshold: float | None = None
 
     @property
     def bypass(self) -> bool:
@@ -67,7 +70,8 @@ def directives(headers: dict[bytes, bytes], settings: ProjectSettings, *, embedd
     # What was stored before the project said "never" must not answer either.
     read = store = settings.cache and ttl != NEVER_STORE
     user = None
-    timeout = None
+    timeout = threshold = None
+    semantic = True
     mode = headers.get(b"x-watchllm-cache")
     if mode is not None:
         text = mode.decode("latin-1").strip().lower()
@@ -77,11 +81,13 @@ def directives(headers: dict[bytes, bytes], settings: ProjectSettings, *, embedd
             read = store = False
         elif text == "refresh":
             read = False
+        elif text == "exact":
+            semantic = False
     wished_ttl = headers.get(b"x-watchllm-cache-ttl")
     if wished_ttl is not None:
         ttl = _shorter(ttl, _whole("X-WatchLLM-Cache-TTL", wished_ttl, lowest=-1))
     if b"x-watchllm-cache-threshold" in headers:
-        _check_threshold(headers[b"x-watchllm-cache-threshold"])
+        threshold = _threshold(headers[b"x-watchllm-cache-threshold"])
     if headers.get(b"x-watchllm-timeout") is not None:
         timeout = _timeout(headers[b"x-watchllm-timeout"])
     if settings.cache_scope == "user" or b"x-watchllm-cache-scope" in headers:
@@ -90,7 +96,15 @@ def directives(headers: dict[bytes, bytes], settings: ProjectSettings, *, embedd
             read = store = False
     wishes = headers.get(b"cache-control")
     if wishes is None:
-        return Directives(read, store and ttl != NEVER_STORE, ttl, user=user, timeout=timeout)
+        return Directives(
+            read,
+            store and ttl != NEVER_STORE,
+            ttl,
+            user=user,
+            timeout=timeout,
+            semantic=semantic,
+            threshold=threshold,
+        )
     asked = _cache_control(wishes)
     only_if_cached = "only-if-cached" in asked
     return Directives(
@@ -102,6 +116,8 @@ def directives(headers: dict[bytes, bytes], settings: ProjectSettings, *, embedd
         only_if_cached,
         user,
         timeout,
+        semantic,
+        threshold,
     )
 
 
@@ -134,8 +150,8 @@ def _shorter(allowed: int, wished: int) -> int:
     return allowed if wished == NEVER_EXPIRES else min(allowed, wished)
 
 
-def _check_threshold(value: bytes) -> None:
-    """Refuse what is no similarity. Exact answers, the only ones there are, satisfy every threshold."""
+def _threshold(value: bytes) -> float:
+    """A similarity; an exact answer satisfies every one."""
     text = value.decode("latin-1").strip()
     try:
         threshold = float(text)
@@ -143,6 +159,7 @@ def _check_threshold(value: bytes) -> None:
         threshold = 0.0
     if not 0.5 <= threshold <= 1.0:
         raise BadRequest(f"X-WatchLLM-Cache-Threshold takes a similarity from 0.50 to 1.00; got {text[:40]!r}.")
+    return threshold
 
 
 def _timeout(value: bytes) -> float:

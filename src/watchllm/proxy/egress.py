@@ -7,7 +7,7 @@ from time import perf_counter
 
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.money import Nanos, format_usd
-from watchllm.domain.usage_event import BYPASS, HIT, HIT_PARTIAL, MISS, REFUSED
+from watchllm.domain.usage_event import BYPASS, HIT, HIT_PARTIAL, HIT_SEMANTIC, MISS, REFUSED
 from watchllm.providers.dialect import CHAT
 from watchllm.providers.openai import errors as openai_errors
 from watchllm.proxy.request import Request
@@ -58,6 +58,8 @@ def hit_head(request: Request, content_type: str = JSON) -> bytes:
     overhead = f"{(now - began - request.spent_upstream()) * 1000:.3f}" if request.upstream_began else total
     target = request.target
     usage = request.usage
+    if request.hides_hits:
+        return _discreet(request, content_type, total)
     fallback = _fallback(request, target) if request.attempts and request.cache == HIT and target is not None else ""
     return (
         f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\nX-WatchLLM-Cache: {request.cache}\r\n"
@@ -67,6 +69,19 @@ def hit_head(request: Request, content_type: str = JSON) -> bytes:
         f"X-WatchLLM-Latency-Ms: {total}\r\nX-WatchLLM-Overhead-Ms: {overhead}\r\n"
         f"Server-Timing: auth;dur={auth}, cache;dur={cache}, total;dur={total}\r\n"
     ).encode("latin-1")
+
+
+def stored_head(request: Request, content_type: str = JSON) -> bytes:
+    """Header lines of an answer from the cache, with how like its question was where that was another one; sets the
+    request's `head_sent`."""
+    head = hit_head(request, content_type)
+    looked = request.looked
+    if looked is None or looked.decision is None or request.cache != HIT_SEMANTIC or request.hides_hits:
+        return head
+    similarity, confidence = looked.decision.similarity, looked.decision.confidence
+    told = f"X-WatchLLM-Cache-Similarity: {similarity:.4f}\r\nX-WatchLLM-Cache-Confidence: {confidence:.4f}\r\n"
+    timed = f", embed;dur={_milliseconds(looked.took)}, total;dur="
+    return told.encode("ascii") + head.replace(b", total;dur=", timed.encode("ascii"))
 
 
 def _milliseconds(seconds: float) -> str:
@@ -100,6 +115,8 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
         look_us = int((looked_up - authenticated) * 1e6)
         look = _MILLISECONDS[look_us] if look_us < _MOST_WRITTEN_US else f"{(looked_up - authenticated) * 1000:.3f}"
         spans += f"cache;dur={look}, "
+    if request.looked is not None:
+        spans += f"embed;dur={_milliseconds(request.looked.took)}, "
     if request.upstream_began:
         upstream = (request.upstream_ended or now) - request.upstream_began
         overhead = f"{(now - began - upstream) * 1000:.3f}"
@@ -116,11 +133,23 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
         if request.dropped:
             called += f"X-WatchLLM-Dropped: {_listed(request.dropped)}\r\n"
     lines = _passed_down(request, upstream_headers) if upstream_headers else ""
+    if request.hides_hits:
+        return _discreet(request, content_type, total, lines if request.upstream_status >= 400 else "")
     return (
         f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\n"
         f"{outcome}{cost}{called}"
         f"X-WatchLLM-Latency-Ms: {total}\r\nX-WatchLLM-Overhead-Ms: {overhead}\r\n"
         f"Server-Timing: {spans}total;dur={total}\r\n{lines}"
+    ).encode("latin-1")
+
+
+def _discreet(request: Request, content_type: str, total: str, lines: str = "") -> bytes:
+    """The header lines that an answer has whether it came from the cache or from upstream, and those of its own."""
+    target = request.target
+    provider = "" if target is None else f"X-WatchLLM-Provider: {target.provider}\r\n"
+    return (
+        f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\n"
+        f"{provider}X-WatchLLM-Model: {request.model}\r\nX-WatchLLM-Latency-Ms: {total}\r\n{lines}"
     ).encode("latin-1")
 
 

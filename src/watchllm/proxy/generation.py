@@ -1,10 +1,11 @@
 """The life of a request that is answered by a model or from the cache; read it top to bottom.
 
     authenticate ▸ read ▸ route ▸ look up ▸ (hit) replay
+                                          ▸ (miss) look up by meaning: semantic/ ▸ (hit) replay
                                           ▸ (miss) call upstream ▸ settle ▸ store ▸ answer: miss.py
 
 Up to the call upstream nothing waits: an exact hit is answered in the parser's callback that completed the request, by
-a plain function. Only what goes on upstream is a coroutine.
+a plain function, and so is one by meaning. Only what goes on upstream, or reads a long question, is a coroutine.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from watchllm.cache.entry import Entry
 from watchllm.cache.key import ANSWER_HEADERS
 from watchllm.domain.errors import GatewayError, TimedOut
-from watchllm.domain.usage_event import BYPASS, HIT, HIT_STALE, MISS
+from watchllm.domain.usage_event import BYPASS, HIT, HIT_SEMANTIC, HIT_STALE, MISS
 from watchllm.providers.dialect import CHAT
 from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
@@ -79,13 +80,59 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
         services.settlement.settle_hit(request, target)
         exchange.respond(200, head, entry.body)
         return None
-    if wishes.only_if_cached:
+    if key is not None and tenant.semantic and wishes.read and wishes.semantic:
+        like = services.semantic.look_up(services, request, endpoint, asked, body)
+        if isinstance(like, Entry):
+            _serve_like(services, request, endpoint, like, asked)
+            return None
+        if like is not None:
+            return _when_read(services, request, endpoint, asked, body, key, entry, like)
+    return _otherwise(services, request, endpoint, asked, body, key, entry)
+
+
+def _otherwise(
+    services: Services,
+    request: Request,
+    endpoint: Endpoint,
+    asked: Asked,
+    body: bytes,
+    key: bytes | None,
+    entry: Entry | None,
+) -> Coroutine[Any, Any, None]:
+    """What goes on to answer from upstream what the cache cannot; `entry` is what it had and could not give."""
+    wishes = request.directives
+    if wishes is not None and wishes.only_if_cached:
         raise TimedOut(
             "The answer is not in the cache, and only-if-cached forbids to ask upstream.", code="not_in_cache"
         )
     if entry is None:
         return _upstream()(services, request, endpoint, asked, body, key, None, None)
     return _refresh(services, request, endpoint, asked, body, key, entry)
+
+
+async def _when_read(
+    services: Services,
+    request: Request,
+    endpoint: Endpoint,
+    asked: Asked,
+    body: bytes,
+    key: bytes | None,
+    entry: Entry | None,
+    reading: Coroutine[Any, Any, Entry | None],
+) -> None:
+    """Answer a question that is so long that a thread reads it."""
+    like = await reading
+    if like is not None:
+        _serve_like(services, request, endpoint, like, asked)
+    else:
+        await _otherwise(services, request, endpoint, asked, body, key, entry)
+
+
+def _serve_like(services: Services, request: Request, endpoint: Endpoint, entry: Entry, asked: Asked) -> None:
+    """Answer from the entry of a like question."""
+    if request.looked is not None:
+        services.history.like(request, asked.named, request.looked, entry)
+    serve_entry(services, request, endpoint, entry, HIT_SEMANTIC, include_usage=asked.include_usage)
 
 
 @cache

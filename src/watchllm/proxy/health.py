@@ -11,6 +11,9 @@ from watchllm.proxy.services import Services
 DEGRADED = "degraded: "
 """A dependency whose state begins so needs an operator, but requests are answered as ever."""
 
+WARMING = "warming"
+"""The state of a dependency that is still being loaded, which no answer waits for."""
+
 
 async def alive(services: Services, request: Request) -> None:
     """`GET /health`: 200 as long as the process answers."""
@@ -19,10 +22,10 @@ async def alive(services: Services, request: Request) -> None:
 
 
 async def ready(services: Services, request: Request) -> None:
-    """`GET /health/ready`: each dependency and its state; 503 when one is neither `ok` nor only `degraded`."""
+    """`GET /health/ready`: each dependency and its state; 503 when one is not `ok`, `warming` or only `degraded`."""
     request.settled = True
     dependencies = services.dependencies()
-    good = all(state == "ok" or state.startswith(DEGRADED) for state in dependencies.values())
+    good = all(state in ("ok", WARMING) or state.startswith(DEGRADED) for state in dependencies.values())
     status: dict[str, object] = {"status": "ready" if good else "not ready", "dependencies": dependencies}
     status["recorder_lag_seconds"] = services.recorder_lag()
     _respond(request, 200 if good else 503, status)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,6 +24,9 @@ from watchllm.proxy.directives import Directives
 from watchllm.proxy.request import Request
 from watchllm.proxy.tenant import Tenant
 from watchllm.routing.resolve import Target
+
+if TYPE_CHECKING:
+    from watchllm.proxy.semantic.looked import Looked
 
 _REQUESTS_A_PROJECT = 128
 _PROJECTS = 64
@@ -55,7 +58,7 @@ class Remembered(msgspec.Struct):
 
     `named` is the model as the client named it, `outcome` is HIT, MISS or BYPASS, `reason` says why the cache did not
     answer, `stores` that the answer may be kept, `fields` is digest by field's name: empty while `unread` is still to
-    be digested.
+    be digested. `looked`: what came of looking for an answer by meaning, without the question.
     """
 
     request_id: str
@@ -68,6 +71,7 @@ class Remembered(msgspec.Struct):
     stores: bool
     unread: _Unread | None
     fields: dict[str, int] = {}
+    looked: Looked | None = None
 
 
 class Hit(msgspec.Struct, frozen=True, gc=False):
@@ -80,6 +84,7 @@ class Hit(msgspec.Struct, frozen=True, gc=False):
     named: str
     key: bytes
     stored_ms: int
+    looked: Looked | None = None
 
 
 def miss_reason(entry: Entry | None, wishes: Directives, bypass: str | None, now_ms: int) -> str:
@@ -161,6 +166,8 @@ class History:
             () if ANSWER_HEADERS.isdisjoint(headers) else tuple(headers.get(name) for name in _HEADERS_IN_ORDER),
         )
         record = Remembered(request.id, request.wall_ms, outcome, reason, request.model, named, key, stores, unread)
+        if request.looked is not None:
+            record.looked = request.looked.without_question()
         self._unread_bytes += len(body)
         remembered = self._project(tenant.partition).remembered
         if len(remembered) == _REQUESTS_A_PROJECT:
@@ -173,6 +180,15 @@ class History:
         if not self._will_read:
             self._will_read = True
             self._later(_READ_AFTER_SECONDS, self._read_on)
+
+    def like(self, request: Request, named: str, looked: Looked, entry: Entry) -> None:
+        """Remember a request that was given the answer to another question."""
+        principal, key = request.principal, looked.key
+        assert principal is not None
+        assert key is not None
+        self._project(principal.tenant.partition).hits.append(
+            Hit(request.id, request.wall_ms, request.model, named, key, entry.created_ms, looked.without_question())
+        )
 
     def hit(self, request: Request, named: str, key: bytes, entry: Entry) -> None:
         """Remember a request that the cache answered; about 0.5 µs."""
@@ -242,16 +258,36 @@ def _fields(unread: _Unread) -> dict[str, int]:
 
 
 def _explain_hit(hit: Hit, project: _Project) -> dict[str, Any]:
-    stored = (record for record in reversed(project.remembered) if record.stores and record.key == hit.key)
-    source = next((record for record in stored if record.at_ms <= hit.stored_ms), None)
-    return {
+    same = "the cache held the answer to a request that is the same in every field that can change the answer"
+    told = {
         "request_id": hit.request_id,
         "outcome": "hit",
         "model": hit.model,
         "alias": _alias(hit),
-        "reason": "the cache held the answer to a request that is the same in every field that can change the answer",
+        "reason": same if hit.looked is None else "the cache held the answer to a request that asks the same otherwise",
         "stored_ms": hit.stored_ms,
-        "stored_by": None if source is None else source.request_id,
+        "stored_by": _stored_by(hit.key, hit.stored_ms, project),
+    }
+    return told if hit.looked is None else told | {"semantic": _semantic(hit.looked, project)}
+
+
+def _stored_by(key: bytes | None, stored_ms: int, project: _Project) -> str | None:
+    """The id of the request whose answer was stored then, if it is remembered."""
+    stored = (record for record in reversed(project.remembered) if record.stores and record.key == key)
+    return next((record.request_id for record in stored if record.at_ms <= stored_ms), None)
+
+
+def _semantic(looked: Looked, project: _Project) -> dict[str, Any]:
+    """What came of looking for an answer by meaning; `nearest` is the request of the prompt that was compared."""
+    decision = looked.decision
+    return {
+        "outcome": looked.outcome,
+        "reason": looked.reason or None,
+        "similarity": None if decision is None else round(decision.similarity, 4),
+        "confidence": None if decision is None else round(decision.confidence, 4),
+        "guard": None if decision is None else decision.guard,
+        "because": None if decision is None else decision.reason,
+        "nearest": None if decision is None else _stored_by(looked.key, looked.created_ms, project),
     }
 
 
@@ -264,7 +300,7 @@ def _explain_call(asked: Remembered, project: _Project) -> dict[str, Any]:
             names = _differing(asked.fields, other.fields)
             if nearest is None or len(names) <= len(differing):
                 nearest, differing = other, names
-    return {
+    told = {
         "request_id": asked.request_id,
         "outcome": asked.outcome.lower(),
         "model": asked.model,
@@ -273,6 +309,7 @@ def _explain_call(asked: Remembered, project: _Project) -> dict[str, Any]:
         "nearest": None if nearest is None else nearest.request_id,
         "differs_in": differing,
     }
+    return told if asked.looked is None else told | {"semantic": _semantic(asked.looked, project)}
 
 
 def _alias(asked: Hit | Remembered) -> str | None:

@@ -23,6 +23,7 @@ from watchllm.proxy.approach import AnswerSink, Approach, Candidate, Endable, ad
 from watchllm.proxy.asked import Asked
 from watchllm.proxy.bad_answers import no_stream, wrong_with
 from watchllm.proxy.calls import account, store
+from watchllm.proxy.directives import Directives
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.keeping import kept_form, verdict_on
 from watchllm.proxy.proof import Standard
@@ -31,6 +32,7 @@ from watchllm.proxy.retelling import kept_for_dialect, told_in
 from watchllm.proxy.services import Services
 from watchllm.proxy.shared_objects import refuse_shared
 from watchllm.proxy.shared_stream import SharedStream
+from watchllm.proxy.tenant import Tenant
 from watchllm.proxy.upstream import Answer
 from watchllm.proxy.waiter import Landed
 from watchllm.routing.target import Target
@@ -226,6 +228,12 @@ class Plan:
         if self._lossy:
             key = key_in_dialect(key, self.dialect)
         store(self._services, self._leader, self.endpoint, target, key, kept_form(self.endpoint, body))
+        tenant, wishes = self._tenant_and_wishes()
+        if tenant.semantic and wishes.semantic:
+            services = self._services
+            services.semantic.keep_later(
+                services, self._leader, self.endpoint, self.asked.target, target, key, self._body
+            )
 
     def stored(self, candidate: Candidate) -> tuple[bytes, Entry] | None:
         """What the cache holds of a fallback's answer, where the request may be given it: its key, and the entry in the
@@ -251,17 +259,22 @@ class Plan:
     def _key_at(self, target: Target) -> bytes:
         """Where the answer of a fallback is found: under the target that gave it, never under the one asked for."""
         leader = self._leader
-        assert leader.principal is not None
-        assert leader.directives is not None
+        tenant, wishes = self._tenant_and_wishes()
         return self._services.tenants.reader.key_at(
-            leader.principal.tenant,
+            tenant,
             self.endpoint,
             self._body,
             leader.exchange.headers,
             leader.exchange.query,
-            leader.directives.user,
+            wishes.user,
             target,
         )
+
+    def _tenant_and_wishes(self) -> tuple[Tenant, Directives]:
+        leader = self._leader
+        assert leader.principal is not None
+        assert leader.directives is not None
+        return leader.principal.tenant, leader.directives
 
     def error_event(self, error: GatewayError) -> bytes:
         return egress.error_event(error, self.dialect, self._leader.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import perf_counter, time_ns
+from typing import TYPE_CHECKING
 
 from watchllm.domain.ids import new_request_id
 from watchllm.domain.money import Nanos
@@ -13,6 +14,9 @@ from watchllm.proxy.directives import Directives
 from watchllm.proxy.tenant import Principal
 from watchllm.routing.target import Target
 from watchllm.wire.exchange import Exchange
+
+if TYPE_CHECKING:
+    from watchllm.proxy.semantic.looked import Looked
 
 
 class Request:
@@ -48,6 +52,10 @@ class Request:
     """Calls that came to nothing, before the one that answered or is under way."""
     lost_cost: Nanos = 0
     """What those may have cost."""
+    hides_hits = False
+    """Nobody is told whether the answer came from the cache."""
+    looked: Looked | None = None
+    """What came of looking for an answer by meaning; None = it was not looked for."""
     hedged = False
     dropped: tuple[str, ...] = ()
     """Fields of the request that the provider has no counterpart for."""

@@ -59,11 +59,11 @@ def serve_entry(
     exchange = request.exchange
     take_over(request, entry, kind)
     if not request.streamed:
-        head = egress.hit_head(request)
+        head = egress.stored_head(request)
         services.settlement.settle(request, 200, "complete")
         exchange.respond(200, head, entry.body)
         return
-    head = egress.hit_head(request, egress.EVENT_STREAM)
+    head = egress.stored_head(request, egress.EVENT_STREAM)
     body = replayed(endpoint, entry.body, include_usage=include_usage)
     services.settlement.settle(request, 200, "complete")
     exchange.start(200, head)

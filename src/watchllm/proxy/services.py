@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from watchllm.proxy.image_links import ImageFetches
     from watchllm.proxy.model_listing import ModelListings
     from watchllm.proxy.model_lists import ModelLists
+    from watchllm.proxy.semantic.warming import Semantic
     from watchllm.proxy.settle import Counters, Settlement
     from watchllm.proxy.tenants import Tenants
     from watchllm.proxy.upstream import Destination, Destinations
@@ -63,6 +64,7 @@ class Services(msgspec.Struct):
     history: History
     flights: dict[bytes, Flight]
     """Calls under way that may be joined, by partition and key."""
+    semantic: Semantic
     make_outbound: Callable[[], Outbound]
     """Builds what calls upstream need, at the first of them: an answer from the cache waits for none of it."""
     dependencies: Callable[[], dict[str, str]]

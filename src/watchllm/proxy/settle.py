@@ -6,13 +6,16 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable
 from time import perf_counter, time_ns
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from watchllm.domain.money import Nanos
 from watchllm.domain.usage import ModelPrice
 from watchllm.domain.usage_event import COMPLETE, HIT, HIT_STALE, Attempt, OpenedCall, UsageEvent
 from watchllm.proxy.request import Request
 from watchllm.routing.target import Target
+
+if TYPE_CHECKING:
+    from watchllm.proxy.semantic.looked import Looked
 
 _MAX_TEXT = 512
 # Clients name the endpoints that are passed through: beyond so many series, they count as one.
@@ -26,6 +29,7 @@ _NOTES_A_FOLD = 512
 LABELS = frozenset((b"x-watchllm-user", b"x-watchllm-session", b"x-watchllm-tags"))
 """The headers that become part of the usage event."""
 _NO_LABELS = (None, None, None)
+_NOT_LOOKED = (None, None, None, None)
 
 
 class Counted(NamedTuple):
@@ -279,6 +283,7 @@ class Settlement:
             tags,
             request.upstream_request_id,
             _attempts(request, now) if request.calls else (),
+            *(_NOT_LOOKED if request.looked is None else _looked(request.looked)),
         )
         self.journal.settled(event)
         self.counters.add(event)
@@ -295,6 +300,14 @@ def _labels(headers: dict[bytes, bytes]) -> tuple[str | None, str | None, str | 
         _text(headers.get(b"x-watchllm-session")),
         _text(headers.get(b"x-watchllm-tags")),
     )
+
+
+def _looked(looked: Looked) -> tuple[str, float | None, float | None, str | None]:
+    """What came of looking for an answer by meaning, as the usage event has it."""
+    decision, reason = looked.decision, looked.reason or None
+    if decision is None:
+        return looked.outcome, None, None, reason
+    return looked.outcome, round(decision.similarity, 4), round(decision.confidence, 4), reason
 
 
 def _cost(request: Request) -> Nanos | None:

@@ -6,6 +6,7 @@ from hashlib import blake2b
 
 from watchllm.cache.canonical import Defaults
 from watchllm.domain.errors import Forbidden
+from watchllm.domain.settings import OFF
 from watchllm.domain.snapshot import KeyRecord, ProjectRecord, Vendor
 from watchllm.proxy.directives import HEADERS, Directives, directives
 from watchllm.routing.resolve import Router
@@ -24,7 +25,7 @@ class Tenant:
 
     `partition` (16 bytes) is the project's part of every cache key; test keys have one of their own. `usual` is what
     the settings say of a request whose headers say nothing; `bodies`, by endpoint, the hash that bodies are recognised
-    by.
+    by. `semantic`: what has no exact answer is looked for by meaning; `hides_hits`: answers do not tell of the cache.
     """
 
     __slots__ = (
@@ -32,9 +33,11 @@ class Tenant:
         "_routes",
         "_wishes",
         "bodies",
+        "hides_hits",
         "partition",
         "project",
         "router",
+        "semantic",
         "settings",
         "test",
         "usual",
@@ -44,6 +47,8 @@ class Tenant:
     def __init__(self, project: ProjectRecord, *, test: bool, router: Router) -> None:
         self.project = project
         self.settings = project.settings
+        self.semantic = project.settings.semantic != OFF
+        self.hides_hits = not project.settings.hit_headers
         self.test = test
         self.router = router
         self.usual = directives({}, project.settings)

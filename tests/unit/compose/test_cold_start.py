@@ -12,9 +12,8 @@ _NOT_NEEDED = {
     "watchllm.proxy.miss": "an answer from the cache calls nobody",
     "watchllm.wire.client": "an answer from the cache calls nobody",
     "watchllm.providers.tokens": "an answer from the cache has been counted",
-    "numpy": "the semantic cache loads it, like the next three, when the socket listens",
+    "numpy": "the semantic cache loads it, like the next two, when the socket listens",
     "faiss": "40 ms",
-    "safetensors": "takes numpy along",
     "tokenizers": "10 ms",
     "watchllm.sim": "loads when it is asked first",
 }

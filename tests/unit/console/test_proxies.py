@@ -98,6 +98,12 @@ def test_one_that_lacks_something_says_what(folder: Path, said: bytes, shown: st
     assert (state.state, state.detail, state.answers) == (shown, "cache: the disk is full", True)
 
 
+def test_one_that_is_still_loading_is_well(folder: Path) -> None:
+    with answering(listen(folder, 7), STATUS.replace(b'"ok"', b'"ok", "semantic": "warming"')):
+        [state] = read(folder)
+    assert (state.state, state.detail) == (OK, "")
+
+
 def test_what_only_degrades_does_not_hide_what_has_failed(folder: Path) -> None:
     both = STATUS.replace(b'"ok"', b'"broken", "recorder": "degraded: late"')
     with answering(listen(folder, 7), both):

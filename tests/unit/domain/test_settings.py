@@ -12,3 +12,20 @@ def test_models_without_a_price_are_used_until_a_project_refuses_them() -> None:
     assert with_changes(refusing, parse_settings({"unpriced": ""})).unpriced == "allow"
     with pytest.raises(InvalidSetting, match="unpriced=no: expected allow or refuse"):
         parse_settings({"unpriced": "no"})
+
+
+def test_a_new_project_decides_by_meaning_and_never_serves() -> None:
+    assert ProjectSettings().semantic == "shadow"
+    for mode in ("off", "shadow", "on"):
+        assert parse_settings({"semantic": mode}) == {"semantic": mode}
+    with pytest.raises(InvalidSetting, match="expected off, shadow or on"):
+        parse_settings({"semantic": "yes"})
+
+
+@pytest.mark.parametrize("name", ["min_confidence", "similarity_threshold"])
+def test_confidence_and_similarity_are_shares(name: str) -> None:
+    assert parse_settings({name: "0.85"}) == {name: 0.85}
+    assert parse_settings({name: ""}) == {name: None}
+    for text in ("1.01", "-0.1", "nan", "inf", "much"):
+        with pytest.raises(InvalidSetting, match="expected a number from 0 to 1"):
+            parse_settings({name: text})

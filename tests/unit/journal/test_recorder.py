@@ -78,11 +78,12 @@ def test_uses_of_a_projects_provider_keys_are_counted_by_hour_and_those_refused_
 
 
 def test_what_an_earlier_version_wrote_into_its_journal_is_applied(tmp_path: Path) -> None:
-    """Its attempts knew no provider key, its open calls neither."""
+    """The first one's attempts knew no provider key, its open calls neither; the second one's events no meaning."""
     journal = journal_in(tmp_path)
-    settled = msgspec.to_builtins(event("req_1"))
+    settled = msgspec.to_builtins(event("req_1"))[:25]
     settled[-1] = [attempt[:9] for attempt in settled[-1]]
     journal.append(SETTLED << 4 | 1, msgspec.msgpack.encode(settled))
+    journal.append(SETTLED << 4 | 2, msgspec.msgpack.encode(msgspec.to_builtins(event("req_3"))[:25]))
     journal.append(OPENED << 4 | 1, msgspec.msgpack.encode(msgspec.to_builtins(call("req_2"))[:15]))
     journal.close()
     with usage_in(tmp_path) as usage:
@@ -90,9 +91,27 @@ def test_what_an_earlier_version_wrote_into_its_journal_is_applied(tmp_path: Pat
         assert usage.query("SELECT request_id, ended, provider_key_id FROM usage_logs ORDER BY 1") == [
             ("req_1", "complete", None),
             ("req_2", "aborted", None),
+            ("req_3", "complete", "pvk_1"),
         ]
         assert usage.query("SELECT COUNT(*) FROM journal_set_aside") == [(0,)]
-        assert usage.key_uses() == []
+        assert usage.query("SELECT DISTINCT semantic, similarity FROM usage_logs") == [(None, None)]
+        assert [use[0] for use in usage.key_uses()] == ["pvk_1"]
+
+
+def test_what_a_look_up_by_meaning_came_to_is_a_part_of_the_row(tmp_path: Path) -> None:
+    journal = journal_in(tmp_path)
+    journal.settled(
+        event("req_1", semantic="miss", similarity=0.9312, confidence=0.0, semantic_reason="negation", cache="MISS")
+    )
+    journal.settled(event("req_2", semantic="hit", similarity=0.75, confidence=0.9, cache="HIT-SEMANTIC"))
+    journal.close()
+    with usage_in(tmp_path) as usage:
+        usage.record()
+        columns = "request_id, semantic, similarity, confidence, semantic_reason"
+        assert usage.query(f"SELECT {columns} FROM usage_logs ORDER BY 1") == [
+            ("req_1", "miss", 0.9312, 0.0, "negation"),
+            ("req_2", "hit", 0.75, 0.9, None),
+        ]
 
 
 def test_a_hit_that_failed_is_counted_as_an_error_only(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def request_of(
         wall_ms=0,
         model="m",
         cache=cache,
+        looked=None,
     )
     return cast(Request, request)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Serials: TypeAlias = NDArray[numpy.int64]
 
-_FIRST_ROWS = 16
+_FIRST_ROWS = 2  # Every conversation is a partition of its own, most of them for ever.
 _LINKS = 16
 _BUILD_EFFORT = 80
 _SEARCH_EFFORT = 96

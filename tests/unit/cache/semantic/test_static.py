@@ -1,7 +1,9 @@
 """The embedded default embedder: offline, bounded, deterministic, and blind to what must not cost a hit."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy
 import pytest
@@ -104,3 +106,35 @@ def test_a_damaged_file_is_named(tmp_path, monkeypatch: pytest.MonkeyPatch, brok
     monkeypatch.setattr(static, "_package_folder", lambda: tmp_path)
     with pytest.raises(EmbedderUnavailable, match="cannot be loaded"):
         StaticEmbedder.load()
+
+
+def _safetensors(name: str, dtype: str, rows: int, data: bytes) -> bytes:
+    header = {name: {"dtype": dtype, "shape": [rows, 2], "data_offsets": [0, rows * 4]}}
+    encoded = json.dumps(header).encode()
+    return len(encoded).to_bytes(8, "little") + encoded + data
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "no tensor"),
+        (b"\xff" * 100, "no tensor"),
+        ((9).to_bytes(8, "little") + b"not json!", "no tensor"),
+        (_safetensors("another", "F16", 1, bytes(4)), "no tensor"),
+        (_safetensors("embedding.weight", "F32", 1, bytes(8)), "F32"),
+        (_safetensors("embedding.weight", "F16", 9, bytes(4)), "greater than file size"),
+        (_safetensors("embedding.weight", "F16", -1, bytes(4)), "no tensor"),
+    ],
+)
+def test_weights_that_are_none_are_refused(tmp_path: Path, content: bytes, problem: str) -> None:
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=problem):
+        static._weights(file)
+
+
+def test_weights_are_read_where_they_lie(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    values = numpy.arange(6, dtype=numpy.float16).reshape(3, 2)
+    file.write_bytes(_safetensors("embedding.weight", "F16", 3, values.tobytes()))
+    assert numpy.array_equal(static._weights(file), values)

@@ -1,0 +1,172 @@
+"""Look-ups by meaning, of one process: embedder, vectors and decision put together.
+
+What a proxy asks for each request is `read` once and `candidates` once; who serves still looks the entry up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+import numpy
+
+from watchllm.cache.entry import Entry, InvalidationFilter
+from watchllm.cache.semantic.decide import Candidate, Decision, Policy, decide
+from watchllm.cache.semantic.embedder import Embedder
+from watchllm.cache.semantic.features import Features, features
+from watchllm.cache.semantic.lexicon import LANGUAGES, lexicon
+from watchllm.cache.semantic.memory import Memory
+from watchllm.cache.semantic.partition import Found, Prompt
+from watchllm.cache.semantic.text import MAX_CHARACTERS
+from watchllm.cache.semantic.vectors import StoredVector, VectorFilter, VectorStore, partition_of
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from watchllm.cache.semantic.embedder import Vectors
+
+MOST_COMPARED: Final = 5
+"""Stored prompts that are compared with one question: similarity finds them, and does not know the best of them."""
+_QUICK: Final = 1_024
+"""Characters that are read in well under 2 ms, whatever words they are."""
+_WRITTEN_MS: Final = 1_000
+_DAY_MS: Final = 86_400_000
+_decode = msgspec.msgpack.Decoder(Features).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Question(NamedTuple):
+    """A prompt as it is looked for, and kept."""
+
+    vector: Vectors
+    features: Features
+
+
+class Judged(NamedTuple):
+    """A stored prompt and what was decided about it. `key` and `created_ms` are those of its entry."""
+
+    key: bytes
+    created_ms: int
+    decision: Decision
+
+
+class Engine:
+    """For one thread, the event loop's, but for its making, which takes a quarter of a second."""
+
+    def __init__(self, embedder: Embedder, store: VectorStore, *, max_entries: int) -> None:
+        self._embedder = embedder
+        self._version = f"{embedder.version}/{_fingerprint()}"
+        self._store = store
+        self._executor = ThreadPoolExecutor(1, "semantic")
+        self.reader = ThreadPoolExecutor(1, "semantic-read")
+        """For long prompts, which do not wait for graphs that are built."""
+        self.memory = Memory(store, embedder.dimensions, max_entries=max_entries, executor=self._executor)
+        # Words and weights are read now, not with the first question.
+        for language in LANGUAGES:
+            lexicon(language)
+        first = features("What is it?")
+        decide(first, Candidate(1.0, first))
+
+    def follow(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Keep up with what other processes store."""
+        self.memory.follow(loop)
+
+    def health(self) -> str | None:
+        """What does not work as it should, or None."""
+        return self._store.health() or self.memory.problem
+
+    def is_quick(self, prompt: str) -> bool:
+        """Whether `read` may be called on the event loop; in the threads of `reader` if not."""
+        return self._embedder.is_quick and len(prompt) <= _QUICK
+
+    def partition(self, project: bytes, context: bytes) -> bytes:
+        """Where prompts of a project that were asked in the same context are."""
+        return partition_of(project, context, self._embedder.name, self._version)
+
+    def read(self, prompt: str) -> Question:
+        """What is compared of a prompt. May be called in any thread."""
+        return Question(self._embedder.embed((prompt,))[0], features(prompt))
+
+    def candidates(self, partition: bytes, question: Question, policy: Policy, now_ms: int) -> Iterator[Judged] | None:
+        """The nearest prompts in a partition with what is decided about each, one after the other; None while the
+        partition is being read."""
+        found = self.memory.nearest(partition, question.vector, MOST_COMPARED)
+        if found is None:
+            return None
+        fresh = (one for one in found if one.prompt.is_fresh(now_ms))
+        return filter(None, (_judge(one, question.features, policy, now_ms) for one in fresh))
+
+    def keep(self, partition: bytes, key: bytes, question: Question, entry: Entry) -> bool:
+        """Let the entry at `key` be found by its prompt; whether the store took it. Expires as the entry does."""
+        encoded = _encode(question.features)
+        self.memory.put(partition, key, question.vector, Prompt(entry.created_ms, entry.expires_ms, encoded))
+        return self._store.put(
+            partition,
+            key,
+            StoredVector(
+                entry.created_ms,
+                entry.expires_ms,
+                entry.model,
+                entry.kind,
+                entry.key_id,
+                question.vector.astype(numpy.float16).tobytes(),
+                encoded,
+            ),
+        )
+
+    def holds(self, partition: bytes, judged: Judged, now_ms: int) -> bool:
+        """Whether the store still has that prompt: a purge by another process is in force before it is followed. One
+        that was kept just now may not have been written yet."""
+        return now_ms - judged.created_ms < _WRITTEN_MS or self._store.get(partition, judged.key) is not None
+
+    def forget(self, partition: bytes, key: bytes) -> None:
+        """Find that entry no longer: it is gone."""
+        self.memory.remove(partition, key)
+        self._store.remove(partition, key)
+
+    async def purge(self, project: bytes, what: InvalidationFilter) -> int:
+        """Forget the prompts of a project's entries that match; how many. Raises Unavailable."""
+        return await self._store.purge(project, VectorFilter(what))
+
+    def close(self) -> None:
+        """Write what is waiting and end the thread."""
+        self.memory.close()
+        for executor in (self._executor, self.reader):
+            executor.shutdown(wait=True, cancel_futures=True)
+        self._store.close()
+
+
+def is_too_long(prompt: str) -> bool:
+    """Whether no prompt of that length is compared, told before it is read."""
+    return len(prompt) > MAX_CHARACTERS
+
+
+def _judge(found: Found, question: Features, policy: Policy, now_ms: int) -> Judged | None:
+    """None where what was kept cannot be read: the file is damaged."""
+    similarity, key, prompt = found
+    try:
+        candidate = Candidate(similarity, _decode(prompt.features))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    same_day = prompt.created_ms // _DAY_MS == now_ms // _DAY_MS
+    decision = decide(question, candidate, policy, same_day=same_day)
+    return Judged(key, prompt.created_ms, decision)
+
+
+def _fingerprint() -> str:
+    """Stands for what makes features of a prompt: those that an earlier version made are not compared with today's."""
+    digest = blake2b(digest_size=6)
+    package = files(__package__)
+    for file in (*_in_order(package, ".py"), *_in_order(package / "words", "")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _in_order(folder: Traversable, ending: str) -> list[Traversable]:
+    found = (file for file in folder.iterdir() if file.is_file() and file.name.endswith(ending))
+    return sorted(found, key=lambda file: file.name)

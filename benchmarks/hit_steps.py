@@ -48,6 +48,7 @@ async def _measure(folder: Path) -> list[Row]:
     configuration = load({"home": str(folder)}, {"PATH": os.environ["PATH"]})
     with open_control_plane(configuration, actor="benchmark") as plane:
         project = plane.create_project("benchmark")
+        plane.set_project(project.id, {"semantic": "off"})
         key = plane.create_key(project.id).secret
     loop = asyncio.get_running_loop()
     process = ProxyProcess(configuration, loop)

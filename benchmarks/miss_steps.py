@@ -64,7 +64,9 @@ async def _measure(folder: Path) -> list[Row]:
     instance = {"OPENAI_API_KEY": "sk-benchmark", "OPENAI_BASE_URL": _BASE_URL}
     configuration = load({"home": str(folder)}, {"PATH": os.environ["PATH"], **instance})
     with open_control_plane(configuration, actor="benchmark") as plane:
-        key = plane.create_key(plane.create_project("benchmark").id).secret
+        project = plane.create_project("benchmark")
+        plane.set_project(project.id, {"semantic": "off"})
+        key = plane.create_key(project.id).secret
     process = ProxyProcess(configuration, asyncio.get_running_loop())
     services = process._services
     lane = _lane(services)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from watchllm.proxy.image_links import ImageFetches
     from watchllm.proxy.model_listing import ModelListings
     from watchllm.proxy.model_lists import ModelLists
+    from watchllm.proxy.semantic.judging import Judges
     from watchllm.proxy.semantic.warming import Semantic
     from watchllm.proxy.settle import Counters, Settlement
     from watchllm.proxy.tenants import Tenants
@@ -80,6 +81,7 @@ class Services(msgspec.Struct):
     _model_lists: ModelLists | None = None
     _model_listings: ModelListings | None = None
     _images: ImageFetches | None = None
+    _judges: Judges | None = None
 
     @property
     def outbound(self) -> Outbound:
@@ -126,6 +128,20 @@ class Services(msgspec.Struct):
 
             self._images = ImageFetches(self.outbound.visits)
         return self._images
+
+    @property
+    def judges(self) -> Judges:
+        """Made when first needed; its code is loaded with that of look-ups by meaning."""
+        if self._judges is None:
+            from watchllm.proxy.semantic.judging import Judges
+
+            self._judges = Judges(self)
+        return self._judges
+
+    def end_judgements(self) -> None:
+        """Call no judge any longer: the process is ending."""
+        if self._judges is not None:
+            self._judges.close()
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000

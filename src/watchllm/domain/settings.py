@@ -27,9 +27,9 @@ class ProjectSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     `hit_headers`: answers tell whether and how they came from the cache, which in a cache that several share tells what
     others asked.
 
-    `judge_model` is asked where the confidence alone does not suffice, None = nobody is: for at most `judge_timeout_ms`,
-    `judge_per_minute` times and for `judge_usd_day` a day of UTC, each in every proxy process. `judge_in_shadow`: in
-    shadow, too, where nothing is served."""
+    `judge_model` is asked where the confidence alone does not suffice, None = nobody is. A request waits for it at most
+    `judge_timeout_ms`; it is asked `judge_per_minute` times at most and for `judge_usd_day` a day of UTC, both in every
+    proxy process. `judge_in_shadow`: in shadow, too, where nothing is served."""
 
     cache: bool = True
     cache_ttl: int = 86_400

@@ -34,8 +34,8 @@ _decode = msgspec.json.Decoder().decode
 
 class SimOptions(msgspec.Struct, frozen=True):
     """What the process was started with. `record` is how many of the latest requests are kept for `/sim/requests`;
-    `run` goes into every id, so that the ids of two processes differ; `require_key` is empty for "any key"; `labels` are
-    the pairs that `sim/judge` knows."""
+    `run` goes into every id, so that the ids of two processes differ; `require_key` is empty for "any key"; `labels`
+    are the pairs that `sim/judge` knows."""
 
     knobs: Knobs = Knobs()
     seed: int = 0

@@ -66,8 +66,8 @@ class ControlPlane:
         return self._change(change)
 
     def set_project(self, project_id: str, changes: Mapping[str, Any]) -> projects.Project:
-        """Apply settings parsed by `domain.settings.parse_settings`. Raises Invalid for a judge that the project may not
-        use."""
+        """Apply settings parsed by `domain.settings.parse_settings`. Raises Invalid for a judge that the project may
+        not use."""
 
         def change(work: UnitOfWork) -> projects.Project:
             project = projects.change_settings(work, project_id, changes)

@@ -44,8 +44,8 @@ class Opinion(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A pair, what was decided about it and how long the decision took, the prompts' features apart. `opinion` is that of
-    a judge, who is asked about some."""
+    """A pair, what was decided about it and how long the decision took, the prompts' features apart. `opinion` is that
+    of a judge, who is asked about some."""
 
     pair: Pair
     decision: Decision

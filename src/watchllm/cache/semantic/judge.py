@@ -1,7 +1,7 @@
 """The inline judge: a model that is asked whether one answer will do, where no guard said no and the local evidence is
 too weak for a yes.
 
-What is asked, whom it concerns and what a verdict is worth stand here, so that the proxy and `watchllm eval` do the same.
+What is asked, about which pairs, and what a verdict is worth stand here: the proxy and `watchllm eval` do the same.
 The texts in a question come from strangers, its answer from a model: neither is trusted. They travel as strings of one
 JSON object, out of which no text can break, and only the bare word "yes" is taken for a yes.
 """

@@ -114,8 +114,8 @@ class VectorStore(Protocol):
         ...
 
     def put_verdict(self, partition: bytes, key: bytes, created_ms: int, question: bytes, *, equal: bool) -> bool:
-        """Keep what a judge said, as long as that vector is kept, unless it is gone; of one vector MAX_VERDICTS at most.
-        Whether it was taken."""
+        """Keep what a judge said, as long as that vector is kept, unless it is gone; MAX_VERDICTS of one vector at
+        most. Whether it was taken."""
         ...
 
     def position(self) -> int:

@@ -152,7 +152,7 @@ def _refused(status: int) -> GatewayError:
 
 
 def _headers_for(client: Request) -> dict[bytes, bytes]:
-    """As of a client that says nothing in particular, with this one's labels: its judges' rows are found with its own."""
+    """As of a client that says nothing in particular, with this one's labels: the rows are found by them."""
     given = client.exchange.headers
     headers = {b"accept": b"application/json", b"content-type": b"application/json"}
     headers.update({name: given[name] for name in _PASSED_ON if name in given})

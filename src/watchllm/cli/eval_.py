@@ -1,5 +1,6 @@
 """`watchllm eval`: the semantic cache judged on pairs of prompts, before anybody relies on it."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,7 @@ class _WithJudge(TyperCommand):
     """Takes `--judge` without a model, too, which Typer's options cannot."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        following = zip(args, [*args[1:], "--"], strict=True)
+        following = pairwise([*args, "--"])
         named = [
             f"{argument}={PERFECT}"
             if argument == "--judge" and (after[:1] == "-" or after.endswith(".jsonl"))

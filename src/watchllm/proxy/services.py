@@ -76,12 +76,14 @@ class Services(msgspec.Struct):
     candidates: dict[int, tuple[tuple[Target, ...], tuple[Candidate, ...]]] = msgspec.field(default_factory=dict)
     """Where targets are, by the identity of their tuple, which is kept."""
 
+    judges: Judges | None = None
+    """Made by the first look-up by meaning that needs one."""
+
     _outbound: Outbound | None = None
     _breakers: Breakers | None = None
     _model_lists: ModelLists | None = None
     _model_listings: ModelListings | None = None
     _images: ImageFetches | None = None
-    _judges: Judges | None = None
 
     @property
     def outbound(self) -> Outbound:
@@ -128,20 +130,6 @@ class Services(msgspec.Struct):
 
             self._images = ImageFetches(self.outbound.visits)
         return self._images
-
-    @property
-    def judges(self) -> Judges:
-        """Made when first needed; its code is loaded with that of look-ups by meaning."""
-        if self._judges is None:
-            from watchllm.proxy.semantic.judging import Judges
-
-            self._judges = Judges(self)
-        return self._judges
-
-    def end_judgements(self) -> None:
-        """Call no judge any longer: the process is ending."""
-        if self._judges is not None:
-            self._judges.close()
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000

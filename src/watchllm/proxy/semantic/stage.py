@@ -118,6 +118,8 @@ def _asked(
     entry = _entry(services, request, endpoint, body, engine, doubt.pair, request.wall_ms)
     if entry is None:
         return "gone"
+    if services.judges is None:
+        services.judges = judging.Judges(services)
     asked = services.judges.ask(request, doubt.pair, stored, question.text, answer_text(entry))
     return judging.SHADOW if isinstance(asked, judging.Judgement) and not is_on else asked
 

@@ -194,14 +194,29 @@ def test_a_verdict_is_forgotten_with_the_answer(warm: Gateway, sim: Sim) -> None
     assert len(judged(sim)) == 2
 
 
+def test_what_is_invalidated_while_a_judge_thinks_is_not_served(warm: Gateway, sim: Sim) -> None:
+    project = judging(warm)
+    assert reasons(warm, asked(warm, project, OTHER)) == ("miss", "judge")  # STORED can be shown from now on
+    warm.installation.run("project", "set", project.id, f"judge_model={JUDGE}+slow-2s")
+    key = warm.installation.key(project.id, scopes=("inference", "cache:write"))
+    with ThreadPoolExecutor(1) as client:
+        answer = client.submit(warm.chat, project.key, EQUAL)
+        wait_for(lambda: len(judged(sim)) == 2, "the judge to be asked")
+        assert warm.post("/v1/cache/invalidate", key, {"all": True}).json()["invalidated"] >= 1
+        assert outcome(answer.result()) == "MISS"
+    assert reasons(warm, answer.result()) == ("miss", "gone")
+
+
 def test_in_shadow_a_judge_is_asked_only_with_consent(warm: Gateway, sim: Sim) -> None:
-    project = judging(warm, semantic="shadow")
+    project = judging(warm, semantic="shadow", judge_in_shadow="on")
+    assert reasons(warm, asked(warm, project, OTHER)) == ("miss", "judge_asked")  # STORED can be shown from now on
+    warm.installation.run("project", "set", project.id, "judge_in_shadow=off")
     assert reasons(warm, warm.chat(project.key, EQUAL, headers=UNSTORED)) == _NOT_ASKED
     warm.installation.run("project", "set", project.id, "judge_in_shadow=on")
     first = asked(warm, project, EQUAL)
     assert (outcome(first), reasons(warm, first)) == ("MISS", ("miss", "judge_asked"))
     wait_for(lambda: reasons(warm, asked(warm, project, EQUAL)) == ("shadow-hit", "judge"), "the verdict")
-    assert len(judged(sim)) == 1
+    assert len(judged(sim)) == 2
 
 
 def test_only_if_cached_asks_nobody(warm: Gateway, sim: Sim) -> None:

@@ -17,7 +17,7 @@ from tests.support.vector_store import (
     stored,
 )
 from watchllm.cache.entry import InvalidationFilter
-from watchllm.cache.semantic.vectors import VectorFilter, VectorStore, partition_of
+from watchllm.cache.semantic.vectors import MAX_VERDICTS, QUESTION_LENGTH, VectorFilter, VectorStore, partition_of
 
 
 @pytest.fixture(params=sorted(VECTOR_ADAPTERS))
@@ -229,3 +229,66 @@ def test_wrong_lengths_are_refused(store: VectorStore) -> None:
         store.put(partition(1)[:-1], key(1), stored(1))
     with pytest.raises(ValueError, match="32"):
         store.get(partition(1), b"key")
+
+
+def test_a_verdict_is_kept_with_its_vector(open_vectors: VectorOpener) -> None:
+    store = open_vectors()
+    put(store, partition(1), 1, 2)
+    assert store.put_verdict(partition(1), key(1), START_MS, question(1), equal=True)
+    assert store.put_verdict(partition(1), key(1), START_MS, question(2), equal=False)
+    store.close()
+    store = open_vectors()
+    assert store.verdict(partition(1), key(1), START_MS, question(1)) is True
+    assert store.verdict(partition(1), key(1), START_MS, question(2)) is False
+    assert store.verdict(partition(1), key(1), START_MS, question(3)) is None
+    assert store.verdict(partition(1), key(2), START_MS, question(1)) is None
+    assert store.verdict(partition(2), key(1), START_MS, question(1)) is None
+    assert store.verdict(partition(1), key(1), START_MS + 1, question(1)) is None
+
+
+@pytest.mark.parametrize("how", ["remove", "replace", "purge"])
+def test_a_verdict_is_forgotten_with_its_vector(store: VectorStore, how: str) -> None:
+    put(store, partition(1), 1)
+    store.put_verdict(partition(1), key(1), START_MS, question(1), equal=True)
+    store.flush()
+    assert store.verdict(partition(1), key(1), START_MS, question(1)) is True
+    if how == "remove":
+        store.remove(partition(1), key(1))
+    elif how == "replace":
+        put(store, partition(1), 1)
+    else:
+        purge(store, project(1), VectorFilter(source="key_1"))
+    store.flush()
+    assert store.verdict(partition(1), key(1), START_MS, question(1)) is None
+
+
+def test_a_verdict_on_what_is_gone_is_not_kept(store: VectorStore) -> None:
+    store.put_verdict(partition(1), key(1), START_MS, question(1), equal=True)
+    put(store, partition(1), 1)
+    store.put_verdict(partition(1), key(1), START_MS - 1, question(1), equal=True)
+    store.flush()
+    assert store.verdict(partition(1), key(1), START_MS, question(1)) is None
+    assert store.verdict(partition(1), key(1), START_MS - 1, question(1)) is None
+
+
+def test_verdicts_of_a_vector_are_bounded(store: VectorStore) -> None:
+    put(store, partition(1), 1)
+    for number in range(3 * MAX_VERDICTS):
+        store.put_verdict(partition(1), key(1), START_MS, question(number), equal=True)
+        store.put_verdict(partition(1), key(1), START_MS, question(number), equal=False)
+    store.flush()
+    known = [
+        store.verdict(partition(1), key(1), START_MS, question(number)) is not None
+        for number in range(3 * MAX_VERDICTS)
+    ]
+    assert sum(known) == MAX_VERDICTS
+    assert known[-1]
+
+
+def test_a_question_is_told_by_sixteen_bytes(store: VectorStore) -> None:
+    with pytest.raises(ValueError, match="16 bytes"):
+        store.put_verdict(partition(1), key(1), START_MS, b"short", equal=True)
+
+
+def question(number: int) -> bytes:
+    return number.to_bytes(QUESTION_LENGTH, "big")

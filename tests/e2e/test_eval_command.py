@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tests.support.product import Installation
+from tests.support.product import Gateway, Installation, Sim
 
 PAIRS = [
     {"id": "same", "a": "How do I boil an egg?", "b": "how do i boil an egg", "label": 1, "capability": "surface"},
@@ -96,3 +96,57 @@ def test_either_pairs_or_a_log(installation: Installation, tmp_path: Path) -> No
     file = written(tmp_path, PAIRS)
     assert installation.run("eval", check=False).returncode == 2
     assert installation.run("eval", file, "--log", file, check=False).returncode == 2
+
+
+DOUBTFUL = [
+    {
+        "id": "doubt",
+        "a": "How do I reset the password of my router?",
+        "b": "Which steps restore the login of my router?",
+        "label": 1,
+    },
+    {
+        "id": "unlike",
+        "a": "How do I reset the password of my router?",
+        "b": "How can I update the firmware of my router?",
+        "label": 0,
+    },
+    *PAIRS,
+]
+
+
+def test_a_judge_decides_what_is_in_doubt(installation: Installation, tmp_path: Path) -> None:
+    file = written(tmp_path, DOUBTFUL)
+    assert [one["hit"] for one in installation.run_json("eval", file)["decisions"]] == [False, False, True, False]
+    told = installation.run_json("eval", file, "--judge", "--judge-usd", "0.001", "--main-usd", "0.01")
+    assert [one["hit"] for one in told["decisions"]] == [True, False, True, False]
+    assert [one.get("judge", "not asked") for one in told["decisions"]] == [True, False, "not asked", "not asked"]
+    judge = told["judge"]
+    assert (judge["asked"], judge["yes"], judge["wrong_yes"], judge["missed_yes"]) == (2, 1, 0, 0)
+    assert (judge["cost_usd"], judge["saved_usd"], judge["saved_usd_per_asked"]) == (0.002, 0.01, 0.004)
+    assert (judge["ms_per_asked"], judge["saved_ms_per_asked"]) == (200.0, 800.0)
+    shown = installation.run("eval", "--judge", file, "--main-ms", "100").stdout
+    assert "saved_ms_per_asked   -150.0" in shown
+    by_book = installation.run_json("eval", file, "--judge", "sim/judge", "--main-model", "gpt-4o-mini")["judge"]
+    assert by_book["saved_usd"] > 0
+
+
+def test_another_judge_is_asked_through_the_gateway(
+    gateway: Gateway, sim: Sim, installation: Installation, tmp_path: Path
+) -> None:
+    file = written(tmp_path, DOUBTFUL)
+    arguments = ("eval", file, "--judge", "openai/gpt-4o-mini+judge", "--judge-url", gateway.base_url)
+    refused = installation.run(*arguments, check=False)
+    assert (refused.returncode, "WATCHLLM_API_KEY" in refused.stderr) == (2, True)
+    installation.environment["WATCHLLM_API_KEY"] = gateway.installation.project("eval").key
+    judge = installation.run_json(*arguments)["judge"]
+    assert (judge["asked"], judge["yes"], judge["missed_yes"], judge["cost_usd"]) == (2, 0, 1, None)
+    assert judge["ms_per_asked"] > 0
+    assert sim.calls() == 2
+    broken = installation.run(*arguments[:-1], "http://127.0.0.1:9/v1", check=False)
+    assert (broken.returncode, "could not be asked" in broken.stderr) == (1, True)
+
+
+def test_a_log_has_no_judge(installation: Installation, tmp_path: Path) -> None:
+    refused = installation.run("eval", "--log", written(tmp_path, [{"prompt": "x"}]), "--judge", check=False)
+    assert refused.returncode == 2

@@ -1,7 +1,6 @@
 """`watchllm eval --log`: a log of prompts replayed through an empty cache, to judge it before adopting it."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,10 +8,11 @@ import msgspec
 import typer
 
 from watchllm.cli.output import print_fields
+from watchllm.cli.price_book import price_book
 
 if TYPE_CHECKING:
     from watchllm.cache.semantic.decide import Policy
-    from watchllm.cache.semantic.replay import Price, Replay, Served
+    from watchllm.cache.semantic.replay import Replay, Served
 
 _SHOWN: Final = 400
 """Characters of a prompt that people are shown; `--json` has all."""
@@ -33,7 +33,7 @@ def replay_log(log: Path, policy: "Policy", ttl: int, *, as_json: bool) -> None:
         with log.open("rb") as lines:
             for _ in read_log(lines):
                 pass
-        replay = Replay(StaticEmbedder.load(), policy, _price(), ttl=ttl)
+        replay = Replay(StaticEmbedder.load(), policy, price_book(), ttl=ttl)
         with log.open("rb") as lines, log.open("rb") as again:
             pairs = (
                 _as_data(served, _prompt_at(again, served.stored.offset)) for served in replay.serve(read_log(lines))
@@ -112,27 +112,3 @@ def _visible(prompt: str) -> str:
     """On one line, without what a terminal would obey."""
     text = "".join(char if char.isprintable() else " " for char in prompt[: _SHOWN + 1])
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
-def _price() -> "Price":
-    """What a call costs by the price book of this installation."""
-    from watchllm.cli.session import configuration
-    from watchllm.control import prices, vendors
-    from watchllm.domain.usage import TokenUsage
-    from watchllm.providers.prices import find
-
-    rows = prices.frozen(vendors.price_books(), configuration().home, datetime.now(UTC))
-    families = sorted(
-        ((prefix, vendor.name) for vendor in vendors.vendors() for prefix in vendor.families),
-        key=lambda family: -len(family[0]),
-    )
-
-    def price(model: str, tokens: tuple[int, int]) -> float | None:
-        provider, _, name = model.partition("/")
-        if provider not in rows or not name:
-            name = model
-            provider = next((vendor for prefix, vendor in families if model.startswith(prefix)), "")
-        found = find(rows.get(provider, ()), name)
-        return None if found is None else found.cost(TokenUsage(input=tokens[0], output=tokens[1])) / 1e9
-
-    return price

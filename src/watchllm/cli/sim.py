@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -29,6 +30,9 @@ def sim(
     require_key: str = typer.Option("", help="Refuse every other key with 401."),
     tokens: int = typer.Option(0, min=0, max=1_000_000, help="Tokens of each answer; 0 = 20 to 60."),
     record: int = typer.Option(1000, min=0, max=100_000, help="Latest requests kept for GET /sim/requests."),
+    judge_labels: Path | None = typer.Option(
+        None, exists=True, dir_okay=False, help='Lines of {"a", "b", "label"} that sim/judge knows.'
+    ),
 ) -> None:
     """Run the simulated provider (OpenAI and Anthropic): deterministic answers, and knobs for all that goes wrong.
 
@@ -44,7 +48,8 @@ def sim(
         status=_parsed("--status", str(status), parse_status) if status else 0,
         tokens=tokens,
     )
-    options = SimOptions(knobs=knobs, seed=seed, require_key=require_key, record=record)
+    labels = {} if judge_labels is None else _parsed("--judge-labels", str(judge_labels), _labels_in)
+    options = SimOptions(knobs=knobs, seed=seed, require_key=require_key, record=record, labels=labels)
     import uvloop
 
     try:
@@ -59,6 +64,12 @@ def _parsed(option: str, text: str, parser: Callable[[str], Any]) -> Any:
         return parser(text)
     except ValueError as error:
         raise typer.BadParameter(f"{text}: {error}", param_hint=option) from None
+
+
+def _labels_in(path: str) -> dict[tuple[str, str], bool]:
+    from watchllm.sim.judge import read_labels
+
+    return read_labels(Path(path).read_bytes())
 
 
 async def _serve(options: "SimOptions", host: str, port: int) -> None:

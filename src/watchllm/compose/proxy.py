@@ -179,6 +179,8 @@ class ProxyProcess:
             await self._admin.close()
         if self._admin_socket is not None:
             self._admin_socket.unlink(missing_ok=True)
+        if self._services.judges is not None:
+            self._services.judges.close()
         if self._outbound is not None:
             await self._outbound.pool.close()
             await self._outbound.visits.close()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from watchllm.control import (
     audit,
+    judges,
     keys,
     organizations,
     outbox,
@@ -65,8 +66,15 @@ class ControlPlane:
         return self._change(change)
 
     def set_project(self, project_id: str, changes: Mapping[str, Any]) -> projects.Project:
-        """Apply settings parsed by `domain.settings.parse_settings`."""
-        return self._change(lambda work: projects.change_settings(work, project_id, changes))
+        """Apply settings parsed by `domain.settings.parse_settings`. Raises Invalid for a judge that the project may
+        not use."""
+
+        def change(work: UnitOfWork) -> projects.Project:
+            project = projects.change_settings(work, project_id, changes)
+            judges.check(work.connection, project_id, changes)
+            return project
+
+        return self._change(change)
 
     def project(self, project_id: str) -> projects.Project:
         with self.database.reading() as connection:

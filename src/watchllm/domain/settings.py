@@ -11,6 +11,10 @@ ALLOW, REFUSE = "allow", "refuse"
 OFF, SHADOW, ON = "off", "shadow", "on"
 """Modes of the semantic cache: not asked; asked and recorded, never served; served."""
 _MAX_TTL = 10 * 365 * 86_400
+_MAX_MODEL = 256
+_MAX_JUDGE_MS = 10_000
+_MAX_JUDGE_PER_MINUTE = 100_000
+_MAX_USD = 1e6
 
 
 class ProjectSettings(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -21,7 +25,11 @@ class ProjectSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     `semantic` is the mode of the semantic cache. A stored answer is served when the confidence that it is right reaches
     `min_confidence` (0 to 1; None = the engine's own) and, where it is set, the similarity `similarity_threshold`.
     `hit_headers`: answers tell whether and how they came from the cache, which in a cache that several share tells what
-    others asked."""
+    others asked.
+
+    `judge_model` is asked where the confidence alone does not suffice, None = nobody is. A request waits for it at most
+    `judge_timeout_ms`; it is asked `judge_per_minute` times at most and for `judge_usd_day` a day of UTC, both in every
+    proxy process. `judge_in_shadow`: in shadow, too, where nothing is served."""
 
     cache: bool = True
     cache_ttl: int = 86_400
@@ -36,6 +44,11 @@ class ProjectSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     min_confidence: float | None = None
     similarity_threshold: float | None = None
     hit_headers: bool = True
+    judge_model: str | None = None
+    judge_timeout_ms: int = 400
+    judge_per_minute: int = 60
+    judge_usd_day: float = 1.0
+    judge_in_shadow: bool = False
 
 
 class InvalidSetting(ValueError):
@@ -111,6 +124,31 @@ def _share(text: str) -> float:
     return share
 
 
+def _model(text: str) -> str:
+    if len(text) > _MAX_MODEL or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("expected a model's name, such as groq/llama-3.1-8b-instant or sim/judge")
+    return text
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not text.isascii() or not low <= int(text[:12]) <= high:
+            raise ValueError(f"expected a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _usd(text: str) -> float:
+    try:
+        usd = float(text)
+    except ValueError:
+        usd = -1.0
+    if not 0.0 <= usd <= _MAX_USD:  # NaN is not, either
+        raise ValueError(f"expected US dollars, 0 to {_MAX_USD:.0f}")
+    return usd
+
+
 def _name(text: str) -> str:
     if not text.replace("-", "").replace("_", "").isalnum() or not text.isascii() or len(text) > 64:
         raise ValueError("expected a provider's name: letters, digits, - and _")
@@ -138,4 +176,9 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "min_confidence": _share,
     "similarity_threshold": _share,
     "hit_headers": _on_off,
+    "judge_model": _model,
+    "judge_timeout_ms": _whole(1, _MAX_JUDGE_MS),
+    "judge_per_minute": _whole(0, _MAX_JUDGE_PER_MINUTE),
+    "judge_usd_day": _usd,
+    "judge_in_shadow": _on_off,
 }

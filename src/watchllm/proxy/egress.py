@@ -55,7 +55,9 @@ def hit_head(request: Request, content_type: str = JSON) -> bytes:
         total = f"{(now - began) * 1000:.3f}"
         auth = f"{(authenticated - began) * 1000:.3f}"
         cache = f"{(request.looked_up - authenticated) * 1000:.3f}"
-    overhead = f"{(now - began - request.spent_upstream()) * 1000:.3f}" if request.upstream_began else total
+    overhead = total
+    if request.upstream_began or request.waited_for_judge:
+        overhead = f"{(now - began - request.spent_upstream()) * 1000:.3f}"
     target = request.target
     usage = request.usage
     if request.hides_hits:
@@ -119,7 +121,7 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
         spans += f"embed;dur={_milliseconds(request.looked.took)}, "
     if request.upstream_began:
         upstream = (request.upstream_ended or now) - request.upstream_began
-        overhead = f"{(now - began - upstream) * 1000:.3f}"
+        overhead = f"{(now - began - upstream - request.waited_for_judge) * 1000:.3f}"
         spans += f"upstream;dur={upstream * 1000:.3f}, "
     cache, target = request.cache, request.target
     outcome = "" if cache == REFUSED else f"X-WatchLLM-Cache: {cache}\r\n"

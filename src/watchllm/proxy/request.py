@@ -56,6 +56,8 @@ class Request:
     """Nobody is told whether the answer came from the cache."""
     looked: Looked | None = None
     """What came of looking for an answer by meaning; None = it was not looked for."""
+    waited_for_judge = 0.0
+    """Seconds that a judge of a like question was waited for."""
     hedged = False
     dropped: tuple[str, ...] = ()
     """Fields of the request that the provider has no counterpart for."""
@@ -80,7 +82,8 @@ class Request:
         self.id = new_request_id(wall_ms)
 
     def spent_upstream(self) -> float:
-        """Seconds between the call upstream and its answer (or now, while none came); 0 without a call."""
+        """Seconds between the call upstream and its answer (or now, while none came), and those that a judge was waited
+        for; 0 without a call."""
         if not self.upstream_began:
-            return 0.0
-        return (self.upstream_ended or perf_counter()) - self.upstream_began
+            return self.waited_for_judge
+        return (self.upstream_ended or perf_counter()) - self.upstream_began + self.waited_for_judge

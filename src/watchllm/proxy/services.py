@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from watchllm.proxy.image_links import ImageFetches
     from watchllm.proxy.model_listing import ModelListings
     from watchllm.proxy.model_lists import ModelLists
+    from watchllm.proxy.semantic.judging import Judges
     from watchllm.proxy.semantic.warming import Semantic
     from watchllm.proxy.settle import Counters, Settlement
     from watchllm.proxy.tenants import Tenants
@@ -74,6 +75,9 @@ class Services(msgspec.Struct):
 
     candidates: dict[int, tuple[tuple[Target, ...], tuple[Candidate, ...]]] = msgspec.field(default_factory=dict)
     """Where targets are, by the identity of their tuple, which is kept."""
+
+    judges: Judges | None = None
+    """Made by the first look-up by meaning that needs one."""
 
     _outbound: Outbound | None = None
     _breakers: Breakers | None = None

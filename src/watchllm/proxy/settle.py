@@ -253,7 +253,7 @@ class Settlement:
         began = request.began
         head_sent = request.head_sent or now
         latency_us = overhead_us = int((head_sent - began) * 1e6)
-        if request.upstream_began:
+        if request.upstream_began or request.waited_for_judge:
             overhead_us -= min(int(request.spent_upstream() * 1e6), latency_us)
         headers = request.exchange.headers
         user, session, tags = _labels(headers)

@@ -17,6 +17,7 @@ from watchllm.sim.anthropic import anthropic_dialect
 from watchllm.sim.anthropic_cache import PromptCache
 from watchllm.sim.delivery import Delivery, Scheduler, loop_scheduler
 from watchllm.sim.form import parse_form
+from watchllm.sim.judge import Labels
 from watchllm.sim.knobs import InvalidKnob, Knobs, ModelNames, from_header
 from watchllm.sim.ledger import Ledger, Received
 from watchllm.sim.openai import openai_dialect, responses_dialect
@@ -33,13 +34,15 @@ _decode = msgspec.json.Decoder().decode
 
 class SimOptions(msgspec.Struct, frozen=True):
     """What the process was started with. `record` is how many of the latest requests are kept for `/sim/requests`;
-    `run` goes into every id, so that the ids of two processes differ; `require_key` is empty for "any key"."""
+    `run` goes into every id, so that the ids of two processes differ; `require_key` is empty for "any key"; `labels`
+    are the pairs that `sim/judge` knows."""
 
     knobs: Knobs = Knobs()
     seed: int = 0
     require_key: str = ""
     record: int = 1000
     run: str = "sim"
+    labels: Labels = {}
 
 
 class _Route(NamedTuple):
@@ -164,6 +167,7 @@ class SimApp:
                 self._options.run,
                 name,
                 exchange.headers,
+                self._options.labels,
             )
             answer = endpoint.answer(request)
         except InvalidKnob as unknown:

@@ -57,6 +57,7 @@ class Knobs(msgspec.Struct, frozen=True):
     set_cookie: bool = False
     tokens: int = 0
     echo: bool = False
+    judge: bool = False
     blank: bool = False
     refusal: bool = False
     content_filter: bool = False
@@ -191,6 +192,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
         "no_usage",
         "set_cookie",
         "echo",
+        "judge",
         "blank",
         "refusal",
         "content_filter",

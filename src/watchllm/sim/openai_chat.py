@@ -8,6 +8,7 @@ from watchllm.sim.answer import Ask, Choice, Tool, ToolCall, decide
 from watchllm.sim.citation import CITED_TITLE, CITED_URL
 from watchllm.sim.conversation import Conversation, Part, data_of, seed_of, tool_schema
 from watchllm.sim.identifiers import call_id
+from watchllm.sim.judge import judge
 from watchllm.sim.openai_usage import logprob_entries, usage_of
 from watchllm.sim.openai_validation import check_chat
 from watchllm.sim.reply import Answer, Refused, Reply, Request, StreamReply
@@ -26,6 +27,8 @@ def chat_completion(request: Request) -> Answer:
     fields = request.fields
     check_chat(fields)
     ask = _ask(fields, request.name)
+    if request.knobs.judge:
+        ask = msgspec.structs.replace(ask, text=judge(ask.text, request.labels), echo=True)
     try:
         choices = decide(ask, request.knobs)
     except UnsupportedSchema as error:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
+from watchllm.sim.judge import Labels
 from watchllm.sim.knobs import Knobs
 
 JSON = b"application/json"
@@ -22,7 +23,7 @@ class Upload(NamedTuple):
 class Request(msgspec.Struct):
     """One call. `fields` are the JSON body's or the form's, empty without a body; `tail` is what follows a path that
     ends in an id; `name` is the model's without prefix and knobs; `headers` have lower-case names; `number` counts
-    calls, so that ids are unique; `created` is in epoch seconds."""
+    calls, so that ids are unique; `created` is in epoch seconds; `labels` are what `sim/judge` knows of pairs."""
 
     method: str
     fields: dict[str, Any]
@@ -34,6 +35,7 @@ class Request(msgspec.Struct):
     run: str
     name: str = ""
     headers: Mapping[bytes, bytes] = {}
+    labels: Labels = {}
 
 
 class Reply(msgspec.Struct):

@@ -229,3 +229,21 @@ def test_every_change_is_audited_without_secrets(world: "World") -> None:
     assert key.secret not in repr(lines)
     with plane.database.reading() as connection:
         assert [line.object_id for line in audit.listed(connection, key.record.id)] == [key.record.id] * 2
+
+
+def test_a_judge_has_to_be_one_that_the_project_may_use(world: "World") -> None:
+    project = world.plane.create_project("Mine")
+    with pytest.raises(Invalid, match="judge_model=nowhere/judge cannot be used"):
+        world.plane.set_project(project.id, parse_settings({"judge_model": "nowhere/judge"}))
+    with pytest.raises(Invalid, match="may not use the provider groq"):
+        world.plane.set_project(
+            project.id, parse_settings({"judge_model": "groq/llama-3.1-8b-instant", "allowed_providers": "openai"})
+        )
+    assert world.plane.project(project.id).settings == ProjectSettings()
+    world.plane.set_project(project.id, parse_settings({"judge_model": "groq/llama-3.1-8b-instant"}))
+    with pytest.raises(Invalid, match="may not use the provider groq"):
+        world.plane.set_project(project.id, parse_settings({"allowed_providers": "openai"}))
+    with pytest.raises(Invalid, match="no provider key for groq"):
+        world.plane.set_project(project.id, parse_settings({"instance_keys": "off"}))
+    world.plane.set_project(project.id, parse_settings({"judge_model": "sim/judge", "allowed_providers": "sim"}))
+    assert world.plane.project(project.id).settings.judge_model == "sim/judge"

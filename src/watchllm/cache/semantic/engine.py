@@ -19,11 +19,13 @@ from watchllm.cache.entry import Entry, InvalidationFilter
 from watchllm.cache.semantic.decide import Candidate, Decision, Policy, decide
 from watchllm.cache.semantic.embedder import Embedder
 from watchllm.cache.semantic.features import Features, features
+from watchllm.cache.semantic.judge import can_be_shown
 from watchllm.cache.semantic.lexicon import LANGUAGES, lexicon
 from watchllm.cache.semantic.memory import Memory
 from watchllm.cache.semantic.partition import Found, Prompt
 from watchllm.cache.semantic.text import MAX_CHARACTERS
 from watchllm.cache.semantic.vectors import StoredVector, VectorFilter, VectorStore, partition_of
+from watchllm.cache.semantic.verdicts import Pair, Verdicts
 
 if TYPE_CHECKING:
     import asyncio
@@ -45,6 +47,7 @@ class Question(NamedTuple):
 
     vector: Vectors
     features: Features
+    text: str
 
 
 class Judged(NamedTuple):
@@ -62,6 +65,7 @@ class Engine:
         self._embedder = embedder
         self._version = f"{embedder.version}/{_fingerprint()}"
         self._store = store
+        self.verdicts = Verdicts(store)
         self._executor = ThreadPoolExecutor(1, "semantic")
         self.reader = ThreadPoolExecutor(1, "semantic-read")
         """For long prompts, which do not wait for graphs that are built."""
@@ -90,7 +94,7 @@ class Engine:
 
     def read(self, prompt: str) -> Question:
         """What is compared of a prompt. May be called in any thread."""
-        return Question(self._embedder.embed((prompt,))[0], features(prompt))
+        return Question(self._embedder.embed((prompt,))[0], features(prompt), prompt)
 
     def candidates(self, partition: bytes, question: Question, policy: Policy, now_ms: int) -> Iterator[Judged] | None:
         """The nearest prompts in a partition with what is decided about each, one after the other; None while the
@@ -101,8 +105,11 @@ class Engine:
         fresh = (one for one in found if one.prompt.is_fresh(now_ms))
         return filter(None, (_judge(one, question.features, policy, now_ms) for one in fresh))
 
-    def keep(self, partition: bytes, key: bytes, question: Question, entry: Entry) -> bool:
-        """Let the entry at `key` be found by its prompt; whether the store took it. Expires as the entry does."""
+    def keep(self, partition: bytes, key: bytes, question: Question, entry: Entry, *, with_text: bool = False) -> bool:
+        """Let the entry at `key` be found by its prompt; whether the store took it. Expires as the entry does.
+
+        `with_text`: a judge may be asked about it, and has to see it.
+        """
         encoded = _encode(question.features)
         self.memory.put(partition, key, question.vector, Prompt(entry.created_ms, entry.expires_ms, encoded))
         return self._store.put(
@@ -116,13 +123,19 @@ class Engine:
                 entry.key_id,
                 question.vector.astype(numpy.float16).tobytes(),
                 encoded,
+                question.text if with_text and can_be_shown(question.text) else "",
             ),
         )
 
-    def holds(self, partition: bytes, judged: Judged, now_ms: int) -> bool:
+    def text_of(self, pair: Pair) -> str:
+        """The stored prompt, empty where it was kept without its text or is not written yet."""
+        stored = self._store.get(pair.partition, pair.key)
+        return stored.text if stored is not None and stored.created_ms == pair.created_ms else ""
+
+    def holds(self, pair: Pair, now_ms: int) -> bool:
         """Whether the store still has that prompt: a purge by another process is in force before it is followed. One
         that was kept just now may not have been written yet."""
-        return now_ms - judged.created_ms < _WRITTEN_MS or self._store.get(partition, judged.key) is not None
+        return now_ms - pair.created_ms < _WRITTEN_MS or self._store.get(pair.partition, pair.key) is not None
 
     def forget(self, partition: bytes, key: bytes) -> None:
         """Find that entry no longer: it is gone."""

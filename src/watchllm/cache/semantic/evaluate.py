@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
@@ -12,6 +12,7 @@ import numpy
 from watchllm.cache.semantic.decide import Candidate, Decision, Policy, decide
 from watchllm.cache.semantic.embedder import Embedder
 from watchllm.cache.semantic.features import features
+from watchllm.cache.semantic.judge import approved, can_be_shown, is_asked_about
 
 MAX_LINE: Final = 4 * 1024 * 1024
 """Bytes of one line of a file of pairs."""
@@ -34,12 +35,22 @@ class Pair(msgspec.Struct, frozen=True):
     context: Any = None
 
 
+class Opinion(NamedTuple):
+    """What a judge said of a pair, None = neither yes nor no; how long that took, and the tokens that it was billed."""
+
+    verdict: bool | None
+    seconds: float
+    tokens: tuple[int, int]
+
+
 class Judged(NamedTuple):
-    """A pair, what was decided about it and how long the decision took, the prompts' features apart."""
+    """A pair, what was decided about it and how long the decision took, the prompts' features apart. `opinion` is that
+    of a judge, who is asked about some."""
 
     pair: Pair
     decision: Decision
     seconds: float
+    opinion: Opinion | None = None
 
 
 def read_pairs(lines: Iterable[bytes]) -> Iterator[Pair]:
@@ -70,6 +81,17 @@ def judge(pairs: Iterable[Pair], embedder: Embedder, policy: Policy) -> Iterator
         began = time.perf_counter()
         decision = decide(question, candidate, policy)
         yield Judged(pair, decision, time.perf_counter() - began)
+
+
+def consult(judged: Iterable[Judged], policy: Policy, ask: Callable[[Pair], Opinion]) -> Iterator[Judged]:
+    """Have a judge decide about the pairs that a proxy would ask one about."""
+    for one in judged:
+        pair = one.pair
+        if not (is_asked_about(one.decision, policy) and can_be_shown(pair.a) and can_be_shown(pair.b)):
+            yield one
+            continue
+        opinion = ask(pair)
+        yield one._replace(decision=approved(one.decision) if opinion.verdict else one.decision, opinion=opinion)
 
 
 def summary(judged: Iterable[Judged]) -> dict[str, dict[str, Any]]:

@@ -18,13 +18,17 @@ from watchllm.cache.entry import NEVER, InvalidationFilter
 PROJECT_LENGTH = 16
 CONTEXT_LENGTH = 16
 KEY_LENGTH = 32
+QUESTION_LENGTH = 16
+MAX_VERDICTS = 16
+"""Verdicts that are kept of one vector."""
 PARTITION_LENGTH = PROJECT_LENGTH + 8 + CONTEXT_LENGTH
 
 
 class StoredVector(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One prompt. Times in epoch milliseconds; `source` is the id of the project key that caused it.
 
-    `vector` holds float16, little-endian; `features` is whatever the guards computed when it was stored.
+    `vector` holds float16, little-endian; `features` is whatever the guards computed when it was stored. `text` is the
+    prompt itself where a judge may be shown it, else empty.
     """
 
     created_ms: int
@@ -34,6 +38,7 @@ class StoredVector(msgspec.Struct, frozen=True, array_like=True, gc=False):
     source: str
     vector: bytes
     features: bytes
+    text: str = ""
 
     def is_fresh(self, now_ms: int) -> bool:
         return self.expires_ms == NEVER or now_ms < self.expires_ms
@@ -102,6 +107,15 @@ class VectorStore(Protocol):
     def read(self, partition: bytes, after: bytes, limit: int) -> list[tuple[bytes, StoredVector]]:
         """Up to `limit` vectors of a partition, in the order of their keys, from behind the key `after` on (b"": from
         the first). What changes meanwhile is in `changes` since a position that was taken before."""
+        ...
+
+    def verdict(self, partition: bytes, key: bytes, created_ms: int, question: bytes) -> bool | None:
+        """What a judge said of the vector that was created then and a question (16 bytes); None = nothing is known."""
+        ...
+
+    def put_verdict(self, partition: bytes, key: bytes, created_ms: int, question: bytes, *, equal: bool) -> bool:
+        """Keep what a judge said, as long as that vector is kept, unless it is gone; MAX_VERDICTS of one vector at
+        most. Whether it was taken."""
         ...
 
     def position(self) -> int:

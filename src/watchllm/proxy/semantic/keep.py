@@ -57,27 +57,28 @@ def _keep(
     entry = services.cache.get(principal.tenant.partition, key)
     if entry is None or not ends_by_itself(entry):
         return
+    with_text = principal.tenant.settings.judge_model is not None
     if found is not None and found.partition is not None and found.question is not None and answered is asked:
-        engine.keep(found.partition, key, found.question, entry)
+        engine.keep(found.partition, key, found.question, entry, with_text=with_text)
         return
     asks = asks_of(services, request, endpoint, answered, body, engine)
     if isinstance(asks, NotTried):
         return
     if engine.is_quick(asks.text):
-        _put(engine, asks, key, entry, engine.read(asks.text))
+        _put(engine, asks, key, entry, engine.read(asks.text), with_text=with_text)
         return
     reading = services.loop.run_in_executor(engine.reader, engine.read, asks.text)
 
     def read(done: asyncio.Future[Question]) -> None:
         if not done.cancelled():
-            _put(engine, asks, key, entry, done.result())
+            _put(engine, asks, key, entry, done.result(), with_text=with_text)
 
     reading.add_done_callback(read)
 
 
-def _put(engine: Engine, asks: Asks, key: bytes, entry: Entry, question: Question) -> None:
+def _put(engine: Engine, asks: Asks, key: bytes, entry: Entry, question: Question, *, with_text: bool) -> None:
     if not question.features.too_long:
-        engine.keep(asks.partition, key, question, entry)
+        engine.keep(asks.partition, key, question, entry, with_text=with_text)
 
 
 def ends_by_itself(entry: Entry) -> bool:

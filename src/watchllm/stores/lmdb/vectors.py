@@ -18,6 +18,7 @@ from watchllm.cache.semantic.vectors import (
     KEY_LENGTH,
     PARTITION_LENGTH,
     PROJECT_LENGTH,
+    QUESTION_LENGTH,
     Changes,
     Place,
     StoredVector,
@@ -27,13 +28,14 @@ from watchllm.stores.lmdb.cache_layout import U64
 from watchllm.stores.lmdb.vectors_layout import (
     CHANGES_KEPT,
     STATE_KEY,
+    VERDICT,
     open_file,
     source_digest,
     unpack_count,
     unpack_state,
 )
 from watchllm.stores.lmdb.vectors_session import unpack
-from watchllm.stores.lmdb.vectors_writer import Bounds, Purging, VectorWriter
+from watchllm.stores.lmdb.vectors_writer import Bounds, Purging, VectorWriter, Verdict
 
 if TYPE_CHECKING:
     from watchllm.domain.paths import StrPath
@@ -95,6 +97,18 @@ class LmdbVectorStore:
             return found
 
         return self._reading(page, [])
+
+    def verdict(self, partition: bytes, key: bytes, created_ms: int, question: bytes) -> bool | None:
+        name = _checked_id(partition, key) + _checked_question(question)
+        value = self._reading(lambda txn: txn.get(name, db=self._db.verdicts), None)
+        if value is None:
+            return None
+        of, equal = VERDICT.unpack(value)
+        return bool(equal) if of == created_ms else None
+
+    def put_verdict(self, partition: bytes, key: bytes, created_ms: int, question: bytes, *, equal: bool) -> bool:
+        verdict = Verdict(created_ms, _checked_question(question), equal)
+        return self._writer.write(_checked_id(partition, key), verdict)
 
     def position(self) -> int:
         return self._reading(self._state, (0, 0, 0))[0]
@@ -184,6 +198,12 @@ def _checked_id(partition: bytes, key: bytes) -> bytes:
     if len(partition) != PARTITION_LENGTH or len(key) != KEY_LENGTH:
         raise ValueError(f"expected a partition of 40 bytes and a key of 32, not {len(partition)} and {len(key)}")
     return partition + key
+
+
+def _checked_question(question: bytes) -> bytes:
+    if len(question) != QUESTION_LENGTH:
+        raise ValueError(f"a question is told by {QUESTION_LENGTH} bytes, not {len(question)}")
+    return question
 
 
 def _resolve(future: asyncio.Future[int], count: int, error: Exception | None) -> None:

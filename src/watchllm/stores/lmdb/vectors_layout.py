@@ -7,6 +7,7 @@
     counts     project, or project + digest of a source → vectors (u64)
     expiry     `expires_ms` (u64) + id → nothing: vectors that expire, soonest first
     changes    number → id of the vector that was put or removed; the latest CHANGES_KEPT
+    verdicts   id of a vector + digest of a question (16 B) → its `created_ms` (u64) + 1 = equal, 0 = not
 
 Integers are big-endian, so that keys sort by them. Numbers are given in write transactions, one after another, for all
 processes. All of it changes in the same transaction as the vector.
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import lmdb
 import msgspec
 
-from watchllm.cache.semantic.vectors import KEY_LENGTH, PARTITION_LENGTH
+from watchllm.cache.semantic.vectors import KEY_LENGTH, PARTITION_LENGTH, QUESTION_LENGTH
 from watchllm.stores.lmdb.cache_layout import DATA_FILE, U64, advice, check_length, format_of, map_size_for
 from watchllm.stores.lmdb.environment import StoreBroken
 
@@ -35,7 +36,10 @@ CHANGES_KEPT = 65_536
 STATE_KEY = b"state"
 STATE = struct.Struct(">QQQ")
 
-_NAMES = ("info", "vectors", "order", "sources", "counts", "expiry", "changes")
+VERDICT = struct.Struct(">QB")
+VERDICT_COST = (ID_LENGTH + QUESTION_LENGTH + VERDICT.size + 16) * 8 // 5
+
+_NAMES = ("info", "vectors", "order", "sources", "counts", "expiry", "changes", "verdicts")
 _FORMAT_KEY = b"format"
 _U32 = struct.Struct(">I")
 _INDEX_COST = 700  # The five small records beside a vector, at the fill that random keys reach.
@@ -51,6 +55,7 @@ class Databases(msgspec.Struct, frozen=True):
     counts: Any
     expiry: Any
     changes: Any
+    verdicts: Any
 
 
 def source_digest(source: str) -> bytes:

@@ -9,12 +9,14 @@ import lmdb
 import msgspec
 
 from watchllm.cache.entry import NEVER
-from watchllm.cache.semantic.vectors import PROJECT_LENGTH, StoredVector
+from watchllm.cache.semantic.vectors import MAX_VERDICTS, PROJECT_LENGTH, StoredVector
 from watchllm.stores.lmdb.cache_layout import U64
 from watchllm.stores.lmdb.vectors_layout import (
     CHANGES_KEPT,
     STATE,
     STATE_KEY,
+    VERDICT,
+    VERDICT_COST,
     Databases,
     cost_of,
     source_digest,
@@ -42,7 +44,7 @@ class VectorSession:
     def __enter__(self) -> Self:
         self.txn = self._env.begin(write=True)
         self._number, self.vectors, self.bytes = unpack_state(self.txn.get(STATE_KEY, db=self._db.info))
-        self._first = self._number
+        self._first = self._number, self.bytes
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -50,7 +52,7 @@ class VectorSession:
             self.txn.abort()
             return
         try:
-            if self._number != self._first:
+            if (self._number, self.bytes) != self._first:
                 self._forget_old_changes()
                 self.txn.put(STATE_KEY, STATE.pack(self._number, self.vectors, self.bytes), db=self._db.info)
         except BaseException:
@@ -91,9 +93,32 @@ class VectorSession:
         delete(source + number, db=self._db.sources)
         if vector.expires_ms != NEVER:
             delete(U64.pack(max(vector.expires_ms, 0)) + vector_id, db=self._db.expiry)
-        self._count(project, source, -1, -cost_of(len(value)))
+        verdicts = self._verdicts(vector_id)
+        for key in verdicts:
+            delete(key, db=self._db.verdicts)
+        self._count(project, source, -1, -cost_of(len(value)) - len(verdicts) * VERDICT_COST)
         self._change(vector_id)
         return True
+
+    def put_verdict(self, vector_id: bytes, created_ms: int, question: bytes, *, equal: bool) -> None:
+        """Keep what a judge said of a vector and a question, unless that vector is gone; another verdict makes room."""
+        vector = self.get(vector_id)
+        if vector is None or vector.created_ms != created_ms:
+            return
+        key = vector_id + question
+        known = self._verdicts(vector_id)
+        if key not in known:
+            if len(known) >= MAX_VERDICTS:
+                # Questions are told by their digests, so that the first of them is any of them.
+                self.txn.delete(known[0], db=self._db.verdicts)
+            else:
+                self.bytes += VERDICT_COST
+        self.txn.put(key, VERDICT.pack(max(created_ms, 0), equal), db=self._db.verdicts)
+
+    def _verdicts(self, vector_id: bytes) -> list[bytes]:
+        """The keys of a vector's verdicts."""
+        found = self._from(self._db.verdicts, vector_id, MAX_VERDICTS)
+        return [key for key, _ in found if key.startswith(vector_id)]
 
     def shrink_project(self, project: bytes, most: int) -> int:
         """Forget the project's oldest until it holds at most `most`; how many."""

@@ -59,7 +59,15 @@ class Purging(msgspec.Struct, frozen=True):
     done: Callable[[int, Exception | None], None]
 
 
-Write: TypeAlias = tuple[bytes, StoredVector | None]
+class Verdict(msgspec.Struct, frozen=True):
+    """What a judge said of the vector that was created then and a question."""
+
+    created_ms: int
+    question: bytes
+    equal: bool
+
+
+Write: TypeAlias = tuple[bytes, StoredVector | Verdict | None]
 """A vector's id, and what to store there; None removes."""
 
 
@@ -94,9 +102,11 @@ class VectorWriter:
             self._changed.notify_all()
         self._thread.join()
 
-    def write(self, vector_id: bytes, vector: StoredVector | None) -> bool:
+    def write(self, vector_id: bytes, vector: StoredVector | Verdict | None) -> bool:
         """Whether it was queued."""
-        size = _OVERHEAD if vector is None else _OVERHEAD + len(vector.vector) + len(vector.features)
+        size = _OVERHEAD
+        if isinstance(vector, StoredVector):
+            size += len(vector.vector) + len(vector.features) + len(vector.text)
         with self._changed:
             if self._closing or self._queued_bytes + size > self._pending_bytes:
                 self.counters.dropped += 1
@@ -195,6 +205,8 @@ class VectorWriter:
         for vector_id, vector in group:
             if vector is None:
                 removed += session.delete(vector_id)
+            elif isinstance(vector, Verdict):
+                session.put_verdict(vector_id, vector.created_ms, vector.question, equal=vector.equal)
             else:
                 session.put(vector_id, vector)
                 sources.add((vector_id[:PROJECT_LENGTH], vector.source))

@@ -13,6 +13,7 @@ from watchllm.cache.semantic.decide import DEFAULT_POLICY
 from watchllm.cache.semantic.engine import MOST_COMPARED, Engine, Judged
 from watchllm.cache.semantic.partition import Prompt
 from watchllm.cache.semantic.static import StaticEmbedder
+from watchllm.cache.semantic.verdicts import Pair
 
 PROJECT, CONTEXT = b"p" * 16, b"c" * 16
 NOON = 1_700_049_600_000
@@ -78,12 +79,13 @@ def test_what_is_forgotten_is_gone_from_the_store_too(engine: Engine) -> None:
     place = engine.partition(PROJECT, CONTEXT)
     (one,) = judged(engine, "How do I reset my password?")
     engine._store.flush()
-    assert engine.holds(place, one, NOON + DAY_MS)
+    pair = Pair(place, one.key, one.created_ms, bytes(16))
+    assert engine.holds(pair, NOON + DAY_MS)
     engine.forget(place, key(1))
     engine._store.flush()
     assert not judged(engine, "How do I reset my password?")
-    assert not engine.holds(place, one, NOON + DAY_MS)
-    assert engine.holds(place, one, NOON + 10)  # too young to be told from what is not written yet
+    assert not engine.holds(pair, NOON + DAY_MS)
+    assert engine.holds(pair, NOON + 10)  # too young to be told from what is not written yet
 
 
 def test_what_cannot_be_read_any_more_is_passed_over(engine: Engine) -> None:

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from watchllm.proxy.services import Services
     from watchllm.routing.target import Target
 
-# Threads give way to the event loop after this long, instead of 5 ms: what is loaded or read in one must not be felt.
-_SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0005
+"""Threads give way to the event loop after this long, instead of 5 ms: what is loaded, read or merged in one must not be
+felt."""
 
 
 class CannotLoad(Exception):
@@ -64,7 +65,7 @@ class Semantic:
     def start(self) -> None:
         """Load it, unless that was begun before: a project uses it."""
         if self._thread is None:
-            sys.setswitchinterval(_SWITCH_SECONDS)
+            sys.setswitchinterval(SWITCH_SECONDS)
             self._thread = threading.Thread(target=self._load, name="semantic-load", daemon=True)
             self._thread.start()
 

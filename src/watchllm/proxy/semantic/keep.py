@@ -3,7 +3,6 @@ on its way to who waits for it."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -66,13 +65,7 @@ def _keep(
     if engine.is_quick(asks.text):
         _put(engine, asks, key, entry, engine.read(asks.text))
         return
-    reading = services.loop.run_in_executor(engine.reader, engine.read, asks.text)
-
-    def read(done: asyncio.Future[Question]) -> None:
-        if not done.cancelled():
-            _put(engine, asks, key, entry, done.result())
-
-    reading.add_done_callback(read)
+    engine.read_later(asks.text, lambda question: _put(engine, asks, key, entry, question))
 
 
 def _put(engine: Engine, asks: Asks, key: bytes, entry: Entry, question: Question) -> None:

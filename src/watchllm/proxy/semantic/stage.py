@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from watchllm.cache.entry import Entry
+from watchllm.cache.semantic.awaited import NotEmbedded
 from watchllm.cache.semantic.decide import DEFAULT_MIN_CONFIDENCE, Decision, Policy
 from watchllm.cache.semantic.engine import Engine, Judged, Question
 from watchllm.domain.settings import ON, ProjectSettings
@@ -31,7 +32,7 @@ def look_up(
     services: Services, request: Request, endpoint: Endpoint, asked: Asked, body: bytes
 ) -> Entry | Coroutine[Any, Any, Entry | None] | None:
     """The stored answer to a like question, if the project has it served, and notes on the request what came of it; or
-    what goes on to find it, where the question is so long that the event loop would feel its reading.
+    what goes on to find it, where the event loop would feel the question's reading, or its vector has to be waited for.
 
     The entry is fresh, acceptable to the request, and told in its dialect.
     """
@@ -43,12 +44,12 @@ def look_up(
     if isinstance(asks, NotTried):
         return _noted(services, request, began, Looked(looked.NOT_TRIED, asks.reason))
     if not engine.is_quick(asks.text):
-        return _look_up_long(services, request, endpoint, body, engine, asks, began)
+        return _look_up_slowly(services, request, endpoint, body, engine, asks, began)
     found, entry = _found(services, request, endpoint, body, engine, asks.partition, engine.read(asks.text))
     return _noted(services, request, began, found, entry)
 
 
-async def _look_up_long(
+async def _look_up_slowly(
     services: Services,
     request: Request,
     endpoint: Endpoint,
@@ -58,9 +59,11 @@ async def _look_up_long(
     began: float,
 ) -> Entry | None:
     try:
-        question = await services.loop.run_in_executor(engine.reader, engine.read, asks.text)
+        question = await engine.read_slowly(asks.text)
         found, entry = _found(services, request, endpoint, body, engine, asks.partition, question)
-    except Exception as error:  # noqa: BLE001  (as for short ones)
+    except NotEmbedded as error:
+        return _noted(services, request, began, Looked(looked.NOT_TRIED, error.reason))
+    except Exception as error:  # noqa: BLE001  (as for quick ones)
         services.semantic.failed(services, request, error)
         return None
     return _noted(services, request, began, found, entry)

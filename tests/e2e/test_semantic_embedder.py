@@ -1,6 +1,7 @@
 """Vectors from an OpenAI-compatible endpoint: used in time, missed when late or failing, never mixed with others."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -160,3 +161,21 @@ def test_doctor_tells_what_is_wrong_with_it(installation: Installation, sim: Sim
         started(installation, sim, at(endpoint.base_url)).stop()
         told = installation.run("doctor", check=False)
     assert "no such model" in told.stdout
+
+
+def test_a_model_in_a_folder_finds_what_is_like(installation: Installation, sim: Sim, tmp_path: Path) -> None:
+    pytest.importorskip("fastembed")
+    pytest.importorskip("onnx")
+    from tests.support.onnx_model import make_model
+
+    folder = make_model(tmp_path / "model")
+    gateway = wait_until_warm(started(installation, sim, f"fastembed:{folder}", WATCHLLM_EMBEDDER_TIMEOUT="5"))
+    project = serving(gateway)
+    gateway.chat(project.key, QUESTION)
+    found_once_kept(gateway, project.key)
+
+
+def test_a_model_that_is_not_there_is_told_by_health_and_doctor(installation: Installation, sim: Sim) -> None:
+    gateway = started(installation, sim, "fastembed:/nowhere/model")
+    wait_for(lambda: "there is no folder /nowhere/model" in (state_of(gateway) or ""), "the trouble to be told")
+    assert "fastembed" in installation.run("doctor", check=False).stdout

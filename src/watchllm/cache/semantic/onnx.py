@@ -30,13 +30,13 @@ def load(model: str, cache_folder: str, *, seconds: float) -> Awaited:
 
     `seconds` is how long a look-up waits. Raises EmbedderUnavailable.
     """
+    if missing := missing_in(model):
+        raise EmbedderUnavailable(f"the embedder fastembed:{model}: {missing}")
     try:
         from fastembed import TextEmbedding
     except ImportError as error:
         advice = "install it: pip install 'watchllm[fastembed]'"
         raise EmbedderUnavailable(f"the embedder fastembed:{model} needs fastembed ({error}); {advice}") from error
-    if missing := missing_in(model):
-        raise EmbedderUnavailable(f"the embedder fastembed:{model}: {missing}")
     folder = Path(model).expanduser()
     try:
         if folder.is_dir():

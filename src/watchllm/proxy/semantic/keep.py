@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from watchllm.cache.entry import Entry
+from watchllm.cache.semantic.question import NotTried
 from watchllm.providers.dialect import CHAT, MESSAGES
 from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy.semantic.asks import Asks, asks_of
-from watchllm.proxy.semantic.question import NotTried
 
 if TYPE_CHECKING:
     from watchllm.cache.semantic.engine import Engine, Question

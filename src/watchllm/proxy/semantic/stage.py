@@ -10,6 +10,7 @@ from watchllm.cache.entry import Entry
 from watchllm.cache.semantic.awaited import NotEmbedded
 from watchllm.cache.semantic.decide import DEFAULT_MIN_CONFIDENCE, Decision, Policy
 from watchllm.cache.semantic.engine import Engine, Judged, Question
+from watchllm.cache.semantic.question import NotTried
 from watchllm.domain.settings import ON, ProjectSettings
 from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy.directives import Directives
@@ -17,7 +18,6 @@ from watchllm.proxy.retelling import told_in
 from watchllm.proxy.semantic import looked
 from watchllm.proxy.semantic.asks import TOO_LONG, Asks, asks_of
 from watchllm.proxy.semantic.looked import Looked
-from watchllm.proxy.semantic.question import NotTried
 
 if TYPE_CHECKING:
     from watchllm.proxy.asked import Asked

@@ -1,6 +1,6 @@
 """Sentence models in ONNX: run for real on a model that the test makes, and refused in words where there is none.
 
-`fastembed` and `onnx`, which are in no locked requirements, have to be installed for the former.
+The former need the extra `test-fastembed`, which is in no locked requirements.
 """
 
 import asyncio

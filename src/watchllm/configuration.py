@@ -77,6 +77,10 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     max_header_bytes: int = 64 * 1024
     max_connections: int = 10_000
     cache_max_bytes: int = 1024 * _MIB
+    embedder: str = "static"
+    embedder_api_key: str | None = None
+    embedder_dimensions: int | None = None
+    embedder_timeout: float = 0.15
     semantic_max_bytes: int = 512 * _MIB
     semantic_max_per_project: int = 100_000
     semantic_max_per_key: int = 50_000
@@ -217,6 +221,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_header_bytes", "WATCHLLM_MAX_HEADER_BYTES", forms.size),
     Setting("max_connections", "WATCHLLM_MAX_CONNECTIONS", forms.count),
     Setting("cache_max_bytes", "WATCHLLM_CACHE_MAX_BYTES", forms.size),
+    Setting("embedder", "WATCHLLM_EMBEDDER", forms.embedder, mask_url),
+    Setting("embedder_api_key", "WATCHLLM_EMBEDDER_API_KEY", forms.plain, mask),
+    Setting("embedder_dimensions", "WATCHLLM_EMBEDDER_DIMENSIONS", forms.count),
+    Setting("embedder_timeout", "WATCHLLM_EMBEDDER_TIMEOUT", forms.seconds),
     Setting("semantic_max_bytes", "WATCHLLM_SEMANTIC_MAX_BYTES", forms.size),
     Setting("semantic_max_per_project", "WATCHLLM_SEMANTIC_MAX_PER_PROJECT", forms.count),
     Setting("semantic_max_per_key", "WATCHLLM_SEMANTIC_MAX_PER_KEY", forms.count),

@@ -79,6 +79,13 @@ def base_url(text: str) -> str:
     return url("http", "https")(text).rstrip("/")
 
 
+def embedder(text: str) -> str:
+    kind, _, model = text.partition(":")
+    if text != "static" and (kind not in ("openai", "fastembed") or not model or model.startswith("@http")):
+        raise ValueError("static, openai:MODEL, openai:MODEL@BASE_URL or fastembed:MODEL_OR_FOLDER")
+    return text
+
+
 def messages_base_url(text: str) -> str:
     """A base URL of Anthropic's dialect. Anthropic's own clients add `/v1` to theirs, so that the same variable holds a
     bare host for them; to such a one it is added here, too."""

@@ -15,7 +15,8 @@ import watchllm
 ROOT = Path(__file__).resolve().parents[2]
 _NEWER_STANDARD_LIBRARY = {"compression"}
 _BACKPORTS = {"backports": "backports.zstd"}  # Not installed where the standard library has it.
-_USERS_EXTRAS = ("parquet",)
+_USERS_EXTRAS = ("parquet", "fastembed")
+_TEST_EXTRAS = ("test", "test-fastembed")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 
@@ -36,9 +37,10 @@ def test_what_an_extra_brings_is_never_imported_at_a_modules_top() -> None:
 
 
 def test_every_package_imported_by_tests_and_benchmarks_is_declared() -> None:
-    declared = _declared() | _names(PROJECT["optional-dependencies"]["test"])
+    extras = (_names(PROJECT["optional-dependencies"][extra]) for extra in _TEST_EXTRAS)
+    declared = _declared().union(*extras)
     imported = _imported("tests") | _imported("benchmarks")
-    assert imported - declared == set(), "imported, and not in the extra `test` of pyproject.toml"
+    assert imported - declared == set(), "imported, and not in a test extra of pyproject.toml"
 
 
 @pytest.mark.parametrize("lock", ["runtime.txt", "test.txt"])

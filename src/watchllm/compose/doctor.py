@@ -9,6 +9,7 @@ from pathlib import Path
 
 from watchllm.compose.checks import FAILED, OK, WARNING, Check
 from watchllm.compose.control import SNAPSHOT_FOLDER, keyring_of, open_database, publisher_for
+from watchllm.compose.doctor_embedder import examine_embedder
 from watchllm.compose.doctor_providers import examine_providers
 from watchllm.compose.doctor_running import examine_running
 from watchllm.compose.errors import FAILURES
@@ -126,6 +127,7 @@ def _configured(configuration: Configuration) -> Iterator[Check]:
         detail = "WATCHLLM_REDIS_URL is set, and this version does not use it yet: cache and limits are this host's own"
         yield Check("redis", WARNING, detail, "unset it, or leave it for a later version")
     yield from examine_providers(configuration)
+    yield from examine_embedder(configuration)
 
 
 def _no_provider() -> Check:

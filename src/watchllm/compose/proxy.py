@@ -207,7 +207,7 @@ class ProxyProcess:
         """In a thread: what look-ups by meaning need is much of what this process loads."""
         from watchllm.compose.semantic import open_engine
 
-        return open_engine(self._configuration)
+        return open_engine(self._configuration, lambda: self._services.outbound.pool)
 
     def _make_outbound(self) -> Outbound:
         from watchllm.proxy.upstream import Destinations

@@ -5,11 +5,11 @@ What it imports takes a quarter of a second and 70 MiB: import this module in a 
 
 import os
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import lmdb
 
-from watchllm.cache.semantic.embedder import EmbedderUnavailable
 from watchllm.configuration import Configuration
 from watchllm.proxy.semantic.warming import CannotLoad
 from watchllm.stores.lmdb.environment import StoreBroken
@@ -17,21 +17,23 @@ from watchllm.stores.lmdb.vectors import LmdbVectorStore
 
 if TYPE_CHECKING:
     from watchllm.cache.semantic.engine import Engine
+    from watchllm.wire.client import ClientPool
 
 VECTORS_FOLDER = "vectors"
 
 
-def open_engine(configuration: Configuration) -> "Engine":
-    """Load the embedder and open the vectors, which are made if they are missing. Raises CannotLoad."""
+def open_engine(configuration: Configuration, pool: "Callable[[], ClientPool]") -> "Engine":
+    """Load the embedder and open the vectors, which are made if they are missing. `pool`: the event loop's, for an
+    embedder that is called. Raises CannotLoad."""
     try:
         from watchllm.cache.semantic.engine import Engine
-        from watchllm.cache.semantic.static import StaticEmbedder
+        from watchllm.compose.embedder import open_embedder
     except ImportError as error:
         raise CannotLoad(f"a library is missing ({error}); install the dependencies anew") from error
     try:
-        embedder = StaticEmbedder.load()
+        embedder = open_embedder(configuration, pool)
         store = open_vectors(configuration)
-    except (EmbedderUnavailable, StoreBroken, lmdb.Error, OSError) as error:
+    except (StoreBroken, lmdb.Error, OSError) as error:
         raise CannotLoad(str(error)) from error
     return Engine(embedder, store, max_entries=configuration.semantic_max_in_memory)
 

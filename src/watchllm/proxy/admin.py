@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hmac
 import os
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,6 +16,9 @@ from watchllm.proxy.services import Services
 from watchllm.proxy.settle import LATENCY_BOUNDS_US, Counted
 from watchllm.wire.exchange import BodyMode, Exchange
 from watchllm.wire.server import Server
+
+if TYPE_CHECKING:
+    from watchllm.cache.semantic.awaited import Awaited
 
 _TEXT = b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
 _JSON = b"Content-Type: application/json\r\n"
@@ -122,7 +126,19 @@ def _semantic(services: Services) -> list[str]:
         memory = semantic.engine.memory
         for name, value in (("prompts", memory.entries), ("partitions", memory.partitions)):
             lines.append(f"# TYPE watchllm_semantic_{name} gauge\nwatchllm_semantic_{name} {value}")
+        lines += _embedder(semantic.engine.awaited)
     return lines
+
+
+def _embedder(embedder: Awaited | None) -> list[str]:
+    """What became of texts whose vectors are waited for, and what was charged for them."""
+    if embedder is None:
+        return []
+    made = [
+        f'watchllm_embeddings_total{{outcome="{what}"}} {count}' for what, count in sorted(embedder.counted.items())
+    ]
+    tokens = f"# TYPE watchllm_embedder_tokens_total counter\nwatchllm_embedder_tokens_total {embedder.tokens}"
+    return ["# TYPE watchllm_embeddings_total counter", *made, tokens]
 
 
 def _latency(counted: Counted) -> list[str]:

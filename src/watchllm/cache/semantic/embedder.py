@@ -24,8 +24,8 @@ class EmbedderUnavailable(Exception):
 class Embedder(Protocol):
     """`name` and `version` together say which vectors may be compared: both are part of a partition's identity.
 
-    `dimensions` is the length of every vector. `is_quick`: a call with one prompt takes well under 2 ms whatever the
-    prompt, so that it may be made on the event loop; the others belong in a thread.
+    `dimensions` is the length of every vector. A call with one prompt takes well under 2 ms whatever the prompt, so
+    that it may be made on the event loop; what takes longer is `Awaited`.
     """
 
     @property
@@ -36,9 +36,6 @@ class Embedder(Protocol):
 
     @property
     def dimensions(self) -> int: ...
-
-    @property
-    def is_quick(self) -> bool: ...
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Vectors of length 1, shape (len(texts), dimensions); zeros for a text with nothing to embed, which is like no

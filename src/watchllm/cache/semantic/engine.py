@@ -5,7 +5,8 @@ What a proxy asks for each request is `read` once and `candidates` once; who ser
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from importlib.resources import files
@@ -16,6 +17,7 @@ import msgspec
 import numpy
 
 from watchllm.cache.entry import Entry, InvalidationFilter
+from watchllm.cache.semantic.awaited import Awaited, NotEmbedded
 from watchllm.cache.semantic.decide import Candidate, Decision, Policy, decide
 from watchllm.cache.semantic.embedder import Embedder
 from watchllm.cache.semantic.features import Features, features
@@ -28,8 +30,6 @@ from watchllm.cache.semantic.vectors import StoredVector, VectorFilter, VectorSt
 from watchllm.cache.semantic.verdicts import Pair, Verdicts
 
 if TYPE_CHECKING:
-    import asyncio
-
     from watchllm.cache.semantic.embedder import Vectors
 
 MOST_COMPARED: Final = 5
@@ -61,8 +61,9 @@ class Judged(NamedTuple):
 class Engine:
     """For one thread, the event loop's, but for its making, which takes a quarter of a second."""
 
-    def __init__(self, embedder: Embedder, store: VectorStore, *, max_entries: int) -> None:
+    def __init__(self, embedder: Embedder | Awaited, store: VectorStore, *, max_entries: int) -> None:
         self._embedder = embedder
+        self._reading: set[asyncio.Task[None]] = set()
         self._version = f"{embedder.version}/{_fingerprint()}"
         self._store = store
         self.verdicts = Verdicts(store)
@@ -82,19 +83,50 @@ class Engine:
 
     def health(self) -> str | None:
         """What does not work as it should, or None."""
-        return self._store.health() or self.memory.problem
+        embedding = self._embedder.problem if isinstance(self._embedder, Awaited) else None
+        return self._store.health() or self.memory.problem or embedding
+
+    @property
+    def awaited(self) -> Awaited | None:
+        """The embedder, where it is one whose vectors are waited for."""
+        return self._embedder if isinstance(self._embedder, Awaited) else None
 
     def is_quick(self, prompt: str) -> bool:
-        """Whether `read` may be called on the event loop; in the threads of `reader` if not."""
-        return self._embedder.is_quick and len(prompt) <= _QUICK
+        """Whether `read` will do for this prompt; `read_slowly` or `read_later` if not."""
+        return not isinstance(self._embedder, Awaited) and len(prompt) <= _QUICK
 
     def partition(self, project: bytes, context: bytes) -> bytes:
         """Where prompts of a project that were asked in the same context are."""
         return partition_of(project, context, self._embedder.name, self._version)
 
     def read(self, prompt: str) -> Question:
-        """What is compared of a prompt. May be called in any thread."""
+        """What is compared of a prompt that is quick to read. May be called in any thread."""
+        assert not isinstance(self._embedder, Awaited)
         return Question(self._embedder.embed((prompt,))[0], features(prompt), prompt)
+
+    async def read_slowly(self, prompt: str, *, patient: bool = False) -> Question:
+        """What is compared of any prompt; `patient`: nobody waits for it. Raises NotEmbedded."""
+        loop = asyncio.get_running_loop()
+        if not isinstance(self._embedder, Awaited):
+            return await loop.run_in_executor(self.reader, self.read, prompt)
+        vector = await self._embedder.vector(prompt, patient=patient)
+        if len(prompt) <= _QUICK:
+            return Question(vector, features(prompt), prompt)
+        return Question(vector, await loop.run_in_executor(self.reader, features, prompt), prompt)
+
+    def read_later(self, prompt: str, then: Callable[[Question], None]) -> None:
+        """Read a prompt for which nobody waits, and call `then` with it; never where it cannot be embedded, which
+        `health` tells."""
+        task = asyncio.get_running_loop().create_task(self._read_then(prompt, then))
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
+
+    async def _read_then(self, prompt: str, then: Callable[[Question], None]) -> None:
+        try:
+            question = await self.read_slowly(prompt, patient=True)
+        except NotEmbedded:
+            return
+        then(question)
 
     def candidates(self, partition: bytes, question: Question, policy: Policy, now_ms: int) -> Iterator[Judged] | None:
         """The nearest prompts in a partition with what is decided about each, one after the other; None while the
@@ -147,7 +179,11 @@ class Engine:
         return await self._store.purge(project, VectorFilter(what))
 
     def close(self) -> None:
-        """Write what is waiting and end the thread."""
+        """Write what is waiting and end the threads."""
+        for task in self._reading:
+            task.cancel()
+        if isinstance(self._embedder, Awaited):
+            self._embedder.close()
         self.memory.close()
         for executor in (self._executor, self.reader):
             executor.shutdown(wait=True, cancel_futures=True)

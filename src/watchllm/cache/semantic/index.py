@@ -145,6 +145,8 @@ class Index:
             made = self._done.pop()
             first = self._closed.index(self._merging[0])
             self._closed[first : first + len(self._merging)] = [] if made is None else [made]
+            # To free what was merged takes milliseconds too.
+            self._background(self._merging.clear)
             self._merging = []
         if not self._merging and self.merge_error is None:
             self._merging = self._due()
@@ -170,6 +172,6 @@ class Index:
 
     def _merge(self) -> None:
         try:
-            self._done.append(merged(self._merging, self._keys.__contains__, self._crossover))
+            self._done.append(merged(self._merging, self.dimensions, self._keys.__contains__, self._crossover))
         except Exception as error:  # noqa: BLE001  (reported: the segments are still there and are searched)
             self.merge_error = f"{type(error).__name__}: {error}"

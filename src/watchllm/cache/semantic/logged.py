@@ -12,14 +12,13 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from watchllm.cache.canonical import canonical_form
+from watchllm.cache.semantic.question import HOLD_TEXT, NotTried, parted
 from watchllm.domain import json_body
 from watchllm.domain.errors import BadRequest, WireRefusal
 
 MAX_LINE: Final = 4 * 1024 * 1024
 """Bytes of one line of a log."""
 _OURS: Final = ("time", "cost", "usage")
-_HOLD_TEXT: Final = ("messages", "input", "prompt")
-_TEXTS: Final = ("text", "input_text")
 _MILLISECONDS: Final = 100_000_000_000
 """Numbers from here on are milliseconds since 1970, not seconds: in seconds they are after the year 5000."""
 _INPUT: Final = ("prompt_tokens", "input_tokens")
@@ -69,7 +68,7 @@ def _logged(line: bytes, number: int, offset: int) -> Logged:
     except (BadRequest, WireRefusal) as error:
         raise BadLine(f"line {number} is no JSON object: {error}") from None
     body = row.get("body", row)
-    if type(body) is not dict or len([field for field in _HOLD_TEXT if field in body]) != 1:
+    if type(body) is not dict or len([field for field in HOLD_TEXT if field in body]) != 1:
         raise BadLine(f'line {number} has none of "messages", "input" and "prompt", or several')
     rest = {field: value for field, value in body.items() if field not in _OURS}
     context, prompt = _parted(rest)
@@ -90,32 +89,10 @@ def _logged(line: bytes, number: int, offset: int) -> Logged:
 
 def _parted(body: dict[str, Any]) -> tuple[bytes, str | None]:
     """The digest of a body without the text that is compared, and that text."""
-    field = next(field for field in _HOLD_TEXT if field in body)
-    given, text, left = body[field], None, None
-    if type(given) is str:
-        text = given
-    elif type(given) is list and given and type(given[-1]) is dict and given[-1].get("role") == "user":
-        text = _text(given[-1].get("content"))
-        left = [*given[:-1], {**given[-1], "content": None}]
-    if text is None:
-        left = given
-    form = canonical_form({**body, field: left}, plain=False)
+    parts = parted(body)
+    context, text = (body, None) if isinstance(parts, NotTried) else parts
     model = str(body.get("model", "")).encode(errors="surrogatepass")
-    return blake2b(model + b"\0" + form, digest_size=16).digest(), text
-
-
-def _text(content: Any) -> str | None:
-    """The text of a message; None if it holds anything else."""
-    if type(content) is str:
-        return content
-    if type(content) is not list or not content:
-        return None
-    texts: list[str] = []
-    for part in content:
-        if type(part) is not dict or part.get("type") not in _TEXTS or type(part.get("text")) is not str:
-            return None
-        texts.append(part["text"])
-    return "\n".join(texts)
+    return blake2b(model + b"\0" + canonical_form(context, plain=False), digest_size=16).digest(), text
 
 
 def _time(given: Any, number: int) -> float | None:

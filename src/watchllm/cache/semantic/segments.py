@@ -6,7 +6,7 @@ Each row has a serial number; which of them are still wanted is the index's matt
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import faiss
@@ -23,7 +23,8 @@ _FIRST_ROWS = 2  # Every conversation is a partition of its own, most of them fo
 _LINKS = 16
 _BUILD_EFFORT = 80
 _SEARCH_EFFORT = 96
-# faiss works without the interpreter's lock; what is done with it, is done in steps of well under a millisecond.
+# faiss works without the interpreter's lock; what is done with it is done in steps of well under a millisecond. Nothing
+# large is put together on the way, either: to free 100 MB takes the lock for 10 ms.
 _ROWS_A_STEP = 256
 
 
@@ -38,8 +39,12 @@ class Segment(Protocol):
 
     def search(self, vector: Vectors, limit: int) -> list[tuple[float, int]]: ...
 
-    def content(self) -> tuple[Vectors, Serials]:
-        """All rows with their serials."""
+    def serials(self) -> Iterator[Serials]:
+        """Those of all rows, some at a time."""
+        ...
+
+    def content(self) -> Iterator[tuple[Vectors, Serials]]:
+        """All rows with their serials, in the same steps."""
         ...
 
 
@@ -53,10 +58,16 @@ class ExactSegment:
         self._serials = numpy.empty(len(self._matrix), numpy.int64)
 
     @classmethod
-    def of(cls, vectors: Vectors, serials: Serials) -> ExactSegment:
-        """A full one."""
-        segment = cls(vectors.shape[1], len(vectors))
-        segment._matrix, segment._serials, segment.rows = vectors, serials, len(vectors)
+    def of(cls, dimensions: int, rows: int, content: Iterable[tuple[Vectors, Serials]]) -> ExactSegment:
+        """A full one, of `rows` rows."""
+        segment = cls(dimensions, rows)
+        segment._matrix = numpy.empty((rows, dimensions), numpy.float32)
+        segment._serials = numpy.empty(rows, numpy.int64)
+        for vectors, serials in content:
+            end = segment.rows + len(serials)
+            segment._matrix[segment.rows : end] = vectors
+            segment._serials[segment.rows : end] = serials
+            segment.rows = end
         return segment
 
     @property
@@ -80,8 +91,13 @@ class ExactSegment:
         found = zip(similarities[best].tolist(), self._serials[best].tolist(), strict=True)
         return sorted(found, reverse=True)
 
-    def content(self) -> tuple[Vectors, Serials]:
-        return self._matrix[: self.rows], self._serials[: self.rows]
+    def serials(self) -> Iterator[Serials]:
+        return _in_steps(self._serials[: self.rows])
+
+    def content(self) -> Iterator[tuple[Vectors, Serials]]:
+        for number, serials in enumerate(self.serials()):
+            start = number * _ROWS_A_STEP
+            yield self._matrix[start : start + len(serials)], serials
 
     def _grow(self) -> None:
         size = min(2 * len(self._matrix), self.capacity)
@@ -103,16 +119,20 @@ class GraphSegment:
         self.nbytes = self.rows * (graph.d * 2 + _LINKS * 2 * 4 + 16 + 8)
 
     @classmethod
-    def build(cls, vectors: Vectors, serials: Serials) -> GraphSegment:
-        """Takes about 0.1 ms a row, most of it without the interpreter's lock: for a thread."""
+    def build(cls, dimensions: int, content: Iterable[tuple[Vectors, Serials]]) -> GraphSegment:
+        """Takes about 0.2 ms a row, most of it without the interpreter's lock: for a thread, and one core."""
         half = cast(Any, faiss.ScalarQuantizer.QT_fp16)  # An int, which faiss's types do not know.
-        graph = faiss.IndexHNSWSQ(vectors.shape[1], half, _LINKS, faiss.METRIC_INNER_PRODUCT)
+        graph = faiss.IndexHNSWSQ(dimensions, half, _LINKS, faiss.METRIC_INNER_PRODUCT)
         graph.hnsw.efConstruction = _BUILD_EFFORT
         graph.hnsw.efSearch = _SEARCH_EFFORT
-        graph.train(vectors[:1])
-        for start in range(0, len(vectors), _ROWS_A_STEP):
-            graph.add(vectors[start : start + _ROWS_A_STEP])
-        return cls(graph, serials)
+        graph.train(numpy.zeros((1, dimensions), numpy.float32))
+        # Of this thread alone. All cores, which faiss would take, are those that requests are answered on.
+        faiss.omp_set_num_threads(1)
+        serials = []
+        for vectors, numbers in content:
+            graph.add(vectors)
+            serials.append(numbers)
+        return cls(graph, numpy.concatenate(serials))
 
     def search(self, vector: Vectors, limit: int) -> list[tuple[float, int]]:
         similarities, positions = self._graph.search(vector[None], min(limit, self.rows))
@@ -122,23 +142,36 @@ class GraphSegment:
             if position >= 0
         ]
 
-    def content(self) -> tuple[Vectors, Serials]:
-        return self._graph.storage.reconstruct_n(0, self.rows), self._serials
+    def serials(self) -> Iterator[Serials]:
+        return _in_steps(self._serials)
+
+    def content(self) -> Iterator[tuple[Vectors, Serials]]:
+        for number, serials in enumerate(self.serials()):
+            yield self._graph.storage.reconstruct_n(number * _ROWS_A_STEP, len(serials)), serials
 
 
-def merged(segments: Sequence[Segment], is_wanted: Callable[[int], bool], least_graph: int) -> Segment | None:
+def merged(
+    segments: Sequence[Segment], dimensions: int, is_wanted: Callable[[int], bool], least_graph: int
+) -> Segment | None:
     """One segment with the wanted rows of these, a graph if there are `least_graph` of them; None without any."""
-    vectors, serials = [], []
-    for segment in segments:
-        rows, numbers = segment.content()
-        for start in range(0, len(numbers), _ROWS_A_STEP):
-            step = numbers[start : start + _ROWS_A_STEP]
-            kept = numpy.fromiter(map(is_wanted, step.tolist()), bool, len(step))
-            vectors.append(rows[start : start + _ROWS_A_STEP][kept])
-            serials.append(step[kept])
-            time.sleep(0)  # Lets go of the interpreter's lock, which is kept for 5 ms otherwise.
-    all_serials = numpy.concatenate(serials)
-    if not len(all_serials):
+    # Decided once: others are unwanted while the graph is built.
+    masks = [[_mask(serials, is_wanted) for serials in segment.serials()] for segment in segments]
+    rows = sum(int(mask.sum()) for of_segment in masks for mask in of_segment)
+    if not rows:
         return None
-    build = GraphSegment.build if len(all_serials) >= least_graph else ExactSegment.of
-    return build(numpy.concatenate(vectors), all_serials)
+    kept = (
+        (vectors[mask], serials[mask])
+        for segment, of_segment in zip(segments, masks, strict=True)
+        for (vectors, serials), mask in zip(segment.content(), of_segment, strict=True)
+        if mask.any()
+    )
+    return GraphSegment.build(dimensions, kept) if rows >= least_graph else ExactSegment.of(dimensions, rows, kept)
+
+
+def _mask(serials: Serials, is_wanted: Callable[[int], bool]) -> NDArray[numpy.bool_]:
+    time.sleep(0)  # Lets go of the interpreter's lock, which is kept for 5 ms otherwise.
+    return numpy.fromiter(map(is_wanted, serials.tolist()), bool, len(serials))
+
+
+def _in_steps(serials: Serials) -> Iterator[Serials]:
+    return (serials[start : start + _ROWS_A_STEP] for start in range(0, len(serials), _ROWS_A_STEP))

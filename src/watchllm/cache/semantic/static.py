@@ -38,7 +38,6 @@ class StaticEmbedder:
     """
 
     name = "static"
-    is_quick = True
 
     def __init__(
         self, weights: numpy.ndarray[tuple[int, int], numpy.dtype[numpy.float16]], tokenizer: Tokenizer

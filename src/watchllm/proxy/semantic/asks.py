@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from watchllm.cache.canonical import is_plain
 from watchllm.cache.semantic.engine import Engine, is_too_long
+from watchllm.cache.semantic.question import NotTried, parted
 from watchllm.cache.semantic.vectors import CONTEXT_LENGTH
 from watchllm.domain import json_body
 from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy.comparable import comparable
-from watchllm.proxy.semantic.question import NotTried, parted
 
 if TYPE_CHECKING:
     from watchllm.proxy.request import Request

@@ -3,16 +3,15 @@ on its way to who waits for it."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from watchllm.cache.entry import Entry
+from watchllm.cache.semantic.question import NotTried
 from watchllm.providers.dialect import CHAT, MESSAGES
 from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy.semantic.asks import Asks, asks_of
-from watchllm.proxy.semantic.question import NotTried
 
 if TYPE_CHECKING:
     from watchllm.cache.semantic.engine import Engine, Question
@@ -67,13 +66,7 @@ def _keep(
     if engine.is_quick(asks.text):
         _put(engine, asks, key, entry, engine.read(asks.text), with_text=with_text)
         return
-    reading = services.loop.run_in_executor(engine.reader, engine.read, asks.text)
-
-    def read(done: asyncio.Future[Question]) -> None:
-        if not done.cancelled():
-            _put(engine, asks, key, entry, done.result(), with_text=with_text)
-
-    reading.add_done_callback(read)
+    engine.read_later(asks.text, lambda question: _put(engine, asks, key, entry, question, with_text=with_text))
 
 
 def _put(engine: Engine, asks: Asks, key: bytes, entry: Entry, question: Question, *, with_text: bool) -> None:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from watchllm.cache.entry import Entry
 from watchllm.cache.semantic import judge
+from watchllm.cache.semantic.awaited import NotEmbedded
 from watchllm.cache.semantic.decide import DEFAULT_MIN_CONFIDENCE, Decision, Policy
 from watchllm.cache.semantic.engine import Engine, Judged, Question
+from watchllm.cache.semantic.question import NotTried
 from watchllm.cache.semantic.verdicts import Pair, digest_of
 from watchllm.domain.settings import ON, ProjectSettings
 from watchllm.providers.endpoints import Endpoint
@@ -19,7 +21,6 @@ from watchllm.proxy.semantic import judging, looked
 from watchllm.proxy.semantic.answer_text import answer_text
 from watchllm.proxy.semantic.asks import TOO_LONG, Asks, asks_of
 from watchllm.proxy.semantic.looked import Looked
-from watchllm.proxy.semantic.question import NotTried
 
 if TYPE_CHECKING:
     from watchllm.proxy.asked import Asked
@@ -49,8 +50,8 @@ def look_up(
     services: Services, request: Request, endpoint: Endpoint, asked: Asked, body: bytes
 ) -> Entry | Coroutine[Any, Any, Entry | None] | None:
     """The stored answer to a like question, if the project has it served, and notes on the request what came of it; or
-    what goes on to find it, where the question is so long that the event loop would feel its reading, or a judge is
-    asked.
+    what goes on to find it, where the event loop would feel the question's reading, its vector has to be waited for, or
+    a judge is asked.
 
     The entry is fresh, acceptable to the request, and told in its dialect.
     """
@@ -62,7 +63,7 @@ def look_up(
     if isinstance(asks, NotTried):
         return _noted(services, request, began, Looked(looked.NOT_TRIED, asks.reason))
     if not engine.is_quick(asks.text):
-        return _look_up_long(services, request, endpoint, body, engine, asks, began)
+        return _look_up_slowly(services, request, endpoint, body, engine, asks, began)
     question = engine.read(asks.text)
     finding = _found(services, request, endpoint, body, engine, asks.partition, question)
     if finding.doubt is not None:
@@ -73,7 +74,7 @@ def look_up(
     return _noted(services, request, began, finding.looked, finding.entry)
 
 
-async def _look_up_long(
+async def _look_up_slowly(
     services: Services,
     request: Request,
     endpoint: Endpoint,
@@ -83,14 +84,16 @@ async def _look_up_long(
     began: float,
 ) -> Entry | None:
     try:
-        question = await services.loop.run_in_executor(engine.reader, engine.read, asks.text)
+        question = await engine.read_slowly(asks.text)
         finding = _found(services, request, endpoint, body, engine, asks.partition, question)
         if finding.doubt is not None:
             reason = _asked(services, request, endpoint, body, engine, finding.doubt, question)
             if isinstance(reason, judging.Judgement):
                 return await _judged(services, request, endpoint, body, engine, finding, reason, began)
             finding.looked.reason = reason
-    except Exception as error:  # noqa: BLE001  (as for short ones)
+    except NotEmbedded as error:
+        return _noted(services, request, began, Looked(looked.NOT_TRIED, error.reason))
+    except Exception as error:  # noqa: BLE001  (as for quick ones)
         services.semantic.failed(services, request, error)
         return None
     return _noted(services, request, began, finding.looked, finding.entry)

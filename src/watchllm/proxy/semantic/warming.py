@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from functools import partial
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from watchllm.proxy.health import DEGRADED, WARMING
@@ -24,12 +25,19 @@ if TYPE_CHECKING:
     from watchllm.proxy.services import Services
     from watchllm.routing.target import Target
 
-# Threads give way to the event loop after this long, instead of 5 ms: what is loaded or read in one must not be felt.
-_SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0005
+"""Threads give way to the event loop after this long, instead of 5 ms: what is loaded, read or merged in one must not
+be felt."""
+_TRIES_AFTER = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Seconds between attempts to load what may be had later; then always the last."""
 
 
 class CannotLoad(Exception):
-    """The engine cannot be had; the message says why and what to do."""
+    """The engine cannot be had; the message says why and what to do. `passes`: it may be had later."""
+
+    def __init__(self, message: str, *, passes: bool = False) -> None:
+        super().__init__(message)
+        self.passes = passes
 
 
 class Semantic:
@@ -54,7 +62,7 @@ class Semantic:
         self._opened: Engine | None = None
         self._stage: ModuleType | None = None
         self._keep: ModuleType | None = None
-        self._closed = False
+        self._closed = threading.Event()
 
     def start_if_used(self) -> None:
         """Load it unless no project uses it; once the socket listens."""
@@ -64,7 +72,7 @@ class Semantic:
     def start(self) -> None:
         """Load it, unless that was begun before: a project uses it."""
         if self._thread is None:
-            sys.setswitchinterval(_SWITCH_SECONDS)
+            sys.setswitchinterval(SWITCH_SECONDS)
             self._thread = threading.Thread(target=self._load, name="semantic-load", daemon=True)
             self._thread.start()
 
@@ -121,7 +129,7 @@ class Semantic:
 
     def close(self) -> None:
         """Write what is waiting to be written. Waits for a loading that was begun."""
-        self._closed = True
+        self._closed.set()
         if self._thread is not None:
             self._thread.join()
         if self._opened is not None:
@@ -129,16 +137,24 @@ class Semantic:
             self._opened = self.engine = None
 
     def _load(self) -> None:
+        for seconds in chain(_TRIES_AFTER, repeat(_TRIES_AFTER[-1])):
+            if not self._tried() or self._closed.wait(seconds):
+                return
+
+    def _tried(self) -> bool:
+        """Load it; whether to try again later."""
         try:
             self._opened = self._open()
             from watchllm.proxy.semantic import keep, stage  # with all that the engine needs
         except CannotLoad as error:
             self._problem = f"look-ups by meaning are misses: {error}"
+            return error.passes
         except Exception as error:
             self._problem = f"look-ups by meaning are misses: {type(error).__name__}: {error}"
             raise
         else:
             self._tell(partial(self._loaded, stage, keep))
+        return False
 
     def _tell(self, what: Callable[[], None]) -> None:
         try:
@@ -147,7 +163,8 @@ class Semantic:
             pass  # The loop has ended; `close` sees to the rest.
 
     def _loaded(self, stage: ModuleType, keep: ModuleType) -> None:
-        if self._opened is not None and not self._closed:
+        if self._opened is not None and not self._closed.is_set():
+            self._problem = None
             self._stage, self._keep = stage, keep
             self.engine = self._opened
             self.engine.follow(self._loop)

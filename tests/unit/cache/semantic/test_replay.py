@@ -55,6 +55,11 @@ def test_the_forms_of_a_line_ask_the_same() -> None:
     assert [one.offset for one in logged] == [sum(map(len, lines(*forms)[:at])) for at in range(len(forms))]
 
 
+def test_what_the_proxy_compares_is_compared_here() -> None:
+    rows = {"prompt": [PERU]}, chat(PERU, n=2), chat([{"type": "text", "text": PERU, "cache_control": {}}])
+    assert [one.prompt for one in read(*rows)] == [PERU, None, None]
+
+
 @pytest.mark.parametrize(
     "row",
     [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchllm.proxy.semantic.question import NotTried, Parted, parted
+from watchllm.cache.semantic.question import NotTried, Parted, parted
 
 
 def chat(*contents: Any) -> dict[str, Any]:

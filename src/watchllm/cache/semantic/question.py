@@ -6,10 +6,10 @@ requests apart in the exact cache sets them apart here too, but for that one tex
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-# Of chat and Anthropic's messages, of OpenAI's responses, of completions; who names two of them is asking for trouble.
-_HOLD_TEXT = ("messages", "input", "prompt")
+HOLD_TEXT: Final = ("messages", "input", "prompt")
+"""Of chat and Anthropic's messages, of OpenAI's responses, of completions; who names two is asking for trouble."""
 _TEXTS = ("text", "input_text")
 # The place of the text in the context. No text stands there, so that none can be written that passes for it.
 _LEFT_OUT = None
@@ -36,7 +36,7 @@ def parted(document: dict[str, Any]) -> Parted | NotTried:
             return NotTried("choices")
     if document.get("modalities") not in (None, ["text"]) or document.get("audio") is not None:
         return NotTried("audio")
-    fields = [field for field in _HOLD_TEXT if field in document]
+    fields = [field for field in HOLD_TEXT if field in document]
     if len(fields) != 1:
         return NotTried("no_text")
     found = _last(document[fields[0]])

@@ -1,0 +1,114 @@
+"""Embedding by what takes its time: a model in a thread, or an endpoint somewhere else.
+
+A look-up waits for a vector only so long; then it is a miss, and the embedding goes on for the answer that is kept. The
+same text asked for again meanwhile is embedded once, and only so many texts are under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from watchllm.cache.semantic.embedder import Vectors
+
+SLOW, BUSY, FAILED, RESTING = "embedder_slow", "embedder_busy", "embedder_failed", "embedder_resting"
+"""It took longer than a look-up waits; too many texts are under way; it failed; it is left alone after failures."""
+
+MOST_AT_ONCE: Final = 64
+"""Texts under way, which are all that a look-up may add to: with so many before it, it would not be in time."""
+
+
+class NotEmbedded(Exception):
+    """There is no vector for a text. `reason` is one of the words above; the message is for operators."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Embedded(NamedTuple):
+    """A vector of length 1, shape (dimensions,), and the tokens that were charged for it."""
+
+    vector: Vectors
+    tokens: int = 0
+
+
+class Awaited:
+    """Belongs to the event loop of its first call. `embed` makes one vector and raises NotEmbedded.
+
+    `name`, `version` and `dimensions` are what the port `Embedder` says of them. `seconds` is how long a look-up waits.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        version: str,
+        dimensions: int,
+        embed: Callable[[str], Awaitable[Embedded]],
+        *,
+        seconds: float,
+        most_at_once: int = MOST_AT_ONCE,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.dimensions = dimensions
+        self.problem: str | None = None
+        """Why the latest text was not embedded in time, until one is."""
+        self.counted: Counter[str] = Counter()
+        """Texts by what came of them: `made`, or a NotEmbedded's reason."""
+        self.tokens = 0
+        """All that were charged."""
+        self._embed = embed
+        self._seconds = seconds
+        self._most_at_once = most_at_once
+        self._on_close = on_close
+        self._under_way: dict[str, asyncio.Task[Embedded]] = {}
+
+    async def vector(self, text: str, *, patient: bool = False) -> Vectors:
+        """The vector of `text`; `patient`: however long it takes. Raises NotEmbedded."""
+        task = self._under_way.get(text) or self._begin(text)
+        # Not `asyncio.timeout`: who looks up need not be a task.
+        await asyncio.wait((task,), timeout=None if patient else self._seconds)
+        if task.done():
+            return task.result().vector
+        self.problem = f"{self.name}: a vector took longer than {self._seconds * 1000:.0f} ms"
+        self.counted[SLOW] += 1
+        raise NotEmbedded(SLOW, self.problem)
+
+    def close(self) -> None:
+        for task in self._under_way.values():
+            task.cancel()
+        if self._on_close is not None:
+            self._on_close()
+
+    def _begin(self, text: str) -> asyncio.Task[Embedded]:
+        if len(self._under_way) >= self._most_at_once:
+            self.counted[BUSY] += 1
+            raise NotEmbedded(BUSY, f"{self.name}: {self._most_at_once} texts are under way")
+        task = asyncio.ensure_future(self._made(text))
+        self._under_way[text] = task
+        task.add_done_callback(partial(self._ended, text, monotonic()))
+        return task
+
+    async def _made(self, text: str) -> Embedded:
+        return await self._embed(text)
+
+    def _ended(self, text: str, began: float, task: asyncio.Task[Embedded]) -> None:
+        del self._under_way[text]
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            self.counted["made"] += 1
+            self.tokens += task.result().tokens
+            if monotonic() - began <= self._seconds:
+                self.problem = None
+            return
+        self.counted[error.reason if isinstance(error, NotEmbedded) else FAILED] += 1
+        self.problem = f"{self.name}: {error}" if isinstance(error, NotEmbedded) else f"{type(error).__name__}: {error}"

@@ -112,6 +112,14 @@ fuzz: $(TEST_STAMP) ## the property tests with many more examples (EXAMPLES=2000
 	@HYPOTHESIS_PROFILE=fuzz WATCHLLM_FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) \
 		$(BIN)/python -m pytest -n 2 --timeout 3600 -m fuzz tests $(ARGS)
 
+EXTRAS_VENV := build/extras
+
+.PHONY: extras
+extras: $(TEST_STAMP) ## the tests of extras that are not locked (fastembed), in an environment of their own
+	@[ -x $(EXTRAS_VENV)/bin/pytest ] || { $(BIN)/python -m venv $(EXTRAS_VENV) && \
+		$(EXTRAS_VENV)/bin/pip --disable-pip-version-check install --quiet -e '.[test,test-fastembed]'; }
+	@$(EXTRAS_VENV)/bin/python -m pytest -m extra tests $(ARGS)
+
 # ---- dependencies ----------------------------------------------------------------------------------------------------
 LOCK_VENV := build/lock
 COMPILE = $(LOCK_VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-build \

@@ -163,9 +163,8 @@ def test_doctor_tells_what_is_wrong_with_it(installation: Installation, sim: Sim
     assert "no such model" in told.stdout
 
 
+@pytest.mark.extra
 def test_a_model_in_a_folder_finds_what_is_like(installation: Installation, sim: Sim, tmp_path: Path) -> None:
-    pytest.importorskip("fastembed")
-    pytest.importorskip("onnx")
     from tests.support.onnx_model import make_model
 
     folder = make_model(tmp_path / "model")

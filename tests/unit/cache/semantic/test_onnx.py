@@ -1,6 +1,6 @@
 """Sentence models in ONNX: run for real on a model that the test makes, and refused in words where there is none.
 
-The former need the extra `test-fastembed`, which is in no locked requirements.
+The former need the extra `test-fastembed`, which is in no locked requirements: `make extras` runs them.
 """
 
 import asyncio
@@ -19,8 +19,6 @@ from watchllm.cache.semantic.onnx import load
 @pytest.fixture
 def make() -> Callable[..., Path]:
     """`make_model` of the test support."""
-    pytest.importorskip("fastembed")
-    pytest.importorskip("onnx")
     from tests.support.onnx_model import make_model
 
     return make_model
@@ -40,6 +38,7 @@ def vectors(embedder: Awaited, *texts: str) -> list[numpy.ndarray]:
         embedder.close()
 
 
+@pytest.mark.extra
 def test_a_model_in_a_folder_gives_vectors_of_length_1(make: Callable[..., Path], tmp_path: Path) -> None:
     embedder = loaded(make(tmp_path / "model"))
     one, other, same = vectors(embedder, "how do i reset my password", "what is it ?", "how do i reset my password")
@@ -51,6 +50,7 @@ def test_a_model_in_a_folder_gives_vectors_of_length_1(make: Callable[..., Path]
     assert float(one @ other) < 0.99
 
 
+@pytest.mark.extra
 def test_another_model_in_the_same_folder_is_another_version(make: Callable[..., Path], tmp_path: Path) -> None:
     versions = []
     for seed in (1, 2, 1):
@@ -66,6 +66,7 @@ def test_without_the_package_it_says_what_to_install(tmp_path: Path, monkeypatch
         load("BAAI/bge-small-en-v1.5", str(tmp_path), seconds=1.0)
 
 
+@pytest.mark.extra
 def test_half_of_a_model_is_refused(make: Callable[..., Path], tmp_path: Path) -> None:
     (make(tmp_path / "model") / "tokenizer.json").unlink()
     with pytest.raises(EmbedderUnavailable, match="cannot be loaded"):
@@ -79,7 +80,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         loaded(tmp_path / "missing")
 
 
+@pytest.mark.extra
 def test_a_name_that_fastembed_does_not_know_is_refused(tmp_path: Path) -> None:
-    pytest.importorskip("fastembed")
     with pytest.raises(EmbedderUnavailable, match="cannot be loaded"):
         load("nobody/has-this-model", str(tmp_path), seconds=1.0)

@@ -219,15 +219,20 @@ def _response_streams() -> dict[str, _Stream]:
     text = {"type": "response.output_text.delta", "item_id": "msg_1", "content_index": 0, "delta": " screw"}
     piece = {"type": "response.function_call_arguments.delta", "item_id": "fc_1", "delta": ' "Zürich",'}
     thought = {"type": "response.reasoning_summary_text.delta", "item_id": "rs_1", "summary_index": 0, "delta": " Hm"}
-    completed = _encoded(({"type": "response.completed", "response": response},))
-    begun = _encoded((created,))
-    added = _encoded(({"type": "response.output_item.added", "item": call},))
+    completed = {"type": "response.completed", "response": response}
+    added = {"type": "response.output_item.added", "item": call}
     obfuscated = {"logprobs": [], "obfuscation": "abcdef"}
     return {
-        "text": _Stream(begun, _encoded((text | obfuscated,)) * 100, completed),
-        "reasoning": _Stream(begun, _encoded((thought,)) * 100, completed),
-        "a call": _Stream(begun + added, _encoded((piece,)) * 100, completed),
+        "text": _response_stream((created,), text | obfuscated, completed),
+        "reasoning": _response_stream((created,), thought, completed),
+        "a call": _response_stream((created, added), piece, completed),
     }
+
+
+def _response_stream(begin: tuple[dict[str, Any], ...], event: dict[str, Any], end: dict[str, Any]) -> _Stream:
+    """A stream of a hundred such events, all numbered in turn, as the translation wants them."""
+    events = _encoded((*begin, *[event] * 100, end))
+    return _Stream(events[: len(begin)], events[len(begin) : -1], events[-1:])
 
 
 def _encoded(events: tuple[dict[str, Any], ...]) -> list[bytes]:

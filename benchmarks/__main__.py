@@ -37,7 +37,10 @@ FIGURES = {
     "semantic.index": "Semantic cache: embedding and search",
     "semantic_hit": "Semantic hit",
 }
-ON_REQUEST = {"soak": "Soak: a million distinct requests (minutes)"}
+ON_REQUEST = {
+    "soak": "Soak: a million distinct requests (minutes)",
+    "cache_store": "The exact cache's store by itself",
+}
 _PROGRAMS = ("nginx", "wrk")
 
 

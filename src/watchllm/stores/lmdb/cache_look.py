@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING
 import lmdb
 import msgspec
 
-from watchllm.stores.lmdb.cache_layout import (
-    DATA_FILE,
-    FORMAT,
-    TOTAL,
-    TOTAL_KEY,
-    advice,
-    check_length,
-    format_of,
-)
+from watchllm.stores.lmdb.cache_layout import FORMAT, TOTAL, TOTAL_KEY
+from watchllm.stores.lmdb.derived_file import DATA_FILE, advice, check_length, format_of
 from watchllm.stores.lmdb.environment import StoreBroken
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from watchllm.stores.lmdb.cache_layout import (
     PROJECT_LENGTH,
     TOTAL,
     TOTAL_KEY,
-    U64,
     Databases,
     Invalidation,
     Meta,
@@ -25,6 +24,7 @@ from watchllm.stores.lmdb.cache_layout import (
     expiry_key,
     recency_key,
 )
+from watchllm.stores.lmdb.derived_file import U64
 
 KindCounts = dict[str, list[int]]
 """Entries and bytes by kind."""

@@ -5,8 +5,8 @@ recently used entries until it holds no more than the next, and so on, so that n
 share by another's traffic.
 """
 
-from watchllm.stores.lmdb.cache_layout import U64
 from watchllm.stores.lmdb.cache_session import WriteSession
+from watchllm.stores.lmdb.derived_file import U64
 
 STALE_KEPT_MS = 86_400_000
 """How long an expired entry is kept for `stale-if-error`."""

@@ -24,7 +24,7 @@ from watchllm.cache.semantic.vectors import (
     StoredVector,
     VectorFilter,
 )
-from watchllm.stores.lmdb.cache_layout import U64
+from watchllm.stores.lmdb.derived_file import U64
 from watchllm.stores.lmdb.vectors_layout import (
     CHANGES_KEPT,
     STATE_KEY,

@@ -10,7 +10,7 @@ import msgspec
 
 from watchllm.cache.entry import NEVER
 from watchllm.cache.semantic.vectors import MAX_VERDICTS, PROJECT_LENGTH, StoredVector
-from watchllm.stores.lmdb.cache_layout import U64
+from watchllm.stores.lmdb.derived_file import U64
 from watchllm.stores.lmdb.vectors_layout import (
     CHANGES_KEPT,
     STATE,

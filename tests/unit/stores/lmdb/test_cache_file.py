@@ -17,7 +17,7 @@ from tests.support.exact_store import START_MS, Clock, entry, invalidate, key, o
 from tests.support.waiting import wait_for
 from watchllm.cache.entry import InvalidationFilter
 from watchllm.domain.errors import Unavailable
-from watchllm.stores.lmdb import cache_layout, writer
+from watchllm.stores.lmdb import derived_file, writer
 from watchllm.stores.lmdb.cache import LmdbExactStore
 from watchllm.stores.lmdb.environment import StoreBroken
 
@@ -115,7 +115,7 @@ def test_wrong_counters_are_found_and_mended(tmp_path: Path) -> None:
 
 
 def test_a_full_map_evicts_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_layout, "map_size_for", lambda max_bytes: 1 << 20)
+    monkeypatch.setattr(derived_file, "map_size_for", lambda max_bytes: 1 << 20)
     store = open_lmdb(tmp_path, MAX_BYTES, Clock())
     for number in range(1500):
         store.put(project(1), key(number), entry(body=sealed_body(number, 900)), START_MS)
@@ -133,7 +133,7 @@ def test_a_full_map_evicts_and_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_file_enlarged_by_another_process_can_still_be_read_and_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache_layout, "map_size_for", lambda max_bytes: 1 << 20)
+    monkeypatch.setattr(derived_file, "map_size_for", lambda max_bytes: 1 << 20)
     store = open_lmdb(tmp_path, MAX_BYTES, Clock())
     filling = (
         "import sys; from pathlib import Path; from tests.support.exact_store import *\n"

@@ -1,6 +1,8 @@
 """During an outage what a fallback answered before is found where it is stored, and not paid for again."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -100,3 +102,15 @@ def test_who_may_not_be_given_it_is_not(project: Routed, headers: dict[str, str]
     project.ask()
     assert cache_of(project.ask(headers=headers)) == outcome
     assert project.calls() == (2, 2)
+
+
+def test_it_is_given_too_where_the_first_can_not_be_called_at_all(project: Routed) -> None:
+    project.ask()
+    with project.installation.control_plane() as plane:
+        keys = [key.id for key in plane.provider_keys(project.project.id) if key.provider == "openai"]
+    with closing(sqlite3.connect(project.installation.home / "watchllm.db")) as database, database:
+        for key in keys:
+            database.execute("UPDATE provider_keys SET sealed = randomblob(60) WHERE id = ?", (key,))
+    project.route("published", MINI)
+    before = project.calls()
+    assert (cache_of(project.ask()), project.calls()) == ("HIT", before)

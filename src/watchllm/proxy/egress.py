@@ -110,13 +110,9 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
     total = f"{(now - began) * 1000:.3f}"
     overhead, spans = total, ""
     if authenticated:
-        auth_us = int((authenticated - began) * 1e6)
-        auth = _MILLISECONDS[auth_us] if auth_us < _MOST_WRITTEN_US else f"{(authenticated - began) * 1000:.3f}"
-        spans = f"auth;dur={auth}, "
+        spans = f"auth;dur={_milliseconds(authenticated - began)}, "
     if looked_up:
-        look_us = int((looked_up - authenticated) * 1e6)
-        look = _MILLISECONDS[look_us] if look_us < _MOST_WRITTEN_US else f"{(looked_up - authenticated) * 1000:.3f}"
-        spans += f"cache;dur={look}, "
+        spans += f"cache;dur={_milliseconds(looked_up - authenticated)}, "
     if request.looked is not None:
         spans += f"embed;dur={_milliseconds(request.looked.took)}, "
     if request.upstream_began:

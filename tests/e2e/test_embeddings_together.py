@@ -42,20 +42,23 @@ class Gate:
 def together(gateway: Gateway, key: str, upstream: ScriptedUpstream, batches: list[list[str]]) -> list[RawResponse]:
     """Ask for all batches, one begun after the other; the provider answers when all are under way."""
     upstream.script = gate = Gate()
-    before = _waiting(gateway)
+    held = _held(gateway)
     with ThreadPoolExecutor(len(batches)) as threads:
         futures = []
         for number, batch in enumerate(batches):
             futures.append(threads.submit(post, gateway, key, batch))
-            wait_for(lambda number=number: _waiting(gateway) > before + number, f"request {number} under way")
+            held = wait_for(
+                lambda before=held: now if (now := _held(gateway)) > before else 0, f"request {number} under way"
+            )
         gate.open.set()
         return [future.result() for future in futures]
 
 
-def _waiting(gateway: Gateway) -> int:
+def _held(gateway: Gateway) -> int:
+    """Bytes of the bodies of requests that wait: unlike its connection, a body is there only when its request is."""
     from tests.support.admin import status_of
 
-    return int(status_of(gateway)["connections"])
+    return int(status_of(gateway)["inflight_bytes"])
 
 
 def test_items_under_way_are_waited_for_and_not_bought_twice(
@@ -77,11 +80,11 @@ def test_the_first_that_leaves_does_not_take_the_others_with_it(
     with RawConnection(open_gateway.port) as leaver, ThreadPoolExecutor(1) as threads:
         leaver.send(request_bytes(PATH, key=long_lived, body={"model": MODEL, "input": ["a"]}))
         wait_for(lambda: gate.asked, "the call upstream")
-        before = _waiting(open_gateway)
+        before = _held(open_gateway)
         stayer = threads.submit(post, open_gateway, long_lived, ["a"])
-        wait_for(lambda: _waiting(open_gateway) > before, "the second request")
+        both = wait_for(lambda: held if (held := _held(open_gateway)) > before else 0, "the second request")
         leaver.close()
-        wait_for(lambda: _waiting(open_gateway) == before, "the first to be gone")
+        wait_for(lambda: _held(open_gateway) < both, "the first to be gone")
         gate.open.set()
         answer = stayer.result()
     # The call is kept, and who still waits for it pays for it.
@@ -97,10 +100,11 @@ def test_a_failure_is_everybodys(open_gateway: Gateway, sim: Sim, long_lived: st
         call.reply(503, b'{"error": {"message": "overloaded"}}')
 
     upstream.script = fail
-    before = _waiting(open_gateway)
+    before = _held(open_gateway)
+    a_body = len(f'{{"model":"{MODEL}","input":["a"]}}')
     with ThreadPoolExecutor(8) as threads:
         futures = [threads.submit(post, open_gateway, long_lived, ["a"]) for _ in range(8)]
-        wait_for(lambda: _waiting(open_gateway) >= before + 8, "all under way")
+        wait_for(lambda: _held(open_gateway) >= before + 8 * a_body, "all under way")
         released.set()
         assert {future.result().status for future in futures} == {503}
     assert len(upstream.calls) == 1

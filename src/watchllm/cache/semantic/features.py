@@ -21,6 +21,7 @@ from watchllm.cache.semantic.lexicon import (
     Lexicon,
     Token,
 )
+from watchllm.cache.semantic.literal import NOTHING, Literal, literal
 from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK, is_emote
 from watchllm.cache.semantic.quantities import VERSION_WORDS, quantity, starts
 from watchllm.cache.semantic.rewriting import asks_for_a_thing, rewrite
@@ -76,6 +77,7 @@ class Features(msgspec.Struct, frozen=True, array_like=True):
     """Whether the prompt is about letters, so that spelling is meaning."""
     named: bool = False
     """Whether it asks what the thing is that its other words name: they alone ask as much."""
+    literal: Literal = NOTHING
 
 
 TOO_LONG: Final = Features("", (), (), b"", (), (), (), (), (), "", False, 0, False, (), too_long=True)
@@ -97,7 +99,16 @@ def features(prompt: str) -> Features:
         question = "define"
     named = known.language == "en" and asks_for_a_thing(tokens)
     return _kept(
-        tokens, text, known, formats=formats, cased=cased, past=past, question=question, plain=spoken.plain, named=named
+        tokens,
+        text,
+        known,
+        formats=formats,
+        cased=cased,
+        past=past,
+        question=question,
+        plain=spoken.plain,
+        named=named,
+        written=literal(prompt, text, known),
     )
 
 
@@ -112,6 +123,7 @@ def _kept(
     question: str,
     plain: bytes,
     named: bool,
+    written: Literal,
 ) -> Features:
     keys: list[str] = []
     surfaces: list[str] = []
@@ -147,6 +159,7 @@ def _kept(
         plain=plain,
         letters=letters,
         named=named,
+        literal=written,
     )
 
 
@@ -230,7 +243,7 @@ def _token(words: list[str], at: int, text: Text, known: Lexicon) -> tuple[Token
     if word[0] == EXACT_MARK:
         content = text.exact[int(word[1:])]
         # One word in quotation marks is often written without them.
-        return Token(content, content if content.isalpha() else f'"{content}', EXACT, BASE), 1
+        return Token(content, content.lower() if content.isalpha() else f'"{content}', EXACT, BASE), 1
     if (
         word in known.numbers
         or word in known.ordinals

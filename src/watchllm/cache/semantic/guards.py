@@ -11,6 +11,7 @@ from watchllm.cache.semantic import lexicon as kinds
 from watchllm.cache.semantic.align import Alignment
 from watchllm.cache.semantic.features import Features
 from watchllm.cache.semantic.lexicon import Lexicon
+from watchllm.cache.semantic.literal import difference
 
 _SAME_BUT: Final = 0.75
 _ALIKE: Final = 0.6
@@ -23,6 +24,10 @@ def before_alignment(a: Features, b: Features) -> str | None:
         return "too_long"
     if not a.keys or not b.keys:
         return "empty"
+    if a.literal != b.literal or a.literal.smuggles:
+        name = difference(a.literal, b.literal)
+        if name is not None:
+            return name
     if a.exact != b.exact and _both_differ(a.exact, b.exact):
         return "code"
     if a.language != b.language and a.language and b.language:

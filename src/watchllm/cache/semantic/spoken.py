@@ -145,8 +145,8 @@ def _spelled_out(small: str, known: Lexicon) -> tuple[str, ...]:
 
 
 def _keeps_case(word: str) -> bool:
-    """Whether letter case is meaning: in -k and -K, in MB and Mb, in \\d and \\D."""
-    return word[0] == "-" or "\\" in word or _BITS.fullmatch(word) is not None
+    """Whether letter case is meaning: in -k and -K, +x and +X, in MB and Mb, in \\d and \\D."""
+    return word[0] in "-+" or "\\" in word or _BITS.fullmatch(word) is not None
 
 
 def _spelling(word: str) -> str:

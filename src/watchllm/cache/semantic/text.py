@@ -6,6 +6,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Final, NamedTuple
 
+from watchllm.cache.semantic.characters import normal
 from watchllm.cache.semantic.lexicon import lexicon, markers
 from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EMOJI, EMOTICON, EXACT_MARK
 
@@ -24,6 +25,9 @@ _QUOTES: Final = str.maketrans(
     {"’": "'", "‘": "'", "‚": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "–": "-", "—": "-", "…": "...",
      "\u00a0": " ", "\u202f": " "}
 )  # fmt: skip
+_GUILLEMETS: Final = re.compile(r"(?<=[«‹])\s+|\s+(?=[»›])")
+"""Blanks that belong to the marks."""
+_AREA: Final = re.compile(r"(\d\s?|\b(?:in|to|into|per|of|a|the|en|por|pro)\s)((?:[kcmd]?m|ft|yd|mi))\^([23])\b")
 _FENCE: Final = re.compile(r"```(?:[\w+#-]*\n)?(.*?)(?:```|\Z)", re.DOTALL)
 _INLINE: Final = re.compile(r"`([^`\n]{1,400})`")
 _QUOTED: Final = re.compile(r'"([^"]{1,2000})"|(?<![\w"])\'([^\'\n]{1,400})\'(?!\w)')
@@ -48,25 +52,32 @@ class Text(NamedTuple):
     words: list[str]
     exact: list[str]
     language: str
+    written: list[str]
+    """`exact` in the letter case in which it stands."""
+    rest: str
+    """The text without what was set aside, which has its marks in it."""
 
 
 def read(prompt: str) -> Text | None:
     """Read a prompt; None if it is longer than is read, in `MAX_CHARACTERS` or `MAX_TOKENS`."""
     if len(prompt) > MAX_CHARACTERS:
         return None
-    text = prompt if prompt.isascii() else unicodedata.normalize("NFKC", prompt).translate(_QUOTES)
+    text = prompt if prompt.isascii() else _GUILLEMETS.sub("", normal(prompt)).translate(_QUOTES)
     if len(text) > 2 * MAX_CHARACTERS:
         return None  # There are letters that are eighteen when they are normalized.
     if not text.replace("\n", " ").replace("\t", " ").isprintable():
         text = "".join(char if char.isprintable() or char in "\n\t" else _space(char) for char in text)
     if not text.isascii():
         text = EMOJI.sub(r" \g<0> ", text, count=MAX_TOKENS)
-    exact: list[str] = []
-    text = _set_aside(text, exact)
+    if "^" in text:
+        text = _AREA.sub(r"\1\2\3", text)
+    written: list[str] = []
+    text = _set_aside(text, written)
+    exact = [_named(content) for content in written]
     words = _cut(text)
     if len(words) > MAX_TOKENS:
         return None
-    return Text(words, exact, language_of(words, text))
+    return Text(words, exact, language_of(words, text), written, text)
 
 
 def language_of(words: list[str], text: str = "") -> str:
@@ -88,6 +99,11 @@ def language_of(words: list[str], text: str = "") -> str:
     return ""
 
 
+def _named(content: str) -> str:
+    """One word in quotation marks is often a name; of more words, letter case may be what is asked about."""
+    return content[:1].lower() + content[1:] if content.isalpha() else content
+
+
 def _space(char: str) -> str:
     """What a character that cannot be seen stands for: white space for a blank, nothing for the others."""
     return " " if char.isspace() else ""
@@ -101,15 +117,13 @@ def _set_aside(text: str, exact: list[str]) -> str:
         return f" {EXACT_MARK}{len(exact) - 1} "
 
     def quoted(match: re.Match[str]) -> str:
-        content = " ".join((match[1] or match[2] or "").split())
-        if not _INTERPRETED.isdisjoint(content):
-            return keep(match[0])  # In a shell the two kinds of quotation mark are not the same.
-        # One word in quotation marks is a name; of more words, letter case may be what is asked about.
-        return keep(content[:1].lower() + content[1:] if " " not in content else content)
+        content = match[1] or match[2] or ""
+        # In a shell the two kinds of quotation mark are not the same.
+        return keep(content if _INTERPRETED.isdisjoint(content) else match[0])
 
     if "`" in text:
-        text = _FENCE.sub(lambda match: keep(match[1].strip()), text)
-        text = _INLINE.sub(lambda match: keep(" ".join(match[1].split())), text)
+        text = _FENCE.sub(lambda match: keep(match[1].strip("\n").rstrip()), text)
+        text = _INLINE.sub(lambda match: keep(match[1].strip()), text)
     if " ? " in text and " : " in text:
         text = _CHOICE.sub(lambda match: keep(match[0]), text)
     colon = _COLON.search(text)

@@ -1,0 +1,145 @@
+"""Letter case, where it is meaning: units (mW, MW), symbols (n, N), code without a fence, strings that are worked on.
+
+Elsewhere it says nothing: quick typists write without capitals, others with nothing else.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+from watchllm.cache.semantic.lexicon import WORD, Lexicon
+from watchllm.cache.semantic.unusual import Unusual
+from watchllm.cache.semantic.vocabulary import vocabulary
+
+_UNIT: Final = re.compile(
+    r"(?<![\w.])(\d[\d.,]*)(\s?)([mpyz]?(?:wh?|v|ah?|m|g|hz|pa|j|n|s|f|h|t|ω|ev|sv|gy|bq|l|k|b)|k|[gmpt]ib)(?![\w'])",
+    re.IGNORECASE,
+)
+_UNIT_ALONE: Final = re.compile(r"\b(?:[mM](?:[WVΩJ]|Hz|Pa|Wh|eV|Sv|Gy|A(?=s?\b)|Ah))\b")
+_ONE_WAY: Final = {
+    **dict.fromkeys(("mhz", "MHZ", "Mhz"), "MHz"),
+    **dict.fromkeys(("mpa", "MPA", "Mpa"), "MPa"),
+    **dict.fromkeys(("mev", "MEV", "Mev"), "MeV"),
+    **dict.fromkeys(("ML", "mL", "Ml"), "ml"),
+    **dict.fromkeys(("hz", "HZ", "Hz"), "Hz"),
+    **dict.fromkeys(("pa", "Pa", "PA"), "Pa"),
+    **dict.fromkeys(("ev", "EV", "eV", "Ev"), "eV"),
+    **dict.fromkeys(("ah", "AH", "Ah"), "Ah"),
+    **dict.fromkeys(("wh", "WH", "Wh"), "Wh"),
+    **dict.fromkeys(("sv", "SV", "Sv"), "Sv"),
+    "MG": "mg", "MM": "mm", "MS": "ms", "ma": "mA", "mv": "mV", "mah": "mAh", "MAH": "mAh",
+    "PM": "pm", "PS": "ps",
+}  # fmt: skip
+"""What is written against the rules of units can be meant in one way only."""
+_HALF_DAY: Final = ("pm", "PM")
+_HOURS: Final = frozenset(str(hour) for hour in range(1, 13))
+_ONE_LETTER_FREE: Final = frozenset("wvajlf")
+_SYMBOL: Final = re.compile(r"(?<![\w'’.&/+\-])[^\W\d_](?![\w'’&/+#]|\.\w)")
+_ELEMENT: Final = re.compile(r"\b[A-Z][A-Za-z]\b")
+_CAPITALS: Final = re.compile(r"(?<!\A)\b(?:[A-Z]{2,4}|[a-z]{2,4})\b")
+_MAY_BE_CODE: Final = re.compile(r"[\\_=$/]|::|->|\w\(")
+_CODE: Final = re.compile(r"[\\_=]|\$[^\W\d]|\$\{|::|->|\w\(|/.*/|\A[(.~]{0,3}/")
+_ASSIGNED: Final = re.compile(r"\S+\s+[=!<>]?=\s+\S+")
+_DIGIT: Final = re.compile(r"\d")
+_IN_CODE: Final = re.compile(r"[(\[={<>+]\s*\x00|\x00\d+\s+(?:[)\]=<>+]|\.\w)")
+_STRING: Final = re.compile(r"\S+")
+_SENTENCE: Final = (".", "!", "?", ":", "\n")
+_EDGES: Final = ".,;:!?…()¿¡\"'"
+_SHORT: Final = 5
+_FEWEST: Final = 3
+"""Words of a prompt whose letter case says whether its writer cares."""
+
+
+class Case(NamedTuple):
+    """`strict` must be the same; `loose` (what, as written) only where both prompts have capitals as sentences have."""
+
+    strict: tuple[str, ...]
+    loose: tuple[str, ...]
+
+
+def case(seen: Unusual, known: Lexicon) -> Case:
+    """What of a prompt's letter case is meaning."""
+    text, exact, words = seen.text, seen.exact, seen.words
+    strict: list[str] = []
+    loose: list[str] = []
+    about_strings = not vocabulary().strings.isdisjoint(words)
+    if exact and len({content.casefold() for content in exact}) < len(set(exact)):
+        strict.extend(exact)  # In the order of the text: is "A" < "a"?
+    elif exact and (about_strings or _IN_CODE.search(text) or not vocabulary().equality.isdisjoint(words)):
+        strict.extend(sorted(exact))
+    if _DIGIT.search(seen.odd) is not None:
+        _units(text, strict, loose)
+    if _UNIT_ALONE.search(seen.odd) is not None:
+        strict.extend(_UNIT_ALONE.findall(text))
+    if _MAY_BE_CODE.search(seen.odd) is not None:
+        strict.extend(_code(text))
+    symbols = _symbols(text) if any(len(word) == 1 for word in words) else ()
+    strict.extend(letter for letter in symbols if about_strings or not letter.isascii())
+    if len(seen.chunks) >= _FEWEST and (text.islower() or text.isupper()):
+        return Case(tuple(strict), ())
+    if about_strings:
+        loose.extend(_strings(text, known))
+    else:
+        loose.extend(symbols)
+        if _ELEMENT.search(seen.odd) is not None:
+            loose.extend(found for found in _ELEMENT.findall(text) if found.lower() not in known.known)
+    if len(seen.chunks) <= _SHORT:
+        loose.extend(found for found in _CAPITALS.findall(text) if _is_word(found.lower(), known))
+    return Case(tuple(strict), tuple(loose))
+
+
+def _is_word(word: str, known: Lexicon) -> bool:
+    found = known.word(word)
+    return word in known.known and found.kind == WORD and bool(found.key)
+
+
+def _code(text: str) -> list[str]:
+    """What looks like code, if letter case is in it."""
+    found = [chunk for chunk in text.split() if _CODE.search(chunk) is not None]
+    if "=" in text:
+        found.extend(_ASSIGNED.findall(text))
+    return [code for chunk in found if (code := chunk.strip(_EDGES)) != code.lower()]
+
+
+def _units(text: str, strict: list[str], loose: list[str]) -> None:
+    for match in _UNIT.finditer(text):
+        unit = match[3]
+        if unit in _HALF_DAY and match[1] in _HOURS:
+            continue
+        if len(unit) > 1:
+            strict.append(f"{match[1]} {_ONE_WAY.get(unit, unit)}")
+        elif unit.lower() not in _ONE_LETTER_FREE and (match[2] or unit not in "kK"):
+            loose.append(f"{match[1]} {unit}")
+
+
+def _symbols(text: str) -> list[str]:
+    """Letters that stand alone and are no words."""
+    small = vocabulary().small
+    found: list[str] = []
+    for match in _SYMBOL.finditer(text):
+        letter = match[0]
+        if letter.lower() == letter.upper() or letter == "I":
+            continue
+        if letter.lower() in small:
+            before, after = text[: match.start()].rstrip(), text[match.end() :].lstrip()
+            is_first = not before or before.endswith(_SENTENCE)
+            if after and (after[0].isalnum() or after[0] in "\"'\x00(") and (letter.islower() or is_first):
+                continue
+            if letter == "i":
+                continue
+        found.append(letter)
+    return found
+
+
+def _strings(text: str, known: Lexicon) -> list[str]:
+    """The words of a text about strings as they are written, without those that start sentences or are about it."""
+    about = vocabulary().strings
+    found: list[str] = []
+    first = True
+    for match in _STRING.finditer(text):
+        chunk = match[0]
+        word = chunk.strip(_EDGES)
+        small = word.lower()
+        if word and not first and small not in known.technology and about.isdisjoint((small, *small.split("-"))):
+            found.append(word)
+        first = chunk.endswith(_SENTENCE)
+    return found

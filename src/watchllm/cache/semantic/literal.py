@@ -1,0 +1,76 @@
+"""What of a prompt must be the same to the letter, though its words be the same: told before these are compared."""
+
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+
+from watchllm.cache.semantic.casing import case
+from watchllm.cache.semantic.characters import hidden, smuggles
+from watchllm.cache.semantic.layout import laid_out
+from watchllm.cache.semantic.lexicon import Lexicon
+from watchllm.cache.semantic.notation import notation
+from watchllm.cache.semantic.text import Text
+from watchllm.cache.semantic.unusual import unusual
+
+
+class Literal(msgspec.Struct, frozen=True, array_like=True):
+    """Digests (empty = there is nothing), and letters and short words whose case is meaning where a prompt has case."""
+
+    hidden: bytes = b""
+    layout: bytes = b""
+    notation: bytes = b""
+    case: bytes = b""
+    loose_case: tuple[str, ...] = ()
+    smuggles: bool = False
+    """Whether there are characters in it that no text needs and that are never shown."""
+
+
+NOTHING: Final = Literal()
+
+
+def literal(prompt: str, text: Text, known: Lexicon) -> Literal:
+    """Compute it of a prompt and its `Text`; `known` is its language's."""
+    seen = unusual(text)
+    written = case(seen, known)
+    found = Literal(
+        _digest(hidden(prompt)),
+        _digest(laid_out(prompt, seen.words)),
+        _digest(notation(seen, french=text.language == "fr")),
+        _digest(written.strict),
+        written.loose,
+        smuggles(prompt),
+    )
+    return NOTHING if found == NOTHING else found
+
+
+def difference(a: Literal, b: Literal) -> str | None:
+    """The name of what differs, a guard's; None = nothing does."""
+    if a.hidden != b.hidden or a.smuggles or b.smuggles:
+        return "invisible"
+    if a.notation != b.notation:
+        return "notation"
+    if a.layout != b.layout:
+        return "layout"
+    if a.case != b.case or (a.loose_case != b.loose_case and _differ(a.loose_case, b.loose_case)):
+        return "case"
+    return None
+
+
+def _digest(found: tuple[str, ...]) -> bytes:
+    if not found:
+        return b""
+    return blake2b("\0".join(found).encode(errors="surrogatepass"), digest_size=12).digest()
+
+
+def _differ(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
+    """Whether what both have is written differently."""
+    one, other = _spellings(left), _spellings(right)
+    return any(one[word] != other[word] for word in one.keys() & other.keys())
+
+
+def _spellings(words: tuple[str, ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for word in words:
+        found.setdefault(word.casefold(), []).append(word)
+    return found

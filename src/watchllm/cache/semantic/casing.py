@@ -11,7 +11,7 @@ from watchllm.cache.semantic.unusual import Unusual
 from watchllm.cache.semantic.vocabulary import vocabulary
 
 _UNIT: Final = re.compile(
-    r"(?<![\w.])(\d[\d.,]*)(\s?)([mpyz]?(?:wh?|v|ah?|m|g|hz|pa|j|n|s|f|h|t|ω|ev|sv|gy|bq|l|k|b)|k|[gmpt]ib)(?![\w'])",
+    r"(?<![\w.])(\d[\d.,]*)(\s?)([mpyz]?(?:wh?|v|ah?|m|g|hz|pa|j|n|s|f|h|t|ω|ev|sv|gy|bq|l|k)|k|b)(?![\w'])",
     re.IGNORECASE,
 )
 _UNIT_ALONE: Final = re.compile(r"\b(?:[mM](?:[WVΩJ]|Hz|Pa|Wh|eV|Sv|Gy|A(?=s?\b)|Ah))\b")
@@ -34,7 +34,9 @@ _HALF_DAY: Final = ("pm", "PM")
 _HOURS: Final = frozenset(str(hour) for hour in range(1, 13))
 _ONE_LETTER_FREE: Final = frozenset("wvajlf")
 _SYMBOL: Final = re.compile(r"(?<![\w'’.&/+\-])[^\W\d_](?![\w'’&/+#]|\.\w)")
-_ELEMENT: Final = re.compile(r"\b[A-Z][A-Za-z]\b")
+_ELEMENT: Final = re.compile(r"(?<=\S\s)\b[A-Z][A-Za-z]\b(?!')")
+_CAPITAL_PAIR: Final = re.compile(r"\b[A-Z][A-Za-z]\b")
+_WITH_DIGIT: Final = re.compile(r"[^\W\d_]\w*\d\w*")
 _CAPITALS: Final = re.compile(r"(?<!\A)\b(?:[A-Z]{2,4}|[a-z]{2,4})\b")
 _MAY_BE_CODE: Final = re.compile(r"[\\_=$/]|::|->|\w\(")
 _CODE: Final = re.compile(r"[\\_=]|\$[^\W\d]|\$\{|::|->|\w\(|/.*/|\A[(.~]{0,3}/")
@@ -80,8 +82,10 @@ def case(seen: Unusual, known: Lexicon) -> Case:
         loose.extend(_strings(text, known))
     else:
         loose.extend(symbols)
-        if _ELEMENT.search(seen.odd) is not None:
-            loose.extend(found for found in _ELEMENT.findall(text) if found.lower() not in known.known)
+        if _CAPITAL_PAIR.search(seen.odd) is not None:
+            loose.extend(_ELEMENT.findall(text))
+        if not vocabulary().secrets.isdisjoint(words):
+            loose.extend(_WITH_DIGIT.findall(text))
     if len(seen.chunks) <= _SHORT:
         loose.extend(found for found in _CAPITALS.findall(text) if _is_word(found.lower(), known))
     return Case(tuple(strict), tuple(loose))
@@ -122,7 +126,11 @@ def _symbols(text: str) -> list[str]:
         if letter.lower() in small:
             before, after = text[: match.start()].rstrip(), text[match.end() :].lstrip()
             is_first = not before or before.endswith(_SENTENCE)
-            if after and (after[0].isalnum() or after[0] in "\"'\x00(") and (letter.islower() or is_first):
+            if (
+                after
+                and (after[0].isalnum() or after[0] in "\"'\x00(")
+                and (letter.islower() or is_first or text.isupper())
+            ):
                 continue
             if letter == "i":
                 continue

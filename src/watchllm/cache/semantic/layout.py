@@ -13,6 +13,10 @@ from watchllm.cache.semantic.vocabulary import vocabulary
 _FENCED: Final = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _SPREAD: Final = re.compile(r"(?<=[^\s.!?:…])(?: {2,}|\t)[ \t]*(?=\S)")
 """Blanks between words; behind a sentence, two are a typist's habit."""
+_WIDE: Final = re.compile(r"\S(?: {4,}| *\t\s*)\S")
+_WIDEST: Final = 4
+"""Blanks that are no slip any more."""
+_SLIP: Final = re.compile(r"[\"'(¿¡]?[^\W\d_]{2,}[.,;:!?)\"']*|[aIyo]")
 _CODE: Final = re.compile(r"[{}|\t]|;\s*$|\)\s*:?$|[=<>]=|\s=\s|^\s*(?:#|//|<\w|\|)|^[-+]{3,}")
 _ITEM: Final = re.compile(r"([-*•+]|\d{1,3}[.)]|[a-zA-Z][.)])\s+")
 _BULLETS: Final = frozenset("-*•+")
@@ -30,31 +34,49 @@ def laid_out(text: str, words: Collection[str]) -> tuple[str, ...]:
         return ()
     if "```" in text:
         text = _FENCED.sub(" ", text)
+    known = vocabulary()
+    about_spaces = not known.spaces.isdisjoint(words)
+    asked = about_spaces or not known.layout.isdisjoint(words)
+    if "\n" not in text and not asked and _WIDE.search(text) is None:
+        return ()
     lines = [line.rstrip() for line in text.replace("\r\n", "\n").split("\n")]
-    asked = not vocabulary().layout.isdisjoint(words)
     is_code = any(_CODE.search(line) for line in lines)
     content: list[str] = []
     for number, line in enumerate(lines):
-        at_edge = number == 0 or number == len(lines) - 1
-        if not line.strip():
-            if asked and content:
-                content.append("")
-        elif (asked and number and len(lines) > 1) or not _is_prose(line, at_edge=at_edge, in_code=is_code):
+        alone = not "".join(lines[max(0, number - 1) : number]) and not "".join(lines[number + 1 : number + 2])
+        at_edge = number in (0, len(lines) - 1)
+        if not line or (at_edge and _is_courtesy(line)):
+            continue
+        if (asked and number and not _asks(line)) or not (
+            _is_prose_in_code(line, at_edge=at_edge) if is_code else _is_prose(line, alone=alone and not asked)
+        ):
             content.append(_kept(line, exactly=is_code))
-        elif asked or is_code:
-            content.extend(_spread(line))
-    while content and not content[-1]:
-        content.pop()
+        else:
+            content.extend(_spread(line, about_spaces=about_spaces or is_code))
     return tuple(content)
 
 
-def _is_prose(line: str, *, at_edge: bool, in_code: bool) -> bool:
+def _asks(line: str) -> bool:
+    words = _WORD.findall(line.lower())
+    return any(word in vocabulary().layout or word in vocabulary().spaces for word in words)
+
+
+def _is_courtesy(line: str) -> bool:
+    words = _WORD.findall(line.lower())
+    return bool(words) and vocabulary().courtesy.issuperset(words)
+
+
+def _is_prose(line: str, *, alone: bool) -> bool:
+    """`alone` = no other line is beside it."""
+    if line[0] in " \t" or _ITEM.match(line):
+        return alone and "\t" not in line and not _ITEM.match(line)
+    return alone or line.endswith(_ENDED) or len(_WORD.findall(line)) >= _WORDS
+
+
+def _is_prose_in_code(line: str, *, at_edge: bool) -> bool:
     if line[0] in " \t" or _ITEM.match(line) or _CODE.search(line):
-        # A list of one item, or the one line of a table, is laid out in no other way.
-        return at_edge and not in_code and "\t" not in line and not _ITEM.match(line)
-    if line.endswith(_ENDED) and not in_code:
-        return True
-    return at_edge or len(_WORD.findall(line)) >= _WORDS
+        return False
+    return (at_edge and line.endswith(_ENDED)) or len(_WORD.findall(line)) >= _WORDS
 
 
 def _kept(line: str, *, exactly: bool) -> str:
@@ -68,11 +90,13 @@ def _kept(line: str, *, exactly: bool) -> str:
     return indent + (stripped if exactly else stripped.casefold().rstrip(".,;"))
 
 
-def _spread(line: str) -> list[str]:
-    """Each run of blanks with what stands on both sides of it."""
+def _spread(line: str, *, about_spaces: bool) -> list[str]:
+    """Each run of blanks with what stands on both sides of it: a slip between words, where blanks are not spoken of."""
     stripped = line.strip()
     found: list[str] = []
     for match in _SPREAD.finditer(stripped):
         before, after = stripped[: match.start()].split()[-1], stripped[match.end() :].split()[0]
-        found.append(f"{before}{match[0]}{after}".casefold())
+        is_slip = len(match[0]) < _WIDEST and _SLIP.fullmatch(before) and _SLIP.fullmatch(after) and match[0][0] == " "
+        if about_spaces or not is_slip:
+            found.append(f"{before}{match[0]}{after}".casefold())
     return found

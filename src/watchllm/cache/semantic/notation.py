@@ -20,8 +20,8 @@ _ASIDE: Final = re.compile(r"[^=+*/\\^<>|&$#@~_\[\]{}()\x00]+")
 _LETTERS: Final = re.compile(r"[^\W\d_]+")
 _ITEM: Final = re.compile(r"\w{1,3}\)")
 _AROUND: Final = re.compile(r"\s*([^\w\s])\s*")
-_MARKS: Final = re.compile(r"""[.,;:!?'"(){}#_…-]+""")
-_BARE: Final = re.compile(r"""(?<!\S)[.,;:!?'"(){}#_…-]+(?!\S)""")
+_MARKS: Final = re.compile(r"""[.,;:!?¿¡'"(){}#_…-]+""")
+_BARE: Final = re.compile(r"""(?<!\S)[.,;:!?¿¡'"(){}#_…-]+(?!\S)""")
 _MARKED: Final = re.compile(r"""\S*[.,;:!?'"()…-]\S*""")
 _JOINING: Final = frozenset(("and", "or", "und", "oder", "y", "o", "et", "ou"))
 _DASHES: Final = frozenset(("-", "--", "…", "..."))
@@ -146,7 +146,7 @@ def _spoken_of(chunks: list[str], *, french: bool) -> list[str]:
             continue
         is_named = before in known.before_mark or after.lower().strip(_ENDS) in known.after_mark
         if chunk in _DASHES or (chunk == "," and before in _JOINING):
-            is_named = after.lower().strip(_ENDS) in known.after_mark
+            is_named = is_named and before in known.before_mark and after.lower().strip(_ENDS) in known.after_mark
         if (is_named and not (french and after[:1].isupper())) or not _LONE.isdisjoint(chunk):
             found.append(chunk if after or len(chunk) == 1 else chunk.rstrip(".!?") or chunk)
     return found

@@ -7,7 +7,7 @@ from watchllm.cache.semantic.text import Text
 from watchllm.cache.semantic.vocabulary import vocabulary
 
 _PLAIN: Final = re.compile(r"(?:[^\W\d_]'?[^\W\d_'][^\W\d_']*(?:['-][^\W\d_]+)*|[aI])[.,;:!?]?|I'[a-z]+")
-_WORD: Final = re.compile(r"[^\W\d_][\w-]*")
+_WORD: Final = re.compile(r"[^\W\d_]\w*")
 _LONGEST: Final = 24
 _REMEMBERED: Final = 20_000
 _TITLE: Final = 3

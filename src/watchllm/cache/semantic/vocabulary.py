@@ -11,7 +11,12 @@ class Vocabulary(NamedTuple):
 
     strings: frozenset[str]
     """What is done with strings letter by letter, and what strings and symbols are called."""
+    secrets: frozenset[str]
+    """What is told apart by each letter in it."""
     layout: frozenset[str]
+    spaces: frozenset[str]
+    courtesy: frozenset[str]
+    """Words of lines that are greetings and thanks."""
     punctuation: frozenset[str]
     before_mark: frozenset[str]
     """Words that no punctuation follows: the mark behind them is what is spoken of."""
@@ -24,7 +29,8 @@ class Vocabulary(NamedTuple):
 
     def speaks_of_writing(self, word: str) -> bool:
         """Whether a prompt with this word is looked at closely."""
-        return word in self.strings or word in self.layout or word in self.punctuation or word in self.equality
+        closely = (self.strings, self.secrets, self.layout, self.spaces, self.punctuation, self.equality)
+        return any(word in words for words in closely)
 
 
 @cache

@@ -6,12 +6,12 @@ Elsewhere it says nothing: quick typists write without capitals, others with not
 import re
 from typing import Final, NamedTuple
 
-from watchllm.cache.semantic.lexicon import WORD, Lexicon
+from watchllm.cache.semantic.lexicon import MODIFIER, NAME, TIME, WORD, Lexicon
 from watchllm.cache.semantic.unusual import Unusual
 from watchllm.cache.semantic.vocabulary import vocabulary
 
 _UNIT: Final = re.compile(
-    r"(?<![\w.])(\d[\d.,]*)(\s?)([mpyz]?(?:wh?|v|ah?|m|g|hz|pa|j|n|s|f|h|t|ω|ev|sv|gy|bq|l|k)|k|b)(?![\w'])",
+    r"(?<![\w.,])(\d[\d.,]{0,20})(\s?)([mpyz]?(?:wh?|v|ah?|m|g|hz|pa|j|n|s|f|h|t|ω|ev|sv|gy|bq|l|k)|k|b)(?![\w'])",
     re.IGNORECASE,
 )
 _UNIT_ALONE: Final = re.compile(r"\b(?:[mM](?:[WVΩJ]|Hz|Pa|Wh|eV|Sv|Gy|A(?=s?\b)|Ah))\b")
@@ -36,16 +36,17 @@ _ONE_LETTER_FREE: Final = frozenset("wvajlf")
 _SYMBOL: Final = re.compile(r"(?<![\w'’.&/+\-])[^\W\d_](?![\w'’&/+#]|\.\w)")
 _ELEMENT: Final = re.compile(r"(?<=\S\s)\b[A-Z][A-Za-z]\b(?!')")
 _CAPITAL_PAIR: Final = re.compile(r"\b[A-Z][A-Za-z]\b")
-_WITH_DIGIT: Final = re.compile(r"[^\W\d_]\w*\d\w*")
+_WITH_DIGIT: Final = re.compile(r"\b[^\W\d_]\w{0,40}\d\w{0,40}")
 _CAPITALS: Final = re.compile(r"(?<!\A)\b(?:[A-Z]{2,4}|[a-z]{2,4})\b")
 _MAY_BE_CODE: Final = re.compile(r"[\\_=$/]|::|->|\w\(")
 _CODE: Final = re.compile(r"[\\_=]|\$[^\W\d]|\$\{|::|->|\w\(|/.*/|\A[(.~]{0,3}/")
-_ASSIGNED: Final = re.compile(r"\S+\s+[=!<>]?=\s+\S+")
+_ASSIGNED: Final = re.compile(r"(?<!\S)\S{1,80}\s+[=!<>]?=\s+\S{1,80}")
 _DIGIT: Final = re.compile(r"\d")
 _IN_CODE: Final = re.compile(r"[(\[={<>+]\s*\x00|\x00\d+\s+(?:[)\]=<>+]|\.\w)")
 _STRING: Final = re.compile(r"\S+")
 _SENTENCE: Final = (".", "!", "?", ":", "\n")
 _EDGES: Final = ".,;:!?…()¿¡\"'"
+_SAID: Final = (WORD, NAME, MODIFIER, TIME)
 _SHORT: Final = 5
 _FEWEST: Final = 3
 """Words of a prompt whose letter case says whether its writer cares."""
@@ -93,7 +94,7 @@ def case(seen: Unusual, known: Lexicon) -> Case:
 
 def _is_word(word: str, known: Lexicon) -> bool:
     found = known.word(word)
-    return word in known.known and found.kind == WORD and bool(found.key)
+    return word in known.known and found.kind in _SAID and bool(found.key)
 
 
 def _code(text: str) -> list[str]:

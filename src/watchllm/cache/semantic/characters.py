@@ -24,7 +24,7 @@ _RAISED: Final = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ"
 _LOWERED: Final = "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₙᵢ"
 _ON_THE_LINE: Final = str.maketrans(_RAISED + _LOWERED, "0123456789+-=()ni" * 2)
 _POWER: Final = re.compile(f"[{_RAISED}]+")
-_INDEX: Final = re.compile(f"(?<![A-Z)\\]])(?<![A-Z][a-z])([{_LOWERED}]+)")
+_INDEX: Final = re.compile(f"(?<![A-Z)\\]{_LOWERED}])(?<![A-Z][a-z])([{_LOWERED}]+)")
 _VULGAR: Final = re.compile("(\\d?)([¼-¾⅐-⅞↉])")
 _KEPT: Final = ("<circle>", "<font>", "<square>", "<super>", "<sub>", "<fraction>")
 """Ways of writing a letter or digit that say more than it does; the others (wide, narrow, joined) say the same."""

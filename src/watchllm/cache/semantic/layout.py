@@ -70,7 +70,10 @@ def _is_prose(line: str, *, alone: bool) -> bool:
     """`alone` = no other line is beside it."""
     if line[0] in " \t" or _ITEM.match(line):
         return alone and "\t" not in line and not _ITEM.match(line)
-    return alone or line.endswith(_ENDED) or len(_WORD.findall(line)) >= _WORDS
+    words = _WORD.findall(line.lower())
+    if alone or line.endswith(_ENDED) or len(words) >= _WORDS:
+        return True
+    return bool(words) and words[-1] in vocabulary().before_mark
 
 
 def _is_prose_in_code(line: str, *, at_edge: bool) -> bool:

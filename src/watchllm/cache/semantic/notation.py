@@ -5,6 +5,7 @@ are kept with the formula or call they stand in, blanks left out.
 """
 
 import re
+from bisect import bisect_left, bisect_right
 from typing import Final
 
 from watchllm.cache.semantic.marks import EMOTICON, EXACT_MARK
@@ -22,7 +23,7 @@ _ITEM: Final = re.compile(r"\w{1,3}\)")
 _AROUND: Final = re.compile(r"\s*([^\w\s])\s*")
 _MARKS: Final = re.compile(r"""[.,;:!?¿¡'"(){}#_…-]+""")
 _BARE: Final = re.compile(r"""(?<!\S)[.,;:!?¿¡'"(){}#_…-]+(?!\S)""")
-_MARKED: Final = re.compile(r"""\S*[.,;:!?'"()…-]\S*""")
+_MARKED: Final = re.compile(r"""[.,;:!?'"()…-]""")
 _JOINING: Final = frozenset(("and", "or", "und", "oder", "y", "o", "et", "ou"))
 _DASHES: Final = frozenset(("-", "--", "…", "..."))
 _NEAR: Final = 40
@@ -38,18 +39,20 @@ def notation(seen: Unusual, *, french: bool) -> tuple[str, ...]:
         found = [_filled(formula, seen.exact) for formula in _formulas(text, kept)] if kept else []
     if _BARE.search(seen.odd) is not None:
         found.extend(_spoken_of(seen.chunks, french=french))
+    if "?" in text or "!" in text:
+        found.extend(_named_with_mark(seen.chunks))
     if not vocabulary().punctuation.isdisjoint(seen.words):
-        found.extend(_MARKED.findall(text.rstrip(_ENDS + " ").casefold()))
+        found.extend(chunk for chunk in text.rstrip(_ENDS + " ").casefold().split() if _MARKED.search(chunk))
     return tuple(found)
 
 
 def _formulas(text: str, bracketed: list[tuple[int, int]]) -> list[str]:
     """What stands around these brackets without a word between."""
     chunks = [match.span() for match in _CHUNK.finditer(text)]
+    ends = [end for _, end in chunks]
     spans: list[tuple[int, int]] = []
     for start, end in bracketed:
-        first = next(at for at, chunk in enumerate(chunks) if chunk[1] > start)
-        last = next(at for at, chunk in enumerate(chunks) if chunk[1] >= end)
+        first, last = bisect_right(ends, start), bisect_left(ends, end)
         if spans and first <= spans[-1][1]:
             spans[-1] = (spans[-1][0], max(last, spans[-1][1]))
             continue
@@ -150,3 +153,16 @@ def _spoken_of(chunks: list[str], *, french: bool) -> list[str]:
         if (is_named and not (french and after[:1].isupper())) or not _LONE.isdisjoint(chunk):
             found.append(chunk if after or len(chunk) == 1 else chunk.rstrip(".!?") or chunk)
     return found
+
+
+def _named_with_mark(chunks: list[str]) -> list[str]:
+    """Names of code that end in a mark: what does save! do, what does int? mean."""
+    calls = vocabulary().calls
+    return [
+        chunk
+        for before, chunk, after in zip(["", *chunks], chunks, chunks[1:], strict=False)
+        if chunk[-1] in "?!"
+        and chunk[0].isalpha()
+        and after[:1].islower()
+        and (before.lower() in calls or after.lower().strip(_ENDS) in calls)
+    ]

@@ -21,6 +21,8 @@ class Vocabulary(NamedTuple):
     before_mark: frozenset[str]
     """Words that no punctuation follows: the mark behind them is what is spoken of."""
     after_mark: frozenset[str]
+    calls: frozenset[str]
+    """Words beside which a word with a mark at its end is a name of code."""
     logic: frozenset[str]
     equality: frozenset[str]
     """Words that ask whether two texts are one."""

@@ -14,7 +14,7 @@ _UNIT: Final = re.compile(
     r"(?<![\w.,])(\d[\d.,]{0,20})(\s?)([mpyz]?(?:wh?|v|ah?|m|g|hz|pa|j|n|s|f|h|t|ω|ev|sv|gy|bq|l|k)|k|b)(?![\w'])",
     re.IGNORECASE,
 )
-_UNIT_ALONE: Final = re.compile(r"\b(?:[mM](?:[WVΩJ]|Hz|Pa|Wh|eV|Sv|Gy|A(?=s?\b)|Ah))\b")
+_UNIT_ALONE: Final = re.compile(r"\b(?:[mM](?:[WVΩJ]|Hz|Pa|Wh|eV|Sv|Gy|Ah?))\b")
 _ONE_WAY: Final = {
     **dict.fromkeys(("mhz", "MHZ", "Mhz"), "MHz"),
     **dict.fromkeys(("mpa", "MPA", "Mpa"), "MPa"),
@@ -30,7 +30,14 @@ _ONE_WAY: Final = {
     "PM": "pm", "PS": "ps",
 }  # fmt: skip
 """What is written against the rules of units can be meant in one way only."""
-_HALF_DAY: Final = ("pm", "PM")
+_USUAL: Final = frozenset(
+    (
+        *("mg", "mm", "ms", "ml", "mA", "mV", "mAh", "mSv", "mGy", "mF", "mH", "mT", "ps", "pm", "pg", "pF", "pA"),
+        *("MW", "MHz", "MPa", "MeV", "MJ", "MΩ", "MN", "MWh", "Hz", "Pa", "eV", "Ah", "Wh", "Sv", "Gy", "Bq"),
+    )
+)
+"""What is usually meant, which may be written as another amount, too: only what is told from it by a letter is kept."""
+_AMPERES: Final = re.compile(r"\bmA\b")
 _HOURS: Final = frozenset(str(hour) for hour in range(1, 13))
 _ONE_LETTER_FREE: Final = frozenset("wvajlf")
 _SYMBOL: Final = re.compile(r"(?<![\w'’.&/+\-])[^\W\d_](?![\w'’&/+#]|\.\w)")
@@ -44,10 +51,11 @@ _ASSIGNED: Final = re.compile(r"(?<!\S)\S{1,80}\s+[=!<>]?=\s+\S{1,80}")
 _DIGIT: Final = re.compile(r"\d")
 _IN_CODE: Final = re.compile(r"[(\[={<>+]\s*\x00|\x00\d+\s+(?:[)\]=<>+]|\.\w)")
 _STRING: Final = re.compile(r"\S+")
+_ARTICLES: Final = frozenset(("a", "an", "ein", "eine", "einen", "un", "una", "une"))
 _SENTENCE: Final = (".", "!", "?", ":", "\n")
 _EDGES: Final = ".,;:!?…()¿¡\"'"
 _SAID: Final = (WORD, NAME, MODIFIER, TIME)
-_SHORT: Final = 5
+_SHORT: Final = 4
 _FEWEST: Final = 3
 """Words of a prompt whose letter case says whether its writer cares."""
 
@@ -72,7 +80,7 @@ def case(seen: Unusual, known: Lexicon) -> Case:
     if _DIGIT.search(seen.odd) is not None:
         _units(text, strict, loose)
     if _UNIT_ALONE.search(seen.odd) is not None:
-        strict.extend(_UNIT_ALONE.findall(text))
+        strict.extend(unit for unit in _UNIT_ALONE.findall(text) if unit not in _USUAL and unit != "MA")
     if _MAY_BE_CODE.search(seen.odd) is not None:
         strict.extend(_code(text))
     symbols = _symbols(text) if any(len(word) == 1 for word in words) else ()
@@ -83,6 +91,7 @@ def case(seen: Unusual, known: Lexicon) -> Case:
         loose.extend(_strings(text, known))
     else:
         loose.extend(symbols)
+        loose.extend(_AMPERES.findall(text) if "mA" in seen.odd else ())
         if _CAPITAL_PAIR.search(seen.odd) is not None:
             loose.extend(_ELEMENT.findall(text))
         if not vocabulary().secrets.isdisjoint(words):
@@ -106,14 +115,19 @@ def _code(text: str) -> list[str]:
 
 
 def _units(text: str, strict: list[str], loose: list[str]) -> None:
-    for match in _UNIT.finditer(text):
-        unit = match[3]
-        if unit in _HALF_DAY and match[1] in _HOURS:
+    """Units behind numbers: all of them where one is not what is usual, of one letter where sentences have capitals."""
+    found: list[str] = []
+    unusual = False
+    for number, blank, unit in _UNIT.findall(text):
+        unit = _ONE_WAY.get(unit, unit)
+        if unit == "pm" and number in _HOURS:
             continue
-        if len(unit) > 1:
-            strict.append(f"{match[1]} {_ONE_WAY.get(unit, unit)}")
-        elif unit.lower() not in _ONE_LETTER_FREE and (match[2] or unit not in "kK"):
-            loose.append(f"{match[1]} {unit}")
+        if len(unit) > 1 or (unit == "M" and blank and not text.isupper()):
+            found.append(f"{number} {unit}")
+            unusual = unusual or unit not in _USUAL
+        elif unit.lower() not in _ONE_LETTER_FREE and (blank or unit not in "kK"):
+            loose.append(f"{number} {unit}")
+    strict.extend(found if unusual else ())
 
 
 def _symbols(text: str) -> list[str]:
@@ -143,12 +157,18 @@ def _strings(text: str, known: Lexicon) -> list[str]:
     """The words of a text about strings as they are written, without those that start sentences or are about it."""
     about = vocabulary().strings
     found: list[str] = []
-    first = True
+    first, before = True, ""
     for match in _STRING.finditer(text):
         chunk = match[0]
         word = chunk.strip(_EDGES)
         small = word.lower()
-        if word and not first and small not in known.technology and about.isdisjoint((small, *small.split("-"))):
+        if (
+            word
+            and not first
+            and before not in _ARTICLES  # A URL is no string.
+            and small not in known.technology
+            and about.isdisjoint((small, *small.split("-")))
+        ):
             found.append(word)
-        first = chunk.endswith(_SENTENCE)
+        first, before = chunk.endswith(_SENTENCE), small
     return found

@@ -16,6 +16,7 @@ _BRACKET: Final = re.compile(r"[()\[\]{}]")
 _CLOSES: Final = {")": "(", "]": "[", "}": "{"}
 _CHUNK: Final = re.compile(r"\S+")
 _ENDS: Final = ".,;:!?…"
+_EDGES: Final = ".,;:!?…()¿¡"
 _ABBREVIATED: Final = re.compile(r"\b[^\W\d_]\.\s?[^\W\d_]\.")
 _ASIDE: Final = re.compile(r"[^=+*/\\^<>|&$#@~_\[\]{}()\x00]+")
 _LETTERS: Final = re.compile(r"[^\W\d_]+")
@@ -41,6 +42,8 @@ def notation(seen: Unusual, *, french: bool) -> tuple[str, ...]:
         found.extend(_spoken_of(seen.chunks, french=french))
     if "?" in text or "!" in text:
         found.extend(_named_with_mark(seen.chunks))
+    if seen.exact:
+        found.extend(_quoted_or_not(seen))
     if not vocabulary().punctuation.isdisjoint(seen.words):
         found.extend(chunk for chunk in text.rstrip(_ENDS + " ").casefold().split() if _MARKED.search(chunk))
     return tuple(found)
@@ -148,6 +151,7 @@ def _spoken_of(chunks: list[str], *, french: bool) -> list[str]:
         if not after and (len(chunk) == 1 and chunk in ".!?…"):
             continue
         is_named = before in known.before_mark or after.lower().strip(_ENDS) in known.after_mark
+        is_named = is_named or (chunk == ";" and bool(after))
         if chunk in _DASHES or (chunk == "," and before in _JOINING):
             is_named = is_named and before in known.before_mark and after.lower().strip(_ENDS) in known.after_mark
         if (is_named and not (french and after[:1].isupper())) or not _LONE.isdisjoint(chunk):
@@ -165,4 +169,17 @@ def _named_with_mark(chunks: list[str]) -> list[str]:
         and chunk[0].isalpha()
         and after[:1].islower()
         and (before.lower() in calls or after.lower().strip(_ENDS) in calls)
+    ]
+
+
+def _quoted_or_not(seen: Unusual) -> list[str]:
+    """Words that stand in quotation marks and without them, in order: is it "dog" or dog?"""
+    small = {content.casefold() for content in seen.exact}
+    plain = [chunk.strip(_EDGES).casefold() for chunk in seen.chunks]
+    if small.isdisjoint(plain):
+        return []
+    return [
+        f'"{seen.exact[int(chunk[1:])].casefold()}"' if chunk[0] == EXACT_MARK else word
+        for chunk, word in zip(seen.chunks, plain, strict=True)
+        if (chunk[0] == EXACT_MARK and chunk[1:].isdecimal() and int(chunk[1:]) < len(seen.exact)) or word in small
     ]

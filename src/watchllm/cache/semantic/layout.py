@@ -23,6 +23,9 @@ _BULLETS: Final = frozenset("-*•+")
 _ENDED: Final = (".", "!", "?", "…", ",", ";", ":", ")", '"', "。", "？", "！")
 _WORDS: Final = 4
 """A line of prose has at least as many, unless it ends like a sentence."""
+_BLANKS: Final = (" ", "\t")
+_WRAPPED: Final = 48
+"""Characters of the shortest line that an editor wraps."""
 _WORD: Final = re.compile(r"[^\W\d_]+")
 
 
@@ -40,12 +43,14 @@ def laid_out(text: str, words: Collection[str]) -> tuple[str, ...]:
     if "\n" not in text and not asked and _WIDE.search(text) is None:
         return ()
     lines = [line.rstrip() for line in text.replace("\r\n", "\n").split("\n")]
-    is_code = any(_CODE.search(line) for line in lines)
+    indented = any(line[:1] in _BLANKS for line in lines if line)
+    # One line alone may be a formula among sentences.
+    is_code = sum(_CODE.search(line) is not None for line in lines) > (0 if indented else 1)
     content: list[str] = []
     for number, line in enumerate(lines):
         alone = not "".join(lines[max(0, number - 1) : number]) and not "".join(lines[number + 1 : number + 2])
-        at_edge = number in (0, len(lines) - 1)
-        if not line or (at_edge and _is_courtesy(line)):
+        at_edge = not content or number == len(lines) - 1
+        if not line or (at_edge and _is_courtesy(line)) or (number and _goes_on(lines[number - 1], line)):
             continue
         if (asked and number and not _asks(line)) or not (
             _is_prose_in_code(line, at_edge=at_edge) if is_code else _is_prose(line, alone=alone and not asked)
@@ -61,6 +66,11 @@ def _asks(line: str) -> bool:
     return any(word in vocabulary().layout or word in vocabulary().spaces for word in words)
 
 
+def _goes_on(before: str, line: str) -> bool:
+    """Whether a long line was wrapped here."""
+    return len(before) >= _WRAPPED and before[-1] not in ".!?:;" and line[0].isalnum() and not _ITEM.match(line)
+
+
 def _is_courtesy(line: str) -> bool:
     words = _WORD.findall(line.lower())
     return bool(words) and vocabulary().courtesy.issuperset(words)
@@ -68,7 +78,7 @@ def _is_courtesy(line: str) -> bool:
 
 def _is_prose(line: str, *, alone: bool) -> bool:
     """`alone` = no other line is beside it."""
-    if line[0] in " \t" or _ITEM.match(line):
+    if line[0] in _BLANKS or _ITEM.match(line):
         return alone and "\t" not in line and not _ITEM.match(line)
     words = _WORD.findall(line.lower())
     if alone or line.endswith(_ENDED) or len(words) >= _WORDS:
@@ -77,7 +87,7 @@ def _is_prose(line: str, *, alone: bool) -> bool:
 
 
 def _is_prose_in_code(line: str, *, at_edge: bool) -> bool:
-    if line[0] in " \t" or _ITEM.match(line) or _CODE.search(line):
+    if line[0] in _BLANKS or _ITEM.match(line) or _CODE.search(line):
         return False
     return (at_edge and line.endswith(_ENDED)) or len(_WORD.findall(line)) >= _WORDS
 

@@ -1,5 +1,6 @@
 """What of a prompt must be the same to the letter, though its words be the same: told before these are compared."""
 
+import re
 from hashlib import blake2b
 from typing import Final
 
@@ -26,12 +27,19 @@ class Literal(msgspec.Struct, frozen=True, array_like=True):
     """Whether there are characters in it that no text needs and that are never shown."""
 
 
+_SHORT: Final = 4
+"""Blank-separated words of a prompt that is looked at, whatever they are."""
+_APART: Final = re.compile(r"  |[?!](?!\Z| [A-Z])")
+"""More than a blank, or a mark inside of a sentence."""
+
 NOTHING: Final = Literal()
 
 
 def literal(prompt: str, text: Text, known: Lexicon) -> Literal:
     """Compute it of a prompt and its `Text`; `known` is its language's."""
     seen = unusual(text)
+    if not (seen.odd or seen.exact) and len(seen.chunks) > _SHORT and _is_plain(prompt):
+        return NOTHING
     written = case(seen, known)
     found = Literal(
         _digest(hidden(prompt)),
@@ -42,6 +50,11 @@ def literal(prompt: str, text: Text, known: Lexicon) -> Literal:
         smuggles(prompt),
     )
     return NOTHING if found == NOTHING else found
+
+
+def _is_plain(prompt: str) -> bool:
+    """Whether it is a line of nothing but sentences; most prompts are."""
+    return prompt.isascii() and prompt.isprintable() and _APART.search(prompt) is None
 
 
 def difference(a: Literal, b: Literal) -> str | None:

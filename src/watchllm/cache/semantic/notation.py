@@ -148,7 +148,7 @@ def _spoken_of(chunks: list[str], *, french: bool) -> list[str]:
             continue  # Behind a quotation.
         before = chunks[at - 1].lower().lstrip("¿¡(\"'") if at else ""
         after = chunks[at + 1] if at + 1 < len(chunks) else ""
-        if not after and (len(chunk) == 1 and chunk in ".!?…"):
+        if not after and len(chunk) == 1 and chunk in ".!?…" and before not in _JOINING:
             continue
         is_named = before in known.before_mark or after.lower().strip(_ENDS) in known.after_mark
         is_named = is_named or (chunk == ";" and bool(after))

@@ -37,7 +37,7 @@ def unusual(text: Text) -> Unusual:
 
 
 def _is_plain(chunk: str) -> bool:
-    if len(chunk) > _LONGEST or _PLAIN.fullmatch(chunk) is None or (chunk[0] in "aA" and len(chunk) == 2):
+    if len(chunk) > _LONGEST or _PLAIN.fullmatch(chunk) is None or (len(chunk) == 2 and not chunk.isalpha()):
         return False
     rest = chunk[1:].rstrip(".,;:!?")
     if rest and (not rest.islower() or (chunk[0].isupper() and len(rest) + 1 < _TITLE)):

@@ -62,7 +62,7 @@ MATERIAL = [
     ("case", "Find rows with city = 'Rome'", "Find rows with city = 'rome'"),
     ("case", 'Is "ABC" the same as "Abc"?', 'Is "Abc" the same as "ABC"?'),
     ("case", "What is foo_Bar?", "What is foo_bar?"),
-    ("case", "Open /Users/Ann/x", "Open /users/ann/x"),
+    ("case", "Open /Srv/Ann/x", "Open /srv/ann/x"),
     ("case", "Is Password9 a good password for Bo?", "Is PASSWORD9 a good password for Bo?"),
     ("identifier", "What does chmod +s do?", "What does chmod +S do?"),
 ]

@@ -51,8 +51,11 @@ _ASSIGNED: Final = re.compile(r"(?<!\S)\S{1,80}\s+[=!<>]?=\s+\S{1,80}")
 _DIGIT: Final = re.compile(r"\d")
 _IN_CODE: Final = re.compile(r"[(\[={<>+]\s*\x00|\x00\d+\s+(?:[)\]=<>+]|\.\w)")
 _STRING: Final = re.compile(r"\S+")
+_SMALL: Final = {"en": frozenset("ai"), "de": frozenset[str]()}
+"""Words of one letter, where not those of all languages may be meant."""
 _ARTICLES: Final = frozenset(("a", "an", "ein", "eine", "einen", "un", "una", "une"))
 _SENTENCE: Final = (".", "!", "?", ":", "\n")
+_ENDS: Final = (".", "!", "?")
 _EDGES: Final = ".,;:!?…()¿¡\"'"
 _SAID: Final = (WORD, NAME, MODIFIER, TIME)
 _SHORT: Final = 4
@@ -83,9 +86,10 @@ def case(seen: Unusual, known: Lexicon) -> Case:
         strict.extend(unit for unit in _UNIT_ALONE.findall(text) if unit not in _USUAL and unit != "MA")
     if _MAY_BE_CODE.search(seen.odd) is not None:
         strict.extend(_code(text))
-    symbols = _symbols(text) if any(len(word) == 1 for word in words) else ()
+    symbols = _symbols(text, known.language) if any(len(word) == 1 for word in words) else ()
     strict.extend(letter for letter in symbols if about_strings or not letter.isascii())
-    if len(seen.chunks) >= _FEWEST and (text.islower() or text.isupper()):
+    # Whoever asks about strings writes them as they are.
+    if len(seen.chunks) >= _FEWEST and (text.isupper() or (text.islower() and not about_strings)):
         return Case(tuple(strict), ())
     if about_strings:
         loose.extend(_strings(text, known))
@@ -130,9 +134,9 @@ def _units(text: str, strict: list[str], loose: list[str]) -> None:
     strict.extend(found if unusual else ())
 
 
-def _symbols(text: str) -> list[str]:
+def _symbols(text: str, language: str) -> list[str]:
     """Letters that stand alone and are no words."""
-    small = vocabulary().small
+    small = _SMALL.get(language, vocabulary().small)
     found: list[str] = []
     for match in _SYMBOL.finditer(text):
         letter = match[0]
@@ -165,10 +169,11 @@ def _strings(text: str, known: Lexicon) -> list[str]:
         if (
             word
             and not first
+            and small != "i"
             and before not in _ARTICLES  # A URL is no string.
             and small not in known.technology
             and about.isdisjoint((small, *small.split("-")))
         ):
             found.append(word)
-        first, before = chunk.endswith(_SENTENCE), small
+        first, before = chunk.endswith(_ENDS), small
     return found

@@ -11,7 +11,7 @@ from watchllm.cache.semantic import lexicon as kinds
 from watchllm.cache.semantic.align import Alignment
 from watchllm.cache.semantic.features import Features
 from watchllm.cache.semantic.lexicon import Lexicon
-from watchllm.cache.semantic.literal import difference
+from watchllm.cache.semantic.literal import contradiction, difference
 
 _SAME_BUT: Final = 0.75
 _ALIKE: Final = 0.6
@@ -25,7 +25,7 @@ def before_alignment(a: Features, b: Features) -> str | None:
     if not a.keys or not b.keys:
         return "empty"
     if a.literal != b.literal or a.literal.smuggles:
-        name = difference(a.literal, b.literal)
+        name = contradiction(a.literal, b.literal)
         if name is not None:
             return name
     if a.exact != b.exact and _both_differ(a.exact, b.exact):
@@ -87,6 +87,8 @@ def _quantity(a: Features, b: Features) -> str:
 
 def _sentence_guard(a: Features, b: Features, alignment: Alignment) -> str | None:
     """Guards of what a prompt says as a whole, when nothing else differs."""
+    if a.literal != b.literal and (name := difference(a.literal, b.literal)) is not None:
+        return name
     if a.past != b.past and not alignment.retold:
         return "tense"
     if a.question != b.question and a.question and b.question and "?" not in (a.question, b.question):

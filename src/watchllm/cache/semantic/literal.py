@@ -57,17 +57,26 @@ def _is_plain(prompt: str) -> bool:
     return prompt.isascii() and prompt.isprintable() and _APART.search(prompt) is None
 
 
-def difference(a: Literal, b: Literal) -> str | None:
-    """The name of what differs, a guard's; None = nothing does."""
+def contradiction(a: Literal, b: Literal) -> str | None:
+    """The name of what differs whatever the words say: what is hidden, and what both have in their own way."""
     if a.hidden != b.hidden or a.smuggles or b.smuggles:
         return "invisible"
+    if a.notation and b.notation and a.notation != b.notation:
+        return "notation"
+    if a.layout and b.layout and a.layout != b.layout:
+        return "layout"
+    if (a.case and b.case and a.case != b.case) or _differ(a.loose_case, b.loose_case):
+        return "case"
+    return None
+
+
+def difference(a: Literal, b: Literal) -> str | None:
+    """The name of anything that differs between prompts whose words are the same; None = nothing does."""
     if a.notation != b.notation:
         return "notation"
     if a.layout != b.layout:
         return "layout"
-    if a.case != b.case or (a.loose_case != b.loose_case and _differ(a.loose_case, b.loose_case)):
-        return "case"
-    return None
+    return "case" if a.case != b.case else None
 
 
 def _digest(found: tuple[str, ...]) -> bytes:

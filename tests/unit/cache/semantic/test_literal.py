@@ -25,7 +25,7 @@ MATERIAL = [
     ("notation", "Was ergibt 9 - (4 - 1)?", "Was ergibt (9 - 4) - 1?"),
     ("notation", "Combien font (10 / 5) / 2 ?", "Combien font 10 / (5 / 2) ?"),
     ("notation", "Is p and (q or r) valid?", "Is (p and q) or r valid?"),
-    ("notation", "Is a(bc)* regular?", "Is abc* regular?"),
+    ("identifier", "Is a(bc)* regular?", "Is abc* regular?"),
     ("notation", "What is f(g(x))?", "What is f(g)(x)?"),
     ("notation", "Is x in [1, 5)?", "Is x in (1, 5]?"),
     ("notation", "Show who is not (admin or editor)", "Show who is (not admin) or editor"),
@@ -54,6 +54,9 @@ MATERIAL = [
     ("case", "Is MPa a large unit?", "Is mPa a large unit?"),
     ("case", "What does Co mean?", "What does CO mean?"),
     ("case", "What is REST?", "What is rest?"),
+    ("case", "In vim what does o do?", "In vim what does O do?"),
+    ("case", "sha256 von Test", "sha256 von test"),
+    ("case", "Wie viele Großbuchstaben: aBc", "Wie viele Großbuchstaben: abC"),
     ("case", "Explain p in statistics", "Explain P in statistics"),
     ("case", "¿Qué significa δ aquí?", "¿Qué significa Δ aquí?"),
     ("case", "Compute the sha1 of Admin", "Compute the sha1 of admin"),
@@ -135,6 +138,12 @@ def test_what_is_raised_lowered_or_framed_is_not_the_digit_or_letter(a: str, b: 
 def test_what_says_nothing_costs_no_hit(a: str, b: str) -> None:
     assert decision(a, b).hit
     assert decision(b, a).hit
+
+
+def test_a_judge_may_be_asked_where_words_differ_too_and_only_one_prompt_has_brackets() -> None:
+    found = decision("Compute 4 * (3 - 2)", "Which steps show me what 4 * 3 - 2 makes?")
+
+    assert (found.hit, found.guard) == (False, None)
 
 
 def test_a_prompt_with_tag_characters_is_answered_for_no_other_and_by_no_other() -> None:

@@ -120,7 +120,7 @@ def _judge_pairs(pairs: Path, policy: "Policy", options: JudgeOptions | None, *,
             judged = list(deciding if options is None else consult(deciding, policy, ask_of(options)))
     except BadPair as error:
         raise typer.BadParameter(str(error), param_hint=str(pairs)) from None
-    rows = summary(judged)
+    rows = summary(judged, policy)
     judging = None if options is None else worth(judged, options)
     if as_json:
         document = {"decisions": [_as_data(one) for one in judged], "summary": rows}

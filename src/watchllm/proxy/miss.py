@@ -21,6 +21,7 @@ from watchllm.proxy.request import Request
 from watchllm.proxy.retelling import replayed, serve_entry
 from watchllm.proxy.services import Services
 from watchllm.proxy.single_call import SingleCall, has_one_try
+from watchllm.proxy.streamed_flight import StreamedFlight
 from watchllm.proxy.waiter import Landed, Waiter
 from watchllm.routing.target import Target
 
@@ -87,7 +88,10 @@ async def _join(services: Services, request: Request, plan: Plan, place: bytes) 
 
 def _lead(services: Services, request: Request, plan: Plan, candidates: tuple[Candidate, ...]) -> Waiter:
     """Make the call, which others may join at the plan's place."""
-    flight = Flight(request, plan, plan.shared_stream(), plan.labels)
+    stream = plan.shared_stream()
+    flight = (
+        Flight(request, plan, plan.labels) if stream is None else StreamedFlight(request, plan, stream, plan.labels)
+    )
     if plan.place is not None:
         services.flights[plan.place] = flight
     waiter = _waiter(request, plan)

@@ -14,18 +14,17 @@ from watchllm.cache.semantic.engine import Engine, Judged, Question
 from watchllm.cache.semantic.question import NotTried
 from watchllm.cache.semantic.verdicts import Pair, digest_of
 from watchllm.domain.settings import ON, ProjectSettings
-from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.retelling import told_in
 from watchllm.proxy.semantic import judging, looked
 from watchllm.proxy.semantic.answer_text import answer_text
-from watchllm.proxy.semantic.asks import TOO_LONG, Asks, asks_of
+from watchllm.proxy.semantic.asks import TOO_LONG, asks_of
 from watchllm.proxy.semantic.looked import Looked
 
 if TYPE_CHECKING:
-    from watchllm.proxy.asked import Asked
     from watchllm.proxy.request import Request
     from watchllm.proxy.services import Services
+    from watchllm.proxy.unanswered import Unanswered
 
 # A vector may come to another process before its answer does: such a one is not lost.
 _SETTLES_MS = 10_000
@@ -46,9 +45,7 @@ class Finding(NamedTuple):
     doubt: Doubt | None = None
 
 
-def look_up(
-    services: Services, request: Request, endpoint: Endpoint, asked: Asked, body: bytes
-) -> Entry | Coroutine[Any, Any, Entry | None] | None:
+def look_up(services: Services, unanswered: Unanswered) -> Entry | Coroutine[Any, Any, Entry | None] | None:
     """The stored answer to a like question, if the project has it served, and notes on the request what came of it; or
     what goes on to find it, where the event loop would feel the question's reading, its vector has to be waited for, or
     a judge is asked.
@@ -57,114 +54,180 @@ def look_up(
     """
     began = perf_counter()
     engine = services.semantic.engine
+    request, endpoint, target = unanswered.request, unanswered.endpoint, unanswered.asked.target
     if engine is None:  # The process is ending.
         return _noted(services, request, began, Looked(looked.WARMING))
-    asks = asks_of(services, request, endpoint, asked.target, body, engine)
+    asks = asks_of(services, request, endpoint, target, unanswered.body, engine)
     if isinstance(asks, NotTried):
         return _noted(services, request, began, Looked(looked.NOT_TRIED, asks.reason))
+    look = _LookUp(services, unanswered, engine, asks.partition, began)
     if not engine.is_quick(asks.text):
-        return _look_up_slowly(services, request, endpoint, body, engine, asks, began)
-    question = engine.read(asks.text)
-    finding = _found(services, request, endpoint, body, engine, asks.partition, question)
-    if finding.doubt is not None:
-        reason = _asked(services, request, endpoint, body, engine, finding.doubt, question)
-        if isinstance(reason, judging.Judgement):
-            return _judged(services, request, endpoint, body, engine, finding, reason, began)
-        finding.looked.reason = reason
-    return _noted(services, request, began, finding.looked, finding.entry)
+        return look.answer_slowly(asks.text)
+    return look.answer(engine.read(asks.text))
 
 
-async def _look_up_slowly(
-    services: Services,
-    request: Request,
-    endpoint: Endpoint,
-    body: bytes,
-    engine: Engine,
-    asks: Asks,
-    began: float,
-) -> Entry | None:
-    try:
-        question = await engine.read_slowly(asks.text)
-        finding = _found(services, request, endpoint, body, engine, asks.partition, question)
+class _LookUp:
+    """One look-up in a `partition`."""
+
+    __slots__ = (
+        "_began",
+        "_engine",
+        "_partition",
+        "_policy",
+        "_request",
+        "_services",
+        "_tenant",
+        "_unanswered",
+        "_wishes",
+    )
+
+    def __init__(
+        self, services: Services, unanswered: Unanswered, engine: Engine, partition: bytes, began: float
+    ) -> None:
+        request = unanswered.request
+        principal, wishes = request.principal, request.directives
+        assert principal is not None
+        assert wishes is not None
+        self._services = services
+        self._unanswered = unanswered
+        self._request = request
+        self._tenant = principal.tenant
+        self._wishes = wishes
+        self._policy = _policy(principal.tenant.settings, wishes)
+        self._engine = engine
+        self._partition = partition
+        self._began = began
+
+    def answer(self, question: Question) -> Entry | Coroutine[Any, Any, Entry | None] | None:
+        """The answer to a like question, or what waits for a judge to know it."""
+        finding = self._found(question)
         if finding.doubt is not None:
-            reason = _asked(services, request, endpoint, body, engine, finding.doubt, question)
+            reason = self._asked(finding.doubt, question)
             if isinstance(reason, judging.Judgement):
-                return await _judged(services, request, endpoint, body, engine, finding, reason, began)
+                return self._judged(finding, finding.doubt, reason)
             finding.looked.reason = reason
-    except NotEmbedded as error:
-        return _noted(services, request, began, Looked(looked.NOT_TRIED, error.reason))
-    except Exception as error:  # noqa: BLE001  (as for quick ones)
-        services.semantic.failed(services, request, error)
-        return None
-    return _noted(services, request, began, finding.looked, finding.entry)
+        return self._noted(finding.looked, finding.entry)
 
+    async def answer_slowly(self, text: str) -> Entry | None:
+        """The same for a question that has to be read first."""
+        try:
+            found = self.answer(await self._engine.read_slowly(text))
+        except NotEmbedded as error:
+            return self._noted(Looked(looked.NOT_TRIED, error.reason))
+        except Exception as error:  # noqa: BLE001  (as for quick ones)
+            self._services.semantic.failed(self._services, self._request, error)
+            return None
+        return found if found is None or isinstance(found, Entry) else await found
 
-def _asked(
-    services: Services,
-    request: Request,
-    endpoint: Endpoint,
-    body: bytes,
-    engine: Engine,
-    doubt: Doubt,
-    question: Question,
-) -> judging.Judgement | str:
-    """The judge's call about a pair, for who waits for it; the reason for a miss where none was made, or nobody waits:
-    in shadow a request is not held up for what it is not served."""
-    principal, wishes = request.principal, request.directives
-    assert principal is not None
-    assert wishes is not None
-    settings = principal.tenant.settings
-    is_on = settings.semantic == ON
-    stored = engine.text_of(doubt.pair)
-    if wishes.only_if_cached or not stored or not (is_on or settings.judge_in_shadow):
-        return "confidence"
-    entry = _entry(services, request, endpoint, body, engine, doubt.pair, request.wall_ms)
-    if entry is None:
-        return "gone"
-    if services.judges is None:
-        services.judges = judging.Judges(services)
-    asked = services.judges.ask(request, doubt.pair, stored, question.text, answer_text(entry))
-    return judging.SHADOW if isinstance(asked, judging.Judgement) and not is_on else asked
-
-
-async def _judged(
-    services: Services,
-    request: Request,
-    endpoint: Endpoint,
-    body: bytes,
-    engine: Engine,
-    finding: Finding,
-    judgement: judging.Judgement,
-    began: float,
-) -> Entry | None:
-    """Wait for what a judge says of a doubt, as long as the project and the request allow."""
-    principal, wishes, doubt = request.principal, request.directives, finding.doubt
-    assert principal is not None
-    assert wishes is not None
-    assert doubt is not None
-    seconds = principal.tenant.settings.judge_timeout_ms / 1e3
-    if wishes.timeout is not None:
-        seconds = min(seconds, wishes.timeout)
-    asked_at = perf_counter()
-    try:
-        reason = await judgement.outcome(services.loop, seconds)
-        request.waited_for_judge = perf_counter() - asked_at
-        found = finding.looked
-        # What was stored may have been forgotten meanwhile.
-        entry = None
-        if reason is None and services.semantic.engine is engine:
-            entry = _entry(services, request, endpoint, body, engine, doubt.pair, services.now_ms())
+    def _asked(self, doubt: Doubt, question: Question) -> judging.Judgement | str:
+        """The judge's call about a pair, for who waits for it; the reason for a miss where none was made, or nobody
+        waits: in shadow a request is not held up for what it is not served."""
+        services, settings = self._services, self._tenant.settings
+        is_on = settings.semantic == ON
+        stored = self._engine.text_of(doubt.pair)
+        if self._wishes.only_if_cached or not stored or not (is_on or settings.judge_in_shadow):
+            return "confidence"
+        entry = self._entry(doubt.pair, self._request.wall_ms)
         if entry is None:
-            found.reason = reason or "gone"
-        else:
-            assert found.partition is not None
-            assert found.question is not None
-            approved = doubt.judged._replace(decision=judge.approved(doubt.judged.decision))
-            found = _about(approved, looked.HIT, looked.BY_JUDGE, found.partition, found.question)
-    except Exception as error:  # noqa: BLE001  (as above)
-        services.semantic.failed(services, request, error)
-        return None
-    return _noted(services, request, began, found, entry)
+            return "gone"
+        if services.judges is None:
+            services.judges = judging.Judges(services)
+        asked = services.judges.ask(self._request, doubt.pair, stored, question.text, answer_text(entry))
+        return judging.SHADOW if isinstance(asked, judging.Judgement) and not is_on else asked
+
+    async def _judged(self, finding: Finding, doubt: Doubt, judgement: judging.Judgement) -> Entry | None:
+        """Wait for what a judge says of a doubt, as long as the project and the request allow."""
+        services, request = self._services, self._request
+        seconds = self._tenant.settings.judge_timeout_ms / 1e3
+        if self._wishes.timeout is not None:
+            seconds = min(seconds, self._wishes.timeout)
+        asked_at = perf_counter()
+        try:
+            reason = await judgement.outcome(services.loop, seconds)
+            request.waited_for_judge = perf_counter() - asked_at
+            found = finding.looked
+            # What was stored may have been forgotten meanwhile.
+            entry = None
+            if reason is None and services.semantic.engine is self._engine:
+                entry = self._entry(doubt.pair, services.now_ms())
+            if entry is None:
+                found.reason = reason or "gone"
+            else:
+                assert found.question is not None
+                approved = doubt.judged._replace(decision=judge.approved(doubt.judged.decision))
+                found = self._about(approved, looked.HIT, looked.BY_JUDGE, found.question)
+        except Exception as error:  # noqa: BLE001  (as above)
+            services.semantic.failed(services, request, error)
+            return None
+        return self._noted(found, entry)
+
+    def _found(self, question: Question) -> Finding:
+        """What the partition has for a question."""
+        if question.features.too_long:
+            return Finding(Looked(looked.NOT_TRIED, TOO_LONG))
+        settings, policy, engine, partition = self._tenant.settings, self._policy, self._engine, self._partition
+        wall_ms = self._request.wall_ms
+        candidates = engine.candidates(partition, question, policy, wall_ms)
+        if candidates is None:
+            return Finding(Looked(looked.WARMING, "reading", None, partition, question))
+        nearest: Judged | None = None
+        doubt: Doubt | None = None
+        reason = ""
+        has_judge = settings.judge_model is not None and judge.can_be_shown(question.text)
+        digest = digest_of(question.text) if has_judge else b""
+        for judged in candidates:
+            nearest = nearest or judged
+            pair = Pair(partition, judged.key, judged.created_ms, digest)
+            by = ""
+            if has_judge and judge.is_asked_about(judged.decision, policy):
+                known = engine.verdicts.get(pair)
+                if known:
+                    judged, by = judged._replace(decision=judge.approved(judged.decision)), looked.BY_JUDGE
+                elif known is None:
+                    doubt = _worthier(doubt, Doubt(judged, pair))
+                else:
+                    reason = reason or judging.NO
+            if judged.decision.hit:
+                entry = self._entry(pair, wall_ms)
+                if entry is not None:
+                    is_on = settings.semantic == ON
+                    outcome = looked.HIT if is_on else looked.SHADOW_HIT
+                    return Finding(self._about(judged, outcome, by, question), entry if is_on else None)
+                reason = "gone"
+        if nearest is None:
+            return Finding(Looked(looked.EMPTY, "", None, partition, question))
+        about = nearest if doubt is None else doubt.judged
+        reason = reason or about.decision.guard or _below(about.decision, settings)
+        return Finding(self._about(about, looked.MISS, reason, question), doubt=doubt)
+
+    def _about(self, judged: Judged, outcome: str, reason: str, question: Question) -> Looked:
+        return Looked(
+            outcome,
+            reason,
+            judged.decision,
+            self._partition,
+            question,
+            key=judged.key,
+            created_ms=judged.created_ms,
+        )
+
+    def _entry(self, pair: Pair, now_ms: int) -> Entry | None:
+        """The answer to a prompt that may be served, if it is still there and will do."""
+        engine, unanswered = self._engine, self._unanswered
+        if not engine.holds(pair, now_ms):
+            return None
+        entry = self._services.cache.get(self._tenant.partition, pair.key)
+        if entry is None or entry.created_ms != pair.created_ms:
+            # Another answer may have taken its place, of which nobody knows whether it would have been kept.
+            if now_ms - max(pair.created_ms, entry.created_ms if entry else 0) > _SETTLES_MS:
+                engine.forget(pair.partition, pair.key)
+            return None
+        if not self._wishes.accept(entry, self._request.wall_ms):
+            return None
+        return told_in(unanswered.endpoint, entry, unanswered.body)
+
+    def _noted(self, found: Looked, entry: Entry | None = None) -> Entry | None:
+        return _noted(self._services, self._request, self._began, found, entry)
 
 
 def _noted(
@@ -176,88 +239,9 @@ def _noted(
     return entry
 
 
-def _found(
-    services: Services,
-    request: Request,
-    endpoint: Endpoint,
-    body: bytes,
-    engine: Engine,
-    partition: bytes,
-    question: Question,
-) -> Finding:
-    """What a partition has for a question."""
-    if question.features.too_long:
-        return Finding(Looked(looked.NOT_TRIED, TOO_LONG))
-    wishes, principal = request.directives, request.principal
-    assert wishes is not None
-    assert principal is not None
-    settings = principal.tenant.settings
-    policy = _policy(settings, wishes)
-    candidates = engine.candidates(partition, question, policy, request.wall_ms)
-    if candidates is None:
-        return Finding(Looked(looked.WARMING, "reading", None, partition, question))
-    nearest: Judged | None = None
-    doubt: Doubt | None = None
-    reason = ""
-    has_judge = settings.judge_model is not None and judge.can_be_shown(question.text)
-    digest = digest_of(question.text) if has_judge else b""
-    for judged in candidates:
-        nearest = nearest or judged
-        pair = Pair(partition, judged.key, judged.created_ms, digest)
-        by = ""
-        if has_judge and judge.is_asked_about(judged.decision, policy):
-            known = engine.verdicts.get(pair)
-            if known:
-                judged, by = judged._replace(decision=judge.approved(judged.decision)), looked.BY_JUDGE
-            elif known is None:
-                doubt = _worthier(doubt, Doubt(judged, pair))
-            else:
-                reason = reason or judging.NO
-        if judged.decision.hit:
-            entry = _entry(services, request, endpoint, body, engine, pair, request.wall_ms)
-            if entry is not None:
-                is_on = settings.semantic == ON
-                outcome = looked.HIT if is_on else looked.SHADOW_HIT
-                return Finding(_about(judged, outcome, by, partition, question), entry if is_on else None)
-            reason = "gone"
-    if nearest is None:
-        return Finding(Looked(looked.EMPTY, "", None, partition, question))
-    about = nearest if doubt is None else doubt.judged
-    reason = reason or about.decision.guard or _below(about.decision, settings)
-    return Finding(_about(about, looked.MISS, reason, partition, question), doubt=doubt)
-
-
 def _worthier(one: Doubt | None, other: Doubt) -> Doubt:
     """Which of two a judge is asked about."""
     return other if one is None or other.judged.decision.confidence > one.judged.decision.confidence else one
-
-
-def _about(judged: Judged, outcome: str, reason: str, partition: bytes, question: Question) -> Looked:
-    return Looked(outcome, reason, judged.decision, partition, question, key=judged.key, created_ms=judged.created_ms)
-
-
-def _entry(
-    services: Services,
-    request: Request,
-    endpoint: Endpoint,
-    body: bytes,
-    engine: Engine,
-    pair: Pair,
-    now_ms: int,
-) -> Entry | None:
-    """The answer to a prompt that may be served, if it is still there and will do."""
-    principal, wishes = request.principal, request.directives
-    assert principal is not None
-    assert wishes is not None
-    if not engine.holds(pair, now_ms):
-        return None
-    entry = services.cache.get(principal.tenant.partition, pair.key)
-    if entry is None or entry.created_ms != pair.created_ms:
-        # Another answer may have taken its place, of which nobody knows whether it would have been kept.
-        if now_ms - max(pair.created_ms, entry.created_ms if entry else 0) > _SETTLES_MS:
-            engine.forget(pair.partition, pair.key)
-        return None
-    return told_in(endpoint, entry, body) if wishes.accept(entry, request.wall_ms) else None
 
 
 def _policy(settings: ProjectSettings, wishes: Directives) -> Policy:

@@ -3,6 +3,7 @@
 What cannot be explained is material.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -102,7 +103,7 @@ def _without_emotes(side: Features) -> Features:
 
 
 def _only(side: Features, kept: Sequence[int]) -> Features:
-    """The tokens at these places; all of them rather than none."""
+    """The tokens at these places, which are in order; all of them rather than none."""
     if not kept:
         return side
     return structs.replace(
@@ -110,7 +111,7 @@ def _only(side: Features, kept: Sequence[int]) -> Features:
         keys=tuple(side.keys[at] for at in kept),
         surfaces=tuple(side.surfaces[at] for at in kept),
         kinds=bytes(side.kinds[at] for at in kept),
-        starts=tuple(sorted({sum(at < start for at in kept) for start in side.starts})),
+        starts=tuple(sorted({bisect_left(kept, start) for start in side.starts})),
     )
 
 

@@ -6,6 +6,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Final, NamedTuple
 
+from watchllm.cache.normal_form import normalized
 from watchllm.cache.semantic.lexicon import lexicon, markers
 from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EMOJI, EMOTICON, EXACT_MARK
 
@@ -29,8 +30,8 @@ _INLINE: Final = re.compile(r"`([^`\n]{1,400})`")
 _QUOTED: Final = re.compile(r'"([^"]{1,2000})"|(?<![\w"])\'([^\'\n]{1,400})\'(?!\w)')
 _LONG_EMOTICON: Final = 6
 _INTERPRETED: Final = frozenset("$\\")
-_CHOICE: Final = re.compile(r"\S+ \? [^?:\n]{1,80} : \S+")
-"""a ? b : c, where no mark is punctuation."""
+_CHOICE: Final = re.compile(r"(?<!\S)\S+ \? [^?:\n]{1,80} : \S+")
+"""a ? b : c, where no mark is punctuation. Looked for from where words begin only: each is gone through once."""
 _COLON: Final = re.compile(r":\s+")
 _PAYLOAD_AFTER: Final = 18
 _EDGE_BEFORE: Final = "({\"'¿¡"
@@ -51,10 +52,15 @@ class Text(NamedTuple):
 
 
 def read(prompt: str) -> Text | None:
-    """Read a prompt; None if it is longer than is read, in `MAX_CHARACTERS` or `MAX_TOKENS`."""
+    """Read a prompt; None if it is longer than is read, in `MAX_CHARACTERS`, `MAX_TOKENS` or marks on one letter."""
     if len(prompt) > MAX_CHARACTERS:
         return None
-    text = prompt if prompt.isascii() else unicodedata.normalize("NFKC", prompt).translate(_QUOTES)
+    text = prompt
+    if not prompt.isascii():
+        folded = normalized("NFKC", prompt)
+        if folded is None:
+            return None
+        text = folded.translate(_QUOTES)
     if len(text) > 2 * MAX_CHARACTERS:
         return None  # There are letters that are eighteen when they are normalized.
     if not text.replace("\n", " ").replace("\t", " ").isprintable():

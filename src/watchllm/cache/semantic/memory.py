@@ -60,8 +60,12 @@ class Memory:
         self._position = store.position()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.problem: str | None = None
-        """Why a partition could not be read, until one is."""
+        self._unread: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why a partition could not be read, until one is; or why vectors of one could not be merged."""
+        return self._unread or next(filter(None, (one.merge_error for one in self._partitions.values())), None)
 
     @property
     def entries(self) -> int:
@@ -167,9 +171,9 @@ class Memory:
             return  # Nobody asks any more, or changes of the meantime were lost: who asks again has it read again.
         error = reading.exception()
         if error is not None:
-            self.problem = f"{type(error).__name__}: {error}"
+            self._unread = f"{type(error).__name__}: {error}"
             return
-        self.problem = None
+        self._unread = None
         self._install(partition, reading.result())
         self._make_room()
         # What changed while it was read is looked at once more.

@@ -10,9 +10,6 @@ from watchllm.cache.semantic.index import Background, Index
 if TYPE_CHECKING:
     from watchllm.cache.semantic.embedder import Vectors
 
-OVERHEAD = 6_000
-"""Bytes of a partition with next to nothing in it."""
-
 
 class Prompt(NamedTuple):
     """What is known of a stored prompt beside its vector. Times in epoch milliseconds; `features` are encoded, which

@@ -14,7 +14,7 @@ import pytest
 from tests.support.exact_store import Clock, key
 from tests.support.vector_store import open_lmdb_vectors, partition
 from watchllm.cache.semantic.memory import Memory
-from watchllm.cache.semantic.partition import Prompt
+from watchllm.cache.semantic.partition import Partition, Prompt
 from watchllm.cache.semantic.vectors import StoredVector, VectorStore
 from watchllm.stores.lmdb.vectors_layout import CHANGES_KEPT
 
@@ -208,3 +208,13 @@ def test_a_vector_that_is_none_is_passed_over(store: VectorStore, executor: Thre
     store.flush()
     memory = memory_over(store, executor)
     assert found(memory, partition(1), 3, 5) == [key(2)]
+
+
+def test_vectors_that_cannot_be_merged_are_a_problem(
+    store: VectorStore, executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = memory_over(store, executor)
+    memory.put(partition(1), key(1), vector(1), Prompt(1, 0, b"f"))
+    assert memory.problem is None
+    monkeypatch.setattr(Partition, "merge_error", "MemoryError: no room")
+    assert memory.problem == "MemoryError: no room"

@@ -151,6 +151,7 @@ class _Work:
         self.a, self.b, self.lexicon = a, b, lexicon
         self._retold = False
         self._letters = a.letters or b.letters
+        self._in_order = _tells_order(a, lexicon)
         self.typos = self.optional = self.opposites = self.forms = 0
         self.left: list[tuple[str, int]] = []
         self.right: list[tuple[str, int]] = []
@@ -181,7 +182,11 @@ class _Work:
         left, right = a.keys[start:end], b.keys[start:end]
         return (
             # A second list may answer to the first by place: x, y and z are 1, 2 and 3.
-            (a.kinds.count(CONJUNCTION) < 2 and _exchanged(left, right, self.lexicon, a.kinds[start:end]))
+            (
+                not self._in_order
+                and a.kinds.count(CONJUNCTION) < 2
+                and _exchanged(left, right, self.lexicon, a.kinds[start:end])
+            )
             or self._negation_moved(start, end)
             or self._rotated()
             or self._verb_last()
@@ -201,7 +206,7 @@ class _Work:
         """Whether sentences, or the clauses of one, are the same in another order."""
         a, b = self.a, self.b
         sentences = [_sentences(side) for side in (a, b)]
-        if len(sentences[0]) > 1 and sorted(sentences[0]) == sorted(sentences[1]):
+        if not self._in_order and len(sentences[0]) > 1 and sorted(sentences[0]) == sorted(sentences[1]):
             return True
         changed = (
             [(one, other) for one, other in zip(*sentences, strict=False) if one != other]
@@ -346,6 +351,13 @@ def _same_but_for_punctuation(a: Features, b: Features) -> bool:
         and a.quantities == b.quantities
         and a.identifiers == b.identifiers
         and not (a.letters or b.letters)
+    )
+
+
+def _tells_order(side: Features, lexicon: Lexicon) -> bool:
+    """Whether a prompt, or one of the same words, is about what comes first: in a list, in a story, in a sum."""
+    return not lexicon.ordering.isdisjoint(side.keys) or any(
+        key[0] == "#" and key.endswith("th") for key in side.quantities
     )
 
 

@@ -27,7 +27,7 @@ from watchllm.cache.semantic.lexicon import LANGUAGES, lexicon
 from watchllm.cache.semantic.memory import Memory
 from watchllm.cache.semantic.partition import Found, Prompt
 from watchllm.cache.semantic.text import MAX_CHARACTERS
-from watchllm.cache.semantic.vectors import StoredVector, VectorFilter, VectorStore, partition_of
+from watchllm.cache.semantic.vectors import StoredVector, VectorStore, partition_of
 from watchllm.cache.semantic.verdicts import Pair, Verdicts
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class Engine:
 
     async def purge(self, project: bytes, what: InvalidationFilter) -> int:
         """Forget the prompts of a project's entries that match; how many. Raises Unavailable."""
-        return await self._store.purge(project, VectorFilter(what))
+        return await self._store.purge(project, what)
 
     def close(self) -> None:
         """Write what is waiting and end the threads."""

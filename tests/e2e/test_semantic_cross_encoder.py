@@ -148,7 +148,7 @@ def test_who_does_not_answer_in_time_costs_a_miss_and_is_remembered(start: Start
     project = asking(gateway)
     late = asked(gateway, project, EQUAL)
     assert (outcome(late), reasons(gateway, late)) == ("MISS", ("miss", "cross_encoder_timeout"))
-    assert "took longer" in (state_of(gateway) or "")
+    wait_for(lambda: "took longer" in (state_of(gateway) or ""), "the trouble to be told")
     assert gateway.get("/health/ready").status == 200
     wait_for(lambda: outcome(asked(gateway, project, EQUAL)) == "HIT-SEMANTIC", "the verdict")
     assert read(gateway, "late") == 1

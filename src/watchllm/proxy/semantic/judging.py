@@ -22,6 +22,7 @@ from watchllm.domain.money import Nanos
 from watchllm.domain.settings import ON
 from watchllm.proxy import eager
 from watchllm.proxy.semantic.judge_call import ENDPOINT, JudgeCall
+from watchllm.proxy.semantic.judgement import Judgement
 from watchllm.proxy.semantic.looked import BY_JUDGE
 from watchllm.routing.outcome import Health
 
@@ -80,33 +81,15 @@ class Allowance:
             self._spent = self._spent_before(self._day)
 
 
-class Judgement:
-    """A call to a judge, and who waits for it. Each gets the reason why it is no hit, None = it is one. `is_late`: the
-    time of who asked is over, and nobody else begins to wait."""
+class _Call(Judgement):
+    """A call to a judge. `is_late`: the time of who asked is over, and nobody else begins to wait."""
 
-    __slots__ = ("_waiting", "is_late", "run")
+    __slots__ = ("is_late", "run")
 
     def __init__(self) -> None:
-        self._waiting: list[asyncio.Future[str | None]] = []
+        super().__init__(TIMED_OUT)
         self.is_late = False
         self.run: eager.EagerRun | None = None
-
-    async def outcome(self, loop: asyncio.AbstractEventLoop, seconds: float) -> str | None:
-        """Wait for it so long, and no longer."""
-        waiting: asyncio.Future[str | None] = loop.create_future()
-        self._waiting.append(waiting)
-        timer = loop.call_later(seconds, _resolve, waiting, TIMED_OUT)
-        try:
-            return await waiting
-        finally:
-            timer.cancel()
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
-
-    def end(self, reason: str | None) -> None:
-        waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            _resolve(one, reason)
 
 
 class Judges:
@@ -114,7 +97,7 @@ class Judges:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._under_way: dict[Pair, Judgement] = {}
+        self._under_way: dict[Pair, _Call] = {}
         self._allowances: OrderedDict[bytes, Allowance] = OrderedDict()
 
     def ask(self, client: Request, pair: Pair, stored: str, asked: str, answer: str) -> Judgement | str:
@@ -136,7 +119,7 @@ class Judges:
             ticket.give_back(Health.NOTHING)
             return BUDGET
         document = judge.request_for(settings.judge_model, stored, asked, answer)
-        judgement = self._under_way[pair] = Judgement()
+        judgement = self._under_way[pair] = _Call()
         carried_out = self._carry_out(judgement, pair, client, ticket, document)
         judgement.run = eager.run(carried_out, self._services.loop, partial(self._broke, client, pair, judgement))
         return judgement
@@ -148,7 +131,7 @@ class Judges:
                 judgement.run.cancel()
 
     async def _carry_out(
-        self, judgement: Judgement, pair: Pair, client: Request, ticket: Ticket, document: dict[str, Any]
+        self, judgement: _Call, pair: Pair, client: Request, ticket: Ticket, document: dict[str, Any]
     ) -> None:
         call = JudgeCall(self._services, client)
         reason: str | None = FAILED
@@ -192,14 +175,14 @@ class Judges:
         engine = self._services.semantic.engine
         return 0 if engine is None else engine.spent_on_judges(partition, day)
 
-    def _broke(self, client: Request, pair: Pair, judgement: Judgement, error: BaseException) -> None:
+    def _broke(self, client: Request, pair: Pair, judgement: _Call, error: BaseException) -> None:
         services = self._services
         services.counters.internal_errors += 1
         message = f"asking a judge for {client.id} failed"
         services.loop.call_exception_handler({"message": message, "exception": error})
         self._end(pair, judgement, FAILED)
 
-    def _end(self, pair: Pair, judgement: Judgement, reason: str | None) -> None:
+    def _end(self, pair: Pair, judgement: _Call, reason: str | None) -> None:
         if self._under_way.get(pair) is judgement:
             del self._under_way[pair]
         judgement.end(reason)
@@ -220,7 +203,7 @@ def _breaker(tenant: Tenant, model: str) -> BreakerKey:
     return tenant.project.id, ENDPOINT, "", f"{model} (test keys)" if tenant.test else model
 
 
-def _too_late(judgement: Judgement, ticket: Ticket) -> None:
+def _too_late(judgement: _Call, ticket: Ticket) -> None:
     judgement.is_late = True
     ticket.give_back(Health.TIMED_OUT)
 
@@ -229,8 +212,3 @@ def _why_not_called(error: GatewayError) -> str:
     if isinstance(error, Unavailable):
         return RESTING  # Its provider's breakers are open.
     return UNUSABLE if error.status < 500 else FAILED
-
-
-def _resolve(waiting: asyncio.Future[str | None], reason: str | None) -> None:
-    if not waiting.done():
-        waiting.set_result(reason)

@@ -12,13 +12,14 @@ from watchllm.cache.semantic.awaited import NotEmbedded
 from watchllm.cache.semantic.decide import DEFAULT_MIN_CONFIDENCE, Decision, Policy
 from watchllm.cache.semantic.engine import Engine, Judged, Question
 from watchllm.cache.semantic.question import NotTried
-from watchllm.cache.semantic.verdicts import Pair, digest_of
+from watchllm.cache.semantic.verdicts import Pair
 from watchllm.domain.settings import ON, ProjectSettings
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.retelling import told_in
-from watchllm.proxy.semantic import judging, looked
-from watchllm.proxy.semantic.answer_text import answer_text
+from watchllm.proxy.semantic import looked
 from watchllm.proxy.semantic.asks import TOO_LONG, asks_of
+from watchllm.proxy.semantic.deciders import Decider, deciders_for
+from watchllm.proxy.semantic.judgement import Judgement
 from watchllm.proxy.semantic.looked import Looked
 
 if TYPE_CHECKING:
@@ -28,13 +29,31 @@ if TYPE_CHECKING:
 
 # A vector may come to another process before its answer does: such a one is not lost.
 _SETTLES_MS = 10_000
+# Names the entry of a pair, whatever the question is.
+_NO_QUESTION = b""
 
 
 class Doubt(NamedTuple):
-    """A stored prompt that a judge may be asked about."""
+    """A stored prompt, and who has not said anything of it yet, in the order in which they are asked."""
 
     judged: Judged
-    pair: Pair
+    partition: bytes
+    deciders: tuple[Decider, ...]
+
+    @property
+    def entry(self) -> Pair:
+        return self.pair(_NO_QUESTION)
+
+    def pair(self, question: bytes) -> Pair:
+        return Pair(self.partition, self.judged.key, self.judged.created_ms, question)
+
+
+class Asking(NamedTuple):
+    """A decider's answer that is waited for; `doubt` has those who are asked next."""
+
+    decider: Decider
+    judgement: Judgement
+    doubt: Doubt
 
 
 class Finding(NamedTuple):
@@ -48,7 +67,7 @@ class Finding(NamedTuple):
 def look_up(services: Services, unanswered: Unanswered) -> Entry | Coroutine[Any, Any, Entry | None] | None:
     """The stored answer to a like question, if the project has it served, and notes on the request what came of it; or
     what goes on to find it, where the event loop would feel the question's reading, its vector has to be waited for, or
-    a judge is asked.
+    somebody is asked.
 
     The entry is fresh, acceptable to the request, and told in its dialect.
     """
@@ -99,19 +118,19 @@ class _LookUp:
         self._began = began
 
     def answer(self, question: Question) -> Entry | Coroutine[Any, Any, Entry | None] | None:
-        """The answer to a like question, or what waits for a judge to know it."""
+        """The answer to a like question, or what waits for who is asked to know it."""
         finding = self._found(question)
         if finding.doubt is not None:
-            reason = self._asked(finding.doubt, question)
-            if isinstance(reason, judging.Judgement):
-                return self._judged(finding, finding.doubt, reason)
-            finding.looked.reason = reason
+            asking = self._asked(finding.doubt)
+            if isinstance(asking, Asking):
+                return self._judged(finding, asking)
+            finding.looked.reason = asking
         return self._noted(finding.looked, finding.entry)
 
     async def answer_slowly(self, text: str) -> Entry | None:
         """The same for a question that has to be read first."""
         try:
-            found = self.answer(await self._engine.read_slowly(text))
+            found = self.answer(await self._engine.read_slowly(text, self._partition))
         except NotEmbedded as error:
             return self._noted(Looked(looked.NOT_TRIED, error.reason))
         except Exception as error:  # noqa: BLE001  (as for quick ones)
@@ -119,47 +138,62 @@ class _LookUp:
             return None
         return found if found is None or isinstance(found, Entry) else await found
 
-    def _asked(self, doubt: Doubt, question: Question) -> judging.Judgement | str:
-        """The judge's call about a pair, for who waits for it; the reason for a miss where none was made, or nobody
-        waits: in shadow a request is not held up for what it is not served."""
-        services, settings = self._services, self._tenant.settings
-        is_on = settings.semantic == ON
-        stored = self._engine.text_of(doubt.pair)
-        if self._wishes.only_if_cached or not stored or not (is_on or settings.judge_in_shadow):
-            return "confidence"
-        entry = self._entry(doubt.pair, self._request.wall_ms)
+    def _asked(self, doubt: Doubt, reason: str = "confidence") -> Asking | str:
+        """The first who can be asked about a doubt, for who waits for the answer; the reason for a miss where nobody
+        can, or nobody waits: in shadow a request is not held up for what it is not served."""
+        wanted = [decider for decider in doubt.deciders if decider.may_be_asked]
+        stored = self._engine.text_of(doubt.entry) if wanted else ""
+        if not stored:
+            return reason
+        entry = self._entry(doubt.entry, self._request.wall_ms)
         if entry is None:
             return "gone"
-        if services.judges is None:
-            services.judges = judging.Judges(services)
-        asked = services.judges.ask(self._request, doubt.pair, stored, question.text, answer_text(entry))
-        return judging.SHADOW if isinstance(asked, judging.Judgement) and not is_on else asked
+        for number, decider in enumerate(wanted, start=1):
+            asked = decider.ask(doubt.pair(decider.digest), doubt.judged.decision, stored, entry)
+            if isinstance(asked, str):
+                reason = asked
+            elif self._tenant.settings.semantic == ON:
+                return Asking(decider, asked, doubt._replace(deciders=tuple(wanted[number:])))
+            else:
+                return decider.in_shadow
+        return reason
 
-    async def _judged(self, finding: Finding, doubt: Doubt, judgement: judging.Judgement) -> Entry | None:
-        """Wait for what a judge says of a doubt, as long as the project and the request allow."""
-        services, request = self._services, self._request
-        seconds = self._tenant.settings.judge_timeout_ms / 1e3
-        if self._wishes.timeout is not None:
-            seconds = min(seconds, self._wishes.timeout)
-        asked_at = perf_counter()
+    async def _judged(self, finding: Finding, asking: Asking) -> Entry | None:
+        """Wait for what is said of a doubt, by one after the other, as long as each is worth waiting for."""
+        services, engine, found = self._services, self._engine, finding.looked
+        assert found.question is not None
+        entry = None
         try:
-            reason = await judgement.outcome(services.loop, seconds)
-            request.waited_for_judge = perf_counter() - asked_at
-            found = finding.looked
+            while True:
+                decider, judgement, doubt = asking
+                reason = await self._waited(decider, judgement)
+                if reason is None or services.semantic.engine is not engine:
+                    break
+                following = self._asked(doubt, reason)
+                if isinstance(following, str):
+                    reason = following
+                    break
+                asking = following
             # What was stored may have been forgotten meanwhile.
-            entry = None
-            if reason is None and services.semantic.engine is self._engine:
-                entry = self._entry(doubt.pair, services.now_ms())
+            if reason is None and services.semantic.engine is engine:
+                entry = self._entry(doubt.entry, services.now_ms())
             if entry is None:
                 found.reason = reason or "gone"
             else:
-                assert found.question is not None
-                approved = doubt.judged._replace(decision=judge.approved(doubt.judged.decision))
-                found = self._about(approved, looked.HIT, looked.BY_JUDGE, found.question)
+                decision = decider.approved(doubt.judged.decision, judgement.confidence)
+                approved = doubt.judged._replace(decision=decision)
+                found = self._about(approved, looked.HIT, decider.name, found.question)
         except Exception as error:  # noqa: BLE001  (as above)
-            services.semantic.failed(services, request, error)
+            services.semantic.failed(services, self._request, error)
             return None
         return self._noted(found, entry)
+
+    async def _waited(self, decider: Decider, judgement: Judgement) -> str | None:
+        asked_at = perf_counter()
+        reason = await judgement.outcome(self._services.loop, decider.seconds)
+        if decider.elsewhere:
+            self._request.waited_for_judge += perf_counter() - asked_at
+        return reason
 
     def _found(self, question: Question) -> Finding:
         """What the partition has for a question."""
@@ -173,22 +207,18 @@ class _LookUp:
         nearest: Judged | None = None
         doubt: Doubt | None = None
         reason = ""
-        has_judge = settings.judge_model is not None and judge.can_be_shown(question.text)
-        digest = digest_of(question.text) if has_judge else b""
+        deciders = deciders_for(self._services, self._request, engine, policy, question)
         for judged in candidates:
             nearest = nearest or judged
-            pair = Pair(partition, judged.key, judged.created_ms, digest)
             by = ""
-            if has_judge and judge.is_asked_about(judged.decision, policy):
-                known = engine.verdicts.get(pair)
-                if known:
-                    judged, by = judged._replace(decision=judge.approved(judged.decision)), looked.BY_JUDGE
-                elif known is None:
-                    doubt = _worthier(doubt, Doubt(judged, pair))
-                else:
-                    reason = reason or judging.NO
+            if deciders and judge.is_asked_about(judged.decision, policy):
+                judged, by, unheard = self._remembered(deciders, judged)
+                if unheard:
+                    doubt = _worthier(doubt, Doubt(judged, partition, unheard))
+                elif not by:
+                    reason = reason or deciders[-1].name
             if judged.decision.hit:
-                entry = self._entry(pair, wall_ms)
+                entry = self._entry(Pair(partition, judged.key, judged.created_ms, _NO_QUESTION), wall_ms)
                 if entry is not None:
                     is_on = settings.semantic == ON
                     outcome = looked.HIT if is_on else looked.SHADOW_HIT
@@ -199,6 +229,19 @@ class _LookUp:
         about = nearest if doubt is None else doubt.judged
         reason = reason or about.decision.guard or _below(about.decision, settings)
         return Finding(self._about(about, looked.MISS, reason, question), doubt=doubt)
+
+    def _remembered(self, deciders: tuple[Decider, ...], judged: Judged) -> tuple[Judged, str, tuple[Decider, ...]]:
+        """What was said of a pair in doubt before: the hit that a yes makes of it, and whose; else as it is, "" and
+        those who have not said anything."""
+        unheard = []
+        for decider in deciders:
+            pair = Pair(self._partition, judged.key, judged.created_ms, decider.digest)
+            known = self._engine.verdicts.get(pair)
+            if known:
+                return judged._replace(decision=decider.approved(judged.decision, None)), decider.name, ()
+            if known is None:
+                unheard.append(decider)
+        return judged, "", tuple(unheard)
 
     def _about(self, judged: Judged, outcome: str, reason: str, question: Question) -> Looked:
         return Looked(
@@ -240,7 +283,7 @@ def _noted(
 
 
 def _worthier(one: Doubt | None, other: Doubt) -> Doubt:
-    """Which of two a judge is asked about."""
+    """Which of two somebody is asked about."""
     return other if one is None or other.judged.decision.confidence > one.judged.decision.confidence else one
 
 

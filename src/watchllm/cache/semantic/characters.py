@@ -5,6 +5,8 @@ import unicodedata
 from functools import lru_cache
 from typing import Final
 
+from watchllm.cache.normal_form import normalized
+
 _IGNORABLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
 )
@@ -48,17 +50,16 @@ def smuggles(text: str) -> bool:
     return not text.isascii() and _TAG.search(text) is not None
 
 
-def normal(text: str) -> str:
+def normal(text: str) -> str | None:
     """The text in Unicode's compatible form, but for what is meaning: 3² becomes 3^2 and not 32, x₂ x_2, 2½ 2 1/2.
 
-    An index behind the letters of an element is written on the line, as it usually is: H₂O is H2O.
+    An index behind the letters of an element is written on the line, as it usually is: H₂O is H2O. None where more
+    marks stand on one letter than are put in order.
     """
-    if unicodedata.is_normalized("NFKC", text):
-        return text
     text = _POWER.sub(lambda match: "^" + match[0].translate(_ON_THE_LINE), text)
     text = _INDEX.sub(lambda match: "_" + match[1].translate(_ON_THE_LINE), text).translate(_ON_THE_LINE)
     text = _VULGAR.sub(_fraction, text)
-    return unicodedata.normalize("NFC", "".join(map(_compatible, text)))
+    return normalized("NFC", "".join(map(_compatible, text)))
 
 
 def _has_hidden(chunk: str) -> bool:

@@ -93,13 +93,16 @@ def _is_prose_in_code(line: str, *, at_edge: bool) -> bool:
 
 
 def _kept(line: str, *, exactly: bool) -> str:
-    """A line with its indentation; the marks of a list are all one."""
+    """A line with its indentation. Bullets say no more than lines that stand without them; 2. and b) do."""
     stripped = line.lstrip()
     indent = line[: len(line) - len(stripped)]
     match = _ITEM.match(stripped)
     if match is not None and not exactly:
-        mark = "-" if match[1] in _BULLETS else f"{match[1][:-1]}."
-        stripped = f"{mark} {stripped[match.end() :]}"
+        item = stripped[match.end() :]
+        if match[1] not in _BULLETS:
+            stripped = f"{match[1][:-1]}. {item}"
+        elif item[:1].isalpha():
+            stripped = item
     return indent + (stripped if exactly else stripped.casefold().rstrip(".,;"))
 
 

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from watchllm.cache.semantic.characters import normal
 from watchllm.cache.semantic.lexicon import lexicon, markers
 from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EMOJI, EMOTICON, EXACT_MARK
+from watchllm.cache.semantic.signs import FACTORIAL, MINUS, PRIME, is_factorial, is_minus, primes
 
 MAX_CHARACTERS: Final = 8_192
 """Longer prompts are not compared: the work per pair is bounded, and so is the share that an embedder reads."""
@@ -23,7 +24,7 @@ _OFTEN_MET: Final = 24
 _MOST_SEARCHED: Final = 256
 _QUOTES: Final = str.maketrans(
     {"’": "'", "‘": "'", "‚": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "–": "-", "—": "-", "…": "...",
-     "\u00a0": " ", "\u202f": " "}
+     "\u00a0": " ", "\u202f": " ", "\u2044": "/", PRIME: "'"}
 )  # fmt: skip
 _GUILLEMETS: Final = re.compile(r"(?<=[«‹])\s+|\s+(?=[»›])")
 """Blanks that belong to the marks."""
@@ -33,8 +34,8 @@ _INLINE: Final = re.compile(r"`([^`\n]{1,400})`")
 _QUOTED: Final = re.compile(r'"([^"]{1,2000})"|(?<![\w"])\'([^\'\n]{1,400})\'(?!\w)')
 _LONG_EMOTICON: Final = 6
 _INTERPRETED: Final = frozenset("$\\")
-_CHOICE: Final = re.compile(r"\S+ \? [^?:\n]{1,80} : \S+")
-"""a ? b : c, where no mark is punctuation."""
+_CHOICE: Final = re.compile(r"(?<!\S)\S+ \? [^?:\n]{1,80} : \S+")
+"""a ? b : c, where no mark is punctuation. Looked for from where words begin only: each is gone through once."""
 _COLON: Final = re.compile(r":\s+")
 _PAYLOAD_AFTER: Final = 18
 _EDGE_BEFORE: Final = "({\"'¿¡"
@@ -59,10 +60,15 @@ class Text(NamedTuple):
 
 
 def read(prompt: str) -> Text | None:
-    """Read a prompt; None if it is longer than is read, in `MAX_CHARACTERS` or `MAX_TOKENS`."""
+    """Read a prompt; None if it is longer than is read, in `MAX_CHARACTERS`, `MAX_TOKENS` or marks on one letter."""
     if len(prompt) > MAX_CHARACTERS:
         return None
-    text = prompt if prompt.isascii() else _GUILLEMETS.sub("", normal(prompt)).translate(_QUOTES)
+    text = prompt
+    if not prompt.isascii():
+        compatible = normal(prompt)
+        if compatible is None:
+            return None
+        text = _GUILLEMETS.sub("", compatible).translate(_QUOTES)
     if len(text) > 2 * MAX_CHARACTERS:
         return None  # There are letters that are eighteen when they are normalized.
     if not text.replace("\n", " ").replace("\t", " ").isprintable():
@@ -140,37 +146,38 @@ def _set_aside(text: str, exact: list[str]) -> str:
 
 def _cut(text: str) -> list[str]:
     words: list[str] = []
-    for chunk in text.split():
+    chunks = text.split()
+    for at, chunk in enumerate(chunks):
         if len(words) > MAX_TOKENS:
             break
         if chunk.isalpha() or chunk[0] == EXACT_MARK:
             words.append(chunk)
-        elif len(chunk) <= _OFTEN_MET:
-            words.extend(_pieces(chunk))
+        elif chunk == MINUS:
+            if 0 < at < len(chunks) - 1 and is_minus(chunks[at - 1], chunks[at + 1]):
+                words.append(chunk)
         else:
-            _cut_chunk(chunk, words)
+            words.extend(_pieces(chunk) if len(chunk) <= _OFTEN_MET else _cut_chunk(chunk))
     return words
 
 
 @lru_cache(maxsize=8_192)
 def _pieces(chunk: str) -> tuple[str, ...]:
     """The words of a chunk; words with a comma behind them are met again and again."""
-    words: list[str] = []
-    _cut_chunk(chunk, words)
-    return tuple(words)
+    return tuple(_cut_chunk(chunk))
 
 
-def _cut_chunk(chunk: str, words: list[str]) -> None:
+def _cut_chunk(chunk: str) -> list[str]:
     """Cut what stands between blanks. Only punctuation is dropped: what might be an operator or a bracket of an
     interval stays a word of its own.
     """
+    words: list[str] = []
     if len(chunk) < _LONG_EMOTICON and EMOTICON.fullmatch(chunk):
-        words.append(chunk)
-        return
+        return [chunk]
     if chunk[0] == "[" and len(chunk) > 1:
         words.append("[")
         chunk = chunk[1:]
     core = chunk.lstrip(_EDGE_BEFORE)
+    head = chunk[: len(chunk) - len(core)]
     stripped = core.rstrip(_EDGE_AFTER)
     if len(stripped) > 2 and stripped[0] == stripped[-1] == "*":
         stripped = stripped.strip("*") or stripped  # Emphasis in Markdown.
@@ -180,16 +187,19 @@ def _cut_chunk(chunk: str, words: list[str]) -> None:
         stripped = stripped[:-1].rstrip(_EDGE_AFTER)
     if stripped:
         _cut_core(stripped, words)
+        if "'" not in head and '"' not in head:
+            words.extend(PRIME * primes(stripped, tail))
     if bracket:
         words.append("]")
-    if "!" in tail and stripped[-1:].isdigit():
-        words.append("!")  # A factorial, perhaps.
+    if "!" in tail and stripped and is_factorial(stripped, tail):
+        words.append(FACTORIAL)
     if "." in tail or "!" in tail or "?" in tail:
         words.append(BREAK)
     elif ":" in tail:
         words.append(COLON)
     elif "," in tail or ";" in tail:
         words.append(COMMA)
+    return words
 
 
 def _cut_core(core: str, words: list[str]) -> None:

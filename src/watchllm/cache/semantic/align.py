@@ -3,7 +3,7 @@
 What cannot be explained is material.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -30,6 +30,7 @@ from watchllm.cache.semantic.lexicon import (
     Lexicon,
 )
 from watchllm.cache.semantic.typos import is_misspelling, is_slip
+from watchllm.cache.semantic.wording import differences
 
 MAX_DIFFERENT: Final = 96
 """Longest stretch, in tokens, that is compared word by word; prompts that differ in more are not alike."""
@@ -110,6 +111,7 @@ def _only(side: Features, kept: Sequence[int]) -> Features:
         keys=tuple(side.keys[at] for at in kept),
         surfaces=tuple(side.surfaces[at] for at in kept),
         kinds=bytes(side.kinds[at] for at in kept),
+        before=bytes(side.before[at] for at in kept),
         starts=tuple(sorted({sum(at < start for at in kept) for start in side.starts})),
     )
 
@@ -120,8 +122,9 @@ def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
     if left != right and _same_but_for_punctuation(a, b):
         return Alignment(1.0, 1, 0, 0, 0, 0, False, (), ())
     if left == right:
-        forms = 0 if a.surfaces == b.surfaces else sequences.forms(a.surfaces, b.surfaces)
-        return Alignment(1.0, forms, 0, 0, 0, 0, False, (), ())
+        work = _Work(a, b, lexicon)
+        work.same(range(len(left)), range(len(left)))
+        return work.result(1.0)
     start, end_a, end_b = sequences.trim(left, right)
     size_a, size_b = end_a - start, end_b - start
     same = sequences.shared(left[start:end_a], right[start:end_b]) + start + len(left) - end_a
@@ -132,11 +135,14 @@ def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
     if abs(size_a - size_b) == 1 and _owned(a, b, (start, end_a), (start, end_b)):
         work.forms += 1
         return work.result(shared)
+    work.same(range(start), range(start))
+    work.same(range(end_a, len(left)), range(end_b, len(right)))
     if size_a == size_b and _converse(left[start:end_a], right[start:end_b], lexicon):
         return work.result(shared, reordered=1)
     if size_a == size_b == same - start - len(left) + end_a:
         # The same tokens in another order.
         if work.order_is_free(start, end_a):
+            work.same(*_by_key(left, right, range(start, end_a)))
             return work.result(shared, reordered=1)
         return work.result(shared, moved=True)
     work.compare(start, end_a, end_b)
@@ -152,16 +158,23 @@ class _Work:
         self._letters = a.letters or b.letters
         self.typos = self.optional = self.opposites = self.forms = 0
         self.left: list[tuple[str, int]] = []
+        self._pairs: list[tuple[int, int]] = []
         self.right: list[tuple[str, int]] = []
 
     def result(self, shared: float, *, reordered: int = 0, moved: bool = False) -> Alignment:
         left, right = self.left, self.right
+        a, b = self.a, self.b
+        worded = differences(a, b, self._pairs, self.lexicon)
+        if a.surfaces != b.surfaces:
+            self.forms += sum(a.surfaces[one] != b.surfaces[other] for one, other in self._pairs)
         if left and right:
             # What is only on one side here and only on the other there has moved: nobody knows whether that matters.
             both = {key for key, _ in left} & {key for key, _ in right}
             moved = moved or bool(both)
             left = [token for token in left if token[0] not in both]
             right = [token for token in right if token[0] not in both]
+        left = [*left, *((f"={a.surfaces[one]}", a.kinds[one]) for one, _ in worded)]
+        right = [*right, *((f"={b.surfaces[other]}", b.kinds[other]) for _, other in worded)]
         return Alignment(
             shared,
             self.forms,
@@ -174,6 +187,10 @@ class _Work:
             tuple(right),
             self._retold,
         )
+
+    def same(self, left: Iterable[int], right: Iterable[int]) -> None:
+        """Places that have the same key: what is written there in other words, harmless or not."""
+        self._pairs.extend(zip(left, right, strict=True))
 
     def order_is_free(self, start: int, end: int) -> bool:
         a, b = self.a, self.b
@@ -232,7 +249,9 @@ class _Work:
     def compare(self, start: int, end_a: int, end_b: int) -> None:
         """Explain what stands between the tokens that both have in the same order."""
         before_a, before_b = start, start
-        for at_a, at_b in (*sequences.matches(self.a.keys, self.b.keys, start, end_a, end_b), (end_a, end_b)):
+        matches = sequences.matches(self.a.keys, self.b.keys, start, end_a, end_b)
+        self._pairs.extend(matches)
+        for at_a, at_b in (*matches, (end_a, end_b)):
             if at_a > before_a or at_b > before_b:
                 self._gap(before_a, at_a, before_b, at_b)
             before_a, before_b = at_a + 1, at_b + 1
@@ -361,6 +380,11 @@ def _exchanged(left: tuple[str, ...], right: tuple[str, ...], lexicon: Lexicon, 
                 sides = kinds[: end - length] + kinds[end:]
                 return _BINDING.isdisjoint(sides) and (NUMBER not in sides or middle[0] in _COMMUTATIVE)
     return False
+
+
+def _by_key(left: Sequence[str], right: Sequence[str], places: range) -> tuple[list[int], list[int]]:
+    """The places of the same keys on either side, in whatever order."""
+    return sorted(places, key=left.__getitem__), sorted(places, key=right.__getitem__)
 
 
 def _plain(phrase: tuple[str, ...]) -> tuple[str, ...]:

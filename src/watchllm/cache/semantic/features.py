@@ -21,7 +21,7 @@ from watchllm.cache.semantic.lexicon import (
     Lexicon,
     Token,
 )
-from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK, is_emote
+from watchllm.cache.semantic.marks import BREAK, CAPITAL, COLON, COMMA, COPULA, DO, EXACT_MARK, is_emote
 from watchllm.cache.semantic.quantities import VERSION_WORDS, quantity, starts
 from watchllm.cache.semantic.rewriting import asks_for_a_thing, rewrite
 from watchllm.cache.semantic.spoken import Spoken, speak
@@ -69,6 +69,8 @@ class Features(msgspec.Struct, frozen=True, array_like=True):
     cased: tuple[str, ...]
     """Words that mean something else when written with a capital, as they were written; none when nothing in the prompt
     has a capital, as quick typists do."""
+    before: bytes = b""
+    """What stood before each token and on it; see `marks`."""
     too_long: bool = False
     plain: bytes = b""
     """A digest of the words without their apostrophes and punctuation: the same for its, it's and its'."""
@@ -97,7 +99,7 @@ def features(prompt: str) -> Features:
         question = "define"
     named = known.language == "en" and asks_for_a_thing(tokens)
     return _kept(
-        tokens, text, known, formats=formats, cased=cased, past=past, question=question, plain=spoken.plain, named=named
+        tokens, text, known, spoken, formats=formats, cased=cased, past=past, question=question, named=named
     )
 
 
@@ -105,26 +107,35 @@ def _kept(
     tokens: list[Token],
     text: Text,
     known: Lexicon,
+    spoken: Spoken,
     *,
     formats: tuple[str, ...],
     cased: tuple[str, ...],
     past: bool,
     question: str,
-    plain: bytes,
     named: bool,
 ) -> Features:
     keys: list[str] = []
     surfaces: list[str] = []
     kinds = bytearray()
     sentence_starts = [0]
+    before = bytearray()
+    mark = 0
+    capitals = {} if known.language == "de" else spoken.capitals
+    marking = known.marking
     for token in tokens:
         if token.surface in (BREAK, COLON):
             if sentence_starts[-1] != len(keys):
                 sentence_starts.append(len(keys))
+            mark = 0
         elif token.key:
             keys.append(token.key)
             surfaces.append(token.surface)
             kinds.append(token.kind)
+            before.append(mark | CAPITAL if capitals.get(token.surface) else mark)
+            mark = 0
+        else:
+            mark |= marking.get(token.surface, 0)
     letters = not known.letters.isdisjoint(surfaces)
     if letters:
         keys = [surface if kind in _SPELLED else key for key, surface, kind in zip(keys, surfaces, kinds, strict=True)]
@@ -144,7 +155,8 @@ def _kept(
         negations=sum(kind == words_of.NEGATION for kind in kinds),
         relative_time=not known.relative_time.isdisjoint(keys),
         cased=cased,
-        plain=plain,
+        before=bytes(before),
+        plain=spoken.plain,
         letters=letters,
         named=named,
     )

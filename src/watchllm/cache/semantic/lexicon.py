@@ -38,6 +38,7 @@ _LISTS: Final = (
     ("question", QUESTION),
     ("negation", NEGATION),
 )
+_SYNONYMS: Final = (("synonyms", ""), ("verbs", "verb"), ("adjectives", "adjective"), ("nouns", "noun"))
 _REMEMBERED: Final = 20_000
 _BRITISH: Final = (
     ("our", "or"), ("isation", "ization"), ("ise", "ize"), ("ising", "izing"), ("yse", "yze"), ("ysing", "yzing"),
@@ -116,6 +117,9 @@ class Lexicon:
         self.simple_words: dict[str, bool] = {}
         """Words that are said as they are written, whatever stands around them."""
         self._remembered: dict[str, Word] = {}
+        self.parts: dict[str, str] = {}
+        """Keys of synonyms that are only some part of speech."""
+        self._forms: dict[str, tuple[str, int]] = {}
         self._read_words(tables)
         self.units = read.units(tables.get("units", ""))
         self.numbers = read.pairs(tables.get("numbers", ""))
@@ -141,6 +145,12 @@ class Lexicon:
         )
         self.formats = frozenset(tuple(phrase.split()) for phrase in read.split(tables.get("formats", "")))
         self.format_marks = frozenset(("as", "in", "with", *(phrase[0] for phrase in self.formats if len(phrase) > 1)))
+        self.marking = read.marking(tables.get("articles", ""))
+        """What is noted at the word behind, of words that are none of their own: articles, "do", "is"."""
+        self.request_verbs = frozenset(tables.get("request_verbs", "").split())
+        self.verbs = frozenset(key for key, part in self.parts.items() if part == "verb")
+        self.plain_heads = frozenset(tables.get("plain_heads", "").split())
+        self.own_plurals = frozenset(tables.get("own_plurals", "").split())
         self.symmetric = frozenset(
             tuple(key for key in (self.word(word).key for word in phrase.split()) if key)
             for phrase in read.split(tables.get("symmetric", ""))
@@ -175,6 +185,12 @@ class Lexicon:
         """Keep that a word is said as it is written."""
         if len(word) <= _LONGEST:
             _remember(self.simple_words, word, found=True)
+
+    def lemma(self, word: str) -> tuple[str, int]:
+        """The word that a lower-case one is a form of, synonyms apart, and the form."""
+        word = self.american(word)
+        base, form = (word, BASE) if word in self._invariant else self._forms.get(word) or self._base(word)
+        return self._forms.get(base, (base, BASE))[0], form
 
     def is_known(self, word: str) -> bool:
         """Whether the word is in the dictionary or the tables, so that it is no misspelling of another."""
@@ -262,18 +278,23 @@ class Lexicon:
         return word, BASE
 
     def _read_words(self, tables: dict[str, Any]) -> None:
-        entries = self._entries
+        entries, known = self._entries, self.known
         for base, forms in tables.get("irregular", {}).items():
             for form in forms.split():
-                entries[form] = Word(base, WORD, GERUND if form.endswith("ing") else PAST)
+                ending = GERUND if form.endswith("ing") else PLURAL if form.endswith("s") and base in known else PAST
+                entries[form] = Word(base, WORD, ending)
         for base, forms in tables.get("plurals", {}).items():
             for form in forms.split():
                 entries[form] = Word(base, WORD, PLURAL)
-        for line in tables.get("synonyms", "").splitlines():
-            words = line.split()
-            for word in words:
-                # A word of two senses stays in its first group: a word has one key.
-                entries.setdefault(word, Word(words[0], WORD, BASE))
+        self._forms.update((word, (entry.key, entry.form)) for word, entry in entries.items())
+        for table, part in _SYNONYMS:
+            for line in tables.get(table, "").splitlines():
+                words = line.split()
+                for word in words:
+                    # A word of two senses stays in its first group: a word has one key.
+                    entries.setdefault(word, Word(words[0], WORD, BASE))
+                if words and part:
+                    self.parts[words[0]] = part
         for forms_base, forms in (tables.get("irregular", {}) | tables.get("plurals", {})).items():
             if forms_base in entries and entries[forms_base].form == BASE:
                 for form in forms.split():

@@ -78,8 +78,7 @@ def _marked(tokens: list[Token]) -> list[Token]:
             passive = False
         elif passive and token.form == PAST and token.kind == WORD:
             token, passive = token._replace(key=f"{token.key}!"), False
-        if surface not in _DROPPED:
-            out.append(token)
+        out.append(token._replace(key="") if surface in _DROPPED else token)
     return out
 
 

@@ -4,15 +4,13 @@ What cannot be explained is material.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Final, NamedTuple
 
 from msgspec import structs
 
-from watchllm.cache.semantic import sequences
+from watchllm.cache.semantic import order, sequences
 from watchllm.cache.semantic.features import Features
 from watchllm.cache.semantic.lexicon import (
-    CONJUNCTION,
     EMOTE,
     EXACT,
     IDENTIFIER,
@@ -24,6 +22,7 @@ from watchllm.cache.semantic.lexicon import (
     PAST,
     PREPOSITION,
     PRONOUN,
+    QUANTIFIER,
     QUESTION,
     TIME,
     WORD,
@@ -42,11 +41,8 @@ _TYPED: Final = frozenset((WORD, MODIFIER, TIME, QUESTION))
 _MISSPELT_TOGETHER: Final = 4
 _LONGEST_TYPED: Final = 60
 """Letters of two words together; longer ones are made to be compared for long, not typed."""
+_READ: Final = frozenset((*_TYPED, PREPOSITION, PRONOUN, MODAL, QUANTIFIER))
 _UNASKED: Final = ("", "?")
-_BINDING: Final = frozenset((PREPOSITION, QUESTION, NEGATION, CONJUNCTION))
-_COMMUTATIVE: Final = ("and", "or", "plus", "times", "versus")
-_SUBJECT: Final = 4
-_SUBJECT_KINDS: Final = frozenset((WORD, PRONOUN, NAME, MODIFIER))
 
 
 class Alignment(NamedTuple):
@@ -137,11 +133,11 @@ def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
         return work.result(shared)
     work.same(range(start), range(start))
     work.same(range(end_a, len(left)), range(end_b, len(right)))
-    if size_a == size_b and _converse(left[start:end_a], right[start:end_b], lexicon):
+    if size_a == size_b and order.is_converse(left[start:end_a], right[start:end_b], lexicon):
         return work.result(shared, reordered=1)
     if size_a == size_b == same - start - len(left) + end_a:
         # The same tokens in another order.
-        if work.order_is_free(start, end_a):
+        if order.is_free(a, b, start, end_a, lexicon):
             work.same(*_by_key(left, right, range(start, end_a)))
             return work.result(shared, reordered=1)
         return work.result(shared, moved=True)
@@ -155,6 +151,7 @@ class _Work:
     def __init__(self, a: Features, b: Features, lexicon: Lexicon) -> None:
         self.a, self.b, self.lexicon = a, b, lexicon
         self._retold = False
+        self._read: dict[bytes, bool] = {}
         self._letters = a.letters or b.letters
         self.typos = self.optional = self.opposites = self.forms = 0
         self.left: list[tuple[str, int]] = []
@@ -174,6 +171,9 @@ class _Work:
             left = [token for token in left if token[0] not in both]
             right = [token for token in right if token[0] not in both]
         left = [*left, *((f"={a.surfaces[one]}", a.kinds[one]) for one, _ in worded)]
+        if a.accented != b.accented:
+            left = [*left, *((word, WORD) for word in a.accented if word not in b.accented)]
+            right = [*right, *((word, WORD) for word in b.accented if word not in a.accented)]
         right = [*right, *((f"={b.surfaces[other]}", b.kinds[other]) for _, other in worded)]
         return Alignment(
             shared,
@@ -191,60 +191,6 @@ class _Work:
     def same(self, left: Iterable[int], right: Iterable[int]) -> None:
         """Places that have the same key: what is written there in other words, harmless or not."""
         self._pairs.extend(zip(left, right, strict=True))
-
-    def order_is_free(self, start: int, end: int) -> bool:
-        a, b = self.a, self.b
-        left, right = a.keys[start:end], b.keys[start:end]
-        return (
-            # A second list may answer to the first by place: x, y and z are 1, 2 and 3.
-            (a.kinds.count(CONJUNCTION) < 2 and _exchanged(left, right, self.lexicon, a.kinds[start:end]))
-            or self._negation_moved(start, end)
-            or self._rotated()
-            or self._verb_last()
-        )
-
-    def _negation_moved(self, start: int, end: int) -> bool:
-        """Why doesn't my code compile, why does my code not compile: a short subject between the verb and its "not"."""
-        a, b = self.a, self.b
-        if not start or a.kinds[start - 1] not in (QUESTION, MODAL) or end - start > _SUBJECT:
-            return False
-        for one, other in ((a, b), (b, a)):
-            if one.keys[start] == "not" and other.keys[start:end] == (*one.keys[start + 1 : end], "not"):
-                return all(kind in _SUBJECT_KINDS for kind in one.kinds[start + 1 : end])
-        return False
-
-    def _rotated(self) -> bool:
-        """Whether sentences, or the clauses of one, are the same in another order."""
-        a, b = self.a, self.b
-        sentences = [_sentences(side) for side in (a, b)]
-        if len(sentences[0]) > 1 and sorted(sentences[0]) == sorted(sentences[1]):
-            return True
-        changed = (
-            [(one, other) for one, other in zip(*sentences, strict=False) if one != other]
-            if len(sentences[0]) == len(sentences[1])
-            else []
-        )
-        return bool(changed) and all(self._fronted(one, other) or self._fronted(other, one) for one, other in changed)
-
-    def _verb_last(self) -> bool:
-        """Wie funktioniert das, (sag mir,) wie das funktioniert: the verb at the end of a clause that depends."""
-        a, b = self.a, self.b
-        if self.lexicon.language != "de":
-            return False
-        for one, other in ((a, b), (b, a)):
-            for start, end in pairwise((*one.starts, len(one.keys))):
-                if end - start > 2 and one.kinds[start] == QUESTION:
-                    keys = one.keys
-                    moved = (*keys[: start + 1], keys[end - 1], *keys[start + 1 : end - 1], *keys[end:])
-                    if moved == other.keys:
-                        return True
-        return False
-
-    def _fronted(self, one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-        """Whether `one` is `other` with a clause of its end brought to the front, as "in Python" may be."""
-        if one[0] not in self.lexicon.fronting or len(one) != len(other) or other[0] in self.lexicon.fronting:
-            return False
-        return any(one[cut:] + one[:cut] == other for cut in range(1, len(one)))
 
     def compare(self, start: int, end_a: int, end_b: int) -> None:
         """Explain what stands between the tokens that both have in the same order."""
@@ -320,6 +266,17 @@ class _Work:
         one, other = sorted((self.a.surfaces[at_a], self.b.surfaces[at_b]), key=len)
         return len(one) > 4 and other.startswith(one) and other[len(one) :] in endings
 
+    def _is_read(self, side: Features) -> bool:
+        """Whether there is a dictionary for what a prompt is written in: most of its words are in it."""
+        known = self._read.get(side.plain)
+        if known is None:
+            words = [
+                word for word, kind in zip(side.surfaces, side.kinds, strict=True) if kind in _READ and word.isalpha()
+            ]
+            unknown = sum(not self.lexicon.is_known(word) for word in words)
+            known = self._read[side.plain] = bool(self.lexicon.known) and unknown * 2 <= len(words) + 1
+        return known
+
     def _confused(self, at_a: int, at_b: int) -> bool:
         """to, too: small words that are taken for each other by ear, of which only one makes sense in a place."""
         pair = (self.a.surfaces[at_a], self.b.surfaces[at_b])
@@ -327,7 +284,7 @@ class _Work:
 
     def _misspelt(self, at_a: int, at_b: int) -> bool:
         a, b, lexicon = self.a, self.b, self.lexicon
-        if self._letters:
+        if self._letters or not (self._is_read(a) and self._is_read(b)):
             return False
         if a.kinds[at_a] not in _TYPED or b.kinds[at_b] not in _TYPED:
             return False
@@ -367,28 +324,9 @@ def _same_but_for_punctuation(a: Features, b: Features) -> bool:
     )
 
 
-def _exchanged(left: tuple[str, ...], right: tuple[str, ...], lexicon: Lexicon, kinds: bytes) -> bool:
-    """Whether the sides of a symmetric predicate are exchanged: P and Q, Q and P."""
-    size, first = len(left), right[0]
-    for end in range(2, size):
-        if left[end] != first:
-            continue
-        for length in range(1, min(4, end)):
-            middle = left[end - length : end]
-            if right == left[end:] + middle + left[: end - length] and _plain(middle) in lexicon.symmetric:
-                # A word that relates one side to something may relate the other too when they are exchanged.
-                sides = kinds[: end - length] + kinds[end:]
-                return _BINDING.isdisjoint(sides) and (NUMBER not in sides or middle[0] in _COMMUTATIVE)
-    return False
-
-
 def _by_key(left: Sequence[str], right: Sequence[str], places: range) -> tuple[list[int], list[int]]:
     """The places of the same keys on either side, in whatever order."""
     return sorted(places, key=left.__getitem__), sorted(places, key=right.__getitem__)
-
-
-def _plain(phrase: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(key.rstrip("!") for key in phrase)
 
 
 def _owned(a: Features, b: Features, place_a: tuple[int, int], place_b: tuple[int, int]) -> bool:
@@ -401,22 +339,3 @@ def _owned(a: Features, b: Features, place_a: tuple[int, int], place_b: tuple[in
     owner = short.surfaces[other[0] + len(keys) - at - 2]
     written = long.surfaces[its[1] - 1]
     return plain == (*keys[at + 1 :], *keys[:at]) and owner == f"{written}s"
-
-
-def _converse(left: tuple[str, ...], right: tuple[str, ...], lexicon: Lexicon) -> bool:
-    """Saturn lighter than Jupiter, Jupiter heavier than Saturn."""
-    if "than" not in left:
-        return False
-    than = left.index("than")
-    one, other = left[: than - 1], left[than + 1 :]
-    comparison = len(other)
-    return (
-        than > 1
-        and right == (*other, right[comparison], "than", *one)
-        and lexicon.opposite(left[than - 1], right[comparison])
-    )
-
-
-def _sentences(side: Features) -> list[tuple[str, ...]]:
-    ends = (*side.starts[1:], len(side.keys))
-    return [sentence for start, end in zip(side.starts, ends, strict=True) if (sentence := side.keys[start:end])]

@@ -11,6 +11,7 @@ from watchllm.cache.semantic.lexicon import (
     EMOTE,
     EXACT,
     IDENTIFIER,
+    MODAL,
     NAME,
     NUMBER,
     PAST,
@@ -21,7 +22,7 @@ from watchllm.cache.semantic.lexicon import (
     Lexicon,
     Token,
 )
-from watchllm.cache.semantic.marks import BREAK, CAPITAL, COLON, COMMA, COPULA, DO, EXACT_MARK, is_emote
+from watchllm.cache.semantic.marks import BREAK, CAPITAL, COLON, COMMA, EXACT_MARK, is_emote
 from watchllm.cache.semantic.quantities import VERSION_WORDS, quantity, starts
 from watchllm.cache.semantic.rewriting import asks_for_a_thing, rewrite
 from watchllm.cache.semantic.spoken import Spoken, speak
@@ -31,11 +32,13 @@ _DEFAULT: Final = "en"
 _UNKNOWN: Final = ""
 """The language of words with accents that no language's small words are among."""
 _PAST_MARKS: Final = frozenset(("was", "were", "did", "had"))
-_PRESENT_MARKS: Final = frozenset(("is", "are", "am", "be", "been", "being", "get", "gets", "getting"))
+_PRESENT_MARKS: Final = frozenset(("is", "are", "am", "do", "does"))
+_PARTICIPLE_AFTER: Final = frozenset(("be", "been", "being", "get", "gets", "getting"))
 _PUNCTUATION: Final = frozenset((BREAK, COMMA, COLON))
 _GRAMMAR: Final = frozenset(("a", "an", "the", "is", "are", "am", "do", "does"))
 _BEHIND_NAMED: Final = frozenset((BREAK, COMMA, COLON, "or", "and", "versus", "in", "here", "there", "instead", "mean"))
 _SPELLED: Final = frozenset((WORD, NAME, words_of.MODIFIER, TIME))
+_NO_QUESTION: Final = ("", "says", "?")
 _COPULAS: Final = frozenset(("is", "are", "was", "were"))
 _VERB_FIRST: Final = frozenset(
     ("is", "are", "am", "do", "does", "did", "was", "were", "can", "could", "should", "would", "will", "must", "may")
@@ -71,6 +74,8 @@ class Features(msgspec.Struct, frozen=True, array_like=True):
     has a capital, as quick typists do."""
     before: bytes = b""
     """What stood before each token and on it; see `marks`."""
+    accented: tuple[str, ...] = ()
+    """Words that may be others without their accents."""
     too_long: bool = False
     plain: bytes = b""
     """A digest of the words without their apostrophes and punctuation: the same for its, it's and its'."""
@@ -94,13 +99,15 @@ def features(prompt: str) -> Features:
     tokens, cased = _tokens(spelled, spoken, text, known)
     past = _past(tokens)
     question = _question(tokens, prompt)
-    tokens = rewrite(tokens if known.names_words.isdisjoint(spelled) else _talked_about(tokens, known), known)
+    tokens = rewrite(
+        tokens if known.names_words.isdisjoint(spelled) else _talked_about(tokens, known),
+        known,
+        asked=question not in _NO_QUESTION,
+    )
     if tokens and tokens[0].key == "define":
         question = "define"
     named = known.language == "en" and asks_for_a_thing(tokens)
-    return _kept(
-        tokens, text, known, spoken, formats=formats, cased=cased, past=past, question=question, named=named
-    )
+    return _kept(tokens, text, known, spoken, formats=formats, cased=cased, past=past, question=question, named=named)
 
 
 def _kept(
@@ -156,6 +163,7 @@ def _kept(
         relative_time=not known.relative_time.isdisjoint(keys),
         cased=cased,
         before=bytes(before),
+        accented=spoken.accented,
         plain=spoken.plain,
         letters=letters,
         named=named,
@@ -274,9 +282,16 @@ def _word_token(word: str, known: Lexicon) -> Token:
 
 
 def _past(tokens: list[Token]) -> bool:
-    before = ""
+    """Whether a prompt speaks of the past: its auxiliaries tell, and its verbs where it has none."""
+    before, told = "", False
     for surface, _, kind, form in tokens:
-        if surface in _PAST_MARKS or (form == PAST and kind in (WORD, TIME) and before not in _PRESENT_MARKS):
+        if surface in _PAST_MARKS:
+            return True
+        if surface in _PRESENT_MARKS or kind == MODAL:
+            told = True  # Is my order delayed?
+        elif surface == BREAK:
+            told = False
+        elif form == PAST and kind in (WORD, TIME) and not told and before not in _PARTICIPLE_AFTER:
             return True
         before = surface
     return False

@@ -145,8 +145,13 @@ class Lexicon:
         )
         self.formats = frozenset(tuple(phrase.split()) for phrase in read.split(tables.get("formats", "")))
         self.format_marks = frozenset(("as", "in", "with", *(phrase[0] for phrase in self.formats if len(phrase) > 1)))
-        self.marking = read.marking(tables.get("articles", ""))
+        self.marking = read.marking(tables.get("indefinite", ""), tables.get("definite", ""))
+        self.indefinite = len(read.split(tables.get("indefinite", "")))
         """What is noted at the word behind, of words that are none of their own: articles, "do", "is"."""
+        self.ordered = frozenset(tables.get("ordered", "").split())
+        self.between = frozenset(tables.get("between", "").split())
+        self.comparing = frozenset(tables.get("comparing", "").split())
+        self.commuting = frozenset(tables.get("commuting", "").split())
         self.request_verbs = frozenset(tables.get("request_verbs", "").split())
         self.verbs = frozenset(key for key, part in self.parts.items() if part == "verb")
         self.plain_heads = frozenset(tables.get("plain_heads", "").split())
@@ -352,8 +357,9 @@ _LIGATURES: Final = str.maketrans({"œ": "oe", "æ": "ae", "ß": "ss"})
 
 
 def fold(text: str, language: str) -> str:
-    """Lower-case text without the accents that quick typists leave out; German umlauts as ae, oe, ue."""
-    if text.isascii():
+    """Lower-case text without the accents that quick typists leave out; German umlauts as ae, oe, ue. In a language without
+    tables an accent makes another word."""
+    if text.isascii() or language not in LANGUAGES:
         return text
     if language == "de":
         return text.translate(_GERMAN)

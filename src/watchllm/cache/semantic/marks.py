@@ -17,6 +17,7 @@ def is_emote(word: str) -> bool:
     """Whether a word is emoji or an emoticon, in either letter case."""
     return not word.isalnum() and (EMOJI.fullmatch(word) is not None or EMOTICON.fullmatch(word) is not None)
 
+
 ARTICLE: Final = 15
 CAPITAL: Final = 16
 DO: Final = 32

@@ -19,6 +19,7 @@ from watchllm.cache.semantic.lexicon import (
     Lexicon,
     Token,
 )
+from watchllm.cache.semantic.listing import Listed, is_free
 
 _COPULAS = frozenset(("is", "are", "was", "were", "am"))
 _AUXILIARIES = frozenset(("is", "are", "was", "were"))
@@ -36,9 +37,12 @@ _ALSO_PAST = {"used": "use", "left": "leave", "read": "read", "set": "set", "cut
 """Before "by" they are what was done, whatever they are elsewhere."""
 
 
-def rewrite(tokens: list[Token], known: Lexicon) -> list[Token]:
-    """Bring a prompt's tokens into the forms that are compared. Lists in every language, the rest in English only."""
-    tokens = _lists(tokens)
+def rewrite(tokens: list[Token], known: Lexicon, *, asked: bool) -> list[Token]:
+    """Bring a prompt's tokens into the forms that are compared. Lists in every language, the rest in English only.
+
+    `asked`: the prompt is a question.
+    """
+    tokens = _lists(tokens, known, asked=asked)
     if known.language != "en":
         return tokens
     surfaces = [token.surface for token in tokens]
@@ -82,7 +86,7 @@ def _marked(tokens: list[Token]) -> list[Token]:
     return out
 
 
-def _lists(tokens: list[Token]) -> list[Token]:
+def _lists(tokens: list[Token], known: Lexicon, *, asked: bool) -> list[Token]:
     """C, A and B → A, B and C: single words, with commas between them. Two lists may answer to each other by place."""
     spoken = [token for token in tokens if token.key or token.surface in _ENDS]
     ends = [at for at, token in enumerate(spoken) if token.kind == CONJUNCTION]
@@ -96,10 +100,27 @@ def _lists(tokens: list[Token]) -> list[Token]:
         places.append(first)
     if len(places) < 3 or any(spoken[at].kind not in _LISTABLE for at in places):
         return tokens
+    if not is_free(_listed(tokens, spoken, places, asked=asked), known):
+        return tokens
     items = sorted((spoken[at] for at in places), key=lambda token: token.key)
     for at, item in zip(sorted(places), items, strict=True):
         spoken[at] = item
     return spoken
+
+
+def _listed(tokens: list[Token], spoken: list[Token], places: list[int], *, asked: bool) -> Listed:
+    first = min(places)
+    behind = spoken[first - 1]
+    at = next(at for at, token in enumerate(tokens) if token is spoken[first])
+    return Listed(
+        words=[token.surface for token in tokens],
+        kinds=[spoken[place].kind for place in places],
+        behind=behind.surface,
+        behind_kind=behind.kind,
+        marked=at > 0 and not tokens[at - 1].key and tokens[at - 1].surface not in _ENDS,
+        asked=asked,
+        alternative=spoken[max(places) - 1].surface == "or",
+    )
 
 
 def _written_in(tokens: list[Token], known: Lexicon) -> list[Token]:

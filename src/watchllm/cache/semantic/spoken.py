@@ -5,7 +5,8 @@ import hashlib
 import re
 from typing import Final, NamedTuple
 
-from watchllm.cache.semantic.lexicon import Lexicon, Said, fold
+from watchllm.cache.semantic import accents
+from watchllm.cache.semantic.lexicon import PLURAL, Lexicon, Said, fold
 from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK
 from watchllm.cache.semantic.text import Text
 
@@ -49,6 +50,8 @@ class Spoken(NamedTuple):
     """Names of code, with the letter case that is meaning in them."""
     plain: bytes
     """A digest of the words without their apostrophes and punctuation: the same for its, it's and its'."""
+    accented: tuple[str, ...]
+    """Words that may be others without their accents, in order."""
 
 
 def speak(text: Text, known: Lexicon) -> Spoken:
@@ -57,6 +60,7 @@ def speak(text: Text, known: Lexicon) -> Spoken:
     capitals: dict[str, bool] = {}
     spellings: dict[str, str] = {}
     plain: list[str] = []
+    accented: list[str] = []
     first = True
     remembered, polite, kept_after, simple = known.said_words, known.polite, known.kept_after, known.simple_words
     for at, word in enumerate(text.words):
@@ -86,6 +90,10 @@ def speak(text: Text, known: Lexicon) -> Spoken:
                 spoken = as_written
         elif capitals.get(small):
             spoken = as_written
+        if not word.isascii() and small.isascii() and not (capital and capitals[small]):
+            written, behind = word.lower(), lower[-1] if lower else ""
+            if not accents.may_go(written, known.language, behind, is_word=known.is_known(small)):
+                accented.append(written)
         if spelling:
             spellings[small] = spelling
         if letters:
@@ -99,7 +107,7 @@ def speak(text: Text, known: Lexicon) -> Spoken:
             lower.extend(part for part in spoken if part not in polite)
         first = word in (BREAK, COLON)
     digest = hashlib.blake2b(" ".join(plain).encode(errors="surrogatepass"), digest_size=16).digest()
-    return Spoken(_aim(_phrases(known.courtesy.taken_off(lower), known)), capitals, spellings, digest)
+    return Spoken(_aim(_phrases(known.courtesy.taken_off(lower), known)), capitals, spellings, digest, tuple(accented))
 
 
 def _said(word: str, known: Lexicon) -> Said:
@@ -111,7 +119,7 @@ def _said(word: str, known: Lexicon) -> Said:
         small = f"{small.lower()}it"
     elif _BYTES_A_SECOND.fullmatch(word):
         small = f"{small} of bytes"
-    if not small.isascii() and len(small) <= _LONGEST_FOLDED:
+    if not small.isascii() and 1 < len(small) <= _LONGEST_FOLDED:
         small = fold(small, known.language)
     as_written = spoken = _spelled_out(small, known)
     if spoken == (small,) and small.isalpha():
@@ -138,7 +146,7 @@ def _spelled_out(small: str, known: Lexicon) -> tuple[str, ...]:
     if small.endswith("'s") and len(small) > 2:
         return (small[:-2], "'s")
     if small.endswith("s'"):
-        return (small[:-1], "'s")
+        return (small[:-1], "'s") if known.lemma(small[:-1])[1] == PLURAL else (small[:-1],)
     if known.language == "fr" and len(small) > 2 and small[1] == "'":
         return (small[:2], small[2:])
     return (small,)

@@ -84,7 +84,9 @@ def split(text: str) -> list[str]:
     return [part for part in (" ".join(part.split()) for part in text.split("|")) if part]
 
 
-def marking(text: str) -> dict[str, int]:
+def marking(indefinite: str, definite: str) -> dict[str, int]:
     """Of each article its number, and what else `marks` tells."""
-    found = {word: number for number, words in enumerate(split(text), 1) for word in words.split()}
+    found = {
+        word: number for number, words in enumerate(split(f"{indefinite}|{definite}"), 1) for word in words.split()
+    }
     return found | _MARKING if found else found

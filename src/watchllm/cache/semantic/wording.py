@@ -8,7 +8,18 @@ from collections.abc import Iterable
 from typing import Final
 
 from watchllm.cache.semantic.features import Features
-from watchllm.cache.semantic.lexicon import GERUND, MODAL, MODIFIER, NUMBER, PAST, PLURAL, QUANTIFIER, TIME, WORD, Lexicon
+from watchllm.cache.semantic.lexicon import (
+    GERUND,
+    MODAL,
+    MODIFIER,
+    NUMBER,
+    PAST,
+    PLURAL,
+    QUANTIFIER,
+    TIME,
+    WORD,
+    Lexicon,
+)
 from watchllm.cache.semantic.marks import ARTICLE, CAPITAL, COPULA, DO
 from watchllm.cache.semantic.parts import is_a
 
@@ -39,7 +50,7 @@ class _Comparison:
 
     def answers(self, one: int, other: int) -> bool:
         a, b, lexicon = self.a, self.b, self.lexicon
-        if a.kinds[one] not in _WORDS:
+        if a.kinds[one] not in _WORDS and b.kinds[other] not in _WORDS:
             return True
         written, said = a.surfaces[one], b.surfaces[other]
         if written == said:
@@ -47,10 +58,14 @@ class _Comparison:
         word, form = lexicon.lemma(written)
         same, as_form = lexicon.lemma(said)
         if word != same:
+            if self.lexicon.indefinite > _A:
+                # Of another gender, perhaps.
+                mark, second = a.before[one] & ARTICLE, b.before[other] & ARTICLE
+                return (mark > lexicon.indefinite) == (second > lexicon.indefinite)
             part = lexicon.parts.get(a.keys[one].rstrip("!"), "")
             if part and not (is_a(part, a, one, lexicon) and is_a(part, b, other, lexicon)):
                 return False
-            if (a.before[one] | b.before[other]) & CAPITAL:
+            if part and (a.before[one] | b.before[other]) & CAPITAL:
                 return False  # Who wrote The Big Sleep?
         if form == as_form:
             return self._articles_agree(one, other)
@@ -74,9 +89,11 @@ class _Comparison:
 
     def _number_is_free(self, many: Features, at: int, single: Features, place: int) -> bool:
         """Whether it does not matter that one side has a word with its -s where the other has it without."""
+        if many.surfaces[at] in self.lexicon.units or self._is_verb(many, at, single, place):
+            return True
         if (many.before[at] | single.before[place]) & CAPITAL or many.surfaces[at] in self.lexicon.own_plurals:
             return False
-        if self._is_verb(many, at, single, place) or _is_every(many, at, single, place):
+        if _is_every(many, at, single, place):
             return True
         if _is_owner(many, at) and _is_owner(single, place):
             return True
@@ -85,6 +102,8 @@ class _Comparison:
             return False
         if self._many is many or many.keys[0] == single.keys[0] == "howto":
             return True
+        if many.keys[0] == "what" and start and begin and many.keys[start - 1] == single.keys[begin - 1] == "of":
+            return True  # What are the symptoms of a stroke?
         if _is_subject(many, start) and _is_subject(single, begin):
             self._many = many
             return True
@@ -133,4 +152,6 @@ def _is_subject(side: Features, start: int) -> bool:
         return True
     if start in side.starts:
         return bool(side.before[start] & COPULA)
-    return start > 0 and side.kinds[start - 1] == MODAL
+    if side.keys[start - 1] == "how":
+        return bool(side.before[start] & COPULA)
+    return side.kinds[start - 1] == MODAL

@@ -1,0 +1,44 @@
+"""Whether the order of listed things counts: "A and B" is "B and A" where it can be shown.
+
+It can in a comparison, and of things that a question asks about alike. What is done, sorted, joined, subtracted or named
+first has its order, and so have numbers, and times between which something lies.
+"""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from watchllm.cache.semantic.lexicon import EXACT, NAME, NUMBER, PREPOSITION, TIME, Lexicon
+
+
+class Listed(NamedTuple):
+    """How things stand in a sentence of `words`. `kinds` are theirs, `behind` is the word before the first and
+    `behind_kind` its kind; `marked`: with an article, or behind "is" or "does"; `asked`: the sentence is a question;
+    `alternative`: they are joined by "or"."""
+
+    words: Collection[str]
+    kinds: Collection[int]
+    behind: str
+    behind_kind: int
+    marked: bool
+    asked: bool
+    alternative: bool
+
+
+def is_free(listed: Listed, lexicon: Lexicon) -> bool:
+    """Whether their order does not count."""
+    if not lexicon.ordered.isdisjoint(listed.words):
+        return False
+    if NUMBER in listed.kinds:
+        return not lexicon.commuting.isdisjoint(listed.words)
+    if not lexicon.comparing.isdisjoint(listed.words):
+        return TIME not in listed.kinds
+    if not listed.asked or not lexicon.between.isdisjoint(listed.words):
+        return False
+    return listed.alternative or listed.marked or _is_shown(listed)
+
+
+def _is_shown(listed: Listed) -> bool:
+    """Whether they are seen to be things, and nothing that is done one after the other."""
+    if listed.behind_kind == PREPOSITION and listed.behind != "to":
+        return True
+    return all(kind in (NAME, EXACT) for kind in listed.kinds)

@@ -39,9 +39,12 @@ _TYPED: Final = frozenset((WORD, MODIFIER, TIME, QUESTION))
 
 
 _MISSPELT_TOGETHER: Final = 4
+_PREFIXES: Final = frozenset(("re", "un", "pre", "in", "dis", "co", "de", "non", "over", "under", "out", "up"))
 _LONGEST_TYPED: Final = 60
 """Letters of two words together; longer ones are made to be compared for long, not typed."""
 _READ: Final = frozenset((*_TYPED, PREPOSITION, PRONOUN, MODAL, QUANTIFIER))
+_UNKNOWN: Final = 0.34
+_UNKNOWN_WITH_TYPOS: Final = 0.7
 _UNASKED: Final = ("", "?")
 
 
@@ -151,7 +154,7 @@ class _Work:
     def __init__(self, a: Features, b: Features, lexicon: Lexicon) -> None:
         self.a, self.b, self.lexicon = a, b, lexicon
         self._retold = False
-        self._read: dict[bytes, bool] = {}
+        self._read: bool | None = None
         self._letters = a.letters or b.letters
         self.typos = self.optional = self.opposites = self.forms = 0
         self.left: list[tuple[str, int]] = []
@@ -171,9 +174,9 @@ class _Work:
             left = [token for token in left if token[0] not in both]
             right = [token for token in right if token[0] not in both]
         left = [*left, *((f"={a.surfaces[one]}", a.kinds[one]) for one, _ in worded)]
-        if a.accented != b.accented:
-            left = [*left, *((word, WORD) for word in a.accented if word not in b.accented)]
-            right = [*right, *((word, WORD) for word in b.accented if word not in a.accented)]
+        if a.verbatim != b.verbatim:
+            left = [*left, *((word, WORD) for word in a.verbatim if word not in b.verbatim)]
+            right = [*right, *((word, WORD) for word in b.verbatim if word not in a.verbatim)]
         right = [*right, *((f"={b.surfaces[other]}", b.kinds[other]) for _, other in worded)]
         return Alignment(
             shared,
@@ -219,10 +222,8 @@ class _Work:
         near = len(left) <= _MISSPELT_TOGETHER and len(right) <= _MISSPELT_TOGETHER
         for one in tuple(left) if near else ():
             for other in right:
-                inflected = self._inflected(one, other)
-                if inflected or self._misspelt(one, other):
-                    self.forms += inflected
-                    self.typos += not inflected
+                if self._misspelt(one, other):
+                    self.typos += 1
                     left.remove(one)
                     right.remove(other)
                     break
@@ -249,7 +250,11 @@ class _Work:
         if len(left) == len(right) or len(left) + len(right) > 5 or self._letters:
             return False
         one = "".join(self.a.surfaces[at] for at in left)
-        return one == "".join(self.b.surfaces[at] for at in right) and one.replace(" ", "").isalpha()
+        if one != "".join(self.b.surfaces[at] for at in right) or not one.isalpha():
+            return False
+        first = self.a.surfaces[left[0]] if len(left) > len(right) else self.b.surfaces[right[0]]
+        # To re-sign is not to resign; may be, maybe.
+        return first not in _PREFIXES and one not in self.lexicon.function_words
 
     def _opposite(self, left: list[int], right: list[int]) -> bool:
         """A word on one side, its opposite negated on the other."""
@@ -258,24 +263,18 @@ class _Work:
                 return self.lexicon.opposite(one.keys[few[0]], other.keys[many[1]])
         return False
 
-    def _inflected(self, at_a: int, at_b: int) -> bool:
-        """Whether the words differ in an ending of their language only, where no dictionary tells their base."""
-        endings = self.lexicon.endings
-        if not endings or self.a.kinds[at_a] not in _TYPED or self.b.kinds[at_b] not in _TYPED:
-            return False
-        one, other = sorted((self.a.surfaces[at_a], self.b.surfaces[at_b]), key=len)
-        return len(one) > 4 and other.startswith(one) and other[len(one) :] in endings
+    def _are_read(self) -> bool:
+        """Whether there is a dictionary for what the prompts are written in: most of their words are common in it."""
+        if self._read is None:
+            shares = sorted(self._unknown(side) for side in (self.a, self.b))
+            self._read = bool(self.lexicon.known) and shares[0] <= _UNKNOWN and shares[1] <= _UNKNOWN_WITH_TYPOS
+        return self._read
 
-    def _is_read(self, side: Features) -> bool:
-        """Whether there is a dictionary for what a prompt is written in: most of its words are in it."""
-        known = self._read.get(side.plain)
-        if known is None:
-            words = [
-                word for word, kind in zip(side.surfaces, side.kinds, strict=True) if kind in _READ and word.isalpha()
-            ]
-            unknown = sum(not self.lexicon.is_known(word) for word in words)
-            known = self._read[side.plain] = bool(self.lexicon.known) and unknown * 2 <= len(words) + 1
-        return known
+    def _unknown(self, side: Features) -> float:
+        """The share of words that are not common, of those that may be."""
+        spoken = zip(side.surfaces, side.kinds, strict=True)
+        words = [word for word, kind in spoken if kind in _READ and word.isalpha()]
+        return sum(not self.lexicon.is_common(word) for word in words) / len(words) if words else 1.0
 
     def _confused(self, at_a: int, at_b: int) -> bool:
         """to, too: small words that are taken for each other by ear, of which only one makes sense in a place."""
@@ -284,7 +283,7 @@ class _Work:
 
     def _misspelt(self, at_a: int, at_b: int) -> bool:
         a, b, lexicon = self.a, self.b, self.lexicon
-        if self._letters or not (self._is_read(a) and self._is_read(b)):
+        if self._letters or not self._are_read():
             return False
         if a.kinds[at_a] not in _TYPED or b.kinds[at_b] not in _TYPED:
             return False

@@ -17,6 +17,7 @@ _SUBJECT: Final = 7
 _VERBS_OF_WORDS: Final = frozenset(
     ("say", "says", "spell", "translate", "pronounce", "word", "phrase", "mean", "means")
 )
+_TITLES: Final = frozenset(("good", "please", "dear", "excuse", "hope"))
 _ME: Final = ("me", "us")
 
 
@@ -32,6 +33,8 @@ class Courtesy:
         self._heads = frozenset(tables.get("heads", "").split())
         self._opening_heads = frozenset(tables.get("opening_heads", "").split())
         self._words = self._heads | self._opening_heads | frozenset(tables.get("words", "").split())
+        self.words_of_title = self._heads | _TITLES
+        """Words that are a courtesy where they are not part of a title."""
         asked = "|".join(sorted((*questions, *tables.get("conditions", "").split())))
         wanted = "|".join(sorted(verbs))
         lead = [

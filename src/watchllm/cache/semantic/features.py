@@ -1,5 +1,6 @@
 """What is kept of a prompt to decide about it later: `features` is computed once, when an answer is stored."""
 
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -37,7 +38,10 @@ _PARTICIPLE_AFTER: Final = frozenset(("be", "been", "being", "get", "gets", "get
 _PUNCTUATION: Final = frozenset((BREAK, COMMA, COLON))
 _GRAMMAR: Final = frozenset(("a", "an", "the", "is", "are", "am", "do", "does"))
 _BEHIND_NAMED: Final = frozenset((BREAK, COMMA, COLON, "or", "and", "versus", "in", "here", "there", "instead", "mean"))
-_SPELLED: Final = frozenset((WORD, NAME, words_of.MODIFIER, TIME))
+_FIXED: Final = frozenset((NUMBER, EXACT, QUESTION))
+_TOLD_APART: Final = frozenset((WORD, words_of.MODIFIER))
+_MEANING: Final = frozenset(("mean", "means", "meaning"))
+_THANKS: Final = frozenset(("please", "pls", "thanks", "thank", "you", BREAK, COMMA))
 _NO_QUESTION: Final = ("", "says", "?")
 _COPULAS: Final = frozenset(("is", "are", "was", "were"))
 _VERB_FIRST: Final = frozenset(
@@ -74,8 +78,8 @@ class Features(msgspec.Struct, frozen=True, array_like=True):
     has a capital, as quick typists do."""
     before: bytes = b""
     """What stood before each token and on it; see `marks`."""
-    accented: tuple[str, ...] = ()
-    """Words that may be others without their accents."""
+    verbatim: tuple[str, ...] = ()
+    """Words that may be others without their accents; of a prompt about words, what it says of them to the letter."""
     too_long: bool = False
     plain: bytes = b""
     """A digest of the words without their apostrophes and punctuation: the same for its, it's and its'."""
@@ -143,9 +147,13 @@ def _kept(
             mark = 0
         else:
             mark |= marking.get(token.surface, 0)
-    letters = not known.letters.isdisjoint(surfaces)
+    said = _talks_of_words(spoken, text, known, defines=bool(keys) and keys[0] == "define")
+    letters = said is not None
     if letters:
-        keys = [surface if kind in _SPELLED else key for key, surface, kind in zip(keys, surfaces, kinds, strict=True)]
+        spelled = zip(keys, surfaces, kinds, strict=True)
+        keys = [key if kind in _FIXED else surface for key, surface, kind in spelled]
+    else:
+        _tell_apart(keys, surfaces, kinds)
     pairs = list(zip(keys, kinds, strict=True))
     return Features(
         language=text.language,
@@ -163,11 +171,43 @@ def _kept(
         relative_time=not known.relative_time.isdisjoint(keys),
         cased=cased,
         before=bytes(before),
-        accented=spoken.accented,
+        verbatim=spoken.accented if said is None else (*spoken.marked, said),
         plain=spoken.plain,
         letters=letters,
         named=named,
     )
+
+
+def _talks_of_words(spoken: Spoken, text: Text, known: Lexicon, *, defines: bool) -> str | None:
+    """What a prompt says behind the word by which it is seen to be about words, to the letter; None if it is not."""
+    written = [word.lower() for word in text.words]
+    found = [at for at, word in enumerate(written) if word in known.letters]
+    for one, other in pairwise(spoken.words):
+        if (one, other) in known.letters_said or (one == "howmany" and len(other) == 1 and other.isalpha()):
+            found.append(written.index(other) if other in written else len(written))
+    if found:
+        return _behind(written, min(found))
+    return "" if defines and not _MEANING.isdisjoint(written) else None
+
+
+def _behind(written: list[str], at: int) -> str:
+    end = len(written)
+    while end > at + 1 and written[end - 1] in _THANKS:
+        end -= 1
+    return " ".join(word for word in written[at + 1 : end] if word[0] != EXACT_MARK)
+
+
+def _tell_apart(keys: list[str], surfaces: list[str], kinds: bytearray) -> None:
+    """Where a prompt has two words that mostly say the same, it tells them apart: a child is not a kid."""
+    if len(set(keys)) == len(keys):
+        return
+    seen: dict[str, str] = {}
+    apart: set[str] = set()
+    for key, surface, kind in zip(keys, surfaces, kinds, strict=True):
+        if kind in _TOLD_APART and seen.setdefault(key, surface) != surface:
+            apart.add(key)
+    if apart:
+        keys[:] = [surface if key in apart else key for key, surface in zip(keys, surfaces, strict=True)]
 
 
 def _formats(words: list[str], known: Lexicon) -> tuple[list[str], tuple[str, ...]]:

@@ -98,13 +98,14 @@ class Lexicon:
         self.names_words = self.named_after | self.named_before
         self.kept_after = frozenset(tables.get("kept_after", "").split())
         self.polite = frozenset(tables.get("polite", "").split())
-        self.endings = frozenset(tables.get("endings", "").split())
         self.fronting = frozenset(tables.get("fronting", "").split())
         self.technology = frozenset(tables.get("technology", "").split())
         self.code_nouns = frozenset(tables.get("code_nouns", "").split())
         self.cased = frozenset(tables.get("cased", "").split())
         self.letters = frozenset(tables.get("letters", "").split())
         self.confused = frozenset(tuple(pair.split()) for pair in read.split(tables.get("confused", "")))
+        self.letters_said = frozenset(tuple(pair.split()) for pair in read.split(tables.get("letters_said", "")))
+        self.speaking = frozenset(tables.get("speaking", "").split())
         self.payload = frozenset(tables.get("payload", "").split())
         self.relative_time = frozenset(tables.get("relative_time", "").split())
         self._invariant = frozenset(tables.get("invariant", "").split())
@@ -160,9 +161,9 @@ class Lexicon:
             tuple(key for key in (self.word(word).key for word in phrase.split()) if key)
             for phrase in read.split(tables.get("symmetric", ""))
         )
-        self._function_words = read.small_words(tables)
+        self.function_words = read.small_words(tables)
         self._small = (
-            read.near(self.phrases, self.polite | self._function_words, self.contractions) if self.known else {}
+            read.near(self.phrases, self.polite | self.function_words, self.contractions) if self.known else {}
         )
         self.antonyms = self._read_antonyms(tables.get("antonyms", ""))
 
@@ -201,6 +202,10 @@ class Lexicon:
         """Whether the word is in the dictionary or the tables, so that it is no misspelling of another."""
         return word in self.known or word in self._entries or word in self._proper or word in self.technology
 
+    def is_common(self, word: str) -> bool:
+        """Whether the word is one that many write."""
+        return word in self.common or word in self._entries or word in self._proper or word in self.technology
+
     def corrected(self, word: str) -> str:
         """A misspelt word that phrases are made of, as it was meant; any other word as it is."""
         return self._meant(word)
@@ -211,7 +216,7 @@ class Lexicon:
         near = {meant for form in (word, *read.shortened(word)) for meant in self._small.get(form, ())}
         meant: Collection[str] = [small for small in near if is_misspelling(word, small) or is_small_word(word, small)]
         if len(meant) > 1:
-            meant = [small for small in meant if is_slip(word, small)] or self._function_words.intersection(meant)
+            meant = [small for small in meant if is_slip(word, small)] or self.function_words.intersection(meant)
         return next(iter(meant)) if len(meant) == 1 else word
 
     def opposite(self, one: str, other: str) -> bool:
@@ -357,8 +362,8 @@ _LIGATURES: Final = str.maketrans({"œ": "oe", "æ": "ae", "ß": "ss"})
 
 
 def fold(text: str, language: str) -> str:
-    """Lower-case text without the accents that quick typists leave out; German umlauts as ae, oe, ue. In a language without
-    tables an accent makes another word."""
+    """Lower-case text without the accents that quick typists leave out; German umlauts as ae, oe, ue. In a language
+    without tables an accent makes another word."""
     if text.isascii() or language not in LANGUAGES:
         return text
     if language == "de":

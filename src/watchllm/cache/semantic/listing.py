@@ -1,7 +1,7 @@
 """Whether the order of listed things counts: "A and B" is "B and A" where it can be shown.
 
-It can in a comparison, and of things that a question asks about alike. What is done, sorted, joined, subtracted or named
-first has its order, and so have numbers, and times between which something lies.
+It can in a comparison, and of things that a question asks about alike. What is done, sorted, joined, subtracted or
+named first has its order, and so have numbers, and times between which something lies.
 """
 
 from collections.abc import Collection

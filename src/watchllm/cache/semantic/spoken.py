@@ -18,6 +18,8 @@ _CONTRACTED: Final = {"'ve": "have", "'re": "are", "'ll": "will", "n't": "not"}
 _HAD: Final = frozenset(("better", "already", "never", "just", "been", "always"))
 """Words before which 'd is had."""
 _LONGEST_FOLDED: Final = 64
+_TITLED: Final = "\u00a0"
+"""Behind a courtesy that is written as part of a name: Please Mr. Postman."""
 _HOWTO: Final = "howto"
 _GENERAL: Final = (_HOWTO,)
 _PERSONAL: Final = frozenset(("i", "me", "my", "mine", "we", "us", "our", "your", "yourself"))
@@ -52,6 +54,8 @@ class Spoken(NamedTuple):
     """A digest of the words without their apostrophes and punctuation: the same for its, it's and its'."""
     accented: tuple[str, ...]
     """Words that may be others without their accents, in order."""
+    marked: tuple[str, ...]
+    """All words with accents."""
 
 
 def speak(text: Text, known: Lexicon) -> Spoken:
@@ -61,13 +65,15 @@ def speak(text: Text, known: Lexicon) -> Spoken:
     spellings: dict[str, str] = {}
     plain: list[str] = []
     accented: list[str] = []
-    first = True
+    marked: list[str] = []
+    first, inside_clause = True, False
+    courteous = known.courtesy.words_of_title
     remembered, polite, kept_after, simple = known.said_words, known.polite, known.kept_after, known.simple_words
     for at, word in enumerate(text.words):
         if word in simple:
             lower.append(word)
             plain.append(word)
-            first = False
+            first, inside_clause = False, True
             continue
         said = remembered.get(word)
         if said is None:
@@ -90,24 +96,53 @@ def speak(text: Text, known: Lexicon) -> Spoken:
                 spoken = as_written
         elif capitals.get(small):
             spoken = as_written
-        if not word.isascii() and small.isascii() and not (capital and capitals[small]):
+        if not word.isascii() and small.isascii():
             written, behind = word.lower(), lower[-1] if lower else ""
-            if not accents.may_go(written, known.language, behind, is_word=known.is_known(small)):
+            marked.append(written)
+            is_name = capital and capitals[small] and known.language != "de"
+            if not (is_name or accents.may_go(written, known.language, behind, is_word=known.is_known(small))):
                 accented.append(written)
         if spelling:
             spellings[small] = spelling
         if letters:
             plain.append(letters)
         if len(spoken) == 1:
-            if spoken[0] not in polite or (lower and lower[-1] in kept_after):
+            if spoken[0] in courteous and capital and inside_clause and not shouted:
+                lower.append(f"{spoken[0]}{_TITLED}")
+            elif (
+                spoken[0] not in polite or (lower and lower[-1] in kept_after) or _is_said(lower, text.words, at, known)
+            ):
                 lower.append(spoken[0])
         elif small.endswith("'d") and at + 1 < len(text.words) and text.words[at + 1].lower() in _HAD:
             lower.extend((small[:-2], "had"))
         else:
             lower.extend(part for part in spoken if part not in polite)
         first = word in (BREAK, COLON)
+        inside_clause = word not in _PUNCTUATION
     digest = hashlib.blake2b(" ".join(plain).encode(errors="surrogatepass"), digest_size=16).digest()
-    return Spoken(_aim(_phrases(known.courtesy.taken_off(lower), known)), capitals, spellings, digest, tuple(accented))
+    return Spoken(
+        _aim(_phrases(known.courtesy.taken_off(lower), known)),
+        capitals,
+        spellings,
+        digest,
+        tuple(accented),
+        tuple(marked),
+    )
+
+
+def _is_said(before: list[str], words: list[str], at: int, known: Lexicon) -> bool:
+    """Whether a polite word is what is said: how do I say please in Dutch."""
+    if at + 1 >= len(words) or words[at + 1] in _PUNCTUATION or known.speaking.isdisjoint(before):
+        return False
+    return known.speaking.intersection(_of_sentence(before)) != frozenset()
+
+
+def _of_sentence(words: list[str]) -> list[str]:
+    """The words of the last sentence."""
+    for at in range(len(words) - 1, -1, -1):
+        if words[at] == BREAK:
+            return words[at + 1 :]
+    return words
 
 
 def _said(word: str, known: Lexicon) -> Said:
@@ -181,7 +216,7 @@ def _aim(words: list[str]) -> list[str]:
 
 def _phrases(words: list[str], known: Lexicon) -> list[str]:
     """Replace known phrases, the longest first; twice, because one may show another ("please tell me how do I")."""
-    leading, noticed, edges = known.leading, known.noticed, known.edges
+    leading, noticed = known.leading, known.noticed
     for _ in range(2):
         out: list[str] = []
         at, size, changed = 0, len(words), False
@@ -204,7 +239,7 @@ def _phrases(words: list[str], known: Lexicon) -> list[str]:
                 if (length == 1 or tuple(words[at : at + length]) == phrase) and (
                     _is_general(phrase, words, at + length)
                     if becomes == _GENERAL
-                    else becomes or phrase not in edges or _at_edge(words, at, length, out, known)
+                    else becomes or _says_nothing(phrase, words, at, out, known)
                 ):
                     out.extend(becomes)
                     at, changed = at + length, True
@@ -227,6 +262,12 @@ def _is_general(phrase: tuple[str, ...], words: list[str], end: int) -> bool:
     if BREAK in rest:
         rest = rest[: rest.index(BREAK)]
     return _PERSONAL.isdisjoint(rest) and _STATES.isdisjoint(rest[:1])
+
+
+def _says_nothing(phrase: tuple[str, ...], words: list[str], at: int, before: list[str], known: Lexicon) -> bool:
+    if phrase in known.edges:
+        return _at_edge(words, at, len(phrase), before, known)
+    return not _is_said(before, words, at + len(phrase) - 1, known)
 
 
 def _at_edge(words: list[str], at: int, length: int, before: list[str], known: Lexicon) -> bool:

@@ -9,6 +9,7 @@ from typing import Final
 
 from watchllm.cache.semantic.features import Features
 from watchllm.cache.semantic.lexicon import (
+    BASE,
     GERUND,
     MODAL,
     MODIFIER,
@@ -71,7 +72,8 @@ class _Comparison:
             return self._articles_agree(one, other)
         if PAST in (form, as_form):
             # Did Bell invent it, was it invented by Bell; not: it opened, it opens.
-            return a.past and b.past and PLURAL not in (form, as_form)
+            side, at = (a, one) if form == BASE else (b, other)
+            return BASE in (form, as_form) and side.past and _asks_with_do(side, at)
         if GERUND in (form, as_form):
             return one == other == 1 and a.keys[0] == b.keys[0] == "howto"
         if form == PLURAL:
@@ -115,6 +117,12 @@ class _Comparison:
             return False
         asked, told = (sum(mark & DO for mark in side.before) for side in (single, many))
         return self._many is single or asked == told + DO
+
+
+def _asks_with_do(side: Features, at: int) -> bool:
+    """Whether the sentence of a word has "did" before it."""
+    start = max(start for start in side.starts if start <= at)
+    return any(mark & DO for mark in side.before[start : at + 1])
 
 
 def _is_every(many: Features, at: int, single: Features, place: int) -> bool:

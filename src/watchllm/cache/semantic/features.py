@@ -32,6 +32,8 @@ from watchllm.cache.semantic.text import Text, read
 _DEFAULT: Final = "en"
 _UNKNOWN: Final = ""
 """The language of words with accents that no language's small words are among."""
+_PARTS: Final = (["of"], ["per"])
+"""One sentence of instruction per heading is a part of the answer, not its form."""
 _PAST_MARKS: Final = frozenset(("was", "were", "did", "had"))
 _PRESENT_MARKS: Final = frozenset(("is", "are", "am", "do", "does"))
 _PARTICIPLE_AFTER: Final = frozenset(("be", "been", "being", "get", "gets", "getting"))
@@ -181,10 +183,11 @@ def _kept(
 def _talks_of_words(spoken: Spoken, text: Text, known: Lexicon, *, defines: bool) -> str | None:
     """What a prompt says behind the word by which it is seen to be about words, to the letter; None if it is not."""
     written = [word.lower() for word in text.words]
-    found = [at for at, word in enumerate(written) if word in known.letters]
+    plain = [words_of.fold(word, known.language) for word in written]
+    found = [at for at, word in enumerate(plain) if word in known.letters]
     for one, other in pairwise(spoken.words):
         if (one, other) in known.letters_said or (one == "howmany" and len(other) == 1 and other.isalpha()):
-            found.append(written.index(other) if other in written else len(written))
+            found.append(plain.index(other) if other in plain else len(plain))
     if found:
         return _behind(written, min(found))
     return "" if defines and not _MEANING.isdisjoint(written) else None
@@ -223,13 +226,22 @@ def _formats(words: list[str], known: Lexicon) -> tuple[list[str], tuple[str, ..
                 start += 1
             for length in (3, 2, 1):
                 phrase = tuple(words[start : start + length])
-                if len(phrase) == length and phrase in known.formats and (led or length > 1):
+                if (
+                    len(phrase) == length
+                    and phrase in known.formats
+                    and (led or _is_form(words, length, start + length))
+                ):
                     found.append(" ".join("one" if word == "single" else word for word in phrase))
                     end = start + length
                     del words[at : end + (words[end : end + 1] == ["format"])]
                     break
         return words, tuple(sorted(found))
     return words, ()
+
+
+def _is_form(words: list[str], length: int, end: int) -> bool:
+    """Whether a phrase alone names the form of the answer: one sentence, but not one sentence of instruction."""
+    return length > 1 and words[end : end + 1] not in _PARTS
 
 
 def _tokens(words: list[str], spoken: Spoken, text: Text, known: Lexicon) -> tuple[list[Token], tuple[str, ...]]:

@@ -44,8 +44,9 @@ def guard(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> s
         return "format"
     if alignment.explained:
         return _sentence_guard(a, b, alignment)
-    if alignment.shared < _ALIKE:
-        return None
+    name = _whatever_else(a, b, alignment, lexicon)
+    if name is not None or alignment.shared < _ALIKE:
+        return name
     if alignment.moved and not alignment.left and not alignment.right:
         return _order(a, b)
     for sort, kind in (("code", kinds.EXACT), ("identifier", kinds.IDENTIFIER)):
@@ -58,6 +59,20 @@ def guard(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> s
         if name is not None:
             return name
     return None
+
+
+def _whatever_else(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> str | None:
+    """The guards that need not know what else differs: no other words make up for a "not", or for another name."""
+    left, right = alignment.left, alignment.right
+    if a.negations != b.negations and any(kind == kinds.NEGATION for _, kind in (*left, *right)):
+        return "negation"
+    # A name or a number that the other side has nothing for may be called otherwise there ("NYC", "half of") or left
+    # out; where something else stands for it, too, it is another.
+    for name, kind in (("name", kinds.NAME), ("number", kinds.NUMBER)):
+        one, other = (any(found == kind for _, found in side) for side in (left, right))
+        if (one or other) and left and right and ((one and other) or alignment.shared >= _ALIKE):
+            return _quantity(a, b) if name == "number" else name
+    return _relative_time(a, b, alignment, lexicon)
 
 
 def _both_differ(left: tuple[str, ...], right: tuple[str, ...]) -> bool:

@@ -43,6 +43,8 @@ def rewrite(tokens: list[Token], known: Lexicon, *, asked: bool) -> list[Token]:
     `asked`: the prompt is a question.
     """
     tokens = _lists(tokens, known, asked=asked)
+    if known.language == "fr":
+        return _without_clitic(tokens)
     if known.language != "en":
         return tokens
     surfaces = [token.surface for token in tokens]
@@ -67,6 +69,23 @@ def rewrite(tokens: list[Token], known: Lexicon, *, asked: bool) -> list[Token]:
     return _marked(tokens)
 
 
+def _without_clitic(tokens: list[Token]) -> list[Token]:
+    """Pourquoi le ciel est-il bleu → pourquoi le ciel est bleu: a pronoun behind the verb of a subject that is named."""
+    named = False
+    for at in range(1, len(tokens)):
+        token = tokens[at]
+        if token.surface in _ENDS or tokens[0].kind != QUESTION:
+            return tokens
+        if named and token.surface in _CLITICS and tokens[at - 1].surface in _FRENCH_VERBS:
+            return [*tokens[:at], *tokens[at + 1 :]]
+        named |= token.kind in (WORD, NAME) and bool(token.key) and token.surface not in _FRENCH_VERBS
+    return tokens
+
+
+_CLITICS = frozenset(("il", "elle", "ils", "elles"))
+_FRENCH_VERBS = frozenset(
+    ("est", "sont", "a", "ont", "peut", "peuvent", "doit", "doivent", "fait", "font", "va", "vont")
+)
 _DROPPED = frozenset(("was", "were", "did"))
 
 

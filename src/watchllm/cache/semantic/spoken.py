@@ -6,7 +6,7 @@ import re
 from typing import Final, NamedTuple
 
 from watchllm.cache.semantic import accents
-from watchllm.cache.semantic.lexicon import PLURAL, Lexicon, Said, fold
+from watchllm.cache.semantic.lexicon import GERUND, PLURAL, Lexicon, Said, fold
 from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK
 from watchllm.cache.semantic.text import Text
 
@@ -17,6 +17,7 @@ _BYTES_A_SECOND: Final = re.compile(r"\d*[KMGT]B(?:ps|/s)")
 _CONTRACTED: Final = {"'ve": "have", "'re": "are", "'ll": "will", "n't": "not"}
 _HAD: Final = frozenset(("better", "already", "never", "just", "been", "always"))
 """Words before which 'd is had."""
+_ITS: Final = ("its", "Its")
 _LONGEST_FOLDED: Final = 64
 _TITLED: Final = "\u00a0"
 """Behind a courtesy that is written as part of a name: Please Mr. Postman."""
@@ -70,11 +71,13 @@ def speak(text: Text, known: Lexicon) -> Spoken:
     courteous = known.courtesy.words_of_title
     remembered, polite, kept_after, simple = known.said_words, known.polite, known.kept_after, known.simple_words
     for at, word in enumerate(text.words):
-        if word in simple:
+        if word in simple and (word not in _ITS or inside_clause):
             lower.append(word)
             plain.append(word)
             first, inside_clause = False, True
             continue
+        if word in _ITS and not inside_clause and _is_doing(text.words, at, known):
+            word = "it's"  # Its raining, what should I wear?
         said = remembered.get(word)
         if said is None:
             if word[0] == EXACT_MARK:
@@ -98,7 +101,8 @@ def speak(text: Text, known: Lexicon) -> Spoken:
             spoken = as_written
         if not word.isascii() and small.isascii():
             written, behind = word.lower(), lower[-1] if lower else ""
-            marked.append(written)
+            if small not in known.letters:
+                marked.append(written)
             is_name = capital and capitals[small] and known.language != "de"
             if not (is_name or accents.may_go(written, known.language, behind, is_word=known.is_known(small))):
                 accented.append(written)
@@ -128,6 +132,10 @@ def speak(text: Text, known: Lexicon) -> Spoken:
         tuple(accented),
         tuple(marked),
     )
+
+
+def _is_doing(words: list[str], at: int, known: Lexicon) -> bool:
+    return at + 1 < len(words) and known.word(words[at + 1]).form == GERUND
 
 
 def _is_said(before: list[str], words: list[str], at: int, known: Lexicon) -> bool:

@@ -85,6 +85,8 @@ def language_of(words: list[str], text: str = "") -> str:
     for word in words:
         for language in (found := known.get(word, ())):
             scores[language] = scores.get(language, 0.0) + 1.0 / len(found)
+    if "¿" in text or "¡" in text:
+        return "es"
     if scores and not text.isascii():
         letters = frozenset(text.lower()) & _ACCENTED
         for language in tuple(scores):

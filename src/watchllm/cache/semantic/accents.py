@@ -19,7 +19,7 @@ _FRENCH_COUNTS: Final = re.compile(r"[âêîôû]|ée?s?\Z|ès\Z")
 class _Known(NamedTuple):
     endings: re.Pattern[str]
     safe: frozenset[str]
-    count: frozenset[str]
+    counted: frozenset[str]
 
 
 def may_go(word: str, language: str, behind: str, *, is_word: bool) -> bool:
@@ -28,7 +28,7 @@ def may_go(word: str, language: str, behind: str, *, is_word: bool) -> bool:
     `behind` is the word before it; `is_word`: a dictionary of the language has it without them.
     """
     known = _known().get(language)
-    if known is None or word in known.count:
+    if known is None or word in known.counted:
         return False
     if word in known.safe or known.endings.search(word):
         return True

@@ -43,6 +43,8 @@ _BEHIND_NAMED: Final = frozenset((BREAK, COMMA, COLON, "or", "and", "versus", "i
 _FIXED: Final = frozenset((NUMBER, EXACT, QUESTION))
 _TOLD_APART: Final = frozenset((WORD, words_of.MODIFIER))
 _MEANING: Final = frozenset(("mean", "means", "meaning"))
+_WHOLE: Final = ("sentence",)
+"""Where this sentence is meant, it is what stands before, too."""
 _THANKS: Final = frozenset(("please", "pls", "thanks", "thank", "you", BREAK, COMMA))
 _NO_QUESTION: Final = ("", "says", "?")
 _COPULAS: Final = frozenset(("is", "are", "was", "were"))
@@ -185,9 +187,10 @@ def _talks_of_words(spoken: Spoken, text: Text, known: Lexicon, *, defines: bool
     written = [word.lower() for word in text.words]
     plain = [words_of.fold(word, known.language) for word in written]
     found = [at for at, word in enumerate(plain) if word in known.letters]
-    for one, other in pairwise(spoken.words):
+    for one, other in pairwise(word for word in spoken.words if word not in known.marking):
         if (one, other) in known.letters_said or (one == "howmany" and len(other) == 1 and other.isalpha()):
-            found.append(plain.index(other) if other in plain else len(plain))
+            at = plain.index(other) if other in plain else len(plain)
+            found.append(-1 if other in _WHOLE else at)
     if found:
         return _behind(written, min(found))
     return "" if defines and not _MEANING.isdisjoint(written) else None

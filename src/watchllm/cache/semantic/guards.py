@@ -12,6 +12,7 @@ from watchllm.cache.semantic.align import Alignment
 from watchllm.cache.semantic.features import Features
 from watchllm.cache.semantic.lexicon import Lexicon
 
+_SAID_OR_ASKED: Final = {"says", "?"}
 _SAME_BUT: Final = 0.75
 _ALIKE: Final = 0.6
 """Share of common tokens from which on a word that differs is seen to stand in the other's place."""
@@ -101,6 +102,8 @@ def _sentence_guard(a: Features, b: Features, alignment: Alignment) -> str | Non
         return "tense"
     if a.question != b.question and a.question and b.question and "?" not in (a.question, b.question):
         return "question_kind"
+    if {a.question, b.question} == _SAID_OR_ASKED and not any(0 < start < len(a.keys) for start in a.starts):
+        return "question_kind"  # You are sure. You are sure?
     return None
 
 

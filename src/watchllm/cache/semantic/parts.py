@@ -55,8 +55,8 @@ def _is_verb(side: Features, at: int) -> bool:
 def _is_adjective(side: Features, at: int, lexicon: Lexicon) -> bool:
     """Is it hard, more humble, how hard; a hard question, but not: a hard drive."""
     following = _following(side, at)
-    if following in lexicon.plain_heads or lexicon.lemma(following)[0] in lexicon.plain_heads:
-        return True
+    if following and lexicon.lemma(following)[0] in lexicon.plain_heads:
+        return _ends(side, at + 1) or side.kinds[at + 2] != WORD or bool(side.before[at + 2])
     if side.before[at] & ARTICLE or not (_ends(side, at) or side.kinds[at + 1] in _CLOSING):
         return False
     start = max(start for start in side.starts if start <= at)

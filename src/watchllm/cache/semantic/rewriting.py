@@ -70,7 +70,7 @@ def rewrite(tokens: list[Token], known: Lexicon, *, asked: bool) -> list[Token]:
 
 
 def _without_clitic(tokens: list[Token]) -> list[Token]:
-    """Pourquoi le ciel est-il bleu → pourquoi le ciel est bleu: a pronoun behind the verb of a subject that is named."""
+    """Pourquoi le ciel est-il bleu → pourquoi le ciel est bleu: a pronoun behind the verb of a named subject."""
     named = False
     for at in range(1, len(tokens)):
         token = tokens[at]

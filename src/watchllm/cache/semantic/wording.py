@@ -99,7 +99,10 @@ class _Comparison:
             return True
         if _is_owner(many, at) and _is_owner(single, place):
             return True
-        start, begin = _start(many, at), _start(single, place)
+        begin = _start(single, place)
+        start = at - (place - begin)
+        if start < 0:
+            return False
         if many.before[start] & ARTICLE or single.before[begin] & ARTICLE != _A or _is_determined(many, start):
             return False
         if self._many is many or many.keys[0] == single.keys[0] == "howto":
@@ -141,15 +144,18 @@ def _is_owner(side: Features, at: int) -> bool:
 
 
 def _start(side: Features, at: int) -> int:
-    """Where the adjectives of a noun start, or the noun itself."""
-    while at and at not in side.starts and side.kinds[at - 1] == MODIFIER and not side.before[at] & ARTICLE:
-        at -= 1
+    """Where the article of a noun stands: at it, or at one of two words before it; the noun itself without any."""
+    for start in range(at, max(at - 3, -1), -1):
+        if side.before[start] & ARTICLE:
+            return start
+        if start in side.starts or side.kinds[start - 1] not in _WORDS:
+            break
     return at
 
 
 def _is_determined(side: Features, start: int) -> bool:
     """Whether some are meant, not any: my cats, three cats, which cats."""
-    if not start or start in side.starts:
+    if not start or start in side.starts or side.before[start] & (DO | COPULA):
         return False
     return side.kinds[start - 1] in (QUANTIFIER, NUMBER) or side.surfaces[start - 1] in _DETERMINERS
 

@@ -40,11 +40,15 @@ _TYPED: Final = frozenset((WORD, MODIFIER, TIME, QUESTION))
 
 _MISSPELT_TOGETHER: Final = 4
 _PREFIXES: Final = frozenset(("re", "un", "pre", "in", "dis", "co", "de", "non", "over", "under", "out", "up"))
+_FUSED: Final = frozenset(
+    ("maybe", "sometime", "sometimes", "already", "altogether", "everyday", "apart", "aside", "awhile", "into")
+)
 _LONGEST_TYPED: Final = 60
 """Letters of two words together; longer ones are made to be compared for long, not typed."""
 _READ: Final = frozenset((*_TYPED, PREPOSITION, PRONOUN, MODAL, QUANTIFIER))
 _UNKNOWN: Final = 0.34
 _UNKNOWN_WITH_TYPOS: Final = 0.7
+_ONE: Final = {"one", "#1"}
 _UNASKED: Final = ("", "?")
 
 
@@ -254,7 +258,7 @@ class _Work:
             return False
         first = self.a.surfaces[left[0]] if len(left) > len(right) else self.b.surfaces[right[0]]
         # To re-sign is not to resign; may be, maybe.
-        return first not in _PREFIXES and one not in self.lexicon.function_words
+        return first not in _PREFIXES and one not in self.lexicon.function_words and one not in _FUSED
 
     def _opposite(self, left: list[int], right: list[int]) -> bool:
         """A word on one side, its opposite negated on the other."""
@@ -278,12 +282,14 @@ class _Work:
 
     def _confused(self, at_a: int, at_b: int) -> bool:
         """to, too: small words that are taken for each other by ear, of which only one makes sense in a place."""
+        if {self.a.keys[at_a], self.b.keys[at_b]} == _ONE:
+            return True  # "One" is a pronoun, too, and no number where it is read.
         pair = (self.a.surfaces[at_a], self.b.surfaces[at_b])
         return not self._letters and (pair in self.lexicon.confused or pair[::-1] in self.lexicon.confused)
 
     def _misspelt(self, at_a: int, at_b: int) -> bool:
         a, b, lexicon = self.a, self.b, self.lexicon
-        if self._letters or not self._are_read():
+        if self._letters:
             return False
         if a.kinds[at_a] not in _TYPED or b.kinds[at_b] not in _TYPED:
             return False
@@ -295,10 +301,12 @@ class _Work:
             return False
         if not one_known and not other_known:
             # Two words that nobody knows may be two names: only what a slip of the fingers makes.
-            return len(one) > 4 and is_slip(one, other)
+            return len(one) > 4 and is_slip(one, other) and self._are_read()
         wrong, word = (other, one) if one_known else (one, other)
         if not (is_misspelling(wrong, word) if word in lexicon.common else is_slip(wrong, word)):
             return False  # A rare word may have a neighbour that no dictionary has, as one medicine another.
+        if not self._are_read():
+            return False
         self._retold |= (a if one_known else b).past and lexicon.word(word).form == PAST
         return True
 

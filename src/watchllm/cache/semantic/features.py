@@ -36,6 +36,7 @@ _PARTS: Final = (["of"], ["per"])
 """One sentence of instruction per heading is a part of the answer, not its form."""
 _PAST_MARKS: Final = frozenset(("was", "were", "did", "had"))
 _PRESENT_MARKS: Final = frozenset(("is", "are", "am", "do", "does"))
+_TELLING: Final = _PRESENT_MARKS | _PAST_MARKS | {BREAK}
 _PARTICIPLE_AFTER: Final = frozenset(("be", "been", "being", "get", "gets", "getting"))
 _PUNCTUATION: Final = frozenset((BREAK, COMMA, COLON))
 _GRAMMAR: Final = frozenset(("a", "an", "the", "is", "are", "am", "do", "does"))
@@ -45,6 +46,8 @@ _TOLD_APART: Final = frozenset((WORD, words_of.MODIFIER))
 _MEANING: Final = frozenset(("mean", "means", "meaning"))
 _WHOLE: Final = ("sentence",)
 """Where this sentence is meant, it is what stands before, too."""
+_SENTENCES: Final = (BREAK, COLON)
+_GATHERED: Final = (NUMBER, IDENTIFIER)
 _THANKS: Final = frozenset(("please", "pls", "thanks", "thank", "you", BREAK, COMMA))
 _NO_QUESTION: Final = ("", "says", "?")
 _COPULAS: Final = frozenset(("is", "are", "was", "were"))
@@ -136,21 +139,22 @@ def _kept(
     sentence_starts = [0]
     before = bytearray()
     mark = 0
-    capitals = {} if known.language == "de" else spoken.capitals
+    named_inside = spoken.capitals.items() if known.language != "de" else ()
+    capitals = frozenset(word for word, is_inside in named_inside if is_inside)
     marking = known.marking
-    for token in tokens:
-        if token.surface in (BREAK, COLON):
+    for surface, key, kind, _ in tokens:
+        if key:
+            keys.append(key)
+            surfaces.append(surface)
+            kinds.append(kind)
+            before.append(mark | CAPITAL if surface in capitals else mark)
+            mark = 0
+        elif surface in _SENTENCES:
             if sentence_starts[-1] != len(keys):
                 sentence_starts.append(len(keys))
             mark = 0
-        elif token.key:
-            keys.append(token.key)
-            surfaces.append(token.surface)
-            kinds.append(token.kind)
-            before.append(mark | CAPITAL if capitals.get(token.surface) else mark)
-            mark = 0
-        else:
-            mark |= marking.get(token.surface, 0)
+        elif surface in marking:
+            mark |= marking[surface]
     said = _talks_of_words(spoken, text, known, defines=bool(keys) and keys[0] == "define")
     letters = said is not None
     if letters:
@@ -158,7 +162,7 @@ def _kept(
         keys = [key if kind in _FIXED else surface for key, surface, kind in spelled]
     else:
         _tell_apart(keys, surfaces, kinds)
-    pairs = list(zip(keys, kinds, strict=True))
+    pairs = [(key, kind) for key, kind in zip(keys, kinds, strict=True) if kind in _GATHERED]
     return Features(
         language=text.language,
         keys=tuple(keys),
@@ -171,7 +175,7 @@ def _kept(
         formats=formats,
         question=question,
         past=past,
-        negations=sum(kind == words_of.NEGATION for kind in kinds),
+        negations=kinds.count(words_of.NEGATION),
         relative_time=not known.relative_time.isdisjoint(keys),
         cased=cased,
         before=bytes(before),
@@ -184,10 +188,13 @@ def _kept(
 
 def _talks_of_words(spoken: Spoken, text: Text, known: Lexicon, *, defines: bool) -> str | None:
     """What a prompt says behind the word by which it is seen to be about words, to the letter; None if it is not."""
+    words = spoken.words
+    if known.letters.isdisjoint(words) and known.letters_firsts.isdisjoint(words):
+        return "" if defines and not _MEANING.isdisjoint(text.words) else None
     written = [word.lower() for word in text.words]
     plain = [words_of.fold(word, known.language) for word in written]
     found = [at for at, word in enumerate(plain) if word in known.letters]
-    for one, other in pairwise(word for word in spoken.words if word not in known.marking):
+    for one, other in pairwise(word for word in words if word not in known.marking):
         if (one, other) in known.letters_said or (one == "howmany" and len(other) == 1 and other.isalpha()):
             at = plain.index(other) if other in plain else len(plain)
             found.append(-1 if other in _WHOLE else at)
@@ -232,7 +239,8 @@ def _formats(words: list[str], known: Lexicon) -> tuple[list[str], tuple[str, ..
                 if (
                     len(phrase) == length
                     and phrase in known.formats
-                    and (led or _is_form(words, length, start + length))
+                    and (led or length > 1)
+                    and not _is_part(words, at, start + length)
                 ):
                     found.append(" ".join("one" if word == "single" else word for word in phrase))
                     end = start + length
@@ -242,9 +250,9 @@ def _formats(words: list[str], known: Lexicon) -> tuple[list[str], tuple[str, ..
     return words, ()
 
 
-def _is_form(words: list[str], length: int, end: int) -> bool:
-    """Whether a phrase alone names the form of the answer: one sentence, but not one sentence of instruction."""
-    return length > 1 and words[end : end + 1] not in _PARTS
+def _is_part(words: list[str], at: int, end: int) -> bool:
+    """Whether a phrase names a part of the answer, not its form: with one sentence of text per heading."""
+    return words[at] != "as" and words[end : end + 1] in _PARTS
 
 
 def _tokens(words: list[str], spoken: Spoken, text: Text, known: Lexicon) -> tuple[list[Token], tuple[str, ...]]:
@@ -340,14 +348,15 @@ def _past(tokens: list[Token]) -> bool:
     """Whether a prompt speaks of the past: its auxiliaries tell, and its verbs where it has none."""
     before, told = "", False
     for surface, _, kind, form in tokens:
-        if surface in _PAST_MARKS:
-            return True
-        if surface in _PRESENT_MARKS or kind == MODAL:
-            told = True  # Is my order delayed?
-        elif surface == BREAK:
-            told = False
-        elif form == PAST and kind in (WORD, TIME) and not told and before not in _PARTICIPLE_AFTER:
-            return True
+        if form == PAST:
+            if surface in _PAST_MARKS:
+                return True
+            if not told and kind in (WORD, TIME) and before not in _PARTICIPLE_AFTER:
+                return True
+        elif surface in _TELLING or kind == MODAL:
+            if surface in _PAST_MARKS:
+                return True
+            told = surface != BREAK  # Is my order delayed?
         before = surface
     return False
 

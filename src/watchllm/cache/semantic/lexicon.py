@@ -105,6 +105,7 @@ class Lexicon:
         self.letters = frozenset(tables.get("letters", "").split())
         self.confused = frozenset(tuple(pair.split()) for pair in read.split(tables.get("confused", "")))
         self.letters_said = frozenset(tuple(pair.split()) for pair in read.split(tables.get("letters_said", "")))
+        self.letters_firsts = frozenset(("howmany", *(one for one, _ in self.letters_said)))
         self.speaking = frozenset(tables.get("speaking", "").split())
         self.payload = frozenset(tables.get("payload", "").split())
         self.relative_time = frozenset(tables.get("relative_time", "").split())
@@ -155,6 +156,7 @@ class Lexicon:
         self.commuting = frozenset(tables.get("commuting", "").split())
         self.request_verbs = frozenset(tables.get("request_verbs", "").split())
         self.verbs = frozenset(key for key, part in self.parts.items() if part == "verb")
+        self.plain_verbs = frozenset(tables.get("plain_verbs", "").split())
         self.plain_heads = frozenset(tables.get("plain_heads", "").split())
         self.own_plurals = frozenset(tables.get("own_plurals", "").split())
         self.symmetric = frozenset(

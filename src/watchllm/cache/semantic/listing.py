@@ -5,9 +5,11 @@ named first has its order, and so have numbers, and times between which somethin
 """
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from watchllm.cache.semantic.lexicon import EXACT, NAME, NUMBER, PREPOSITION, TIME, Lexicon
+
+_CHOOSING: Final = frozenset(("should", "better", "prefer", "rather"))
 
 
 class Listed(NamedTuple):
@@ -26,6 +28,8 @@ class Listed(NamedTuple):
 
 def is_free(listed: Listed, lexicon: Lexicon) -> bool:
     """Whether their order does not count."""
+    if listed.alternative and listed.asked and not _CHOOSING.isdisjoint(listed.words):
+        return True
     if not lexicon.ordered.isdisjoint(listed.words):
         return False
     if NUMBER in listed.kinds:

@@ -8,6 +8,7 @@ from typing import Final
 
 from watchllm.cache.semantic.features import Features
 from watchllm.cache.semantic.lexicon import (
+    BASE,
     CONJUNCTION,
     GERUND,
     MODAL,
@@ -37,19 +38,28 @@ _NAMING: Final = frozenset(("what", "which", "who", "define"))
 def is_a(part: str, side: Features, at: int, lexicon: Lexicon) -> bool:
     """Whether the word at `at` is such a `part` of speech."""
     if part == VERB:
-        return _is_verb(side, at)
+        return _is_verb(side, at, lexicon)
     if part == ADJECTIVE:
         return _is_adjective(side, at, lexicon)
     return _is_noun(side, at, lexicon)
 
 
-def _is_verb(side: Features, at: int) -> bool:
+def _is_verb(side: Features, at: int, lexicon: Lexicon) -> bool:
     """I buy, to buy, how to buy, does the film begin, buy; but not: buy out, which changes the meaning."""
     if side.before[at] & (ARTICLE | COPULA) or _following(side, at) in _PARTICLES:
+        return False
+    if side.keys[at] not in lexicon.plain_verbs and _is_idiom(side, at, lexicon):
         return False
     if at in side.starts or side.kinds[at - 1] == MODAL or side.surfaces[at - 1] in _SUBJECTS:
         return True
     return bool(side.before[at - 1] & DO)
+
+
+def _is_idiom(side: Features, at: int, lexicon: Lexicon) -> bool:
+    """Whether a bare word follows, as in: keep fit, change gear."""
+    if _ends(side, at) or side.kinds[at + 1] != WORD or side.before[at + 1]:
+        return False
+    return lexicon.lemma(side.surfaces[at + 1])[1] == BASE
 
 
 def _is_adjective(side: Features, at: int, lexicon: Lexicon) -> bool:

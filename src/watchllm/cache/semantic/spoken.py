@@ -71,7 +71,7 @@ def speak(text: Text, known: Lexicon) -> Spoken:
     courteous = known.courtesy.words_of_title
     remembered, polite, kept_after, simple = known.said_words, known.polite, known.kept_after, known.simple_words
     for at, word in enumerate(text.words):
-        if word in simple and (word not in _ITS or inside_clause):
+        if word in simple:
             lower.append(word)
             plain.append(word)
             first, inside_clause = False, True
@@ -89,7 +89,7 @@ def speak(text: Text, known: Lexicon) -> Spoken:
             if (
                 said.spoken == said.as_written == (word,)
                 and said.plain == word
-                and not (said.spelling or word in polite)
+                and not (said.spelling or word in polite or word in _ITS)
             ):
                 known.remember_simple(word)
         small, spoken, as_written, letters, capital, shouted, spelling = said
@@ -111,7 +111,7 @@ def speak(text: Text, known: Lexicon) -> Spoken:
         if letters:
             plain.append(letters)
         if len(spoken) == 1:
-            if spoken[0] in courteous and capital and inside_clause and not shouted:
+            if capital and inside_clause and not shouted and spoken[0] in courteous:
                 lower.append(f"{spoken[0]}{_TITLED}")
             elif (
                 spoken[0] not in polite or (lower and lower[-1] in kept_after) or _is_said(lower, text.words, at, known)

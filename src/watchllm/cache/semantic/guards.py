@@ -64,15 +64,16 @@ def guard(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> s
 
 def _whatever_else(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> str | None:
     """The guards that need not know what else differs: no other words make up for a "not", or for another name."""
-    left, right = alignment.left, alignment.right
-    if a.negations != b.negations and any(kind == kinds.NEGATION for _, kind in (*left, *right)):
+    one = {kind for _, kind in alignment.left}
+    other = {kind for _, kind in alignment.right}
+    if a.negations != b.negations and (kinds.NEGATION in one or kinds.NEGATION in other):
         return "negation"
     # A name or a number that the other side has nothing for may be called otherwise there ("NYC", "half of") or left
     # out; where something else stands for it, too, it is another.
-    for name, kind in (("name", kinds.NAME), ("number", kinds.NUMBER)):
-        one, other = (any(found == kind for _, found in side) for side in (left, right))
-        if (one or other) and left and right and ((one and other) or alignment.shared >= _ALIKE):
-            return _quantity(a, b) if name == "number" else name
+    for kind in (kinds.NAME, kinds.NUMBER):
+        sides = (kind in one) + (kind in other)
+        if sides and one and other and (sides == 2 or alignment.shared >= _ALIKE):
+            return "name" if kind == kinds.NAME else _quantity(a, b)
     return _relative_time(a, b, alignment, lexicon)
 
 

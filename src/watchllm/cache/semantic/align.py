@@ -177,11 +177,11 @@ class _Work:
             moved = moved or bool(both)
             left = [token for token in left if token[0] not in both]
             right = [token for token in right if token[0] not in both]
-        left = [*left, *((f"={a.surfaces[one]}", a.kinds[one]) for one, _ in worded)]
+        left = [*left, *((f"={a.surfaces[one]}", WORD) for one, _ in worded)]
         if a.verbatim != b.verbatim:
             left = [*left, *((word, WORD) for word in a.verbatim if word not in b.verbatim)]
             right = [*right, *((word, WORD) for word in b.verbatim if word not in a.verbatim)]
-        right = [*right, *((f"={b.surfaces[other]}", b.kinds[other]) for _, other in worded)]
+        right = [*right, *((f"={b.surfaces[other]}", WORD) for _, other in worded)]
         return Alignment(
             shared,
             self.forms,

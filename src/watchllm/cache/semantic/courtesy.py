@@ -34,11 +34,13 @@ class Courtesy:
     expressions over words with one blank between them; `verbs` are those that ask for something.
     """
 
-    def __init__(self, tables: dict[str, Any], verbs: frozenset[str], questions: frozenset[str]) -> None:
+    def __init__(
+        self, tables: dict[str, Any], verbs: frozenset[str], questions: frozenset[str], polite: frozenset[str]
+    ) -> None:
         self._heads = frozenset(tables.get("heads", "").split())
         self._opening_heads = frozenset(tables.get("opening_heads", "").split())
         self._words = self._heads | self._opening_heads | frozenset(tables.get("words", "").split())
-        self.words_of_title = self._heads | _TITLES
+        self.words_of_title = self._heads | _TITLES | polite
         """Words that are a courtesy where they are not part of a title."""
         asked = "|".join(sorted((*questions, *tables.get("conditions", "").split())))
         wanted = "|".join(sorted(verbs))

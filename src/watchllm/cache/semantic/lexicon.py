@@ -144,6 +144,7 @@ class Lexicon:
             tables.get("courtesy", {}),
             frozenset(tables.get("request_verbs", "").split()),
             frozenset(tables.get("question", "").split()),
+            self.polite,
         )
         self.formats = frozenset(tuple(phrase.split()) for phrase in read.split(tables.get("formats", "")))
         self.format_marks = frozenset(("as", "in", "with", *(phrase[0] for phrase in self.formats if len(phrase) > 1)))

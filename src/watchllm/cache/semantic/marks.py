@@ -22,5 +22,6 @@ ARTICLE: Final = 15
 CAPITAL: Final = 16
 DO: Final = 32
 COPULA: Final = 64
+THERE: Final = 128
 """What stood before a word, or on it, and is no word of its own: which article (a number of its language, 0 = none), a
-capital inside a sentence, "do", "is"."""
+capital inside a sentence, "do", "is", "there"."""

@@ -10,7 +10,9 @@ from watchllm.cache.semantic.features import Features
 from watchllm.cache.semantic.lexicon import (
     BASE,
     CONJUNCTION,
+    EXACT,
     GERUND,
+    IDENTIFIER,
     MODAL,
     MODIFIER,
     NUMBER,
@@ -22,7 +24,7 @@ from watchllm.cache.semantic.lexicon import (
     WORD,
     Lexicon,
 )
-from watchllm.cache.semantic.marks import ARTICLE, COPULA, DO
+from watchllm.cache.semantic.marks import ARTICLE, CAPITAL, COPULA, DO
 
 VERB, ADJECTIVE, NOUN = "verb", "adjective", "noun"
 
@@ -32,6 +34,8 @@ _DEGREES: Final = frozenset(("how", "very", "so", "too", "more", "most", "less",
 _DETERMINERS: Final = frozenset(("my", "your", "his", "her", "its", "our", "their", "this", "that", "which", "what"))
 _CLOSING: Final = frozenset((PREPOSITION, PRONOUN, MODAL, CONJUNCTION, QUESTION, NUMBER, QUANTIFIER))
 _LEADING: Final = frozenset((PREPOSITION, QUANTIFIER, NUMBER, CONJUNCTION, MODIFIER))
+_TECHNICAL: Final = frozenset((EXACT, IDENTIFIER))
+_A: Final = 1
 _NAMING: Final = frozenset(("what", "which", "who", "define"))
 
 
@@ -39,9 +43,19 @@ def is_a(part: str, side: Features, at: int, lexicon: Lexicon) -> bool:
     """Whether the word at `at` is such a `part` of speech."""
     if part == VERB:
         return _is_verb(side, at, lexicon)
+    if _is_technical(side, lexicon):
+        return False  # A method in Java, a type in C.
     if part == ADJECTIVE:
         return _is_adjective(side, at, lexicon)
     return _is_noun(side, at, lexicon)
+
+
+def _is_technical(side: Features, lexicon: Lexicon) -> bool:
+    """Whether code or a technology is named; rust and python are things, too, unless they have a capital."""
+    return not _TECHNICAL.isdisjoint(side.kinds) or any(
+        word in lexicon.technology and (mark & CAPITAL or word not in lexicon.common)
+        for word, mark in zip(side.surfaces, side.before, strict=True)
+    )
 
 
 def _is_verb(side: Features, at: int, lexicon: Lexicon) -> bool:
@@ -70,6 +84,8 @@ def _is_adjective(side: Features, at: int, lexicon: Lexicon) -> bool:
     if side.before[at] & ARTICLE or not (_ends(side, at) or side.kinds[at + 1] in _CLOSING):
         return False
     start = max(start for start in side.starts if start <= at)
+    if at == start:
+        return False  # Is big more common than huge?
     if at > start and side.surfaces[at - 1] in _DEGREES:
         return True
     if side.surfaces[start] in _NAMING:
@@ -80,6 +96,8 @@ def _is_adjective(side: Features, at: int, lexicon: Lexicon) -> bool:
 def _is_noun(side: Features, at: int, lexicon: Lexicon) -> bool:
     """A cost, my cost, cost of: alone before what ends a noun; but not: the cost function, an opportunity cost."""
     mark = side.before[at]
+    if mark & COPULA and (mark & ARTICLE) <= _A and at and side.surfaces[at - 1] in _NAMING:
+        return False  # What is a bill of lading?
     if at in side.starts or mark & ARTICLE or side.kinds[at - 1] in _LEADING:
         led = True
     else:

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from watchllm.cache.semantic.marks import COPULA, DO
+from watchllm.cache.semantic.marks import COPULA, DO, THERE
 
 _SIGNS: Final[dict[str, tuple[float, str]]] = {
     "$": (1.0, "usd"),
@@ -12,7 +12,13 @@ _SIGNS: Final[dict[str, tuple[float, str]]] = {
     "%": (1.0, "percent"),
 }
 """Units that every language writes alike."""
-_MARKING: Final = {"do": DO, "does": DO, "did": DO, **dict.fromkeys(("is", "are", "am", "was", "were"), COPULA)}
+_MARKING: Final = {
+    "there": THERE,
+    "do": DO,
+    "does": DO,
+    "did": DO,
+    **dict.fromkeys(("is", "are", "am", "was", "were"), COPULA),
+}
 Phrases = dict[str, dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]]]
 """Phrases by their first and their second word ("" = there is none), the longest first, with what they become."""
 

@@ -84,7 +84,7 @@ def language_of(words: list[str], text: str = "") -> str:
     known = markers()
     for word in words:
         for language in (found := known.get(word, ())):
-            scores[language] = scores.get(language, 0.0) + 1.0 / len(found)
+            scores[language] = scores.get(language, 0.0) + (0.5 if word == "a" else 1.0) / len(found)
     if "¿" in text or "¡" in text:
         return "es"
     if scores and not text.isascii():

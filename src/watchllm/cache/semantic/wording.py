@@ -21,7 +21,7 @@ from watchllm.cache.semantic.lexicon import (
     WORD,
     Lexicon,
 )
-from watchllm.cache.semantic.marks import ARTICLE, CAPITAL, COPULA, DO
+from watchllm.cache.semantic.marks import ARTICLE, CAPITAL, COPULA, DO, THERE
 from watchllm.cache.semantic.parts import is_a
 
 _WORDS: Final = frozenset((WORD, MODIFIER, TIME))
@@ -162,6 +162,8 @@ def _is_determined(side: Features, start: int) -> bool:
 
 def _is_subject(side: Features, start: int) -> bool:
     """Whether a question asks what such things do, are or may: do cats eat, is a cat, can cats."""
+    if side.before[start] & THERE:
+        return False
     if side.before[start] & DO:
         return True
     if start in side.starts:

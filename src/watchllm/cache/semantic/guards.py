@@ -13,6 +13,7 @@ from watchllm.cache.semantic.features import Features
 from watchllm.cache.semantic.lexicon import Lexicon
 from watchllm.cache.semantic.literal import contradiction, difference
 
+_SAID_OR_ASKED: Final = {"says", "?"}
 _SAME_BUT: Final = 0.75
 _ALIKE: Final = 0.6
 """Share of common tokens from which on a word that differs is seen to stand in the other's place."""
@@ -49,8 +50,9 @@ def guard(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> s
         return "format"
     if alignment.explained:
         return _sentence_guard(a, b, alignment)
-    if alignment.shared < _ALIKE:
-        return None
+    name = _whatever_else(a, b, alignment, lexicon)
+    if name is not None or alignment.shared < _ALIKE:
+        return name
     if alignment.moved and not alignment.left and not alignment.right:
         return _order(a, b)
     for sort, kind in (("code", kinds.EXACT), ("identifier", kinds.IDENTIFIER)):
@@ -63,6 +65,21 @@ def guard(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> s
         if name is not None:
             return name
     return None
+
+
+def _whatever_else(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> str | None:
+    """The guards that need not know what else differs: no other words make up for a "not", or for another name."""
+    one = {kind for _, kind in alignment.left}
+    other = {kind for _, kind in alignment.right}
+    if a.negations != b.negations and (kinds.NEGATION in one or kinds.NEGATION in other):
+        return "negation"
+    # A name or a number that the other side has nothing for may be called otherwise there ("NYC", "half of") or left
+    # out; where something else stands for it, too, it is another.
+    for kind in (kinds.NAME, kinds.NUMBER):
+        sides = (kind in one) + (kind in other)
+        if sides and one and other and (sides == 2 or alignment.shared >= _ALIKE):
+            return "name" if kind == kinds.NAME else _quantity(a, b)
+    return _relative_time(a, b, alignment, lexicon)
 
 
 def _both_differ(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
@@ -93,6 +110,8 @@ def _sentence_guard(a: Features, b: Features, alignment: Alignment) -> str | Non
         return "tense"
     if a.question != b.question and a.question and b.question and "?" not in (a.question, b.question):
         return "question_kind"
+    if {a.question, b.question} == _SAID_OR_ASKED and not any(0 < start < len(a.keys) for start in a.starts):
+        return "question_kind"  # You are sure. You are sure?
     return None
 
 

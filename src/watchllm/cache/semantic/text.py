@@ -36,6 +36,15 @@ _LONG_EMOTICON: Final = 6
 _INTERPRETED: Final = frozenset("$\\")
 _CHOICE: Final = re.compile(r"(?<!\S)\S+ \? [^?:\n]{1,80} : \S+")
 """a ? b : c, where no mark is punctuation. Looked for from where words begin only: each is gone through once."""
+_LETTERS: Final = {
+    "de": frozenset("äöüßé"),
+    "es": frozenset("áéíóúüñ"),
+    "fr": frozenset("àâçéèêëîïôûùüÿœæ"),
+}
+"""Of those that English does not have, which a language has."""
+_ACCENTED: Final = frozenset(chr(code) for code in range(0xDF, 0x250)) | frozenset(
+    chr(code) for code in range(0x1E00, 0x1F00)
+)
 _COLON: Final = re.compile(r":\s+")
 _PAYLOAD_AFTER: Final = 18
 _EDGE_BEFORE: Final = "({\"'¿¡"
@@ -92,9 +101,18 @@ def language_of(words: list[str], text: str = "") -> str:
     known = markers()
     for word in words:
         for language in (found := known.get(word, ())):
-            scores[language] = scores.get(language, 0.0) + 1.0 / len(found)
+            scores[language] = scores.get(language, 0.0) + (0.5 if word == "a" else 1.0) / len(found)
+    if "¿" in text or "¡" in text:
+        return "es"
+    if scores and not text.isascii():
+        letters = frozenset(text.lower()) & _ACCENTED
+        for language in tuple(scores):
+            if language != "en":
+                scores[language] = scores[language] + 0.5 if letters <= _LETTERS[language] and letters else 0.0
     if scores:
         best = max(scores, key=scores.__getitem__)
+        if not scores[best]:
+            return ""
         if sum(score >= scores[best] - 0.2 for score in scores.values()) == 1:
             return best
         return ""
@@ -181,6 +199,8 @@ def _cut_chunk(chunk: str) -> list[str]:
     stripped = core.rstrip(_EDGE_AFTER)
     if len(stripped) > 2 and stripped[0] == stripped[-1] == "*":
         stripped = stripped.strip("*") or stripped  # Emphasis in Markdown.
+    if stripped.endswith("s") and core[len(stripped) : len(stripped) + 1] == "'" and chunk[0] != "'":
+        stripped += "'"  # The kings' brothers.
     tail = core[core.find(stripped) + len(stripped) :] if stripped else core
     bracket = stripped.endswith("]") and len(stripped) > 1 and "[" not in stripped
     if bracket:

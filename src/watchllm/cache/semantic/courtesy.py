@@ -12,7 +12,7 @@ _SEEN: Final = 24
 """Words at the start and at the end of a sentence among which courtesies are looked for."""
 _TURNS: Final = 6
 _SIGNATURE: Final = 5
-"""Words behind "kind regards"."""
+"""Words behind "kind regards", and what stands between and behind them."""
 _SUBJECT: Final = 7
 _VERBS_OF_WORDS: Final = frozenset(
     ("say", "says", "spell", "translate", "pronounce", "word", "phrase", "mean", "means")
@@ -96,7 +96,7 @@ class Courtesy:
             ):
                 if at < len(words) and words[at] == BREAK and out and out[-1] == COMMA:
                     out[-1] = BREAK
-                if clause[-1] in self._signing and len(words) - at - 1 <= _SIGNATURE:
+                if clause[-1] in self._signing and _is_signature(words[at:]):
                     return out
             else:
                 out.extend(words[start : at + 1])
@@ -195,6 +195,17 @@ class Courtesy:
         ):
             return [sentence[0], sentence[2], sentence[1], *sentence[3:]]
         return sentence
+
+
+def _is_signature(behind: list[str]) -> bool:
+    """Whether what stands behind "kind regards" is a name, if it is anything: behind a comma, and without a number."""
+    while behind and behind[-1] == BREAK:
+        behind = behind[:-1]
+    return not behind or (
+        len(behind) <= _SIGNATURE
+        and behind[0] == COMMA
+        and all(word.replace("-", "").isalpha() or word == COMMA for word in behind)
+    )
 
 
 def _lines(tables: dict[str, Any], name: str) -> list[str]:

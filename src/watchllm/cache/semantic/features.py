@@ -204,15 +204,20 @@ def _kept(
 def _talks_of_words(spoken: Spoken, text: Text, known: Lexicon, *, defines: bool) -> str | None:
     """What a prompt says behind the word by which it is seen to be about words, to the letter; None if it is not."""
     words = spoken.words
-    if known.letters.isdisjoint(words) and known.letters_firsts.isdisjoint(words):
+    said = []
+    if not known.letters_firsts.isdisjoint(words):
+        marking = known.marking
+        said = [
+            pair[1]
+            for pair in pairwise([word for word in words if word not in marking])
+            if pair in known.letters_said or (pair[0] == "howmany" and len(pair[1]) == 1 and pair[1].isalpha())
+        ]
+    if not said and known.letters.isdisjoint(words):
         return "" if defines and not _MEANING.isdisjoint(text.words) else None
     written = [word.lower() for word in text.words]
     plain = [words_of.fold(word, known.language) for word in written]
     found = [at for at, word in enumerate(plain) if word in known.letters]
-    for one, other in pairwise(word for word in words if word not in known.marking):
-        if (one, other) in known.letters_said or (one == "howmany" and len(other) == 1 and other.isalpha()):
-            at = plain.index(other) if other in plain else len(plain)
-            found.append(-1 if other in _WHOLE else at)
+    found.extend(-1 if word in _WHOLE else plain.index(word) if word in plain else len(plain) for word in said)
     if found:
         return _behind(written, min(found))
     return "" if defines and not _MEANING.isdisjoint(written) else None

@@ -11,6 +11,7 @@ from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK
 from watchllm.cache.semantic.text import Text
 
 _PUNCTUATION: Final = frozenset((BREAK, COMMA, COLON))
+_PAUSES: Final = frozenset((COMMA, COLON))
 _BITS: Final = re.compile(r"\d*[KMGT]b")
 """Mb is not MB: one of the few cases where letter case is meaning."""
 _BYTES_A_SECOND: Final = re.compile(r"\d*[KMGT]B(?:ps|/s)")
@@ -224,42 +225,52 @@ def _aim(words: list[str]) -> list[str]:
 
 def _phrases(words: list[str], known: Lexicon) -> list[str]:
     """Replace known phrases, the longest first; twice, because one may show another ("please tell me how do I")."""
-    leading, noticed = known.leading, known.noticed
     for _ in range(2):
-        out: list[str] = []
-        at, size, changed = 0, len(words), False
-        while at < size:
-            word = words[at]
-            found = noticed.get(word)
-            if found is None:
-                out.append(word)
-                at += 1
-                continue
-            if word in leading and (not out or out[-1] in (BREAK, COLON)):
-                at, changed = at + 1, True
-                while at < size and words[at] == COMMA:
-                    at += 1
-                continue
-            following = found.get(words[at + 1]) if at + 1 < size else None
-            alone = found.get("", ())
-            for phrase, becomes in (*following, *alone) if following else alone:
-                length = len(phrase)
-                if (length == 1 or tuple(words[at : at + length]) == phrase) and (
-                    _is_general(phrase, words, at + length)
-                    if becomes == _GENERAL
-                    else becomes or _says_nothing(phrase, words, at, out, known)
-                ):
-                    out.extend(becomes)
-                    at, changed = at + length, True
-                    break
-            else:
-                if word not in (COMMA, COLON) or (out and out[-1] not in (BREAK, COLON)):
-                    out.append(word)
-                at += 1
-        words = out
-        if not changed:
+        replaced = _replaced(words, known)
+        if replaced is None:
             break
+        words = replaced
     return words
+
+
+def _replaced(words: list[str], known: Lexicon) -> list[str] | None:
+    """The words with their phrases replaced; None if there are none."""
+    leading, noticed = known.leading, known.noticed
+    out: list[str] = []
+    at, size, changed = 0, len(words), False
+    for spot in [place for place, word in enumerate(words) if word in noticed]:
+        if spot < at:
+            continue  # It is in a phrase that was replaced.
+        word = words[spot]
+        found = noticed[word]
+        following = found.get(words[spot + 1]) if spot + 1 < size else None
+        alone = found.get("", ())
+        if not (following or alone or word in leading or word in _PAUSES):
+            continue
+        out.extend(words[at:spot])
+        at = spot
+        if word in leading and (not out or out[-1] in (BREAK, COLON)):
+            at, changed = at + 1, True
+            while at < size and words[at] == COMMA:
+                at += 1
+            continue
+        for phrase, becomes in (*following, *alone) if following else alone:
+            length = len(phrase)
+            if (length == 1 or tuple(words[at : at + length]) == phrase) and (
+                _is_general(phrase, words, at + length)
+                if becomes == _GENERAL
+                else becomes or _says_nothing(phrase, words, at, out, known)
+            ):
+                out.extend(becomes)
+                at, changed = at + length, True
+                break
+        else:
+            if word in _PAUSES and (not out or out[-1] in (BREAK, COLON)):
+                at, changed = at + 1, True
+    if not changed:
+        return None
+    out.extend(words[at:])
+    return out
 
 
 def _is_general(phrase: tuple[str, ...], words: list[str], end: int) -> bool:

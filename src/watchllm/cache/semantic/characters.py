@@ -33,6 +33,10 @@ _KEPT: Final = ("<circle>", "<font>", "<square>", "<super>", "<sub>", "<fraction
 _SAME_RAISED: Final = "ªº"
 _RANGED: Final = re.compile("[\u2474-\u249b]")
 """Numbers in brackets and with a full stop."""
+_COMPATIBLE: Final = re.compile(
+    "[\0-\x7f\xa1\xab\xbf\xc0-\u0131\u0134-\u013e\u0141-\u0148\u014a-\u017e\u2010\u2012-\u2016\u2018-\u2022]*"
+)
+"""Nothing but letters and punctuation of European languages that are in this form, one by one."""
 
 
 def hidden(text: str) -> tuple[str, ...]:
@@ -56,6 +60,8 @@ def normal(text: str) -> str | None:
     An index behind the letters of an element is written on the line, as it usually is: H₂O is H2O. None where more
     marks stand on one letter than are put in order.
     """
+    if _COMPATIBLE.fullmatch(text) is not None:
+        return text
     text = _POWER.sub(lambda match: "^" + match[0].translate(_ON_THE_LINE), text)
     text = _INDEX.sub(lambda match: "_" + match[1].translate(_ON_THE_LINE), text).translate(_ON_THE_LINE)
     text = _VULGAR.sub(_fraction, text)

@@ -1,6 +1,8 @@
 """What must be the same to the letter: unseen characters, brackets, powers, letter case, lines, marks asked about; and
 each of them where it says nothing."""
 
+import unicodedata
+
 import pytest
 
 from tests.unit.cache.semantic.deciding import decision
@@ -174,3 +176,9 @@ def test_as_much_as_is_read_of_one_thing_is_read(unit: str) -> None:
     prompt = (unit * MAX_CHARACTERS)[:MAX_CHARACTERS]
 
     assert features(prompt) == features(prompt)
+
+
+def test_letters_and_punctuation_of_europe_are_in_their_compatible_form() -> None:
+    letters = [chr(code) for code in (*range(0xC0, 0x180), 0xA1, 0xAB, 0xBF, *range(0x2010, 0x2023))]
+
+    assert [normal(letter) for letter in letters] == [unicodedata.normalize("NFKC", letter) for letter in letters]

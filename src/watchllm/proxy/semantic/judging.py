@@ -41,7 +41,7 @@ _DAY_MS: Final = 86_400_000
 
 NO, UNCLEAR, FAILED = BY_JUDGE, "judge_unclear", "judge_failed"
 TIMED_OUT, BUDGET, BUSY, SHADOW = "judge_timeout", "judge_budget", "judge_busy", "judge_asked"
-RESTING, UNUSABLE = "judge_resting", "judge_unusable"
+RESTING, UNUSABLE, TOO_LONG = "judge_resting", "judge_unusable", "judge_long"
 """Why a look-up that a judge was, or was to be, asked about is a miss."""
 
 

@@ -74,7 +74,7 @@ def test_a_verdict_is_of_one_question_model_calibration_and_bound() -> None:
         digest_of("What is it?", "n", AS_IT_COMES, 0.8),
         digest_of("What is it?", "m", Calibration(1.0, 0.1), 0.8),
         digest_of("What is it?", "m", AS_IT_COMES, 0.9),
-        judges_digest_of("What is it?"),
+        judges_digest_of("What is it?", "m"),
     }
     assert len(digests) == 6
     assert {len(digest) for digest in digests} == {16}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -131,12 +132,15 @@ class VectorSession:
 
     def shrink_project(self, project: bytes, most: int) -> int:
         """Forget the oldest of whichever of its keys holds most until the project holds at most `most`; how many."""
-        gone = 0
-        while (surplus := unpack_count(self.txn.get(project, db=self._db.counts)) - most) > 0:
-            (first, source), (second, _) = self._two_largest(project)
-            step = min(surplus, max(first - second, surplus // 16, 1))
-            gone += self._shrink(project, source, first - step)
-        return gone
+        surplus = unpack_count(self.txn.get(project, db=self._db.counts)) - most
+        if surplus <= 0:
+            return 0
+        largest = [(-held, source) for source, held in self._source_counts(project)]
+        heapq.heapify(largest)
+        for _ in range(surplus):
+            held, source = largest[0]
+            heapq.heapreplace(largest, (held + 1, source))
+        return sum(self._shrink(project, source, -held) for held, source in largest)
 
     def shrink_source(self, project: bytes, source: str, most: int) -> int:
         """The same for what one source key put."""
@@ -168,21 +172,17 @@ class VectorSession:
             self.delete(project + rest)
         return len(oldest)
 
-    def _two_largest(self, project: bytes) -> tuple[tuple[int, bytes], tuple[int, bytes]]:
-        """How many the two keys hold that hold most of a project, and what their vectors are under in `sources`."""
-        first = second = (0, _NOTHING)
+    def _source_counts(self, project: bytes) -> list[tuple[bytes, int]]:
+        """What a project's vectors are under in `sources`, by the key that put them, and how many they are."""
+        found = []
         with self.txn.cursor(self._db.counts) as cursor:
             if cursor.set_range(project):
                 for key, packed in cursor:
                     if not key.startswith(project):
                         break
                     if len(key) > PROJECT_LENGTH:
-                        one = unpack_count(packed), key
-                        if one > first:
-                            first, second = one, first
-                        elif one > second:
-                            second = one
-        return first, second
+                        found.append((key, unpack_count(packed)))
+        return found
 
     def _project_counts(self) -> Iterator[tuple[bytes, bytes]]:
         with self.txn.cursor(self._db.counts) as cursor:

@@ -224,7 +224,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_inflight_bytes", "WATCHLLM_MAX_INFLIGHT_BYTES", forms.size),
     Setting("max_header_bytes", "WATCHLLM_MAX_HEADER_BYTES", forms.size),
     Setting("max_connections", "WATCHLLM_MAX_CONNECTIONS", forms.count),
-    Setting("cache_max_bytes", "WATCHLLM_CACHE_MAX_BYTES", forms.size),
+    Setting("cache_max_bytes", "WATCHLLM_CACHE_MAX_BYTES", forms.size_from_mib),
     Setting("embedder", "WATCHLLM_EMBEDDER", forms.embedder, mask_url),
     Setting("embedder_api_key", "WATCHLLM_EMBEDDER_API_KEY", forms.plain, mask),
     Setting("embedder_dimensions", "WATCHLLM_EMBEDDER_DIMENSIONS", forms.count),

@@ -10,6 +10,8 @@ NEVER_STORE = 0
 ALLOW, REFUSE = "allow", "refuse"
 OFF, SHADOW, ON = "off", "shadow", "on"
 """Modes of the semantic cache: not asked; asked and recorded, never served; served."""
+LEAST_CONFIDENCE = 0.5
+"""What `min_confidence` is at least: below, it is likelier that an answer is wrong than that it is right."""
 _MAX_TTL = 10 * 365 * 86_400
 _MAX_MODEL = 256
 _MAX_JUDGE_MS = 10_000
@@ -23,7 +25,7 @@ class ProjectSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     without a known price are used as others are (`allow`), or not at all (`refuse`).
 
     `semantic` is the mode of the semantic cache. A stored answer is served when the confidence that it is right reaches
-    `min_confidence` (0 to 1; None = the engine's own) and, where it is set, the similarity `similarity_threshold`.
+    `min_confidence` (0.5 to 1; None = the engine's own) and, where it is set, the similarity `similarity_threshold`.
     `hit_headers`: answers tell whether and how they came from the cache, which in a cache that several share tells what
     others asked.
 
@@ -126,6 +128,16 @@ def _share(text: str) -> float:
     return share
 
 
+def _confidence(text: str) -> float:
+    try:
+        confidence = _share(text)
+    except ValueError:
+        confidence = 0.0
+    if confidence < LEAST_CONFIDENCE:
+        raise ValueError(f"expected a number from {LEAST_CONFIDENCE} to 1: how sure it has to be that serving is right")
+    return confidence
+
+
 def _model(text: str) -> str:
     if len(text) > _MAX_MODEL or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError("expected a model's name, such as groq/llama-3.1-8b-instant or sim/judge")
@@ -175,7 +187,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "instance_keys": _on_off,
     "unpriced": _unpriced,
     "semantic": _mode,
-    "min_confidence": _share,
+    "min_confidence": _confidence,
     "similarity_threshold": _share,
     "hit_headers": _on_off,
     "judge_model": _model,

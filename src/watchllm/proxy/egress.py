@@ -61,7 +61,7 @@ def hit_head(request: Request, content_type: str = JSON) -> bytes:
     target = request.target
     usage = request.usage
     if request.hides_hits:
-        return _discreet(request, content_type, total)
+        return _discreet(request, content_type)
     fallback = _fallback(request, target) if request.attempts and request.cache == HIT and target is not None else ""
     return (
         f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\nX-WatchLLM-Cache: {request.cache}\r\n"
@@ -132,7 +132,7 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
             called += f"X-WatchLLM-Dropped: {_listed(request.dropped)}\r\n"
     lines = _passed_down(request, upstream_headers) if upstream_headers else ""
     if request.hides_hits:
-        return _discreet(request, content_type, total, lines if request.upstream_status >= 400 else "")
+        return _discreet(request, content_type, lines if request.upstream_status >= 400 else "")
     return (
         f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\n"
         f"{outcome}{cost}{called}"
@@ -141,13 +141,14 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
     ).encode("latin-1")
 
 
-def _discreet(request: Request, content_type: str, total: str, lines: str = "") -> bytes:
-    """The header lines that an answer has whether it came from the cache or from upstream, and those of its own."""
+def _discreet(request: Request, content_type: str, lines: str = "") -> bytes:
+    """The header lines that an answer has whether it came from the cache or from upstream, and those of its own. None
+    tells how long that took, which is how a hit is known."""
     target = request.target
     provider = "" if target is None else f"X-WatchLLM-Provider: {target.provider}\r\n"
     return (
         f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\n"
-        f"{provider}X-WatchLLM-Model: {request.model}\r\nX-WatchLLM-Latency-Ms: {total}\r\n{lines}"
+        f"{provider}X-WatchLLM-Model: {request.model}\r\n{lines}"
     ).encode("latin-1")
 
 

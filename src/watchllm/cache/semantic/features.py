@@ -48,7 +48,6 @@ _MEANING: Final = frozenset(("mean", "means", "meaning"))
 _WHOLE: Final = ("sentence",)
 """Where this sentence is meant, it is what stands before, too."""
 _SENTENCES: Final = (BREAK, COLON)
-_GATHERED: Final = (NUMBER, IDENTIFIER)
 _THANKS: Final = frozenset(("please", "pls", "thanks", "thank", "you", BREAK, COMMA))
 _NO_QUESTION: Final = ("", "says", "?")
 _COPULAS: Final = frozenset(("is", "are", "was", "were"))
@@ -176,16 +175,15 @@ def _kept(
         keys = [key if kind in _FIXED else surface for key, surface, kind in spelled]
     else:
         _tell_apart(keys, surfaces, kinds)
-    pairs = [(key, kind) for key, kind in zip(keys, kinds, strict=True) if kind in _GATHERED]
     return Features(
         language=text.language,
         keys=tuple(keys),
         surfaces=tuple(surfaces),
         kinds=bytes(kinds),
         starts=tuple(sentence_starts),
-        quantities=tuple(sorted(key for key, kind in pairs if kind == NUMBER)),
+        quantities=_of_kind(NUMBER, keys, kinds),
         exact=tuple(sorted(text.exact)),
-        identifiers=tuple(sorted(key for key, kind in pairs if kind == IDENTIFIER)),
+        identifiers=_of_kind(IDENTIFIER, keys, kinds),
         formats=formats,
         question=question,
         past=past,
@@ -201,16 +199,23 @@ def _kept(
     )
 
 
+def _of_kind(kind: int, keys: list[str], kinds: bytearray) -> tuple[str, ...]:
+    if kind not in kinds:
+        return ()
+    return tuple(sorted(key for key, its in zip(keys, kinds, strict=True) if its == kind))
+
+
 def _talks_of_words(spoken: Spoken, text: Text, known: Lexicon, *, defines: bool) -> str | None:
     """What a prompt says behind the word by which it is seen to be about words, to the letter; None if it is not."""
     words = spoken.words
     said = []
     if not known.letters_firsts.isdisjoint(words):
         marking = known.marking
+        said_of_words = known.letters_said
         said = [
             pair[1]
             for pair in pairwise([word for word in words if word not in marking])
-            if pair in known.letters_said or (pair[0] == "howmany" and len(pair[1]) == 1 and pair[1].isalpha())
+            if pair in said_of_words or (pair[0] == "howmany" and len(pair[1]) == 1 and pair[1].isalpha())
         ]
     if not said and known.letters.isdisjoint(words):
         return "" if defines and not _MEANING.isdisjoint(text.words) else None

@@ -66,7 +66,7 @@ def rewrite(tokens: list[Token], known: Lexicon, *, asked: bool) -> list[Token]:
         tokens = _passives(tokens, known)
     if "mean" in surfaces:
         tokens = _meanings(tokens)
-    return _marked(tokens)
+    return tokens if _MARKING.isdisjoint(surfaces) else _marked(tokens)
 
 
 def _without_clitic(tokens: list[Token]) -> list[Token]:
@@ -87,6 +87,7 @@ _FRENCH_VERBS = frozenset(
     ("est", "sont", "a", "ont", "peut", "peuvent", "doit", "doivent", "fait", "font", "va", "vont")
 )
 _DROPPED = frozenset(("was", "were", "did"))
+_MARKING = _BE | _DROPPED
 
 
 def _marked(tokens: list[Token]) -> list[Token]:
@@ -107,11 +108,13 @@ def _marked(tokens: list[Token]) -> list[Token]:
 
 def _lists(tokens: list[Token], known: Lexicon, *, asked: bool) -> list[Token]:
     """C, A and B → A, B and C: single words, with commas between them. Two lists may answer to each other by place."""
-    spoken = [token for token in tokens if token.key or token.surface in _ENDS]
-    ends = [at for at, token in enumerate(spoken) if token.kind == CONJUNCTION]
-    if len(ends) != 1 or not 2 < ends[0] < len(spoken) - 1:
+    joining = [token for token in tokens if token.kind == CONJUNCTION and token.key]
+    if len(joining) != 1:
         return tokens
-    end = ends[0]
+    spoken = [token for token in tokens if token.key or token.surface in _ENDS]
+    end = next(at for at, token in enumerate(spoken) if token is joining[0])
+    if not 2 < end < len(spoken) - 1:
+        return tokens
     first = end - 2 if spoken[end - 1].surface == "," else end - 1
     places = [end + 1, first]
     while first > 1 and spoken[first - 1].surface == ",":

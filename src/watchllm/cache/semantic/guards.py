@@ -50,8 +50,9 @@ def guard(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> s
         return "format"
     if alignment.explained:
         return _sentence_guard(a, b, alignment)
-    name = _whatever_else(a, b, alignment, lexicon)
-    if name is not None or alignment.shared < _ALIKE:
+    if alignment.shared < _ALIKE:
+        return None  # Who shares this little says the same in other words, or something else: nothing here can tell.
+    if alignment.shared >= _SAME_BUT and (name := _whatever_else(a, b, alignment, lexicon)) is not None:
         return name
     if alignment.moved and not alignment.left and not alignment.right:
         return _order(a, b)
@@ -68,16 +69,16 @@ def guard(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> s
 
 
 def _whatever_else(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> str | None:
-    """The guards that need not know what else differs: no other words make up for a "not", or for another name."""
+    """The guards that need not know what else differs where most is the same: hardly any other words make up for a "not"
+    there, or for another name."""
     one = {kind for _, kind in alignment.left}
     other = {kind for _, kind in alignment.right}
     if a.negations != b.negations and (kinds.NEGATION in one or kinds.NEGATION in other):
         return "negation"
-    # A name or a number that the other side has nothing for may be called otherwise there ("NYC", "half of") or left
-    # out; where something else stands for it, too, it is another.
+    # A name or a number that the other side has none for may be called otherwise there ("NYC", "half of") or left out.
     for kind in (kinds.NAME, kinds.NUMBER):
         sides = (kind in one) + (kind in other)
-        if sides and one and other and (sides == 2 or alignment.shared >= _ALIKE):
+        if sides == 2:
             return "name" if kind == kinds.NAME else _quantity(a, b)
     return _relative_time(a, b, alignment, lexicon)
 

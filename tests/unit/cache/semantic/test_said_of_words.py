@@ -62,11 +62,36 @@ def test_what_is_said_around_it_is_not(a: str, b: str) -> None:
 @pytest.mark.parametrize(
     ("guard", "a", "b"),
     [
-        ("negation", "Can a horse eat onions?", "Can a goat not eat onions?"),
-        ("name", "Is Anna older than Carl?", "Is Emma taller than Carl?"),
-        ("relative_time", "Who plays in Lyon today?", "Who sings in Lyon tomorrow?"),
+        (
+            "negation",
+            "Can a horse eat raw onions and cooked carrots in cold winter weather?",
+            "Can a goat not eat raw onions and cooked carrots in cold winter weather?",
+        ),
+        (
+            "name",
+            "Is Anna older than the captain of the winning football team?",
+            "Is Emma taller than the captain of the winning football team?",
+        ),
+        (
+            "relative_time",
+            "Who plays the first violin in the big concert in Lyon today?",
+            "Who holds the first violin in the big concert in Lyon tomorrow?",
+        ),
     ],
 )
-def test_a_guard_speaks_whatever_else_differs(guard: str, a: str, b: str) -> None:
+def test_a_guard_speaks_whatever_else_differs_where_most_is_the_same(guard: str, a: str, b: str) -> None:
     assert decision(a, b).guard == guard
     assert decision(b, a).guard == guard
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("Can a horse eat onions?", "Can a goat not eat onions?"),
+        ("Is the flat expensive?", "Is the flat not cheap at all?"),
+        ("How tall is Ann?", "What height does Bob have?"),
+    ],
+)
+def test_where_much_differs_no_guard_is_sure_and_nothing_is_served(a: str, b: str) -> None:
+    assert not decision(a, b).hit
+    assert decision(a, b).guard is None

@@ -69,8 +69,8 @@ def guard(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> s
 
 
 def _whatever_else(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> str | None:
-    """The guards that need not know what else differs where most is the same: hardly any other words make up for a "not"
-    there, or for another name."""
+    """The guards that need not know what else differs where most is the same: hardly any other words make up for a
+    "not" there, or for another name."""
     one = {kind for _, kind in alignment.left}
     other = {kind for _, kind in alignment.right}
     if a.negations != b.negations and (kinds.NEGATION in one or kinds.NEGATION in other):

@@ -126,20 +126,21 @@ class _Work:
     def result(self, shared: float, *, reordered: int = 0, moved: bool = False) -> Alignment:
         left, right = self.left, self.right
         a, b = self.a, self.b
-        worded = differences(a, b, self._pairs, self.lexicon)
-        if a.surfaces != b.surfaces:
-            self.forms += sum(a.surfaces[one] != b.surfaces[other] for one, other in self._pairs)
+        worded = self._worded()
         if left and right:
             # What is only on one side here and only on the other there has moved: nobody knows whether that matters.
-            both = {key for key, _ in left} & {key for key, _ in right}
-            moved = moved or bool(both)
-            left = [token for token in left if token[0] not in both]
-            right = [token for token in right if token[0] not in both]
-        left = [*left, *((f"={a.surfaces[one]}", WORD) for one, _ in worded)]
+            both = {key for key, _ in left}.intersection([key for key, _ in right])
+            if both:
+                moved = True
+                left = [token for token in left if token[0] not in both]
+                right = [token for token in right if token[0] not in both]
+        if worded:
+            left = [*left, *((f"={a.surfaces[one]}", WORD) for one, _ in worded)]
         if a.verbatim != b.verbatim:
             left = [*left, *((word, WORD) for word in a.verbatim if word not in b.verbatim)]
             right = [*right, *((word, WORD) for word in b.verbatim if word not in a.verbatim)]
-        right = [*right, *((f"={b.surfaces[other]}", WORD) for _, other in worded)]
+        if worded:
+            right = [*right, *((f"={b.surfaces[other]}", WORD) for _, other in worded)]
         return Alignment(
             shared,
             self.forms,
@@ -152,6 +153,20 @@ class _Work:
             tuple(right),
             self._retold,
         )
+
+    def _worded(self) -> list[tuple[int, int]]:
+        """The places of the same keys whose words do not answer for each other; all other words count as forms."""
+        a, b = self.a, self.b
+        if a.surfaces == b.surfaces and a.before == b.before:
+            return []
+        words, marks, said, its_marks = a.surfaces, a.before, b.surfaces, b.before
+        changed = [
+            (one, other) for one, other in self._pairs if words[one] != said[other] or marks[one] != its_marks[other]
+        ]
+        if not changed:
+            return []
+        self.forms += sum(words[one] != said[other] for one, other in changed)
+        return differences(a, b, changed, self.lexicon)
 
     def same(self, left: Iterable[int], right: Iterable[int]) -> None:
         """Places that have the same key: what is written there in other words, harmless or not."""
@@ -169,38 +184,53 @@ class _Work:
             before_a, before_b = at_a + 1, at_b + 1
         # Nobody misspells that many words; who pretends to is not to be felt by the event loop.
         compared = sum(
-            (end_a - start_a) * (end_b - start_b) for start_a, end_a, start_b, end_b in filter(_is_near, gaps)
+            [(end_a - start_a) * (end_b - start_b) for start_a, end_a, start_b, end_b in filter(_is_near, gaps)]
         )
         for gap in gaps:
             self._gap(*gap, near=compared <= _MOST_MISSPELT and _is_near(gap))
 
     def _gap(self, start_a: int, end_a: int, start_b: int, end_b: int, *, near: bool) -> None:
-        a, b, lexicon = self.a, self.b, self.lexicon
-        left = list(range(start_a, end_a))
-        right = list(range(start_b, end_b))
-        if left and right and self._joined(left, right):
-            self.forms += 1
+        a, b = self.a, self.b
+        left, right = list(range(start_a, end_a)), list(range(start_b, end_b))
+        if left and right:
+            if self._joined(left, right):
+                self.forms += 1
+                return
+            if self._opposite(left, right):
+                self.opposites += 1
+                return
+            if len(left) == len(right) == 1 and self._confused(left[0], right[0]):
+                self.typos += 1
+                return
+            if near:
+                self._without_misspelt(left, right)
+        alone = not (left and right)
+        for side, places, rest in ((a, left, self.left), (b, right, self.right)):
+            if alone and len(places) == 1 and side.keys[places[0]] in self.lexicon.optional:
+                if self._may_go(side, places[0]):
+                    self.optional += 1
+                    continue
+            rest.extend([(side.keys[at], side.kinds[at]) for at in places])
+
+    def _without_misspelt(self, left: list[int], right: list[int]) -> None:
+        """Take out the words that are each other, misspelt."""
+        if self._letters or (self._are_known(self.a, left) and self._are_known(self.b, right)):
             return
-        if self._opposite(left, right):
-            self.opposites += 1
-            return
-        if len(left) == len(right) == 1 and self._confused(left[0], right[0]):
-            self.typos += 1
-            return
-        for one in tuple(left) if near else ():
+        for one in tuple(left):
             for other in right:
                 if self._misspelt(one, other):
                     self.typos += 1
                     left.remove(one)
                     right.remove(other)
                     break
-        for side, places, rest in ((a, left, self.left), (b, right, self.right)):
-            alone = not (left and right)
-            for at in places:
-                if alone and side.keys[at] in lexicon.optional and len(places) == 1 and self._may_go(side, at):
-                    self.optional += 1
-                else:
-                    rest.append((side.keys[at], side.kinds[at]))
+
+    def _are_known(self, side: Features, places: list[int]) -> bool:
+        """Whether no word at these places may be a misspelt one."""
+        is_known, kinds, surfaces = self.lexicon.is_known, side.kinds, side.surfaces
+        for at in places:
+            if kinds[at] in _TYPED and not is_known(surfaces[at]):
+                return False
+        return True
 
     @staticmethod
     def _may_go(side: Features, at: int) -> bool:
@@ -216,8 +246,8 @@ class _Work:
         """data base, database."""
         if len(left) == len(right) or len(left) + len(right) > 5 or self._letters:
             return False
-        one = "".join(self.a.surfaces[at] for at in left)
-        if one != "".join(self.b.surfaces[at] for at in right) or not one.isalpha():
+        one = "".join(self.a.surfaces[left[0] : left[-1] + 1])
+        if one != "".join(self.b.surfaces[right[0] : right[-1] + 1]) or not one.isalpha():
             return False
         first = self.a.surfaces[left[0]] if len(left) > len(right) else self.b.surfaces[right[0]]
         # To re-sign is not to resign; may be, maybe.
@@ -225,10 +255,12 @@ class _Work:
 
     def _opposite(self, left: list[int], right: list[int]) -> bool:
         """A word on one side, its opposite negated on the other."""
-        for one, other, few, many in ((self.a, self.b, left, right), (self.b, self.a, right, left)):
-            if len(few) == 1 and len(many) == 2 and other.kinds[many[0]] == NEGATION and other.keys[many[0]] == "not":
-                return self.lexicon.opposite(one.keys[few[0]], other.keys[many[1]])
-        return False
+        if len(left) + len(right) != 3:
+            return False
+        one, other, few, many = (self.a, self.b, left, right) if len(left) == 1 else (self.b, self.a, right, left)
+        if other.kinds[many[0]] != NEGATION or other.keys[many[0]] != "not":
+            return False
+        return self.lexicon.opposite(one.keys[few[0]], other.keys[many[1]])
 
     def _are_read(self) -> bool:
         """Whether there is a dictionary for what the prompts are written in: most of their words are common in it."""
@@ -252,8 +284,6 @@ class _Work:
 
     def _misspelt(self, at_a: int, at_b: int) -> bool:
         a, b, lexicon = self.a, self.b, self.lexicon
-        if self._letters:
-            return False
         if a.kinds[at_a] not in _TYPED or b.kinds[at_b] not in _TYPED:
             return False
         one, other = a.surfaces[at_a], b.surfaces[at_b]
@@ -307,7 +337,9 @@ def _by_key(left: Sequence[str], right: Sequence[str], places: range) -> tuple[l
 
 def _owned(a: Features, b: Features, place_a: tuple[int, int], place_b: tuple[int, int]) -> bool:
     """The tail of dog, dogs tail: an apostrophe left out."""
-    (long, its), (short, other) = sorted(((a, place_a), (b, place_b)), key=lambda side: side[1][0] - side[1][1])
+    long, its, short, other = a, place_a, b, place_b
+    if place_b[1] - place_b[0] > place_a[1] - place_a[0]:
+        long, its, short, other = b, place_b, a, place_a
     keys, plain = long.keys[slice(*its)], short.keys[slice(*other)]
     if "of" not in keys:
         return False

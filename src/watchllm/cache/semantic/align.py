@@ -84,7 +84,7 @@ def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
         return Alignment(1.0, 1, 0, 0, 0, 0, False, (), ())
     if left == right:
         work = _Work(a, b, lexicon)
-        work.same(range(len(left)), range(len(left)))
+        work.run(0, 0, len(left))
         return work.result(1.0)
     start, end_a, end_b = sequences.trim(left, right)
     size_a, size_b = end_a - start, end_b - start
@@ -96,8 +96,8 @@ def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
     if abs(size_a - size_b) == 1 and _owned(a, b, (start, end_a), (start, end_b)):
         work.forms += 1
         return work.result(shared)
-    work.same(range(start), range(start))
-    work.same(range(end_a, len(left)), range(end_b, len(right)))
+    work.run(0, 0, start)
+    work.run(end_a, end_b, len(left) - end_a)
     if size_a == size_b and order.is_converse(left[start:end_a], right[start:end_b], lexicon):
         return work.result(shared, reordered=1)
     if size_a == size_b == same - start - len(left) + end_a:
@@ -106,7 +106,7 @@ def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
             work.same(*_by_key(left, right, range(start, end_a)))
             return work.result(shared, reordered=1)
         return work.result(shared, moved=True)
-    work.compare(start, end_a, end_b)
+    work.compare(start, end_a, end_b, any_same=same > start + len(left) - end_a)
     return work.result(shared)
 
 
@@ -157,8 +157,6 @@ class _Work:
     def _worded(self) -> list[tuple[int, int]]:
         """The places of the same keys whose words do not answer for each other; all other words count as forms."""
         a, b = self.a, self.b
-        if a.surfaces == b.surfaces and a.before == b.before:
-            return []
         words, marks, said, its_marks = a.surfaces, a.before, b.surfaces, b.before
         changed = [
             (one, other) for one, other in self._pairs if words[one] != said[other] or marks[one] != its_marks[other]
@@ -168,15 +166,22 @@ class _Work:
         self.forms += sum(words[one] != said[other] for one, other in changed)
         return differences(a, b, changed, self.lexicon)
 
+    def run(self, at_a: int, at_b: int, size: int) -> None:
+        """A stretch that has the same keys on both sides."""
+        a, b = self.a, self.b
+        end_a, end_b = at_a + size, at_b + size
+        if a.surfaces[at_a:end_a] != b.surfaces[at_b:end_b] or a.before[at_a:end_a] != b.before[at_b:end_b]:
+            self._pairs.extend(zip(range(at_a, end_a), range(at_b, end_b), strict=True))
+
     def same(self, left: Iterable[int], right: Iterable[int]) -> None:
         """Places that have the same key: what is written there in other words, harmless or not."""
         self._pairs.extend(zip(left, right, strict=True))
 
-    def compare(self, start: int, end_a: int, end_b: int) -> None:
-        """Explain what stands between the tokens that both have in the same order."""
+    def compare(self, start: int, end_a: int, end_b: int, *, any_same: bool) -> None:
+        """Explain what stands between the tokens that both have in the same order, if they have `any_same`."""
         before_a, before_b = start, start
         gaps: list[tuple[int, int, int, int]] = []
-        matches = sequences.matches(self.a.keys, self.b.keys, start, end_a, end_b)
+        matches = sequences.matches(self.a.keys, self.b.keys, start, end_a, end_b) if any_same else []
         self._pairs.extend(matches)
         for at_a, at_b in (*matches, (end_a, end_b)):
             if at_a > before_a or at_b > before_b:
@@ -206,11 +211,10 @@ class _Work:
                 self._without_misspelt(left, right)
         alone = not (left and right)
         for side, places, rest in ((a, left, self.left), (b, right, self.right)):
-            if alone and len(places) == 1 and side.keys[places[0]] in self.lexicon.optional:
-                if self._may_go(side, places[0]):
-                    self.optional += 1
-                    continue
-            rest.extend([(side.keys[at], side.kinds[at]) for at in places])
+            if alone and len(places) == 1 and self._may_go(side, places[0]):
+                self.optional += 1
+            else:
+                rest.extend([(side.keys[at], side.kinds[at]) for at in places])
 
     def _without_misspelt(self, left: list[int], right: list[int]) -> None:
         """Take out the words that are each other, misspelt."""
@@ -226,15 +230,13 @@ class _Work:
 
     def _are_known(self, side: Features, places: list[int]) -> bool:
         """Whether no word at these places may be a misspelt one."""
-        is_known, kinds, surfaces = self.lexicon.is_known, side.kinds, side.surfaces
-        for at in places:
-            if kinds[at] in _TYPED and not is_known(surfaces[at]):
-                return False
-        return True
+        kinds, surfaces = side.kinds, side.surfaces
+        return all(map(self.lexicon.is_known, [surfaces[at] for at in places if kinds[at] in _TYPED]))
 
-    @staticmethod
-    def _may_go(side: Features, at: int) -> bool:
+    def _may_go(self, side: Features, at: int) -> bool:
         """An optional word beside a quantity or a name says how it is meant: before 5 pm, at 5 pm, to Paris."""
+        if side.keys[at] not in self.lexicon.optional:
+            return False
         if side.kinds[at] == PREPOSITION and (at + 1 == len(side.keys) or at + 1 in side.starts):
             return False  # What is it, what is it for.
         following = side.kinds[at + 1] if at + 1 < len(side.kinds) else WORD

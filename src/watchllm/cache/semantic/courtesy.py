@@ -8,6 +8,7 @@ from typing import Any, Final
 from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK, is_emote
 
 _ENDS: Final = frozenset((BREAK, COLON, COMMA))
+_SENTENCES: Final = (BREAK, COLON)
 _SEEN: Final = 24
 """Words at the start and at the end of a sentence among which courtesies are looked for."""
 _TURNS: Final = 6
@@ -71,12 +72,11 @@ class Courtesy:
             return words
         out: list[str] = []
         start = 0
-        for at in range(len(words) + 1):
-            if at == len(words) or words[at] in (BREAK, COLON):
-                if at > start:
-                    out.extend(self._of_sentence(words[start:at]))
-                out.extend(words[at : at + 1])
-                start = at + 1
+        for at in (*[at for at, word in enumerate(words) if word in _SENTENCES], len(words)):
+            if at > start:
+                out.extend(self._of_sentence(words[start:at]))
+            out.extend(words[at : at + 1])
+            start = at + 1
         return out
 
     def _without_clauses(self, words: list[str]) -> list[str]:

@@ -153,7 +153,7 @@ def _kept(
     before = bytearray()
     mark = 0
     named_inside = spoken.capitals.items() if known.language != "de" else ()
-    capitals = frozenset(word for word, is_inside in named_inside if is_inside)
+    capitals = [word for word, is_inside in named_inside if is_inside]
     marking = known.marking
     for surface, key, kind, _ in tokens:
         if key:

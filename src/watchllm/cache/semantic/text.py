@@ -80,7 +80,7 @@ def read(prompt: str) -> Text | None:
         text = _GUILLEMETS.sub("", compatible).translate(_QUOTES)
     if len(text) > 2 * MAX_CHARACTERS:
         return None  # There are letters that are eighteen when they are normalized.
-    if not text.replace("\n", " ").replace("\t", " ").isprintable():
+    if not (text.isprintable() or text.replace("\n", " ").replace("\t", " ").isprintable()):
         text = "".join(char if char.isprintable() or char in "\n\t" else _space(char) for char in text)
     if not text.isascii():
         text = EMOJI.sub(r" \g<0> ", text, count=MAX_TOKENS)
@@ -99,8 +99,8 @@ def language_of(words: list[str], text: str = "") -> str:
     """The language by its small words: `en`, `de`, `es`, `fr`; another script's name; "" when nothing tells."""
     scores: dict[str, float] = {}
     known = markers()
-    for word in words:
-        for language in (found := known.get(word, ())):
+    for word in [word for word in words if word in known]:
+        for language in (found := known[word]):
             scores[language] = scores.get(language, 0.0) + (0.5 if word == "a" else 1.0) / len(found)
     if "¿" in text or "¡" in text:
         return "es"
@@ -113,6 +113,8 @@ def language_of(words: list[str], text: str = "") -> str:
         best = max(scores, key=scores.__getitem__)
         if not scores[best]:
             return ""
+        if len(scores) == 1:
+            return best
         if sum(score >= scores[best] - 0.2 for score in scores.values()) == 1:
             return best
         return ""

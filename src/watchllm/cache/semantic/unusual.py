@@ -32,6 +32,8 @@ def unusual(text: Text) -> Unusual:
     odd = {chunk for chunk in set(chunks).difference(_plain) if not _is_plain(chunk)}
     if chunks and chunks[-1] == "a":
         odd.add("a")  # No article.
+    if not odd:
+        return Unusual(text.rest, text.written, chunks, "", frozenset())
     joined = " ".join(odd)
     return Unusual(text.rest, text.written, chunks, joined, frozenset(_WORD.findall(joined.lower())))
 

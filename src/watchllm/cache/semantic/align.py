@@ -38,6 +38,8 @@ _TYPED: Final = frozenset((WORD, MODIFIER, TIME, QUESTION))
 _MISSPELT_TOGETHER: Final = 4
 _MOST_MISSPELT: Final = 48
 """Pairs of words of one pair of prompts that are looked at for misspellings."""
+_FEW_GAPS: Final = _MOST_MISSPELT // _MISSPELT_TOGETHER**2
+"""Gaps that cannot have more pairs than that."""
 _PREFIXES: Final = frozenset(("re", "un", "pre", "in", "dis", "co", "de", "non", "over", "under", "out", "up"))
 _FUSED: Final = frozenset(
     ("maybe", "sometime", "sometimes", "already", "altogether", "everyday", "apart", "aside", "awhile", "into")
@@ -106,7 +108,7 @@ def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
             work.same(*_by_key(left, right, range(start, end_a)))
             return work.result(shared, reordered=1)
         return work.result(shared, moved=True)
-    work.compare(start, end_a, end_b, any_same=same > start + len(left) - end_a)
+    work.compare(start, end_a, end_b, same - start - len(left) + end_a)
     return work.result(shared)
 
 
@@ -117,6 +119,8 @@ class _Work:
         self.a, self.b, self.lexicon = a, b, lexicon
         self._retold = False
         self._read: bool | None = None
+        self._crossed = False
+        """Whether the sides have a token in common that they do not have in the same order."""
         self._letters = a.letters or b.letters
         self.typos = self.optional = self.opposites = self.forms = 0
         self.left: list[tuple[str, int]] = []
@@ -127,13 +131,12 @@ class _Work:
         left, right = self.left, self.right
         a, b = self.a, self.b
         worded = self._worded()
-        if left and right:
+        if self._crossed:
             # What is only on one side here and only on the other there has moved: nobody knows whether that matters.
-            both = {key for key, _ in left}.intersection([key for key, _ in right])
-            if both:
-                moved = True
-                left = [token for token in left if token[0] not in both]
-                right = [token for token in right if token[0] not in both]
+            both = {key for key, _ in left} & {key for key, _ in right}
+            moved = moved or bool(both)
+            left = [token for token in left if token[0] not in both]
+            right = [token for token in right if token[0] not in both]
         if worded:
             left = [*left, *((f"={a.surfaces[one]}", WORD) for one, _ in worded)]
         if a.verbatim != b.verbatim:
@@ -177,44 +180,54 @@ class _Work:
         """Places that have the same key: what is written there in other words, harmless or not."""
         self._pairs.extend(zip(left, right, strict=True))
 
-    def compare(self, start: int, end_a: int, end_b: int, *, any_same: bool) -> None:
-        """Explain what stands between the tokens that both have in the same order, if they have `any_same`."""
+    def compare(self, start: int, end_a: int, end_b: int, shared: int) -> None:
+        """Explain what stands between the tokens that both have in the same order; `shared` they have in any order."""
         before_a, before_b = start, start
         gaps: list[tuple[int, int, int, int]] = []
-        matches = sequences.matches(self.a.keys, self.b.keys, start, end_a, end_b) if any_same else []
+        matches = sequences.matches(self.a.keys, self.b.keys, start, end_a, end_b) if shared else []
         self._pairs.extend(matches)
+        self._crossed = len(matches) < shared
         for at_a, at_b in (*matches, (end_a, end_b)):
             if at_a > before_a or at_b > before_b:
                 gaps.append((before_a, at_a, before_b, at_b))
             before_a, before_b = at_a + 1, at_b + 1
         # Nobody misspells that many words; who pretends to is not to be felt by the event loop.
-        compared = sum(
-            [(end_a - start_a) * (end_b - start_b) for start_a, end_a, start_b, end_b in filter(_is_near, gaps)]
-        )
+        few = len(gaps) <= _FEW_GAPS or sum(_compared(gap) for gap in gaps) <= _MOST_MISSPELT
         for gap in gaps:
-            self._gap(*gap, near=compared <= _MOST_MISSPELT and _is_near(gap))
-
-    def _gap(self, start_a: int, end_a: int, start_b: int, end_b: int, *, near: bool) -> None:
-        a, b = self.a, self.b
-        left, right = list(range(start_a, end_a)), list(range(start_b, end_b))
-        if left and right:
-            if self._joined(left, right):
-                self.forms += 1
-                return
-            if self._opposite(left, right):
-                self.opposites += 1
-                return
-            if len(left) == len(right) == 1 and self._confused(left[0], right[0]):
-                self.typos += 1
-                return
-            if near:
-                self._without_misspelt(left, right)
-        alone = not (left and right)
-        for side, places, rest in ((a, left, self.left), (b, right, self.right)):
-            if alone and len(places) == 1 and self._may_go(side, places[0]):
-                self.optional += 1
+            start_a, end_a, start_b, end_b = gap
+            if start_a == end_a:
+                self._alone(self.b, range(start_b, end_b), self.right)
+            elif start_b == end_b:
+                self._alone(self.a, range(start_a, end_a), self.left)
             else:
-                rest.extend([(side.keys[at], side.kinds[at]) for at in places])
+                self._gap(list(range(start_a, end_a)), list(range(start_b, end_b)), near=few and _compared(gap) > 0)
+
+    def _gap(self, left: list[int], right: list[int], *, near: bool) -> None:
+        """Explain what either side has in the other's place; `near`: words may be each other, misspelt."""
+        if self._joined(left, right):
+            self.forms += 1
+            return
+        if self._opposite(left, right):
+            self.opposites += 1
+            return
+        if len(left) == len(right) == 1 and self._confused(left[0], right[0]):
+            self.typos += 1
+            return
+        if near:
+            self._without_misspelt(left, right)
+        if left and right:
+            self.left.extend([(self.a.keys[at], self.a.kinds[at]) for at in left])
+            self.right.extend([(self.b.keys[at], self.b.kinds[at]) for at in right])
+        else:
+            self._alone(self.a, left, self.left)
+            self._alone(self.b, right, self.right)
+
+    def _alone(self, side: Features, places: Sequence[int], rest: list[tuple[str, int]]) -> None:
+        """What one side has and the other has nothing for goes to the `rest`, but for one word that may be left out."""
+        if len(places) == 1 and self._may_go(side, places[0]):
+            self.optional += 1
+        else:
+            rest.extend([(side.keys[at], side.kinds[at]) for at in places])
 
     def _without_misspelt(self, left: list[int], right: list[int]) -> None:
         """Take out the words that are each other, misspelt."""
@@ -306,10 +319,11 @@ class _Work:
         return True
 
 
-def _is_near(gap: tuple[int, int, int, int]) -> bool:
-    """Whether words of a gap may be each other, misspelt: longer stretches are other words."""
+def _compared(gap: tuple[int, int, int, int]) -> int:
+    """How many pairs of words of a gap may be each other, misspelt; 0 = longer stretches are other words."""
     start_a, end_a, start_b, end_b = gap
-    return end_a - start_a <= _MISSPELT_TOGETHER and end_b - start_b <= _MISSPELT_TOGETHER
+    size_a, size_b = end_a - start_a, end_b - start_b
+    return size_a * size_b if size_a <= _MISSPELT_TOGETHER and size_b <= _MISSPELT_TOGETHER else 0
 
 
 def _different(a: Features, b: Features, shared: float) -> Alignment:

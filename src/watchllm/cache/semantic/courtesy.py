@@ -138,6 +138,8 @@ class Courtesy:
         end = len(sentence)
         while end and is_emote(sentence[end - 1]):
             end -= 1
+        if end == len(sentence):
+            return self._plainly(sentence)
         return [*self._plainly(sentence[:end]), *sentence[end:]]
 
     def _plainly(self, sentence: list[str]) -> list[str]:

@@ -29,6 +29,9 @@ class Literal(msgspec.Struct, frozen=True, array_like=True):
 
 _SHORT: Final = 4
 """Blank-separated words of a prompt that is looked at, whatever they are."""
+_NONE: Final = ("",)
+_USUAL: Final = {"en": ("", "i")}
+"""What may be odd of a line of sentences and is still no symbol: quick typists write "i"."""
 _APART: Final = re.compile(r"  |[?!](?!\Z| [A-Z])")
 """More than a blank, or a mark inside of a sentence."""
 
@@ -38,7 +41,8 @@ NOTHING: Final = Literal()
 def literal(prompt: str, text: Text, known: Lexicon) -> Literal:
     """Compute it of a prompt and its `Text`; `known` is its language's."""
     seen = unusual(text)
-    if not (seen.odd or seen.exact) and len(seen.chunks) > _SHORT and _is_plain(prompt):
+    odd = seen.odd not in _USUAL.get(known.language, _NONE)
+    if not (odd or seen.exact) and len(seen.chunks) > _SHORT and _is_plain(prompt):
         return NOTHING
     written = case(seen, known)
     found = Literal(

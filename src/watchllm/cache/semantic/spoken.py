@@ -77,6 +77,10 @@ def speak(text: Text, known: Lexicon) -> Spoken:
             plain.append(word)
             first, inside_clause = False, True
             continue
+        if word in _PUNCTUATION:
+            lower.append(word)
+            first, inside_clause = word != COMMA, False
+            continue
         if word in _ITS and not inside_clause and _is_doing(text.words, at, known):
             word = "it's"  # Its raining, what should I wear?
         said = remembered.get(word)
@@ -122,8 +126,7 @@ def speak(text: Text, known: Lexicon) -> Spoken:
             lower.extend((small[:-2], "had"))
         else:
             lower.extend(part for part in spoken if part not in polite)
-        first = word in (BREAK, COLON)
-        inside_clause = word not in _PUNCTUATION
+        first, inside_clause = False, True
     digest = hashlib.blake2b(" ".join(plain).encode(errors="surrogatepass"), digest_size=16).digest()
     return Spoken(
         _aim(_phrases(known.courtesy.taken_off(lower), known)),
@@ -155,8 +158,6 @@ def _of_sentence(words: list[str]) -> list[str]:
 
 
 def _said(word: str, known: Lexicon) -> Said:
-    if word in _PUNCTUATION:
-        return Said(word, (word,), (word,), "", capital=False, shouted=False, spelling="")
     keeps_case = _keeps_case(word)
     small = word if word.islower() or keeps_case else word.lower()
     if _BITS.fullmatch(word):

@@ -83,9 +83,7 @@ class Courtesy:
         """Without clauses that are nothing but courtesy: "hope you are well", "thanks so much in advance"."""
         out: list[str] = []
         start = 0
-        for at in range(len(words) + 1):
-            if at < len(words) and words[at] not in _ENDS:
-                continue
+        for at in (*[at for at, word in enumerate(words) if word in _ENDS], len(words)):
             clause = words[start:at]
             while clause and is_emote(clause[-1]):
                 clause = clause[:-1]

@@ -198,7 +198,7 @@ def _talks_of_words(spoken: Spoken, text: Text, known: Lexicon, *, defines: bool
     """What a prompt says behind the word by which it is seen to be about words, to the letter; None if it is not."""
     words = spoken.words
     said = []
-    if not known.letters_firsts.isdisjoint(words):
+    if not (known.letters_firsts.isdisjoint(words) or known.letters_seconds.isdisjoint(words)) or "howmany" in words:
         marking = known.marking
         said_of_words = known.letters_said
         said = [

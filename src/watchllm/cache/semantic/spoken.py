@@ -238,6 +238,7 @@ def _replaced(words: list[str], known: Lexicon) -> list[str] | None:
     """The words with their phrases replaced; None if there are none."""
     leading, noticed = known.leading, known.noticed
     out: list[str] = []
+    said: tuple[str, ...] = ()
     at, size, changed = 0, len(words), False
     for spot in [place for place, word in enumerate(words) if word in noticed]:
         if spot < at:
@@ -255,9 +256,12 @@ def _replaced(words: list[str], known: Lexicon) -> list[str] | None:
             while at < size and words[at] == COMMA:
                 at += 1
             continue
+        length = 0
         for phrase, becomes in (*following, *alone) if following else alone:
-            length = len(phrase)
-            if (length == 1 or tuple(words[at : at + length]) == phrase) and (
+            if len(phrase) != length:
+                length = len(phrase)
+                said = tuple(words[at : at + length])
+            if said == phrase and (
                 _is_general(phrase, words, at + length)
                 if becomes == _GENERAL
                 else becomes or _says_nothing(phrase, words, at, out, known)

@@ -100,8 +100,8 @@ def language_of(words: list[str], text: str = "") -> str:
     scores: dict[str, float] = {}
     known = markers()
     for word in [word for word in words if word in known]:
-        for language in (found := known[word]):
-            scores[language] = scores.get(language, 0.0) + (0.5 if word == "a" else 1.0) / len(found)
+        for language, weight in known[word]:
+            scores[language] = scores.get(language, 0.0) + weight
     if "¿" in text or "¡" in text:
         return "es"
     if scores and not text.isascii():

@@ -115,6 +115,11 @@ def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
 class _Work:
     """The comparison of one pair."""
 
+    __slots__ = (
+        *("_crossed", "_letters", "_pairs", "_read", "_retold"),
+        *("a", "b", "forms", "left", "lexicon", "opposites", "optional", "right", "typos"),
+    )
+
     def __init__(self, a: Features, b: Features, lexicon: Lexicon) -> None:
         self.a, self.b, self.lexicon = a, b, lexicon
         self._retold = False

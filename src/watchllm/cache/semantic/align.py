@@ -171,7 +171,7 @@ class _Work:
         ]
         if not changed:
             return []
-        self.forms += sum(words[one] != said[other] for one, other in changed)
+        self.forms += len([one for one, other in changed if words[one] != said[other]])
         return differences(a, b, changed, self.lexicon)
 
     def run(self, at_a: int, at_b: int, size: int) -> None:

@@ -32,8 +32,8 @@ _SHORT: Final = 4
 _NONE: Final = ("",)
 _USUAL: Final = {"en": ("", "i")}
 """What may be odd of a line of sentences and is still no symbol: quick typists write "i"."""
-_APART: Final = re.compile(r"  |[?!](?!\Z| [A-Z])")
-"""More than a blank, or a mark inside of a sentence."""
+_INSIDE: Final = re.compile(r"[?!](?!\Z| [A-Z])")
+"""A mark inside of a sentence."""
 
 NOTHING: Final = Literal()
 
@@ -58,7 +58,9 @@ def literal(prompt: str, text: Text, known: Lexicon) -> Literal:
 
 def _is_plain(prompt: str) -> bool:
     """Whether it is a line of nothing but sentences; most prompts are."""
-    return prompt.isascii() and prompt.isprintable() and _APART.search(prompt) is None
+    if not prompt.isascii() or not prompt.isprintable() or "  " in prompt:
+        return False
+    return not ("?" in prompt[:-1] or "!" in prompt[:-1]) or _INSIDE.search(prompt) is None
 
 
 def contradiction(a: Literal, b: Literal) -> str | None:

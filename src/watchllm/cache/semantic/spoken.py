@@ -236,7 +236,7 @@ def _phrases(words: list[str], known: Lexicon) -> list[str]:
 
 def _replaced(words: list[str], known: Lexicon) -> list[str] | None:
     """The words with their phrases replaced; None if there are none."""
-    leading, noticed = known.leading, known.noticed
+    leading, noticed, anywhere = known.leading, known.noticed, known.noticed_anywhere
     out: list[str] = []
     said: tuple[str, ...] = ()
     at, size, changed = 0, len(words), False
@@ -246,9 +246,9 @@ def _replaced(words: list[str], known: Lexicon) -> list[str] | None:
         word = words[spot]
         found = noticed[word]
         following = found.get(words[spot + 1]) if spot + 1 < size else None
-        alone = found.get("", ())
-        if not (following or alone or word in leading or word in _PAUSES):
+        if not following and word not in anywhere:
             continue
+        alone = found.get("", ())
         out.extend(words[at:spot])
         at = spot
         if word in leading and (not out or out[-1] in (BREAK, COLON)):

@@ -115,9 +115,8 @@ def language_of(words: list[str], text: str = "") -> str:
             return ""
         if len(scores) == 1:
             return best
-        if sum(score >= scores[best] - 0.2 for score in scores.values()) == 1:
-            return best
-        return ""
+        least = scores[best] - 0.2
+        return best if len([score for score in scores.values() if score >= least]) == 1 else ""
     if not text.isascii():
         for match in islice(_FOREIGN.finditer(text), _MOST_SEARCHED):
             if (char := match[0]).isalpha():
@@ -152,7 +151,7 @@ def _set_aside(text: str, exact: list[str]) -> str:
         text = _INLINE.sub(lambda match: keep(match[1].strip()), text)
     if " ? " in text and " : " in text:
         text = _CHOICE.sub(lambda match: keep(match[0]), text)
-    colon = _COLON.search(text)
+    colon = _COLON.search(text) if ":" in text else None
     if colon is not None:
         before, after = text[: colon.start()], text[colon.end() :]
         first = before.lower().split()

@@ -143,7 +143,6 @@ class Lexicon:
         """What `phrases` has for a word; nothing for others at which one has to look too."""
         alone = [word for word, seconds in self.phrases.items() if "" in seconds]
         self.noticed_anywhere = frozenset((*self.leading, ",", ":", *alone))
-        """Those at which one has to look whatever follows."""
         self.courtesy = Courtesy(
             tables.get("courtesy", {}),
             frozenset(tables.get("request_verbs", "").split()),

@@ -167,10 +167,10 @@ def _cut(text: str) -> list[str]:
     words: list[str] = []
     chunks = text.split()
     for at, chunk in enumerate(chunks):
-        if len(words) > MAX_TOKENS:
-            break
         if chunk.isalpha() or chunk[0] == EXACT_MARK:
             words.append(chunk)
+        elif len(words) > MAX_TOKENS:
+            break
         elif chunk == MINUS:
             if 0 < at < len(chunks) - 1 and is_minus(chunks[at - 1], chunks[at + 1]):
                 words.append(chunk)

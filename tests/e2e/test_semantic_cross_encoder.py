@@ -11,8 +11,7 @@ import pytest
 from tests.support.admin import admin_get
 from tests.support.cross_encoder_model import make_cross_encoder
 from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
-from tests.support.raw_http import RawResponse
-from tests.support.semantic import outcome, reasons, serving, state_of, wait_until_warm
+from tests.support.semantic import NOT_ASKED, UNSTORED, asked, outcome, reasons, serving, state_of, wait_until_warm
 from tests.support.waiting import wait_for
 
 STORED = "How do I reset the password of my router?"
@@ -23,8 +22,6 @@ FORBIDDEN = "How do I not reset the password of my router?"
 JUDGE = "openai/gpt-4o-mini+judge"
 NO_TO_OTHER = {"login": -20.0}
 NO_TO_ALL = {"router": -20.0}
-UNSTORED = {"Cache-Control": "no-store"}
-_NOT_ASKED = ("miss", "confidence")
 
 Start = Callable[..., Gateway]
 
@@ -53,14 +50,9 @@ def asking(gateway: Gateway, **settings: str) -> Project:
     return project
 
 
-def asked(gateway: Gateway, project: Project, text: str, **fields: object) -> RawResponse:
-    """The answer to a like question, once the stored one was written so that it can be read."""
-
-    def ask() -> RawResponse | None:
-        answer = gateway.chat(project.key, text, headers=UNSTORED, **fields)
-        return None if reasons(gateway, answer) == _NOT_ASKED else answer
-
-    return wait_for(ask, "the cross-encoder to be asked")
+def refuse_other(gateway: Gateway, project: Project) -> None:
+    """See OTHER refused; from then on STORED can be read."""
+    assert reasons(gateway, asked(gateway, project, OTHER)) == ("miss", "cross_encoder")
 
 
 def read(gateway: Gateway, outcome: str = "read") -> int:
@@ -109,7 +101,7 @@ def test_it_overrules_no_guard_and_is_not_asked_of_what_is_sure(start: Start) ->
     forbidden = gateway.chat(project.key, FORBIDDEN, headers=UNSTORED)
     assert reasons(gateway, forbidden) == ("miss", "negation")
     unlike = gateway.chat(project.key, "Who wrote the opera about the barber of Seville?", headers=UNSTORED)
-    assert reasons(gateway, unlike) == _NOT_ASKED
+    assert reasons(gateway, unlike) == NOT_ASKED
     assert read(gateway) == 1
 
 
@@ -139,7 +131,7 @@ def test_a_project_can_do_without_it(start: Start) -> None:
     project = asking(gateway)
     assert outcome(asked(gateway, project, EQUAL)) == "HIT-SEMANTIC"
     gateway.installation.run("project", "set", project.id, "cross_encoder=off")
-    assert reasons(gateway, gateway.chat(project.key, EQUAL, headers=UNSTORED)) == _NOT_ASKED
+    assert reasons(gateway, gateway.chat(project.key, EQUAL, headers=UNSTORED)) == NOT_ASKED
     assert read(gateway) == 1
 
 
@@ -157,10 +149,7 @@ def test_who_does_not_answer_in_time_costs_a_miss_and_is_remembered(start: Start
 def test_requests_that_ask_the_same_are_read_once(start: Start) -> None:
     gateway = start(NO_TO_OTHER)
     project = asking(gateway)
-    assert reasons(gateway, asked(gateway, project, OTHER)) == (
-        "miss",
-        "cross_encoder",
-    )  # STORED can be read now
+    refuse_other(gateway, project)
     with ThreadPoolExecutor(4) as clients:
         answers = list(clients.map(lambda _: gateway.chat(project.key, EQUAL), range(4)))
     assert [outcome(answer) for answer in answers] == ["HIT-SEMANTIC"] * 4
@@ -204,10 +193,7 @@ def test_in_shadow_nobody_waits_for_it(start: Start) -> None:
 def test_only_if_cached_asks_it(start: Start) -> None:
     gateway = start(NO_TO_OTHER)
     project = asking(gateway)
-    assert reasons(gateway, asked(gateway, project, OTHER)) == (
-        "miss",
-        "cross_encoder",
-    )  # STORED can be read now
+    refuse_other(gateway, project)
     only = {"Cache-Control": "only-if-cached"}
     assert outcome(gateway.chat(project.key, EQUAL, headers=only)) == "HIT-SEMANTIC"
     assert gateway.chat(project.key, OTHER, headers=only).status == 504
@@ -229,7 +215,7 @@ def test_one_that_is_not_there_costs_the_doubts_only(installation: Installation,
     assert gateway.get("/health/ready").status == 200
     project = asking(gateway)
     assert outcome(gateway.chat(project.key, f"Please, {STORED}", headers=UNSTORED)) == "HIT-SEMANTIC"
-    assert reasons(gateway, gateway.chat(project.key, EQUAL, headers=UNSTORED)) == _NOT_ASKED
+    assert reasons(gateway, gateway.chat(project.key, EQUAL, headers=UNSTORED)) == NOT_ASKED
     told = installation.run("doctor", check=False).stdout
     assert "there is no folder /nowhere/model" in told
     assert "WATCHLLM_CROSS_ENCODER" in told

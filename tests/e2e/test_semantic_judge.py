@@ -9,8 +9,7 @@ import pytest
 
 from tests.support.journal import usage_in
 from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
-from tests.support.raw_http import RawResponse
-from tests.support.semantic import outcome, reasons, serving, wait_until_warm
+from tests.support.semantic import NOT_ASKED, UNSTORED, asked, outcome, reasons, serving, wait_until_warm
 from tests.support.waiting import wait_for
 
 STORED = "How do I reset the password of my router?"
@@ -18,8 +17,6 @@ EQUAL = "The password of my router: how do I reset?"
 """The same words, of which the simulated judge says yes."""
 OTHER = "Which steps restore the login of my router?"
 JUDGE = "openai/gpt-4o-mini+judge"
-UNSTORED = {"Cache-Control": "no-store"}
-_NOT_ASKED = ("miss", "confidence")
 
 
 @pytest.fixture
@@ -43,16 +40,6 @@ def judging(gateway: Gateway, judge: str = JUDGE, **settings: str) -> Project:
     project = serving(gateway, "judged", judge_model=judge, judge_timeout_ms="10000", **settings)
     assert outcome(gateway.chat(project.key, STORED)) == "MISS"
     return project
-
-
-def asked(gateway: Gateway, project: Project, text: str, **fields: object) -> RawResponse:
-    """The answer to a like question, once the stored one was written so that a judge can be shown it."""
-
-    def ask() -> RawResponse | None:
-        answer = gateway.chat(project.key, text, headers=UNSTORED, **fields)
-        return None if reasons(gateway, answer) == _NOT_ASKED else answer
-
-    return wait_for(ask, "the judge to be asked")
 
 
 def judged(sim: Sim) -> list[dict[str, Any]]:
@@ -291,7 +278,7 @@ def test_in_shadow_a_judge_is_asked_only_with_consent(warm: Gateway, sim: Sim) -
     project = judging(warm, semantic="shadow", judge_in_shadow="on")
     assert reasons(warm, asked(warm, project, OTHER)) == ("miss", "judge_asked")  # STORED can be shown from now on
     warm.installation.run("project", "set", project.id, "judge_in_shadow=off")
-    assert reasons(warm, warm.chat(project.key, EQUAL, headers=UNSTORED)) == _NOT_ASKED
+    assert reasons(warm, warm.chat(project.key, EQUAL, headers=UNSTORED)) == NOT_ASKED
     warm.installation.run("project", "set", project.id, "judge_in_shadow=on")
     first = asked(warm, project, EQUAL)
     assert (outcome(first), reasons(warm, first)) == ("MISS", ("miss", "judge_asked"))

@@ -55,3 +55,20 @@ def reasons(gateway: Gateway, answer: RawResponse) -> tuple[str, str | None]:
     """Outcome and reason of an answer's look-up by meaning, as `watchllm explain` tells them."""
     told = gateway.installation.run_json("explain", answer.header("X-Request-Id") or "")["semantic"]
     return told["outcome"], told["reason"]
+
+
+UNSTORED = {"Cache-Control": "no-store"}
+NOT_ASKED = ("miss", "confidence")
+"""Of a look-up whose doubt nobody could be asked about."""
+
+
+def asked(gateway: Gateway, project: Project, text: str, **fields: object) -> RawResponse:
+    """The answer to a question like a stored one, once that was written so that it can be shown to who is asked."""
+
+    def ask() -> RawResponse | None:
+        answer = gateway.chat(project.key, text, headers=UNSTORED, **fields)
+        return None if reasons(gateway, answer) == NOT_ASKED else answer
+
+    answer = wait_for(ask, "somebody to be asked")
+    assert answer is not None
+    return answer

@@ -7,11 +7,12 @@ asked, it says no.
 """
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from typing import TypeAlias
 
 import msgspec
+
+from watchllm.cache.normal_form import normalized
 
 YES, NO = "yes", "no"
 Labels: TypeAlias = Mapping[tuple[str, str], bool]
@@ -61,4 +62,4 @@ def read_labels(lines: bytes) -> dict[tuple[str, str], bool]:
 
 
 def _words(text: str) -> frozenset[str]:
-    return frozenset(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
+    return frozenset(_WORD.findall((normalized("NFKC", text) or text).casefold()))

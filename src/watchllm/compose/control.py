@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
 from watchllm.configuration import Configuration
-from watchllm.control import first_run, prices, schema, secrets, vendors
+from watchllm.control import first_run, plans, prices, schema, secrets, vendors
 from watchllm.control.database import Database
 from watchllm.control.errors import DatabaseUnusable
 from watchllm.control.plane import ControlPlane
@@ -79,8 +79,10 @@ def run_publisher(configuration: Configuration, stop: threading.Event) -> None:
 def publisher_for(
     configuration: Configuration, database: Database, snapshot: SnapshotWriter, keyring: Keyring
 ) -> Publisher:
-    """A publisher with this configuration's prices and vendors."""
-    return Publisher(database, snapshot, keyring, lambda: _static(configuration))
+    """A publisher with this configuration's prices, vendors and plans."""
+    return Publisher(
+        database, snapshot, keyring, lambda: _static(configuration), lambda: plans.plans(configuration.home)
+    )
 
 
 def open_database(configuration: Configuration) -> Database:

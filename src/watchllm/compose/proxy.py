@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
+from watchllm.compose.limiting import open_limiting
 from watchllm.configuration import Configuration
 from watchllm.domain import ids
 from watchllm.domain.errors import ProviderFailed
@@ -139,11 +140,13 @@ class ProxyProcess:
         )
         counters = Counters()
         tenants = Tenants(self._snapshot, instance_credentials(configuration))
+        settlement = Settlement(counters, self._journal, tenants.price)
+        settlement.limiting = limiting = open_limiting(configuration, self._journal, self._snapshot, loop)
         self._services = Services(
             loop=loop,
             tenants=tenants,
             cache=self._cache,
-            settlement=Settlement(counters, self._journal, tenants.price),
+            settlement=settlement,
             counters=counters,
             limits=server_limits(configuration),
             timeouts=Timeouts(
@@ -154,6 +157,8 @@ class ProxyProcess:
             ),
             history=History(loop.call_later),
             flights={},
+            limiting=limiting,
+            trusted_proxies=configuration.trusted_proxies,
             semantic=Semantic(loop, self._open_engine, self._uses_semantic),
             make_outbound=self._make_outbound,
             dependencies=self._dependencies,
@@ -280,7 +285,12 @@ class ProxyProcess:
             "journal": journal_state(self._journal),
             "recorder": recorder_state(self._configuration.home / "journal"),
         }
-        sometimes = {"semantic": self._services.semantic.state, "admin": self._admin_problem}
+        unknown = self._services.limiting.problem
+        sometimes = {
+            "semantic": self._services.semantic.state,
+            "admin": self._admin_problem,
+            "limits": None if unknown is None else f"degraded: keys with a quota or a budget are refused: {unknown}",
+        }
         return states | {name: state for name, state in sometimes.items() if state is not None}
 
 

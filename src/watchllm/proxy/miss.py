@@ -14,6 +14,7 @@ from watchllm.proxy.approach import Candidate, candidates_known, candidates_of
 from watchllm.proxy.asked import Asked
 from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.calls import head_of, pass_status_on
+from watchllm.proxy.demand import demand_of
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.history import miss_reason
 from watchllm.proxy.plan import Plan
@@ -47,7 +48,8 @@ async def answer_from_upstream(
     reason = miss_reason(entry, wishes, asked.bypass, request.wall_ms)
     services.history.missed(request, asked.target, asked.named, asked.key, body, endpoint.family, reason)
     # A request that must not read or must not store neither leads nor joins.
-    place = principal.tenant.partition + key if key is not None and wishes.read and wishes.store else None
+    tenant = principal.tenant
+    place = tenant.partition + key + tenant.joins_as if key is not None and wishes.read and wishes.store else None
     # Between looking for a call under way and making one nothing may wait, or two would be made.
     candidates = candidates_known(services, asked.targets) or await candidates_of(
         services, principal.tenant, asked.targets
@@ -61,6 +63,9 @@ async def answer_from_upstream(
     if place is not None and place in services.flights:
         waiter = await _join(services, request, plan, place)
     if waiter is None:
+        if request.admission is not None:
+            hedged = asked.route.hedge_after is not None
+            services.limiting.reserve(request, lambda: demand_of(services, request, body, asked.targets, hedged=hedged))
         waiter = _lead(services, request, plan, candidates)
     landed = await waiter
     if landed is not None:  # else it was relayed as a stream

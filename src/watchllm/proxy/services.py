@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from watchllm.proxy.flight import Flight
     from watchllm.proxy.history import History
     from watchllm.proxy.image_links import ImageFetches
+    from watchllm.proxy.limiting import Limiting
     from watchllm.proxy.model_listing import ModelListings
     from watchllm.proxy.model_lists import ModelLists
     from watchllm.proxy.semantic.judging import Judges
@@ -66,10 +67,13 @@ class Services(msgspec.Struct):
     flights: dict[bytes, Flight]
     """Calls under way that may be joined, by partition and key."""
     semantic: Semantic
+    limiting: Limiting
     make_outbound: Callable[[], Outbound]
     """Builds what calls upstream need, at the first of them: an answer from the cache waits for none of it."""
     dependencies: Callable[[], dict[str, str]]
     """The state of each dependency by name: `ok`, or what is wrong with it."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks whose word on where a request comes from counts, in CIDR form."""
     recorder_lag: Callable[[], float | None] = lambda: None
     """Seconds by which usage is late in the database; None = nobody brings it there."""
 

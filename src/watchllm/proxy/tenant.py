@@ -8,6 +8,7 @@ from watchllm.cache.canonical import Defaults
 from watchllm.domain.errors import Forbidden
 from watchllm.domain.settings import OFF
 from watchllm.domain.snapshot import KeyRecord, ProjectRecord, Vendor
+from watchllm.limits.tiers import SELF_HOSTED, Tier
 from watchllm.proxy.directives import HEADERS, Directives, directives
 from watchllm.routing.resolve import Router
 from watchllm.routing.route import Route
@@ -58,6 +59,11 @@ class Tenant:
         self._routes: dict[str, Route] = {}
         self._wishes: dict[tuple[bytes | None, ...], Directives] = {}
         self._defaults: dict[tuple[str, str], Defaults] = {}
+
+    @property
+    def tier(self) -> Tier:
+        """How it is served when there is not enough for all: here, and nowhere else, a project gets its tier."""
+        return SELF_HOSTED
 
     def defaults(self, vendor: Vendor, family: str) -> Defaults:
         """What a vendor's row declares to mean the same when left out."""

@@ -126,6 +126,4 @@ def _record(organization: Organization, plan: Plan | None) -> OrganizationRecord
 
 
 def _organization(row: Row[Any]) -> Organization:
-    return Organization(
-        row.id, row.name, row.created_ms, row.plan, limits.decoded(row.limits), row.overage_cap_usd
-    )
+    return Organization(row.id, row.name, row.created_ms, row.plan, limits.decoded(row.limits), row.overage_cap_usd)

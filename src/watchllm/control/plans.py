@@ -1,14 +1,14 @@
 """Reads plans: `plans.toml` beside this module, with the operator's `WATCHLLM_HOME/plans.toml` on top.
 
-    [team]
-    title = "Team"
-    tier = "pro"                  # how requests that have to wait are served: enterprise, pro, starter, free
-    price_usd_month = 199
-    monthly_requests = 5_000_000
-    requests_per_minute = 600
-    overage_usd_per_1000 = 0.10   # what requests beyond the monthly ones cost
-    overage_cap_usd = 100         # and for how much a month they are served, unless the organization has its own cap
-    log_days = 90
+[team]
+title = "Team"
+tier = "pro"                  # how requests that have to wait are served: enterprise, pro, starter, free
+price_usd_month = 199
+monthly_requests = 5_000_000
+requests_per_minute = 600
+overage_usd_per_1000 = 0.10   # what requests beyond the monthly ones cost
+overage_cap_usd = 100         # and for how much a month they are served, unless the organization has its own cap
+log_days = 90
 """
 
 import tomllib
@@ -66,7 +66,9 @@ def _plan(name: str, row: dict[str, Any], path: Path) -> Plan:
     except msgspec.ValidationError as error:
         raise PlansUnusable(f"{path}: the plan {name!r}: {error}") from None
     if plan.tier not in TIERS_BY_NAME:
-        raise PlansUnusable(f"{path}: the plan {name!r} has the tier {plan.tier!r}; tiers are {', '.join(TIERS_BY_NAME)}")
+        raise PlansUnusable(
+            f"{path}: the plan {name!r} has the tier {plan.tier!r}; tiers are {', '.join(TIERS_BY_NAME)}"
+        )
     numbers = (value for value in msgspec.structs.astuple(plan) if isinstance(value, int | float))
     if any(not 0 <= number <= _MOST for number in numbers):
         raise PlansUnusable(f"{path}: the plan {name!r} has a number below 0 or above {_MOST}")

@@ -122,9 +122,7 @@ class Publisher:
             )
 
 
-def _named(
-    connection: Connection, pending: Iterable[outbox.Pending], plans: Mapping[str, Plan]
-) -> Publication:
+def _named(connection: Connection, pending: Iterable[outbox.Pending], plans: Mapping[str, Plan]) -> Publication:
     publication = Publication()
     wanted_keys = {row.object_id for row in pending if row.kind == KEY}
     wanted_projects = {row.object_id for row in pending if row.kind == PROJECT}

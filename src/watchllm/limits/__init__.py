@@ -1,1 +1,1 @@
-"""Limits, quotas and budgets: what may still be used, decided before a call and settled after it; no I/O."""
+"""What a request may take of what there is, and whose turn it is when there is not enough. Decisions, without I/O."""

@@ -58,9 +58,11 @@ def hit_head(request: Request, content_type: str = JSON) -> bytes:
         total = f"{(now - began) * 1000:.3f}"
         auth = f"{(authenticated - began) * 1000:.3f}"
         cache = f"{(request.looked_up - authenticated) * 1000:.3f}"
-    overhead = total
+    overhead, queue = total, ""
     if request.upstream_began or request.waited_for_judge:
         overhead = f"{(now - began - request.spent_upstream()) * 1000:.3f}"
+        if request.queued:
+            queue = f"queue;dur={_milliseconds(request.queued)}, "
     target = request.target
     usage = request.usage
     if request.hides_hits:
@@ -76,7 +78,7 @@ def hit_head(request: Request, content_type: str = JSON) -> bytes:
         f"{_savings(request.saved, None if usage is None else usage.input + usage.output)}"
         f"X-WatchLLM-Provider: {target.provider if target else ''}\r\nX-WatchLLM-Model: {request.model}\r\n{fallback}"
         f"{limits}X-WatchLLM-Latency-Ms: {total}\r\nX-WatchLLM-Overhead-Ms: {overhead}\r\n"
-        f"Server-Timing: auth;dur={auth}, {spans}cache;dur={cache}, total;dur={total}\r\n"
+        f"Server-Timing: auth;dur={auth}, {spans}cache;dur={cache}, {queue}total;dur={total}\r\n"
     ).encode("latin-1")
 
 
@@ -124,6 +126,8 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
         spans += f"cache;dur={_milliseconds(looked_up - authenticated)}, "
     if request.looked is not None:
         spans += f"embed;dur={_milliseconds(request.looked.took)}, "
+    if request.queued or request.queue_began:
+        spans += f"queue;dur={_milliseconds(request.waited_for_slot(now))}, "
     if request.upstream_began:
         upstream = (request.upstream_ended or now) - request.upstream_began
         overhead = f"{(now - began - upstream - request.waited_for_judge) * 1000:.3f}"

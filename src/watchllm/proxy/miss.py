@@ -97,12 +97,18 @@ def _lead(services: Services, request: Request, plan: Plan, candidates: tuple[Ca
         services.flights[plan.place] = flight
     waiter = _waiter(request, plan)
     flight.add(waiter, services.loop)
+    flight.take_turn(services.slots, partial(_calls, services, request, plan, candidates, flight))
+    return waiter
+
+
+def _calls(
+    services: Services, request: Request, plan: Plan, candidates: tuple[Candidate, ...], flight: Flight
+) -> SingleCall | Attempts:
+    """What makes the call. Its time begins with this."""
     # Where whom it asks for cannot be called, what is stored of the other's answers may do.
     if has_one_try(plan.asked.route, candidates) and candidates[0].target is plan.asked.target:
-        flight.begin(SingleCall(services, request, candidates[0], plan.approach, flight))
-    else:
-        flight.begin(_attempts(services, request, plan, candidates, flight))
-    return waiter
+        return SingleCall(services, request, candidates[0], plan.approach, flight)
+    return _attempts(services, request, plan, candidates, flight)
 
 
 def _attempts(

@@ -78,23 +78,26 @@ async def pass_through(services: Services, request: Request) -> None:
         await _call_with_each_key(services, request, tenant, targets, path_below, body, relay)
         return
     destination = await services.destinations.of(target)
-    timeouts = with_timeout(services.timeouts, request.directives.timeout)
-    relay.call = call = send(
-        services,
-        request,
-        destination,
-        path_below,
-        body,
-        relay,
-        exchange.method,
-        upload=upload,
-        timeouts=timeouts,
-        lines=b"" if coding is None else b"content-encoding: %b\r\n" % coding,
-        dialect=dialect_at(path),
-    )
-    if upload is not None:
-        upload.go_to(call, relay.fail)
-    await relay.done
+    turn = await services.slots.turn(request)
+    try:
+        relay.call = call = send(
+            services,
+            request,
+            destination,
+            path_below,
+            body,
+            relay,
+            exchange.method,
+            upload=upload,
+            timeouts=with_timeout(services.timeouts, request.time_left()),
+            lines=b"" if coding is None else b"content-encoding: %b\r\n" % coding,
+            dialect=dialect_at(path),
+        )
+        if upload is not None:
+            upload.go_to(call, relay.fail)
+        await relay.done
+    finally:
+        turn.release()
 
 
 def _way_to_own_key(tenant: Tenant, target: Target) -> str:
@@ -127,7 +130,7 @@ async def _call_with_each_key(
 
     Only what was refused is, for what these paths do may not be done twice. Raises GatewayError.
     """
-    exchange, wishes = request.exchange, request.directives
+    exchange = request.exchange
     dialect = dialect_at(exchange.path)
     candidates = await candidates_of(services, tenant, targets, remember=False)
 
@@ -135,12 +138,16 @@ async def _call_with_each_key(
         url, head = addressed(services, request, candidate, path, dialect=dialect)
         return Approach(url, head, body, method=exchange.method)
 
-    route = Route(request.model, (Choice(1, targets),), timeout=None if wishes is None else wishes.timeout)
-    attempts = calls_for(services, request, route, candidates, approach, relay)
-    relay.call = attempts
-    request.cancel_upstream = attempts.cancel
-    attempts.begin()
-    await relay.done
+    turn = await services.slots.turn(request)
+    try:
+        route = Route(request.model, (Choice(1, targets),), timeout=request.time_left())
+        attempts = calls_for(services, request, route, candidates, approach, relay)
+        relay.call = attempts
+        request.cancel_upstream = attempts.cancel
+        attempts.begin()
+        await relay.done
+    finally:
+        turn.release()
 
 
 async def _route(

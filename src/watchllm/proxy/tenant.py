@@ -9,6 +9,7 @@ from watchllm.domain.errors import Forbidden
 from watchllm.domain.settings import OFF, REFUSE
 from watchllm.domain.snapshot import KeyRecord, ProjectRecord, Vendor
 from watchllm.limits.subject import KEY, ORGANIZATION, PROJECT, bounds_of, subject_of
+from watchllm.limits.tiers import SELF_HOSTED, TIERS_BY_NAME, Tier
 from watchllm.proxy.directives import HEADERS, Directives, directives
 from watchllm.routing.resolve import Router
 from watchllm.routing.route import Route
@@ -81,6 +82,12 @@ class Tenant:
         self._routes: dict[str, Route] = {}
         self._wishes: dict[tuple[bytes | None, ...], Directives] = {}
         self._defaults: dict[tuple[str, str], Defaults] = {}
+
+    @property
+    def tier(self) -> Tier:
+        """How it is served when there is not enough for all: here, and nowhere else, a project gets its tier."""
+        organization = self.project.organization
+        return SELF_HOSTED if organization is None else TIERS_BY_NAME.get(organization.tier, SELF_HOSTED)
 
     def defaults(self, vendor: Vendor, family: str) -> Defaults:
         """What a vendor's row declares to mean the same when left out."""

@@ -1,4 +1,4 @@
-"""Builds the limits of a proxy process: its own meters, and what was spent before it began, from ledger and journals."""
+"""Builds the limits of a proxy process: its own meters, and what was spent before it began (ledger and journals)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class _Past:
         self._ledger: LmdbLedger | None = None
 
     async def spent(self, names: list[str], at: Moment) -> Mapping[str, Spent]:
-        """What each of `names` has spent up to now, in the periods of `at`. Raises NotYetKnown, StoreBroken, OSError."""
+        """What each of `names` has spent up to now, as of `at`. Raises NotYetKnown, StoreBroken, OSError."""
         from watchllm.journal.spent_since import End, NotYetKnown
 
         place = self._journal.end()

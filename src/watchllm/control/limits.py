@@ -1,4 +1,4 @@
-"""Limits as the database keeps them: JSON, without those that are not set, so that a changed default reaches old rows."""
+"""Limits as the database keeps them: JSON, without what is not set, so that a changed default reaches old rows."""
 
 import msgspec
 

@@ -1,6 +1,6 @@
 """Organizations: the unit of billing, each with a plan. The embedded default has one, named Default."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -41,7 +41,7 @@ class _Settings(msgspec.Struct):
 
 def parse_changes(pairs: Mapping[str, str]) -> dict[str, Any]:
     """Turn `name=value` texts into typed values: limits, `plan` and `overage_cap_usd`. Raises InvalidSetting."""
-    forms = {**LIMIT_FORMS, "plan": str, "overage_cap_usd": form.usd}
+    forms: dict[str, Callable[[str], Any]] = {**LIMIT_FORMS, "plan": str, "overage_cap_usd": form.usd}
     return {
         name: parsed(name, text, forms, Limits() if name in LIMIT_FORMS else _Settings())
         for name, text in pairs.items()
@@ -54,9 +54,12 @@ def first(connection: Connection) -> Organization | None:
     return None if row is None else _organization(row)
 
 
-def get(connection: Connection, organization_id: str) -> Organization | None:
+def get(connection: Connection, organization_id: str) -> Organization:
+    """Raises NotFound."""
     row = connection.execute(select(organizations).where(organizations.c.id == organization_id)).first()
-    return None if row is None else _organization(row)
+    if row is None:
+        raise NotFound(f"no organization has the id {organization_id!r}; `watchllm organization list` shows them")
+    return _organization(row)
 
 
 def listed(connection: Connection) -> list[Organization]:
@@ -78,8 +81,6 @@ def change(
 ) -> Organization:
     """Apply what `parse_changes` gave. Raises NotFound, and Invalid for a plan that does not exist."""
     organization = get(work.connection, organization_id)
-    if organization is None:
-        raise NotFound(f"no organization has the id {organization_id!r}; `watchllm organization list` shows them")
     own = {name: value for name, value in changes.items() if name in LIMIT_FORMS}
     others = {name: value for name, value in changes.items() if name not in LIMIT_FORMS}
     if others.get("plan", SELF_HOSTED) not in plans:

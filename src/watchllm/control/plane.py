@@ -220,11 +220,11 @@ class ControlPlane:
         with self.database.reading() as connection:
             return users.get(connection, user_id)
 
-    def organization(self, organization_id: str) -> organizations.Organization | None:
+    def organization(self, organization_id: str) -> organizations.Organization:
         with self.database.reading() as connection:
             return organizations.get(connection, organization_id)
 
-    def organizations(self) -> list[organizations.Organization]:
+    def all_organizations(self) -> list[organizations.Organization]:
         with self.database.reading() as connection:
             return organizations.listed(connection)
 

@@ -7,8 +7,8 @@ SIMULATOR = "sim"
 INFERENCE = frozenset(
     ("audio", "chat.completions", "completions", "embeddings", "images", "messages", "moderations", "responses")
 )
-"""The endpoints, as usage rows name them, at which a model answers. Lists, counts of tokens, files and the gateway's own
-calls are none."""
+"""The endpoints, as usage rows name them, at which a model answers. Lists, counts of tokens, files and calls of the
+gateway's own are none."""
 
 
 def is_billable(endpoint: str, provider: str, status: int) -> bool:

@@ -1,4 +1,4 @@
-"""The forms that values of settings have as texts: each function reads one, or raises ValueError saying what is expected."""
+"""The forms of settings as texts: each function reads one, or raises ValueError saying what is expected."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

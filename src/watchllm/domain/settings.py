@@ -21,9 +21,9 @@ _MAX_JUDGE_PER_MINUTE = 100_000
 class ProjectSettings(Limits, frozen=True, omit_defaults=True):
     """A project's limits and policies. `cache_ttl` in seconds: 0 = never store, -1 = never expires. `instance_keys`:
     where the project has no provider key of its own that works, the operator's instance-wide one may be used.
-    `unpriced`: models without a known price are used as others are (`allow`), or not at all (`refuse`); None = as others, but not where a
-    budget holds, which could not be kept. `assumed_output_tokens`: what is reserved for an answer whose length the
-    request does not bound.
+    `unpriced`: models without a known price are used as others are (`allow`), or not at all (`refuse`); None = as
+    others, but not where a budget holds, which could not be kept. `assumed_output_tokens`: what is reserved for an
+    answer whose length the request does not bound.
 
     `semantic` is the mode of the semantic cache. A stored answer is served when the confidence that it is right reaches
     `min_confidence` (0 to 1; None = the engine's own) and, where it is set, the similarity `similarity_threshold`.

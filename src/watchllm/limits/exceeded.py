@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from watchllm.limits.subject import Bounds
 
 RATE, CONCURRENCY, QUOTA, BUDGET = "rate_limit_exceeded", "concurrency_exceeded", "quota_exceeded", "insufficient_quota"
 
 
 class Exceeded(Exception):
-    """A bound that was reached: its contract `code`, a `message` that says what to do, and the seconds after which there
-    is room again, None = not by waiting."""
+    """A bound that was reached: the contract's `code`, a `message` that says what to do, and the seconds after which
+    there is room again, None = not by waiting."""
 
     def __init__(self, code: str, message: str, retry_after: float | None) -> None:
         super().__init__(message)
@@ -18,29 +20,29 @@ class Exceeded(Exception):
         self.retry_after = retry_after
 
 
-def requests(bounds: Bounds, wait: int | None) -> Exceeded:
+def requests(bounds: Bounds, wait: float | None) -> Exceeded:
     if wait is None:
         return Exceeded(RATE, f"This {bounds.kind} may make no requests: its requests_per_minute is 0.", None)
     return Exceeded(
         RATE,
-        f"This {bounds.kind} may make {bounds.requests} requests a minute, and has. Try again in {wait} s, or have "
-        "requests_per_minute raised.",
+        f"This {bounds.kind} may make {bounds.requests} requests a minute, and has. Try again in {ceil(wait)} s, or "
+        "have requests_per_minute raised.",
         wait,
     )
 
 
-def upstream(bounds: Bounds, wait: int | None) -> Exceeded:
+def upstream(bounds: Bounds, wait: float | None) -> Exceeded:
     if wait is None:
         return Exceeded(RATE, f"This {bounds.kind} may call no provider: its upstream_per_minute is 0.", None)
     return Exceeded(
         RATE,
-        f"This {bounds.kind} may make {bounds.upstream} calls a minute to providers, and has. Try again in {wait} s; "
-        "what is in the cache is answered meanwhile.",
+        f"This {bounds.kind} may make {bounds.upstream} calls a minute to providers, and has. Try again in "
+        f"{ceil(wait)} s; what is in the cache is answered meanwhile.",
         wait,
     )
 
 
-def tokens(bounds: Bounds, asked: int, wait: int | None) -> Exceeded:
+def tokens(bounds: Bounds, asked: int, wait: float | None) -> Exceeded:
     if wait is None:
         return Exceeded(
             RATE,
@@ -51,7 +53,7 @@ def tokens(bounds: Bounds, asked: int, wait: int | None) -> Exceeded:
     return Exceeded(
         RATE,
         f"This {bounds.kind} may use {bounds.tokens} tokens a minute, of which too few are left for the {asked} that "
-        f"this request may use. Try again in {wait} s.",
+        f"this request may use. Try again in {ceil(wait)} s.",
         wait,
     )
 

@@ -11,6 +11,7 @@ none of the bounds is overshot by more than what the calls really used beyond wh
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 from time import monotonic, time
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from watchllm.limits import exceeded
 from watchllm.limits.exceeded import Exceeded
 from watchllm.limits.spending import DAY_SECONDS, Moment, Spending, Spent, moment, month_ends
 from watchllm.limits.subject import Bounds, Subject
-from watchllm.limits.window import Window
+from watchllm.limits.window import Portion, Window
 
 _IDLE_SECONDS = 300
 _SWEEP_SECONDS = 60
@@ -37,7 +38,7 @@ class Meter:
 
     __slots__ = ("known", "requests", "seen", "spending", "tokens", "under_way", "upstream")
 
-    def __init__(self, at: Moment, second: int) -> None:
+    def __init__(self, at: Moment, now: float) -> None:
         # A minute is watched where it is bounded.
         self.requests: Window | None = None
         self.tokens: Window | None = None
@@ -45,13 +46,13 @@ class Meter:
         self.spending = Spending(at)
         self.under_way = 0
         self.known = False
-        self.seen = second
+        self.seen = now
 
 
 class Admission:
     """A request that entered, with all that it holds; given back by `settle`, once."""
 
-    __slots__ = ("at", "counted", "meters", "reserved", "reserved_second", "subject")
+    __slots__ = ("at", "counted", "meters", "portions", "reserved", "subject")
 
     def __init__(self, subject: Subject, meters: tuple[Meter, ...], at: Moment, counted: bool) -> None:
         self.subject = subject
@@ -59,7 +60,8 @@ class Admission:
         self.at = at
         self.counted = counted
         self.reserved = Demand()
-        self.reserved_second = 0
+        self.portions: tuple[tuple[Portion | None, Portion | None], ...] = ()
+        """Of tokens and calls, for each meter: where what is reserved was counted."""
 
 
 class Standing(NamedTuple):
@@ -77,17 +79,17 @@ class Limiter:
         self._clock = clock
         self._wall = wall
         self._meters: dict[str, Meter] = {}
-        self._swept = 0
+        self._swept = 0.0
 
     def enter(self, subject: Subject, *, counted: bool) -> Admission:
         """Admit a request. `counted`: it is billable if it succeeds. Raises Exceeded."""
-        second = int(self._clock())
+        now = self._clock()
         at = moment(self._wall())
-        meters = self._of(subject, at, second)
+        meters = self._of(subject, at, now)
         for bounds, meter in zip(subject.bounds, meters, strict=True):
             window, limit = meter.requests, bounds.requests
-            if window is not None and limit is not None and window.used(second) >= limit:
-                raise exceeded.requests(bounds, self._until(window.has_room_at(limit, 1, second)))
+            if window is not None and limit is not None and window.used(now) >= limit:
+                raise exceeded.requests(bounds, window.wait_for(limit, 1, now))
             if bounds.concurrent is not None and meter.under_way >= bounds.concurrent:
                 raise exceeded.concurrent(bounds)
             if bounds.monthly is not None and counted:
@@ -97,7 +99,7 @@ class Limiter:
                     raise exceeded.quota(bounds, month_ends(at.month) - self._wall())
         for meter in meters:
             if meter.requests is not None:
-                meter.requests.add(second, 1)
+                meter.requests.add(now, 1)
             meter.under_way += 1
             if counted:
                 meter.spending.held_requests += 1
@@ -105,73 +107,74 @@ class Limiter:
 
     def reserve(self, admission: Admission, demand: Demand) -> None:
         """Take what a call upstream may use, beside what the request has reserved already. Raises Exceeded."""
-        second = int(self._clock())
+        now = self._clock()
         at = moment(self._wall())
         tokens, nanos = demand
         for bounds, meter in zip(admission.subject.bounds, admission.meters, strict=True):
             window, limit = meter.upstream, bounds.upstream
-            if window is not None and limit is not None and window.used(second) >= limit:
-                raise exceeded.upstream(bounds, self._until(window.has_room_at(limit, 1, second)))
+            if window is not None and limit is not None and window.used(now) >= limit:
+                raise exceeded.upstream(bounds, window.wait_for(limit, 1, now))
             window, limit = meter.tokens, bounds.tokens
-            if window is not None and limit is not None and window.used(second) + tokens > limit:
-                raise exceeded.tokens(bounds, tokens, self._until(window.has_room_at(limit, tokens, second)))
+            if window is not None and limit is not None and window.used(now) + tokens > limit:
+                raise exceeded.tokens(bounds, tokens, window.wait_for(limit, tokens, now))
             if bounds.is_hard:
                 self._check_budgets(bounds, meter.spending, at, nanos)
         before = admission.reserved
-        for meter in admission.meters:
-            if meter.upstream is not None:
-                meter.upstream.add(second, 1)
+        portions = []
+        for number, meter in enumerate(admission.meters):
+            of_tokens = None
             if meter.tokens is not None:
                 # All of a request's are remembered as one reservation, of the time of the newest.
-                meter.tokens.take_back(admission.reserved_second, before.tokens, second)
-                meter.tokens.add(second, before.tokens + tokens)
+                earlier = admission.portions[number][0] if admission.portions else None
+                if earlier is not None:
+                    meter.tokens.take_back(earlier, before.tokens)
+                of_tokens = meter.tokens.add(now, before.tokens + tokens)
+            portions.append((of_tokens, None if meter.upstream is None else meter.upstream.add(now, 1)))
             meter.spending.held += nanos
+        admission.portions = tuple(portions)
         admission.reserved = Demand(before.tokens + tokens, before.nanos + nanos)
-        admission.reserved_second = second
 
     def give_back(self, admission: Admission) -> None:
         """Undo `reserve`: no call was made after all."""
-        second = int(self._clock())
         tokens, nanos = admission.reserved
-        for meter in admission.meters:
-            if meter.upstream is not None:
-                meter.upstream.take_back(admission.reserved_second, 1, second)
-            if meter.tokens is not None:
-                meter.tokens.take_back(admission.reserved_second, tokens, second)
+        for meter, (of_tokens, of_calls) in zip(admission.meters, admission.portions, strict=False):
+            if meter.upstream is not None and of_calls is not None:
+                meter.upstream.take_back(of_calls, 1)
+            if meter.tokens is not None and of_tokens is not None:
+                meter.tokens.take_back(of_tokens, tokens)
             meter.spending.held -= nanos
-        admission.reserved = Demand()
+        admission.reserved, admission.portions = Demand(), ()
 
     def settle(self, admission: Admission, used: Demand, *, billable: bool) -> None:
         """The request has ended: `used` is what it really used, `billable` that it counts against the month."""
-        second = int(self._clock())
         tokens, nanos = admission.reserved
         over = used.tokens - tokens
-        for meter in admission.meters:
+        for number, meter in enumerate(admission.meters):
             meter.under_way -= 1
-            if meter.tokens is not None:
+            if meter.tokens is not None and over:
+                of_tokens = admission.portions[number][0] if admission.portions else None
                 if over > 0:
-                    meter.tokens.add(second, over)
-                elif over < 0:
-                    meter.tokens.take_back(admission.reserved_second, -over, second)
+                    meter.tokens.add(self._clock(), over)
+                elif of_tokens is not None:
+                    meter.tokens.take_back(of_tokens, -over)
             spending = meter.spending
             spending.held -= nanos
             if admission.counted:
                 spending.held_requests -= 1
             if used.nanos or billable:
                 spending.book(admission.at, used.nanos, int(billable))
-        admission.reserved = Demand()
-        admission.meters = ()
+        admission.meters, admission.portions, admission.reserved = (), (), Demand()
 
     def charge(self, subject: Subject, used: Demand, *, requests: int) -> None:
         """Book what was used beside all admissions: a judge's call, or `requests` that were refused before they could
         enter."""
-        second = int(self._clock())
+        now = self._clock()
         at = moment(self._wall())
-        for meter in self._of(subject, at, second):
-            if meter.requests is not None:
-                meter.requests.add(second, requests)
-            if meter.tokens is not None:
-                meter.tokens.add(second, used.tokens)
+        for meter in self._of(subject, at, now):
+            if meter.requests is not None and requests:
+                meter.requests.add(now, requests)
+            if meter.tokens is not None and used.tokens:
+                meter.tokens.add(now, used.tokens)
             if used.nanos:
                 meter.spending.book(at, used.nanos, 0)
 
@@ -179,7 +182,7 @@ class Limiter:
         """The ids of those of whom it has still to be learnt what they used before this process counted."""
         if not subject.needs_history:
             return []
-        meters = self._of(subject, moment(self._wall()), int(self._clock()))
+        meters = self._of(subject, moment(self._wall()), self._clock())
         pairs = zip(subject.bounds, meters, strict=True)
         return [bounds.id for bounds, meter in pairs if not meter.known and bounds.needs_history]
 
@@ -217,7 +220,7 @@ class Limiter:
         """What is left of the month's requests, where least is; None = there is no such bound."""
         at = moment(self._wall())
         least: Standing | None = None
-        for bounds, meter in zip(subject.bounds, self._of(subject, at, int(self._clock())), strict=True):
+        for bounds, meter in zip(subject.bounds, self._of(subject, at, self._clock()), strict=True):
             if bounds.quota is not None:
                 spending = meter.spending
                 spending.turn(at)
@@ -229,14 +232,14 @@ class Limiter:
     def _least(
         self, subject: Subject, of: Callable[[Bounds, Meter], tuple[int | None, Window | None]]
     ) -> Standing | None:
-        second = int(self._clock())
+        now = self._clock()
         least: Standing | None = None
-        for bounds, meter in zip(subject.bounds, self._of(subject, moment(self._wall()), second), strict=True):
+        for bounds, meter in zip(subject.bounds, self._of(subject, moment(self._wall()), now), strict=True):
             limit, window = of(bounds, meter)
             if limit is not None and window is not None:
-                left = max(0, limit - window.used(second))
+                left = max(0, limit - window.used(now))
                 if least is None or left < least.remaining:
-                    least = Standing(limit, left, self._until(window.is_empty_at(second)) or 0)
+                    least = Standing(limit, left, ceil(window.reset_in(now)))
         return least
 
     def _check_budgets(self, bounds: Bounds, spending: Spending, at: Moment, nanos: Nanos) -> None:
@@ -249,34 +252,30 @@ class Limiter:
         if bounds.total is not None and spending.total + held > bounds.total:
             raise exceeded.budget(bounds, "total", None)
 
-    def _until(self, second: int | None) -> int | None:
-        """Whole seconds from now until `second` begins."""
-        return None if second is None else max(0, second - int(self._clock()))
-
-    def _of(self, subject: Subject, at: Moment, second: int) -> tuple[Meter, ...]:
-        if second - self._swept >= _SWEEP_SECONDS:
-            self._sweep(second)
+    def _of(self, subject: Subject, at: Moment, now: float) -> tuple[Meter, ...]:
+        if now - self._swept >= _SWEEP_SECONDS:
+            self._sweep(now)
         meters = self._meters
         found = []
         for bounds in subject.bounds:
             meter = meters.get(bounds.id)
             if meter is None:
-                meter = meters[bounds.id] = Meter(at, second)
+                meter = meters[bounds.id] = Meter(at, now)
             if bounds.requests is not None and meter.requests is None:
                 meter.requests = Window()
             if bounds.tokens is not None and meter.tokens is None:
                 meter.tokens = Window()
             if bounds.upstream is not None and meter.upstream is None:
                 meter.upstream = Window()
-            meter.seen = second
+            meter.seen = now
             found.append(meter)
         return tuple(found)
 
-    def _sweep(self, second: int) -> None:
+    def _sweep(self, now: float) -> None:
         """Forget who was idle and has nothing under way: what they spent is asked for again when they come back."""
-        self._swept = second
+        self._swept = now
         idle = [
-            name for name, meter in self._meters.items() if second - meter.seen > _IDLE_SECONDS and not meter.under_way
+            name for name, meter in self._meters.items() if now - meter.seen > _IDLE_SECONDS and not meter.under_way
         ]
         for name in idle:
             del self._meters[name]

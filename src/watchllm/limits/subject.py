@@ -1,4 +1,4 @@
-"""Who is limited, and to what: the limits of a key, its project and its organization in the form they are checked in."""
+"""Who is limited, and to what: limits of a key, its project and its organization in the form they are checked in."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ KEY, PROJECT, ORGANIZATION = "key", "project", "organization"
 class Bounds(NamedTuple):
     """What one of them may use, None = any amount; sums of money in nano-dollars.
 
-    `monthly` is where requests are refused, `quota` what is told: the first is larger where use beyond the quota is paid
-    for. `is_hard`: spent budgets refuse.
+    `monthly` is where requests are refused, `quota` what is told: the first is larger where use beyond the quota is
+    paid for. `is_hard`: spent budgets refuse.
     """
 
     id: str
@@ -43,7 +43,7 @@ class Bounds(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """A key with all whose limits it is under, those without limits left out. `bound_calls`: any of them bounds calls."""
+    """A key with all whose limits it is under. `bound_calls`: any of them bounds calls upstream."""
 
     bounds: tuple[Bounds, ...]
     bound_calls: bool
@@ -52,7 +52,7 @@ class Subject(NamedTuple):
 
 
 def bounds_of(name: str, kind: str, limits: Limits, overage: int = 0) -> Bounds | None:
-    """The bounds of `limits`; None where there are none. `overage`: requests beyond the monthly ones that are paid for."""
+    """The bounds of `limits`; None where there are none. `overage`: requests beyond the monthly ones that are paid."""
     quota = limits.monthly_requests
     bounds = Bounds(
         name,

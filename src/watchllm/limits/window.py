@@ -1,73 +1,79 @@
-"""What was used in the last minute, in constant space and time, never too little.
+"""What was used in the last minute, never too little, in at most 61 portions.
 
-A ring of whole seconds. Any 60 s touch at most 61 of them, so where the sum of the last 61 stays within a limit, so does
-every 60 s; whoever always uses all there is gets 60/61 of it, 98.4 %.
+What is used within a second is one portion, which counts until 60 s after its last use. So where the sum of the portions
+stays within a limit, so does every 60 s; whoever always uses all there is gets 60/61 of it, 98.4 %, and whoever was idle
+may use all of it at once.
 """
 
 from __future__ import annotations
 
-SECONDS = 61
+from collections import deque
+
+SECONDS = 60.0
+_PORTION_SECONDS = 1.0
+
+
+class Portion:
+    """What was used between `first` and `last`, in seconds of the window's clock."""
+
+    __slots__ = ("amount", "counts", "first", "last")
+
+    def __init__(self, now: float, amount: int) -> None:
+        self.first = self.last = now
+        self.amount = amount
+        self.counts = True
 
 
 class Window:
-    """Counts by second; seconds are whole numbers of any one clock that does not go back."""
+    """Uses of the last minute. Times are seconds of one clock that does not go back."""
 
-    __slots__ = ("_counts", "_newest", "_sum")
+    __slots__ = ("_portions", "_sum")
 
     def __init__(self) -> None:
-        self._counts = [0] * SECONDS
+        self._portions: deque[Portion] = deque()
         self._sum = 0
-        self._newest = 0
 
-    def used(self, second: int) -> int:
-        """What was used in the `SECONDS` that end with `second`."""
-        gap = second - self._newest
-        if gap > 0:
-            self._newest = second
-            if self._sum:
-                counts = self._counts
-                if gap >= SECONDS:
-                    self._counts = [0] * SECONDS
-                    self._sum = 0
-                else:
-                    for passed in range(second - gap + 1, second + 1):
-                        place = passed % SECONDS
-                        if counts[place]:
-                            self._sum -= counts[place]
-                            counts[place] = 0
+    def used(self, now: float) -> int:
+        """What was used in the last 60 s."""
+        portions = self._portions
+        while portions and portions[0].last + SECONDS <= now:
+            passed = portions.popleft()
+            passed.counts = False
+            self._sum -= passed.amount
         return self._sum
 
-    def add(self, second: int, amount: int) -> None:
-        """Use `amount` at `second`, which is not before any that was told earlier."""
-        self.used(second)
-        self._counts[second % SECONDS] += amount
+    def add(self, now: float, amount: int) -> Portion:
+        """Use `amount`; what it is now a part of, for `take_back`."""
         self._sum += amount
+        portions = self._portions
+        if portions and now - portions[-1].first < _PORTION_SECONDS:
+            newest = portions[-1]
+            newest.last = now
+            newest.amount += amount
+            return newest
+        newest = Portion(now, amount)
+        portions.append(newest)
+        return newest
 
-    def take_back(self, second: int, amount: int, now: int) -> None:
-        """Undo a part of what was added at `second`, unless that has passed out of the window."""
-        self.used(now)
-        if now - second < SECONDS:
-            self._counts[second % SECONDS] -= amount
+    def take_back(self, portion: Portion, amount: int) -> None:
+        """Undo a part of what was added, unless that does not count any more."""
+        if portion.counts:
+            portion.amount -= amount
             self._sum -= amount
 
-    def has_room_at(self, limit: int, amount: int, now: int) -> int | None:
-        """The first second, from `now` on, at which `amount` more stays within `limit` if nothing else is used; None =
-        never."""
+    def wait_for(self, limit: int, amount: int, now: float) -> float | None:
+        """Seconds until `amount` more stays within `limit` if nothing else is used, 0 = it does now; None = never."""
         if amount > limit:
             return None
         left = self.used(now)
         if left + amount <= limit:
-            return now
-        for second in range(now - SECONDS + 1, now + 1):
-            left -= self._counts[second % SECONDS]
+            return 0.0
+        for portion in self._portions:
+            left -= portion.amount
             if left + amount <= limit:
-                return second + SECONDS
+                return portion.last + SECONDS - now
         raise AssertionError("an empty window has room")
 
-    def is_empty_at(self, now: int) -> int:
-        """The first second, from `now` on, at which nothing of what was used counts any more."""
-        if self.used(now):
-            for second in range(now, now - SECONDS, -1):
-                if self._counts[second % SECONDS]:
-                    return second + SECONDS
-        return now
+    def reset_in(self, now: float) -> float:
+        """Seconds until nothing of what was used counts any more."""
+        return self._portions[-1].last + SECONDS - now if self.used(now) else 0.0

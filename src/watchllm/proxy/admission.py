@@ -42,8 +42,8 @@ def _check_address(services: Services, request: Request, principal: Principal) -
     address = client_address(exchange.peer, forwarded, services.trusted_proxies)
     if not all(is_within(address, networks) for networks in principal.address_lists):
         raise Forbidden(
-            f"Requests with this key may not come from {address[:64]}. Send them from an address in its allowed_ips, or "
-            "have that list changed.",
+            f"Requests with this key may not come from {address[:64]}. Send them from an address in its allowed_ips, "
+            "or have that list changed.",
             code="ip_not_allowed",
         )
 

@@ -1,4 +1,4 @@
-"""The most that a call upstream may use, from what its request says: tokens, and their price at the dearest candidate."""
+"""The most that a call upstream may use, from what its request says: tokens, and their price at the dearest target."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ what was spent before this process began; requests wait for that a moment, and a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from time import perf_counter, time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from watchllm.domain.billable import SIMULATOR, is_billable
 from watchllm.domain.errors import LimitExceeded, Unavailable
@@ -20,12 +20,7 @@ from watchllm.limits.spending import Moment, Spent, moment
 from watchllm.limits.subject import Subject
 from watchllm.proxy.request import Request
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-History = Mapping[str, Spent]
 _PATIENCE_SECONDS = 5.0
-_NOTHING = Demand()
 
 
 class Limiting:
@@ -102,7 +97,8 @@ class Limiting:
             lines += _rate_lines("tokens", limiter.tokens(subject))
         quota = limiter.quota(subject)
         if quota is not None:
-            lines += f"X-Quota-Limit: {quota.limit}\r\nX-Quota-Remaining: {quota.remaining}\r\nX-Quota-Reset: {quota.reset}\r\n"
+            lines += f"X-Quota-Limit: {quota.limit}\r\nX-Quota-Remaining: {quota.remaining}\r\n"
+            lines += f"X-Quota-Reset: {quota.reset}\r\n"
         return lines
 
     def _enter(self, request: Request, subject: Subject) -> None:

@@ -29,7 +29,8 @@ class Tenant:
     the settings say of a request whose headers say nothing; `bodies`, by endpoint, the hash that bodies are recognised
     by. `bounds` are those of the project and of its organization. `narrowing` is empty but for keys that are
     set apart from others of their project, `joins_as` but for those that may use less: they share no calls under way
-    with the others. `semantic`: what has no exact answer is looked for by meaning; `hides_hits`: answers do not tell of the cache.
+    with the others. `semantic`: what has no exact answer is looked for by meaning; `hides_hits`: answers do not tell of
+    the cache.
     """
 
     __slots__ = (

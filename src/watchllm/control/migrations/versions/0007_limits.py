@@ -48,7 +48,8 @@ def _spent(connection: sa.Connection) -> list[dict[str, object]]:
         "usage_logs", *map(sa.column, ("project_id", "key_id", "at_ms", "endpoint", "provider", "status", "cost_nanos"))
     )
     projects = sa.table("projects", sa.column("id"), sa.column("organization_id"))
-    organizations = dict(connection.execute(sa.select(projects.c.id, projects.c.organization_id)).tuples().all())
+    owners = sa.select(projects.c.id, projects.c.organization_id)
+    organizations = {row.id: row.organization_id for row in connection.execute(owners)}
     counts = sa.and_(logs.c.status.between(200, 299), logs.c.provider != "sim", logs.c.endpoint.in_(_INFERENCE))
     day = (logs.c.at_ms - logs.c.at_ms % _DAY_MS).label("day")
     query = sa.select(

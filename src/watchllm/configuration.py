@@ -84,6 +84,10 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     embedder_api_key: str | None = None
     embedder_dimensions: int | None = None
     embedder_timeout: float = 0.15
+    cross_encoder: str | None = None
+    cross_encoder_calibration: tuple[float, float] | None = None
+    """Slope and intercept; None = its numbers are taken as they come."""
+    cross_encoder_timeout: float = 0.1
     semantic_max_bytes: int = 512 * _MIB
     semantic_max_per_project: int = 100_000
     semantic_max_per_key: int = 50_000
@@ -231,6 +235,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("embedder_api_key", "WATCHLLM_EMBEDDER_API_KEY", forms.plain, mask),
     Setting("embedder_dimensions", "WATCHLLM_EMBEDDER_DIMENSIONS", forms.count),
     Setting("embedder_timeout", "WATCHLLM_EMBEDDER_TIMEOUT", forms.seconds),
+    Setting("cross_encoder", "WATCHLLM_CROSS_ENCODER", forms.plain),
+    Setting("cross_encoder_calibration", "WATCHLLM_CROSS_ENCODER_CALIBRATION", forms.calibration),
+    Setting("cross_encoder_timeout", "WATCHLLM_CROSS_ENCODER_TIMEOUT", forms.seconds),
     Setting("semantic_max_bytes", "WATCHLLM_SEMANTIC_MAX_BYTES", forms.size),
     Setting("semantic_max_per_project", "WATCHLLM_SEMANTIC_MAX_PER_PROJECT", forms.count),
     Setting("semantic_max_per_key", "WATCHLLM_SEMANTIC_MAX_PER_KEY", forms.count),

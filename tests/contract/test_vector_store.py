@@ -17,7 +17,7 @@ from tests.support.vector_store import (
     stored,
 )
 from watchllm.cache.entry import InvalidationFilter
-from watchllm.cache.semantic.vectors import MAX_VERDICTS, QUESTION_LENGTH, VectorFilter, VectorStore, partition_of
+from watchllm.cache.semantic.vectors import MAX_VERDICTS, QUESTION_LENGTH, VectorStore, partition_of
 
 
 @pytest.fixture(params=sorted(VECTOR_ADAPTERS))
@@ -122,7 +122,7 @@ def test_what_evictions_purges_and_expiry_take_is_in_the_feed(open_vectors: Vect
     start = store.position()
     put(store, partition(1), 4)
     store.flush()
-    purge(store, project(1), VectorFilter(key=key(3)))
+    purge(store, project(1), InvalidationFilter(keys=(key(3),)))
     changed = {place.key for place in store.changes(start, 100).places}
     assert changed == keys(1, 3, 4)
 
@@ -179,18 +179,18 @@ def test_more_than_may_wait_is_refused(open_vectors: VectorOpener) -> None:
 @pytest.mark.parametrize(
     ("what", "gone"),
     [
-        (VectorFilter(), {0, 1, 2, 3}),
-        (VectorFilter(key=key(1)), {1}),
-        (VectorFilter(source="key_b"), {1, 3}),
-        (VectorFilter(InvalidationFilter(before_ms=START_MS + 2)), {0, 1}),
-        (VectorFilter(InvalidationFilter(after_ms=START_MS + 1), source="key_b"), {3}),
-        (VectorFilter(InvalidationFilter(model="gpt-x")), {2}),
-        (VectorFilter(InvalidationFilter(kind="completions")), {3}),
-        (VectorFilter(source="key_none"), set()),
+        (InvalidationFilter(), {0, 1, 2, 3}),
+        (InvalidationFilter(keys=(key(1),)), {1}),
+        (InvalidationFilter(source="key_b"), {1, 3}),
+        (InvalidationFilter(before_ms=START_MS + 2), {0, 1}),
+        (InvalidationFilter(after_ms=START_MS + 1, source="key_b"), {3}),
+        (InvalidationFilter(model="gpt-x"), {2}),
+        (InvalidationFilter(kind="completions"), {3}),
+        (InvalidationFilter(source="key_none"), set()),
     ],
 )
 def test_a_purge_forgets_what_matches_in_its_project_alone(
-    store: VectorStore, what: VectorFilter, gone: set[int]
+    store: VectorStore, what: InvalidationFilter, gone: set[int]
 ) -> None:
     for where in (partition(1), partition(1, 5), partition(2)):
         for number in range(4):
@@ -214,7 +214,7 @@ def test_a_purge_forgets_what_matches_in_its_project_alone(
 
 def test_a_purge_of_many_goes_on_to_the_end(store: VectorStore) -> None:
     put(store, partition(1), *range(5_000))
-    assert purge(store, project(1), VectorFilter()) == 5_000
+    assert purge(store, project(1), InvalidationFilter()) == 5_000
     assert store.count(project(1)) == 0
 
 
@@ -257,7 +257,7 @@ def test_a_verdict_is_forgotten_with_its_vector(store: VectorStore, how: str) ->
     elif how == "replace":
         put(store, partition(1), 1)
     else:
-        purge(store, project(1), VectorFilter(source="key_1"))
+        purge(store, project(1), InvalidationFilter(source="key_1"))
     store.flush()
     assert store.verdict(partition(1), key(1), START_MS, question(1)) is None
 

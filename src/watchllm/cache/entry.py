@@ -35,7 +35,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class InvalidationFilter(msgspec.Struct, frozen=True, array_like=True):
-    """Which entries to forget; all given conditions hold together. `before`/`after` are epoch milliseconds of storing.
+    """Which entries to forget; all given conditions hold together. `before`/`after` are epoch milliseconds of storing,
+    `keys` those of entries, `source` the id of the project key that caused one.
 
     With nothing given it matches every entry.
     """
@@ -44,13 +45,25 @@ class InvalidationFilter(msgspec.Struct, frozen=True, array_like=True):
     kind: str | None = None
     before_ms: int | None = None
     after_ms: int | None = None
+    keys: tuple[bytes, ...] | None = None
+    source: str | None = None
 
-    def matches(self, entry_model: str, entry_kind: str, created_ms: int) -> bool:
+    def matches(
+        self,
+        entry_model: str,
+        entry_kind: str,
+        created_ms: int,
+        key: bytes | None = None,
+        source: str | None = None,
+    ) -> bool:
+        """Whether such an entry is meant. A `key` or `source` that is not known, None, may be the one that is."""
         return (
             (self.model is None or self.model == entry_model)
             and (self.kind is None or self.kind == entry_kind)
             and (self.before_ms is None or created_ms < self.before_ms)
             and (self.after_ms is None or created_ms > self.after_ms)
+            and (self.keys is None or key is None or key in self.keys)
+            and (self.source is None or source is None or self.source == source)
         )
 
 
@@ -80,8 +93,8 @@ class ExactStore(Protocol):
 
     def remove(self, project: bytes, key: bytes) -> None: ...
 
-    def invalidated_since(self, project: bytes, model: str, kind: str, begun_ms: int) -> bool:
-        """Whether an invalidation that matches such an entry came at or after `begun_ms`."""
+    def invalidated_since(self, project: bytes, model: str, kind: str, begun_ms: int, key: bytes | None = None) -> bool:
+        """Whether an invalidation that may match such an entry, at `key` where it is known, came since."""
         ...
 
     async def invalidate(self, project: bytes, what: InvalidationFilter) -> int:

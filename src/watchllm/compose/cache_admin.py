@@ -10,7 +10,6 @@ from typing import Any
 import lmdb
 
 from watchllm.cache.entry import CacheStats, InvalidationFilter
-from watchllm.cache.semantic.vectors import VectorFilter
 from watchllm.compose.semantic import open_vectors
 from watchllm.configuration import Configuration
 from watchllm.control import vendors
@@ -55,12 +54,12 @@ class CacheAdmin:
             for test in (False, True):
                 project = partition_of(project_id, test=test)
                 count += await self._store.invalidate(project, what)
-                await self._vectors.purge(project, VectorFilter(what))
+                await self._vectors.purge(project, what)
             return count
 
         return asyncio.run(both())
 
-    def forget_prompts(self, project_id: str, what: VectorFilter) -> int:
+    def forget_prompts(self, project_id: str, what: InvalidationFilter) -> int:
         """Let like questions no longer find what matches; how many. The same questions still do. Raises Unavailable."""
 
         async def both() -> int:
@@ -70,7 +69,8 @@ class CacheAdmin:
 
 
 def invalidation_filter(document: dict[str, Any]) -> InvalidationFilter:
-    """`{model?, kind?, before?}` as `/v1/cache/invalidate` reads it; nothing given: everything. Raises BadRequest."""
+    """`{model?, kind?, before?, entry?}` as `/v1/cache/invalidate` reads it; nothing given: everything. Raises
+    BadRequest."""
     known = Router(vendors.vendors(), {})
     return cache_api.invalidation_filter(document or {"all": True}, known.without_provider)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from watchllm.compose.checks import FAILED, OK, WARNING, Check
 from watchllm.compose.control import SNAPSHOT_FOLDER, keyring_of, open_database, publisher_for
+from watchllm.compose.doctor_cross_encoder import examine_cross_encoder
 from watchllm.compose.doctor_embedder import examine_embedder
 from watchllm.compose.doctor_providers import examine_providers
 from watchllm.compose.doctor_running import examine_running
@@ -128,6 +129,7 @@ def _configured(configuration: Configuration) -> Iterator[Check]:
         yield Check("redis", WARNING, detail, "unset it, or leave it for a later version")
     yield from examine_providers(configuration)
     yield from examine_embedder(configuration)
+    yield from examine_cross_encoder(configuration)
 
 
 def _no_provider() -> Check:

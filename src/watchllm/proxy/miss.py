@@ -145,8 +145,9 @@ def _to_join(services: Services, request: Request, plan: Plan, place: bytes, *, 
     ):
         return None
     assert request.principal is not None
-    partition = request.principal.tenant.partition
-    if services.cache.invalidated_since(partition, asked.target.model, plan.endpoint.family, flight.began_ms):
+    partition, family = request.principal.tenant.partition, plan.endpoint.family
+    key = place[len(partition) :]
+    if services.cache.invalidated_since(partition, asked.target.model, family, flight.began_ms, key):
         return None
     return flight
 

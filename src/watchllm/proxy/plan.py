@@ -225,6 +225,7 @@ class Plan:
             return
         if target.identity[:3] != self.asked.target.identity[:3]:
             key = self._key_at(target)
+            self._services.history.stored_elsewhere(self._leader, key)
         if self._lossy:
             key = key_in_dialect(key, self.dialect)
         store(self._services, self._leader, self.endpoint, target, key, kept_form(self.endpoint, body))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from watchllm.proxy.limiting import Limiting
     from watchllm.proxy.model_listing import ModelListings
     from watchllm.proxy.model_lists import ModelLists
+    from watchllm.proxy.semantic.cross_encoding import CrossReadings
     from watchllm.proxy.semantic.judging import Judges
     from watchllm.proxy.semantic.warming import Semantic
     from watchllm.proxy.settle import Counters, Settlement
@@ -84,7 +85,8 @@ class Services(msgspec.Struct):
     """Where targets are, by the identity of their tuple, which is kept."""
 
     judges: Judges | None = None
-    """Made by the first look-up by meaning that needs one."""
+    cross_readings: CrossReadings | None = None
+    """Each made by the first look-up by meaning that needs it."""
 
     slots_made: Slots | None = None
     """`slots`, once they are needed."""

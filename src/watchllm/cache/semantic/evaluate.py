@@ -9,6 +9,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import numpy
 
+from watchllm.cache.semantic import cross_encoder
+from watchllm.cache.semantic.cross_encoder import Calibration
 from watchllm.cache.semantic.decide import Candidate, Decision, Policy, decide
 from watchllm.cache.semantic.embedder import Embedder
 from watchllm.cache.semantic.features import features
@@ -43,14 +45,24 @@ class Opinion(NamedTuple):
     tokens: tuple[int, int]
 
 
+class CrossRead(NamedTuple):
+    """What a cross-encoder said of a pair of which the local `confidence` was that; `logit` None = it is too long."""
+
+    confidence: float
+    logit: float | None
+    is_yes: bool
+    seconds: float
+
+
 class Judged(NamedTuple):
-    """A pair, what was decided about it and how long the decision took, the prompts' features apart. `opinion` is that
-    of a judge, who is asked about some."""
+    """A pair, what was decided about it and how long the decision took, the prompts' features apart. `reading` is that
+    of a cross-encoder, `opinion` that of a judge: they are asked about some."""
 
     pair: Pair
     decision: Decision
     seconds: float
     opinion: Opinion | None = None
+    reading: CrossRead | None = None
 
 
 def read_pairs(lines: Iterable[bytes]) -> Iterator[Pair]:
@@ -81,6 +93,26 @@ def judge(pairs: Iterable[Pair], embedder: Embedder, policy: Policy) -> Iterator
         began = time.perf_counter()
         decision = decide(question, candidate, policy)
         yield Judged(pair, decision, time.perf_counter() - began)
+
+
+def read_across(
+    judged: Iterable[Judged], policy: Policy, logit: Callable[[str, str], float | None], calibration: Calibration
+) -> Iterator[Judged]:
+    """Have a cross-encoder decide about the pairs that a proxy would ask one about."""
+    for one in judged:
+        pair, decision = one.pair, one.decision
+        if not (is_asked_about(decision, policy) and can_be_shown(pair.a) and can_be_shown(pair.b)):
+            yield one
+            continue
+        began = time.perf_counter()
+        number = logit(pair.a, pair.b)
+        seconds = time.perf_counter() - began
+        found = 0.0 if number is None else cross_encoder.lifted(decision.confidence, number, calibration)
+        is_yes = number is not None and found >= policy.min_confidence
+        yield one._replace(
+            decision=cross_encoder.approved(decision, found) if is_yes else decision,
+            reading=CrossRead(decision.confidence, number, is_yes, seconds),
+        )
 
 
 def consult(judged: Iterable[Judged], policy: Policy, ask: Callable[[Pair], Opinion]) -> Iterator[Judged]:

@@ -43,20 +43,9 @@ class StoredVector(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def is_fresh(self, now_ms: int) -> bool:
         return self.expires_ms == NEVER or now_ms < self.expires_ms
 
-
-class VectorFilter(msgspec.Struct, frozen=True):
-    """Which vectors of a project to forget; all given conditions hold together. `key`: of the entry."""
-
-    what: InvalidationFilter = InvalidationFilter()
-    key: bytes | None = None
-    source: str | None = None
-
-    def matches(self, key: bytes, vector: StoredVector) -> bool:
-        return (
-            (self.key is None or self.key == key)
-            and (self.source is None or self.source == vector.source)
-            and self.what.matches(vector.model, vector.kind, vector.created_ms)
-        )
+    def is_meant(self, what: InvalidationFilter, key: bytes) -> bool:
+        """Whether it is to be forgotten, as the entry at `key`."""
+        return what.matches(self.model, self.kind, self.created_ms, key, self.source)
 
 
 class Place(NamedTuple):
@@ -130,7 +119,7 @@ class VectorStore(Protocol):
         """Vectors of the project, or of one source key of it."""
         ...
 
-    async def purge(self, project: bytes, what: VectorFilter) -> int:
+    async def purge(self, project: bytes, what: InvalidationFilter) -> int:
         """Forget all of the project that match and were put before the call, in this process's queue too; how many.
 
         Raises Unavailable when the file cannot be written.

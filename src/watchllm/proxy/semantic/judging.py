@@ -17,6 +17,7 @@ from watchllm.domain.errors import GatewayError
 from watchllm.domain.money import Nanos
 from watchllm.proxy import eager
 from watchllm.proxy.semantic.judge_call import JudgeCall
+from watchllm.proxy.semantic.judgement import Judgement
 from watchllm.proxy.semantic.looked import BY_JUDGE
 
 if TYPE_CHECKING:
@@ -64,31 +65,14 @@ class Allowance:
             self._day, self._spent = now_ms // _DAY_MS, 0
 
 
-class Judgement:
-    """A call to a judge, and who waits for it. Each gets the reason why it is no hit, None = it is one."""
+class _Call(Judgement):
+    """A call to a judge."""
 
-    __slots__ = ("_waiting", "run")
+    __slots__ = ("run",)
 
     def __init__(self) -> None:
-        self._waiting: list[asyncio.Future[str | None]] = []
+        super().__init__(TIMED_OUT)
         self.run: eager.EagerRun | None = None
-
-    async def outcome(self, loop: asyncio.AbstractEventLoop, seconds: float) -> str | None:
-        """Wait for it so long, and no longer."""
-        waiting: asyncio.Future[str | None] = loop.create_future()
-        self._waiting.append(waiting)
-        timer = loop.call_later(seconds, _resolve, waiting, TIMED_OUT)
-        try:
-            return await waiting
-        finally:
-            timer.cancel()
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
-
-    def end(self, reason: str | None) -> None:
-        waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            _resolve(one, reason)
 
 
 class Judges:
@@ -96,7 +80,7 @@ class Judges:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._under_way: dict[Pair, Judgement] = {}
+        self._under_way: dict[Pair, _Call] = {}
         self._allowances: OrderedDict[bytes, Allowance] = OrderedDict()
 
     def ask(self, client: Request, pair: Pair, stored: str, asked: str, answer: str) -> Judgement | str:
@@ -115,7 +99,7 @@ class Judges:
         if not allowance.take(settings, self._services.now_ms()):
             return BUDGET
         document = judge.request_for(settings.judge_model, stored, asked, answer)
-        judgement = self._under_way[pair] = Judgement()
+        judgement = self._under_way[pair] = _Call()
         carried_out = self._carry_out(judgement, pair, client, allowance, document)
         judgement.run = eager.run(carried_out, self._services.loop, partial(self._broke, client, pair, judgement))
         return judgement
@@ -127,7 +111,7 @@ class Judges:
                 judgement.run.cancel()
 
     async def _carry_out(
-        self, judgement: Judgement, pair: Pair, client: Request, allowance: Allowance, document: dict[str, Any]
+        self, judgement: _Call, pair: Pair, client: Request, allowance: Allowance, document: dict[str, Any]
     ) -> None:
         call = JudgeCall(self._services, client)
         reason: str | None = FAILED
@@ -145,14 +129,14 @@ class Judges:
             allowance.spend(call.request.cost or call.request.lost_cost, self._services.now_ms())
             self._end(pair, judgement, reason)
 
-    def _broke(self, client: Request, pair: Pair, judgement: Judgement, error: BaseException) -> None:
+    def _broke(self, client: Request, pair: Pair, judgement: _Call, error: BaseException) -> None:
         services = self._services
         services.counters.internal_errors += 1
         message = f"asking a judge for {client.id} failed"
         services.loop.call_exception_handler({"message": message, "exception": error})
         self._end(pair, judgement, FAILED)
 
-    def _end(self, pair: Pair, judgement: Judgement, reason: str | None) -> None:
+    def _end(self, pair: Pair, judgement: _Call, reason: str | None) -> None:
         if self._under_way.get(pair) is judgement:
             del self._under_way[pair]
         judgement.end(reason)
@@ -165,8 +149,3 @@ class Judges:
                 self._allowances.popitem(last=False)
         self._allowances.move_to_end(partition)
         return found
-
-
-def _resolve(waiting: asyncio.Future[str | None], reason: str | None) -> None:
-    if not waiting.done():
-        waiting.set_result(reason)

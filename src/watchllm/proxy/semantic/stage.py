@@ -12,14 +12,15 @@ from watchllm.cache.semantic.awaited import NotEmbedded
 from watchllm.cache.semantic.decide import DEFAULT_MIN_CONFIDENCE, Decision, Policy
 from watchllm.cache.semantic.engine import Engine, Judged, Question
 from watchllm.cache.semantic.question import NotTried
-from watchllm.cache.semantic.verdicts import Pair, digest_of
+from watchllm.cache.semantic.verdicts import Pair
 from watchllm.domain.settings import ON, ProjectSettings
 from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.retelling import told_in
-from watchllm.proxy.semantic import judging, looked
-from watchllm.proxy.semantic.answer_text import answer_text
+from watchllm.proxy.semantic import looked
 from watchllm.proxy.semantic.asks import TOO_LONG, Asks, asks_of
+from watchllm.proxy.semantic.deciders import Decider, deciders_for
+from watchllm.proxy.semantic.judgement import Judgement
 from watchllm.proxy.semantic.looked import Looked
 
 if TYPE_CHECKING:
@@ -29,13 +30,31 @@ if TYPE_CHECKING:
 
 # A vector may come to another process before its answer does: such a one is not lost.
 _SETTLES_MS = 10_000
+# Names the entry of a pair, whatever the question is.
+_NO_QUESTION = b""
 
 
 class Doubt(NamedTuple):
-    """A stored prompt that a judge may be asked about."""
+    """A stored prompt, and who has not said anything of it yet, in the order in which they are asked."""
 
     judged: Judged
-    pair: Pair
+    partition: bytes
+    deciders: tuple[Decider, ...]
+
+    @property
+    def entry(self) -> Pair:
+        return self.pair(_NO_QUESTION)
+
+    def pair(self, question: bytes) -> Pair:
+        return Pair(self.partition, self.judged.key, self.judged.created_ms, question)
+
+
+class Asking(NamedTuple):
+    """A decider's answer that is waited for; `doubt` has those who are asked next."""
+
+    decider: Decider
+    judgement: Judgement
+    doubt: Doubt
 
 
 class Finding(NamedTuple):
@@ -51,7 +70,7 @@ def look_up(
 ) -> Entry | Coroutine[Any, Any, Entry | None] | None:
     """The stored answer to a like question, if the project has it served, and notes on the request what came of it; or
     what goes on to find it, where the event loop would feel the question's reading, its vector has to be waited for, or
-    a judge is asked.
+    somebody is asked.
 
     The entry is fresh, acceptable to the request, and told in its dialect.
     """
@@ -67,10 +86,10 @@ def look_up(
     question = engine.read(asks.text)
     finding = _found(services, request, endpoint, body, engine, asks.partition, question)
     if finding.doubt is not None:
-        reason = _asked(services, request, endpoint, body, engine, finding.doubt, question)
-        if isinstance(reason, judging.Judgement):
-            return _judged(services, request, endpoint, body, engine, finding, reason, began)
-        finding.looked.reason = reason
+        asking = _asked(services, request, endpoint, body, engine, finding.doubt, question)
+        if isinstance(asking, Asking):
+            return _judged(services, request, endpoint, body, engine, finding, asking, began)
+        finding.looked.reason = asking
     return _noted(services, request, began, finding.looked, finding.entry)
 
 
@@ -87,10 +106,10 @@ async def _look_up_slowly(
         question = await engine.read_slowly(asks.text, asks.partition)
         finding = _found(services, request, endpoint, body, engine, asks.partition, question)
         if finding.doubt is not None:
-            reason = _asked(services, request, endpoint, body, engine, finding.doubt, question)
-            if isinstance(reason, judging.Judgement):
-                return await _judged(services, request, endpoint, body, engine, finding, reason, began)
-            finding.looked.reason = reason
+            asking = _asked(services, request, endpoint, body, engine, finding.doubt, question)
+            if isinstance(asking, Asking):
+                return await _judged(services, request, endpoint, body, engine, finding, asking, began)
+            finding.looked.reason = asking
     except NotEmbedded as error:
         return _noted(services, request, began, Looked(looked.NOT_TRIED, error.reason))
     except Exception as error:  # noqa: BLE001  (as for quick ones)
@@ -107,24 +126,27 @@ def _asked(
     engine: Engine,
     doubt: Doubt,
     question: Question,
-) -> judging.Judgement | str:
-    """The judge's call about a pair, for who waits for it; the reason for a miss where none was made, or nobody waits:
-    in shadow a request is not held up for what it is not served."""
-    principal, wishes = request.principal, request.directives
-    assert principal is not None
-    assert wishes is not None
-    settings = principal.tenant.settings
-    is_on = settings.semantic == ON
-    stored = engine.text_of(doubt.pair)
-    if wishes.only_if_cached or not stored or not (is_on or settings.judge_in_shadow):
-        return "confidence"
-    entry = _entry(services, request, endpoint, body, engine, doubt.pair, request.wall_ms)
+    reason: str = "confidence",
+) -> Asking | str:
+    """The first who can be asked about a doubt, for who waits for the answer; the reason for a miss where nobody can,
+    or nobody waits: in shadow a request is not held up for what it is not served."""
+    assert request.principal is not None
+    wanted = [decider for decider in doubt.deciders if decider.may_be_asked]
+    stored = engine.text_of(doubt.entry) if wanted else ""
+    if not stored:
+        return reason
+    entry = _entry(services, request, endpoint, body, engine, doubt.entry, request.wall_ms)
     if entry is None:
         return "gone"
-    if services.judges is None:
-        services.judges = judging.Judges(services)
-    asked = services.judges.ask(request, doubt.pair, stored, question.text, answer_text(entry))
-    return judging.SHADOW if isinstance(asked, judging.Judgement) and not is_on else asked
+    for number, decider in enumerate(wanted, start=1):
+        asked = decider.ask(doubt.pair(decider.digest), doubt.judged.decision, stored, entry)
+        if isinstance(asked, str):
+            reason = asked
+        elif request.principal.tenant.settings.semantic == ON:
+            return Asking(decider, asked, doubt._replace(deciders=tuple(wanted[number:])))
+        else:
+            return decider.in_shadow
+    return reason
 
 
 async def _judged(
@@ -134,37 +156,47 @@ async def _judged(
     body: bytes,
     engine: Engine,
     finding: Finding,
-    judgement: judging.Judgement,
+    asking: Asking,
     began: float,
 ) -> Entry | None:
-    """Wait for what a judge says of a doubt, as long as the project and the request allow."""
-    principal, wishes, doubt = request.principal, request.directives, finding.doubt
-    assert principal is not None
-    assert wishes is not None
-    assert doubt is not None
-    seconds = principal.tenant.settings.judge_timeout_ms / 1e3
-    if wishes.timeout is not None:
-        seconds = min(seconds, wishes.timeout)
-    asked_at = perf_counter()
+    """Wait for what is said of a doubt, by one after the other, as long as each is worth waiting for."""
+    found = finding.looked
+    partition, question = found.partition, found.question
+    assert partition is not None
+    assert question is not None
+    entry = None
     try:
-        reason = await judgement.outcome(services.loop, seconds)
-        request.waited_for_judge = perf_counter() - asked_at
-        found = finding.looked
+        while True:
+            decider, judgement, doubt = asking
+            reason = await _waited(services, request, decider, judgement)
+            if reason is None or services.semantic.engine is not engine:
+                break
+            following = _asked(services, request, endpoint, body, engine, doubt, question, reason)
+            if isinstance(following, str):
+                reason = following
+                break
+            asking = following
         # What was stored may have been forgotten meanwhile.
-        entry = None
         if reason is None and services.semantic.engine is engine:
-            entry = _entry(services, request, endpoint, body, engine, doubt.pair, services.now_ms())
+            entry = _entry(services, request, endpoint, body, engine, doubt.entry, services.now_ms())
         if entry is None:
             found.reason = reason or "gone"
         else:
-            assert found.partition is not None
-            assert found.question is not None
-            approved = doubt.judged._replace(decision=judge.approved(doubt.judged.decision))
-            found = _about(approved, looked.HIT, looked.BY_JUDGE, found.partition, found.question)
+            decision = decider.approved(doubt.judged.decision, judgement.confidence)
+            approved = doubt.judged._replace(decision=decision)
+            found = _about(approved, looked.HIT, decider.name, partition, question)
     except Exception as error:  # noqa: BLE001  (as above)
         services.semantic.failed(services, request, error)
         return None
     return _noted(services, request, began, found, entry)
+
+
+async def _waited(services: Services, request: Request, decider: Decider, judgement: Judgement) -> str | None:
+    asked_at = perf_counter()
+    reason = await judgement.outcome(services.loop, decider.seconds)
+    if decider.elsewhere:
+        request.waited_for_judge += perf_counter() - asked_at
+    return reason
 
 
 def _noted(
@@ -199,22 +231,19 @@ def _found(
     nearest: Judged | None = None
     doubt: Doubt | None = None
     reason = ""
-    has_judge = settings.judge_model is not None and judge.can_be_shown(question.text)
-    digest = digest_of(question.text) if has_judge else b""
+    deciders = deciders_for(services, request, engine, policy, question)
     for judged in candidates:
         nearest = nearest or judged
-        pair = Pair(partition, judged.key, judged.created_ms, digest)
         by = ""
-        if has_judge and judge.is_asked_about(judged.decision, policy):
-            known = engine.verdicts.get(pair)
-            if known:
-                judged, by = judged._replace(decision=judge.approved(judged.decision)), looked.BY_JUDGE
-            elif known is None:
-                doubt = _worthier(doubt, Doubt(judged, pair))
-            else:
-                reason = reason or judging.NO
+        if deciders and judge.is_asked_about(judged.decision, policy):
+            judged, by, unheard = _remembered(engine, deciders, partition, judged)
+            if unheard:
+                doubt = _worthier(doubt, Doubt(judged, partition, unheard))
+            elif not by:
+                reason = reason or deciders[-1].name
         if judged.decision.hit:
-            entry = _entry(services, request, endpoint, body, engine, pair, request.wall_ms)
+            place = Pair(partition, judged.key, judged.created_ms, _NO_QUESTION)
+            entry = _entry(services, request, endpoint, body, engine, place, request.wall_ms)
             if entry is not None:
                 is_on = settings.semantic == ON
                 outcome = looked.HIT if is_on else looked.SHADOW_HIT
@@ -227,8 +256,23 @@ def _found(
     return Finding(_about(about, looked.MISS, reason, partition, question), doubt=doubt)
 
 
+def _remembered(
+    engine: Engine, deciders: tuple[Decider, ...], partition: bytes, judged: Judged
+) -> tuple[Judged, str, tuple[Decider, ...]]:
+    """What was said of a pair in doubt before: the hit that a yes makes of it, and whose; else as it is, "" and those
+    who have not said anything."""
+    unheard = []
+    for decider in deciders:
+        known = engine.verdicts.get(Pair(partition, judged.key, judged.created_ms, decider.digest))
+        if known:
+            return judged._replace(decision=decider.approved(judged.decision, None)), decider.name, ()
+        if known is None:
+            unheard.append(decider)
+    return judged, "", tuple(unheard)
+
+
 def _worthier(one: Doubt | None, other: Doubt) -> Doubt:
-    """Which of two a judge is asked about."""
+    """Which of two somebody is asked about."""
     return other if one is None or other.judged.decision.confidence > one.judged.decision.confidence else one
 
 

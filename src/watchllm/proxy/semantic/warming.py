@@ -121,6 +121,8 @@ class Semantic:
             return DEGRADED + self._problem
         if self.engine is None:
             return None if self._thread is None else WARMING
+        if self.engine.is_warming:
+            return WARMING
         wrong = self.engine.health()
         return "ok" if wrong is None else DEGRADED + wrong
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import lmdb
 import msgspec
 
+from watchllm.cache.entry import InvalidationFilter
 from watchllm.cache.semantic.vectors import (
     KEY_LENGTH,
     PARTITION_LENGTH,
@@ -22,7 +23,6 @@ from watchllm.cache.semantic.vectors import (
     Changes,
     Place,
     StoredVector,
-    VectorFilter,
 )
 from watchllm.stores.lmdb.derived_file import U64
 from watchllm.stores.lmdb.vectors_layout import (
@@ -136,7 +136,7 @@ class LmdbVectorStore:
         key = project if source is None else project + source_digest(source)
         return unpack_count(self._reading(lambda txn: txn.get(key, db=self._db.counts), None))
 
-    async def purge(self, project: bytes, what: VectorFilter) -> int:
+    async def purge(self, project: bytes, what: InvalidationFilter) -> int:
         if len(project) != PROJECT_LENGTH:
             raise ValueError(f"a project is {PROJECT_LENGTH} bytes, not {len(project)}")
         loop = asyncio.get_running_loop()

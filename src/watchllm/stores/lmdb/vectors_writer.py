@@ -14,7 +14,8 @@ from typing import TypeAlias, TypeVar
 import lmdb
 import msgspec
 
-from watchllm.cache.semantic.vectors import PARTITION_LENGTH, PROJECT_LENGTH, StoredVector, VectorFilter
+from watchllm.cache.entry import InvalidationFilter
+from watchllm.cache.semantic.vectors import PARTITION_LENGTH, PROJECT_LENGTH, StoredVector
 from watchllm.domain.errors import Unavailable
 from watchllm.stores.lmdb.vectors_layout import Databases
 from watchllm.stores.lmdb.vectors_session import VectorSession, unpack
@@ -55,7 +56,7 @@ class Purging(msgspec.Struct, frozen=True):
     """`done(count, error)` is called once, from the writer's thread."""
 
     project: bytes
-    what: VectorFilter
+    what: InvalidationFilter
     done: Callable[[int, Exception | None], None]
 
 
@@ -247,15 +248,15 @@ class VectorWriter:
                         break
                     if scanned >= _SCAN:
                         return found, vector_id
-                    if purging.what.matches(vector_id[PARTITION_LENGTH:], unpack(value)):
+                    if unpack(value).is_meant(purging.what, vector_id[PARTITION_LENGTH:]):
                         found.append(vector_id)
         return found, None
 
-    def _delete(self, session: VectorSession, found: list[bytes], what: VectorFilter) -> int:
+    def _delete(self, session: VectorSession, found: list[bytes], what: InvalidationFilter) -> int:
         gone = 0
         for vector_id in found:
             vector = session.get(vector_id)
-            if vector is not None and what.matches(vector_id[PARTITION_LENGTH:], vector):
+            if vector is not None and vector.is_meant(what, vector_id[PARTITION_LENGTH:]):
                 gone += session.delete(vector_id)
         return gone
 

@@ -21,6 +21,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.followed = self.closed = False
         self.wrong: str | None = None
+        self.is_warming = False
 
     def follow(self, _loop: object) -> None:
         self.followed = True

@@ -81,7 +81,7 @@ class Limiting:
         tokens = 0 if usage is None or event.cache in FREE_HITS else usage.input + usage.output
         used = Demand(tokens, event.cost or 0)
         if admission is None:
-            # A call of the gateway's own, or a request that did not enter: one that could not be read counts as one made.
+            # A call of the gateway's own, or a request that did not enter: what could not be read counts as one made.
             is_mistaken = request.limiting is not None and event.status in _MISTAKEN
             self.limiter.charge(principal.subject, used, requests=int(is_mistaken))
             return

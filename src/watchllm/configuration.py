@@ -197,12 +197,13 @@ class Setting(msgspec.Struct, frozen=True):
         return self.mask(str(value)) if self.mask else str(value)
 
 
+_REDIS_SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 _PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("home", "WATCHLLM_HOME", forms.plain, in_file=False),
     Setting("database_url", "WATCHLLM_DATABASE_URL", forms.url("sqlite", "postgresql"), mask_url),
-    Setting("redis_url", "WATCHLLM_REDIS_URL", forms.url("redis", "rediss"), mask_url),
+    Setting("redis_url", "WATCHLLM_REDIS_URL", forms.url(*_REDIS_SCHEMES), mask_url),
     Setting("secret_key", "WATCHLLM_SECRET_KEY", forms.secret_key, mask),
     Setting("secret_key_previous", "WATCHLLM_SECRET_KEY_PREVIOUS", forms.secret_key, mask),
     Setting("host", "WATCHLLM_HOST", forms.plain),

@@ -57,7 +57,9 @@ class Client:
     def problem(self) -> str | None:
         """Why Redis cannot be reached, or None; of a cluster, of the first node that cannot."""
         if self._slots is None:
-            return None if any(node.ready for node in self._seeds) else self._seeds[0].problem
+            if any(node.ready for node in self._seeds):
+                return "the cluster has not told yet who serves what" if self.address.cluster else None
+            return self._seeds[0].problem
         down = next((node for node in self._serving() if not node.ready), None)
         return None if down is None else f"{down.host}:{down.port}: {down.problem}"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
-from watchllm.configuration import Configuration
+from watchllm.configuration import Configuration, ConfigurationError
 from watchllm.control import first_run, prices, schema, secrets, vendors
 from watchllm.control.database import Database
 from watchllm.control.errors import DatabaseUnusable
@@ -35,7 +35,7 @@ def open_control_plane(configuration: Configuration, *, actor: str | None = None
     try:
         schema.upgrade(database.engine)
         secrets.check(database, keyring)
-        snapshot = LmdbSnapshotWriter(configuration.home / SNAPSHOT_FOLDER)
+        snapshot = open_snapshot(configuration)
         try:
             publisher = publisher_for(configuration, database, snapshot, keyring)
             yield ControlPlane(database, publisher, keyring, vendors.by_name(), actor or f"cli:{_user()}")
@@ -43,6 +43,20 @@ def open_control_plane(configuration: Configuration, *, actor: str | None = None
             snapshot.close()
     finally:
         database.close()
+
+
+def open_snapshot(configuration: Configuration) -> SnapshotWriter:
+    """Where this configuration is published: to this host alone, or through Redis to all. Raises StoreBroken, and
+    ConfigurationError for a Redis URL that cannot be used."""
+    folder = configuration.home / SNAPSHOT_FOLDER
+    if configuration.redis_url is None:
+        return LmdbSnapshotWriter(folder)
+    from watchllm.stores.redis.snapshot_writer import RedisSnapshotWriter  # few installations have one
+
+    try:
+        return RedisSnapshotWriter(configuration.redis_url, folder)
+    except ValueError as error:
+        raise ConfigurationError(f"WATCHLLM_REDIS_URL is not valid; expected {error}") from None
 
 
 def keyring_of(configuration: Configuration) -> Keyring:

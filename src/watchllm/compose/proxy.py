@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from watchllm.cache.semantic.engine import Engine
+    from watchllm.compose.shared import Shared
 
 _ORPHAN_DRAIN_SECONDS = 0.3
 # Longer than an orphan takes to end, so that `watchllm up` can be started again at once after it was killed.
@@ -123,6 +124,7 @@ class ProxyProcess:
         self._starting: asyncio.Task[Server] | None = None
         folder = configuration.directory
         home.prepare(folder)
+        self._shared = None if configuration.redis_url is None else _open_shared(configuration, loop)
         self._snapshot = LmdbSnapshotReader(os.path.join(folder, "snapshot"))
         self._cache = LmdbExactStore.open(
             os.path.join(folder, "cache"), max_bytes=configuration.cache_max_bytes, now_ms=_now_ms
@@ -187,6 +189,8 @@ class ProxyProcess:
         if self._simulator is not None:
             await self._simulator.close()
         self._services.semantic.close()
+        if self._shared is not None:
+            await self._shared.close()
         self._cache.flush()
         self._cache.close()
         self._snapshot.close()
@@ -280,8 +284,18 @@ class ProxyProcess:
             "journal": journal_state(self._journal),
             "recorder": recorder_state(self._configuration.home / "journal"),
         }
-        sometimes = {"semantic": self._services.semantic.state, "admin": self._admin_problem}
+        sometimes = {
+            "semantic": self._services.semantic.state,
+            "admin": self._admin_problem,
+            "redis": None if self._shared is None else self._shared.state(),
+        }
         return states | {name: state for name, state in sometimes.items() if state is not None}
+
+
+def _open_shared(configuration: Configuration, loop: asyncio.AbstractEventLoop) -> Shared:
+    from watchllm.compose.shared import Shared  # few proxies have a Redis
+
+    return Shared(configuration, loop)
 
 
 def server_limits(configuration: Configuration) -> ServerLimits:

@@ -1,0 +1,48 @@
+"""What a proxy process shares with all others through Redis; loaded where WATCHLLM_REDIS_URL is set."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from watchllm.configuration import Configuration, ConfigurationError
+from watchllm.stores.redis.address import parse
+from watchllm.stores.redis.client import Client
+from watchllm.stores.redis.snapshot_follower import SnapshotFollower
+from watchllm.stores.redis.snapshot_layout import CHANNEL as SNAPSHOT
+from watchllm.stores.redis.subscription import Subscription
+
+
+class Shared:
+    """One connection for commands, one for messages, and what lives of them. Made on the running loop."""
+
+    def __init__(self, configuration: Configuration, loop: asyncio.AbstractEventLoop) -> None:
+        assert configuration.redis_url is not None
+        try:
+            address = parse(configuration.redis_url)
+        except ValueError as error:
+            raise ConfigurationError(f"WATCHLLM_REDIS_URL is not valid; expected {error}") from None
+        self.client = Client(address, loop)
+        self._follower = SnapshotFollower(self.client, os.path.join(configuration.directory, "snapshot"), loop)
+        self._subscription = Subscription(address, (SNAPSHOT,), self._on_message, self._follower.look, loop)
+
+    def state(self) -> str:
+        """`ok`, or what is wrong and since when: requests are served all the same."""
+        import time
+
+        since = self.client.down_since
+        if since is not None:
+            told = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
+            where = self.client.address.shown
+            return f"degraded: Redis at {where} cannot be reached since {told} ({self.client.problem})"
+        problem = self._follower.problem
+        return "ok" if problem is None else f"degraded: {problem}"
+
+    async def close(self) -> None:
+        self._subscription.close()
+        await self._follower.close()
+        self.client.close()
+
+    def _on_message(self, channel: bytes, _data: bytes) -> None:
+        if channel == SNAPSHOT:
+            self._follower.look()

@@ -12,7 +12,7 @@ import msgspec
 from watchllm.providers.dialect import ANTHROPIC_VERSION, CHAT, MESSAGES
 
 if TYPE_CHECKING:
-    from watchllm.cache.entry import ExactStore
+    from watchllm.cache.entry import Answers
     from watchllm.proxy.approach import Candidate
     from watchllm.proxy.flight import Flight
     from watchllm.proxy.history import History
@@ -57,7 +57,7 @@ class Services(msgspec.Struct):
 
     loop: asyncio.AbstractEventLoop
     tenants: Tenants
-    cache: ExactStore
+    cache: Answers
     settlement: Settlement
     counters: Counters
     limits: ServerLimits

@@ -103,8 +103,18 @@ def test_a_script_is_sent_once_and_then_known_by_its_digest(server: RedisServer)
         return [await client.call_script(script, (b"k",), (number,)) for number in range(2)]
 
     assert with_client(server.url, use) == [[b"k", b"0"], [b"k", b"1"]]
-    assert b"cmdstat_evalsha:calls=2" in server.command("INFO", "commandstats")
+    assert b"cmdstat_evalsha:calls=1" in server.command("INFO", "commandstats")
     assert b"cmdstat_eval:calls=1" in server.command("INFO", "commandstats")
+
+
+def test_a_script_that_the_server_forgot_is_sent_again(server: RedisServer) -> None:
+    async def use(client: Client) -> list[Any]:
+        script = Script("return ARGV[1]")
+        await client.call_script(script, (b"k",), (0,))
+        server.command("SCRIPT", "FLUSH")
+        return [await client.call_script(script, (b"k",), (number,)) for number in range(2)]
+
+    assert with_client(server.url, use) == [b"0", b"1"]
 
 
 def test_what_redis_refuses_is_raised_and_the_connection_goes_on(server: RedisServer) -> None:

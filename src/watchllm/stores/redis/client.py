@@ -93,8 +93,12 @@ class Client:
         done: Done,
         seconds: float = TIMEOUT_SECONDS,
     ) -> bool:
-        """Run a script; as `submit`. A server that does not know it is sent it."""
+        """Run a script; as `submit`. A server is sent its text first, in the order of all commands."""
         rest = (len(keys), *keys, *arguments)
+        known = self._at(keys[0]).scripts
+        if script.digest not in known:
+            known.add(script.digest)
+            return self.submit(keys[0], encode("EVAL", script.text, *rest), done, seconds)
 
         def on_reply(reply: Any) -> None:
             if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):

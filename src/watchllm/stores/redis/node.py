@@ -48,6 +48,8 @@ class Node:
         """Epoch seconds; None while it is ready."""
         self.timeouts = self.failures = self.refused = 0
         """Commands given up, connections lost or not made, commands that were not taken."""
+        self.scripts: set[str] = set()
+        """Digests of those that were sent on this connection."""
         self.on_ready: Callable[[], None] | None = None
         self.on_down: Callable[[], None] | None = None
         self._address = address
@@ -183,6 +185,7 @@ class Node:
             self._on_lost(link.lost)
             return
         self._link = link
+        self.scripts.clear()
         link.on_reply, link.on_lost = self._on_reply, self._on_lost
         self._late = 0
         self.ready, self.problem, self.down_since = True, None, None

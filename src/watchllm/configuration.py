@@ -77,6 +77,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     max_header_bytes: int = 64 * 1024
     max_connections: int = 10_000
     cache_max_bytes: int = 1024 * _MIB
+    cache_memory_bytes: int = 64 * _MIB
     embedder: str = "static"
     embedder_api_key: str | None = None
     embedder_dimensions: int | None = None
@@ -222,6 +223,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_header_bytes", "WATCHLLM_MAX_HEADER_BYTES", forms.size),
     Setting("max_connections", "WATCHLLM_MAX_CONNECTIONS", forms.count),
     Setting("cache_max_bytes", "WATCHLLM_CACHE_MAX_BYTES", forms.size),
+    Setting("cache_memory_bytes", "WATCHLLM_CACHE_MEMORY_BYTES", forms.size),
     Setting("embedder", "WATCHLLM_EMBEDDER", forms.embedder, mask_url),
     Setting("embedder_api_key", "WATCHLLM_EMBEDDER_API_KEY", forms.plain, mask),
     Setting("embedder_dimensions", "WATCHLLM_EMBEDDER_DIMENSIONS", forms.count),

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import ssl
     from pathlib import Path
 
+    from watchllm.cache.entry import Answers
     from watchllm.cache.semantic.engine import Engine
     from watchllm.compose.shared import Shared
 
@@ -126,9 +127,8 @@ class ProxyProcess:
         home.prepare(folder)
         self._shared = None if configuration.redis_url is None else _open_shared(configuration, loop)
         self._snapshot = LmdbSnapshotReader(os.path.join(folder, "snapshot"))
-        self._cache = LmdbExactStore.open(
-            os.path.join(folder, "cache"), max_bytes=configuration.cache_max_bytes, now_ms=_now_ms
-        )
+        # This host's own cache, where it is not shared.
+        self._cache = None if self._shared is not None else _open_cache(configuration)
         self._keyring = Keyring(
             lambda: home.master_secrets(folder, configuration.secret_key, configuration.secret_key_previous)
         )
@@ -144,7 +144,7 @@ class ProxyProcess:
         self._services = Services(
             loop=loop,
             tenants=tenants,
-            cache=self._cache,
+            cache=_answers(self._cache, self._shared),
             settlement=Settlement(counters, self._journal, tenants.price),
             counters=counters,
             limits=server_limits(configuration),
@@ -191,8 +191,9 @@ class ProxyProcess:
         self._services.semantic.close()
         if self._shared is not None:
             await self._shared.close()
-        self._cache.flush()
-        self._cache.close()
+        if self._cache is not None:
+            self._cache.flush()
+            self._cache.close()
         self._snapshot.close()
         self._journal.close()
 
@@ -277,7 +278,8 @@ class ProxyProcess:
         from watchllm.journal.status import journal_state, recorder_state
 
         version = self._services.tenants.version
-        unwell = self._cache.health()  # it goes on reading, and every request gets its answer
+        cache = self._cache or (self._shared and self._shared.cache)
+        unwell = cache.health() if cache else None  # it goes on reading, and every request gets its answer
         states = {
             "snapshot": "ok" if version else "nothing was published yet; run `watchllm up` or `watchllm db upgrade`",
             "cache": "ok" if unwell is None else f"degraded: {unwell}",
@@ -290,6 +292,18 @@ class ProxyProcess:
             "redis": None if self._shared is None else self._shared.state(),
         }
         return states | {name: state for name, state in sometimes.items() if state is not None}
+
+
+def _open_cache(configuration: Configuration) -> LmdbExactStore:
+    folder = os.path.join(configuration.directory, "cache")
+    return LmdbExactStore.open(folder, max_bytes=configuration.cache_max_bytes, now_ms=_now_ms)
+
+
+def _answers(own: LmdbExactStore | None, shared: Shared | None) -> Answers:
+    if own is not None:
+        return own
+    assert shared is not None
+    return shared.cache
 
 
 def _open_shared(configuration: Configuration, loop: asyncio.AbstractEventLoop) -> Shared:

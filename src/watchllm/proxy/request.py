@@ -56,6 +56,8 @@ class Request:
     """Nobody is told whether the answer came from the cache."""
     looked: Looked | None = None
     """What came of looking for an answer by meaning; None = it was not looked for."""
+    brought: tuple[bytes, ...] = ()
+    """Keys of like questions' answers that were fetched from a shared cache."""
     waited_for_judge = 0.0
     """Seconds that a judge of a like question was waited for."""
     hedged = False

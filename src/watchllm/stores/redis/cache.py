@@ -45,6 +45,7 @@ _STALE_MS = 3_600_000
 _FOR_EVER_MS = 10 * 365 * 86_400_000
 _LOOK_SECONDS = 0.4
 _IN_TOUCH_SECONDS = 1.0
+_SETTLE_SECONDS = 0.005
 
 
 class Counters(msgspec.Struct):
@@ -192,6 +193,12 @@ class RedisExactStore:
         if self._is_in_touch() or not self._client.problem:
             return None
         return "Redis cannot be reached: what is stored is not found, and nothing is stored"
+
+    async def settled(self, seconds: float) -> None:
+        """Until Redis has answered all that was put, or that time is over."""
+        deadline = self._loop.time() + seconds
+        while self.pending and self._loop.time() < deadline:  # noqa: ASYNC110  (only where a process ends)
+            await asyncio.sleep(_SETTLE_SECONDS)
 
     def close(self) -> None:
         self._closed = True

@@ -24,7 +24,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
 class Subscription:
-    """To `channels`. `on_message(channel, data)`; `on_connected()` each time from which on messages arrive."""
+    """To `channels`. `on_message(channel, data)`; `on_connected()` each time from which on messages arrive, and
+    `on_lost()` when they no longer do."""
 
     def __init__(
         self,
@@ -33,8 +34,10 @@ class Subscription:
         on_message: Callable[[bytes, bytes], None],
         on_connected: Callable[[], None],
         loop: asyncio.AbstractEventLoop,
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
         self.connected = False
+        self._on_lost = on_lost
         self._address = address
         self._context: ssl.SSLContext | None = address.tls_context()
         self._channels = channels
@@ -87,6 +90,8 @@ class Subscription:
                     link.write(encode("PING"))
         finally:
             self.connected = False
+            if self._on_lost is not None:
+                self._on_lost()
 
     def _on_reply(self, reply: Any) -> None:
         self._heard = self._loop.time()

@@ -1,0 +1,117 @@
+"""Proxies on several hosts with one Redis: the same keys, the same answers, and what is forgotten everywhere."""
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_for
+
+
+@dataclass
+class Fleet:
+    """Two hosts: `one` has the database and publishes, `other` runs a proxy only."""
+
+    redis: RedisServer
+    installation: Installation
+    one: Gateway
+    other: Gateway
+    project: Project
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, sim: Sim) -> Iterator[Fleet]:
+    redis = RedisServer(tmp_path / "redis")
+    environment = {
+        **upstream_environment(sim.base_url),
+        "WATCHLLM_REDIS_URL": redis.url,
+        "WATCHLLM_SECRET_KEY": base64.b64encode(bytes(32)).decode(),
+    }
+    home = Installation(tmp_path / "one", environment)
+    project = home.project("shared", settings={"semantic": "off"})
+    one = home.start_proxy()
+    other = Installation(tmp_path / "two", environment).start_proxy()
+    yield Fleet(redis, home, one, other, project)
+    for gateway in (one, other):
+        gateway.stop()
+    redis.stop()
+
+
+def dependency(gateway: Gateway, name: str) -> str:
+    return str(gateway.get("/health/ready").json()["dependencies"][name])
+
+
+def test_an_answer_stored_by_one_proxy_is_a_hit_at_every_other(fleet: Fleet, sim: Sim) -> None:
+    first = fleet.one.chat(fleet.project.key, "what is shared?")
+    assert (first.status, first.header("x-watchllm-cache")) == (200, "MISS")
+    second = wait_for(lambda: _hit(fleet.other, fleet.project, "what is shared?"), "the other proxy to find it")
+    assert second.body == first.body
+    assert second.header("x-watchllm-cost-usd") == "0.000000"
+    streamed = fleet.other.chat(fleet.project.key, "what is shared?", stream=True)
+    assert streamed.header("x-watchllm-cache") == "HIT"
+    assert streamed.body.rstrip().endswith(b"data: [DONE]")
+
+
+def test_a_change_is_in_force_on_every_proxy(fleet: Fleet) -> None:
+    with fleet.installation.control_plane() as plane:
+        made = plane.create_key(fleet.project.id)
+    key = made.secret
+    assert fleet.one.chat(key, "hello").status == 200  # This host's at once.
+    wait_for(lambda: fleet.other.chat(key, "hello").status == 200, "the key to be known", within=1.0)
+    with fleet.installation.control_plane() as plane:
+        plane.revoke_key(made.record.id)
+    assert fleet.one.chat(key, "hello").status == 401
+    wait_for(lambda: fleet.other.chat(key, "hello").status == 401, "the key to be refused", within=1.0)
+
+
+def test_an_invalidation_reaches_every_proxy(fleet: Fleet, sim: Sim) -> None:
+    key = fleet.installation.key(fleet.project.id, scopes=("inference", "cache:write"))
+    wait_for(lambda: fleet.other.chat(key, "hello").status == 200, "the key to be known")
+    for gateway in (fleet.one, fleet.other):
+        wait_for(lambda gateway=gateway: _hit(gateway, fleet.project, "hello"), "a hit")  # type: ignore[misc]
+    answer = fleet.one.post("/v1/cache/invalidate", key, {"all": True})
+    assert (answer.status, answer.json()["invalidated"]) == (200, 1)
+    wait_for(lambda: not _hit(fleet.other, fleet.project, "hello", only=True), "it to be forgotten", within=1.0)
+    assert fleet.one.get("/v1/cache/stats", key).json()["entries"] == 0
+
+
+def test_embeddings_are_found_item_by_item(fleet: Fleet, sim: Sim) -> None:
+    def embed(gateway: Gateway, *texts: str) -> str | None:
+        body = {"model": "text-embedding-3-small", "input": list(texts)}
+        answer = gateway.post("/v1/embeddings", fleet.project.key, body)
+        assert answer.status == 200, answer
+        return answer.header("x-watchllm-cache")
+
+    many = [f"text {number}" for number in range(150)]
+    assert embed(fleet.one, *many) == "MISS"
+    wait_for(lambda: embed(fleet.other, *many) == "HIT", "all of them to be known")
+    assert embed(fleet.other, *many, "a new one") == "HIT-PARTIAL"
+
+
+def test_while_redis_is_gone_requests_are_answered_and_it_is_told(fleet: Fleet, sim: Sim) -> None:
+    wait_for(lambda: _hit(fleet.other, fleet.project, "hello"), "a hit")
+    assert dependency(fleet.other, "redis") == "ok"
+    fleet.redis.stop()
+    for gateway in (fleet.one, fleet.other):
+        for number in range(5):
+            assert gateway.chat(fleet.project.key, f"while it is gone {number}").status == 200
+        wait_for(lambda gateway=gateway: "cannot be reached since" in dependency(gateway, "redis"), "being told")  # type: ignore[misc]
+        assert gateway.get("/health/ready").status == 200
+        assert str(fleet.redis.port) in dependency(gateway, "redis")
+    fleet.redis.start()
+    with fleet.installation.control_plane() as plane:
+        assert plane.publisher.publish_all()  # It came back empty.
+    wait_for(lambda: dependency(fleet.other, "redis") == "ok", "it to be followed again")
+    wait_for(lambda: _hit(fleet.other, fleet.project, "hello"), "answers to be kept again")
+    wait_for(lambda: _hit(fleet.one, fleet.project, "hello", only=True), "and found")
+
+
+def _hit(gateway: Gateway, project: Project, text: str, *, only: bool = False) -> object:
+    """The answer, if it came from the cache; with `only`, without asking upstream."""
+    answer = gateway.chat(project.key, text, headers={"Cache-Control": "only-if-cached"} if only else None)
+    assert answer.status == 200 or only, answer
+    return answer if answer.header("x-watchllm-cache") == "HIT" else None

@@ -2,14 +2,19 @@
 
 import base64
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
+from tests.support.raw_http import RawResponse
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_for
+
+# The provider behind `openai` is the simulator, to whom this says how long to take.
+SLOW = "openai/slow-700ms"
 
 
 @dataclass
@@ -115,3 +120,39 @@ def _hit(gateway: Gateway, project: Project, text: str, *, only: bool = False) -
     answer = gateway.chat(project.key, text, headers={"Cache-Control": "only-if-cached"} if only else None)
     assert answer.status == 200 or only, answer
     return answer if answer.header("x-watchllm-cache") == "HIT" else None
+
+
+def test_one_question_is_one_call_over_all_proxies(fleet: Fleet, sim: Sim) -> None:
+    sim.reset()
+    before = sim.calls()
+
+    def ask(number: int) -> RawResponse:
+        gateway = (fleet.one, fleet.other)[number % 2]
+        return gateway.chat(fleet.project.key, "slow one", stream=number >= 6, model=SLOW)
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(ask, range(12)))
+    assert sim.calls() - before == 1
+    assert [answer.status for answer in answers] == [200] * 12
+    outcomes = sorted(answer.header("x-watchllm-cache") or "" for answer in answers)
+    assert outcomes.count("MISS") == 1
+    assert set(outcomes) <= {"MISS", "HIT-COALESCED", "HIT"}
+
+
+def test_who_waits_for_a_process_that_dies_calls_by_itself(fleet: Fleet, sim: Sim) -> None:
+    sim.reset()
+    with ThreadPoolExecutor(2) as pool:
+        lost = pool.submit(fleet.one.chat, fleet.project.key, "lost", model=SLOW)
+        wait_for(lambda: sim.calls() == 1, "the first call")
+        waiting = pool.submit(fleet.other.chat, fleet.project.key, "lost", model=SLOW)
+        wait_for(lambda: b":1" in fleet.redis.command("EXISTS", _waited_for(fleet)), "the other to wait")
+        assert sim.calls() == 1
+        fleet.one.process.kill()
+        assert waiting.result(20).status == 200
+        assert lost.exception(20) is not None
+    assert sim.calls() == 2
+
+
+def _waited_for(fleet: Fleet) -> bytes:
+    """The key that says that somebody waits for a call of another process."""
+    return next((key for key in fleet.redis.command("KEYS", "*:w:*").split(b"\r\n") if b":w:" in key), b"none")

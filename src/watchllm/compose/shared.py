@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from typing import TYPE_CHECKING
 
 from watchllm.configuration import Configuration, ConfigurationError
 from watchllm.stores.redis.address import parse
 from watchllm.stores.redis.cache import RedisExactStore
 from watchllm.stores.redis.cache_layout import CHANNEL as INVALIDATED
 from watchllm.stores.redis.client import Client
+from watchllm.stores.redis.leases import CHANNEL as ENDED
+from watchllm.stores.redis.leases import RedisLeases
 from watchllm.stores.redis.snapshot_follower import SnapshotFollower
 from watchllm.stores.redis.snapshot_layout import CHANNEL as SNAPSHOT
 from watchllm.stores.redis.subscription import Subscription
+
+if TYPE_CHECKING:
+    from watchllm.proxy.flight import Flight
 
 _SETTLE_SECONDS = 1.0
 
@@ -30,8 +36,10 @@ class Shared:
         self.client = Client(address, loop)
         self._follower = SnapshotFollower(self.client, os.path.join(configuration.directory, "snapshot"), loop)
         self.cache = RedisExactStore(self.client, loop, memory_bytes=configuration.cache_memory_bytes, now_ms=_now_ms)
+        self.flights: dict[bytes, Flight] = {}
+        self.leases = RedisLeases(self.client, loop, self.flights.__contains__)
         self._subscription = Subscription(
-            address, (SNAPSHOT, INVALIDATED), self._on_message, self._on_connected, loop, self._on_lost
+            address, (SNAPSHOT, INVALIDATED, ENDED), self._on_message, self._on_connected, loop, self._on_lost
         )
 
     def state(self) -> str:
@@ -48,6 +56,7 @@ class Shared:
         """Bring away what was stored last, for a moment, and end."""
         self._subscription.close()
         await self._follower.close()
+        self.leases.close()
         await self.cache.settled(_SETTLE_SECONDS)
         self.cache.close()
         self.client.close()
@@ -55,6 +64,8 @@ class Shared:
     def _on_message(self, channel: bytes, data: bytes) -> None:
         if channel == INVALIDATED:
             self.cache.heard(data)
+        elif channel == ENDED:
+            self.leases.heard(data)
         else:
             self._follower.look()
 

@@ -156,3 +156,27 @@ def test_who_waits_for_a_process_that_dies_calls_by_itself(fleet: Fleet, sim: Si
 def _waited_for(fleet: Fleet) -> bytes:
     """The key that says that somebody waits for a call of another process."""
     return next((key for key in fleet.redis.command("KEYS", "*:w:*").split(b"\r\n") if b":w:" in key), b"none")
+
+
+def test_commands_see_and_forget_what_is_shared(fleet: Fleet) -> None:
+    wait_for(lambda: _hit(fleet.other, fleet.project, "hello"), "a hit")
+    rows = fleet.installation.run_json("cache", "stats", "--project", fleet.project.id)["projects"]
+    assert [(row["keys"], row["entries"]) for row in rows] == [("live", 1), ("test", 0)]
+    assert fleet.installation.run_json("cache", "purge", "--project", fleet.project.id)["invalidated"] == 1
+    wait_for(lambda: not _hit(fleet.other, fleet.project, "hello", only=True), "it to be forgotten", within=1.0)
+
+
+def test_the_url_is_shown_without_its_password_and_its_server_is_examined(fleet: Fleet, tmp_path: Path) -> None:
+    url = fleet.redis.url.replace("redis://", "redis://default:hunter22@")
+    other = Installation(fleet.installation.home, {**fleet.installation.environment, "WATCHLLM_REDIS_URL": url})
+    shown = other.run("config", "show").stdout
+    assert "default:***@127.0.0.1" in shown
+    assert "hunter22" not in shown
+    checks = fleet.installation.run("doctor", check=False).stdout
+    assert f"127.0.0.1:{fleet.redis.port}" in checks
+    assert "volatile" in checks  # Its policy lets it refuse to store when its memory is full.
+    fleet.redis.stop()
+    failed = other.run("doctor", check=False)
+    assert failed.returncode != 0
+    assert "cannot be used" in failed.stdout
+    assert "hunter22" not in failed.stdout + failed.stderr

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from tests.support.redis_store import RedisStoreInThread
 from watchllm.cache.entry import NEVER, CacheStats, Entry, ExactStore, InvalidationFilter
 from watchllm.domain.usage import TokenUsage
 from watchllm.stores.lmdb.cache import LmdbExactStore
+from watchllm.stores.redis.cache_in_thread import RedisStoreInThread
 
 START_MS = 1_790_000_000_000
 HOUR_MS = 3_600_000

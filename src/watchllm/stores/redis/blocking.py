@@ -8,7 +8,7 @@ from redis import Redis
 from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import NoScriptError
 
-from watchllm.stores.redis.address import parse
+from watchllm.stores.redis.address import Address, parse
 from watchllm.stores.redis.client import Script
 from watchllm.stores.redis.link import Argument
 
@@ -21,24 +21,16 @@ class Blocking:
 
     def __init__(self, url: str) -> None:
         """Raises ValueError for a URL that `address.parse` refuses."""
-        address = parse(url)
-        self.shown = address.shown
-        common: dict[str, Any] = {
-            "username": address.user,
-            "password": address.password,
-            "socket_connect_timeout": _CONNECT_SECONDS,
-            "socket_timeout": _ANSWER_SECONDS,
-            "ssl": address.tls,
-        }
-        if address.ca_file is not None:
-            common["ssl_ca_certs"] = address.ca_file
-        self.redis: Any
-        if address.cluster:
-            nodes = [ClusterNode(host, port) for host, port in address.seeds]  # type: ignore[no-untyped-call]
-            self.redis = RedisCluster(startup_nodes=nodes, **common)
-        else:
-            ((host, port),) = address.seeds
-            self.redis = Redis(host, port, address.database, **common)
+        self._address = parse(url)
+        self.shown = self._address.shown
+        self._redis: Any = None
+
+    @property
+    def redis(self) -> Any:
+        """The client of redis-py; of a cluster it asks for its nodes when it is made."""
+        if self._redis is None:
+            self._redis = _client(self._address)
+        return self._redis
 
     def run(self, script: Script, keys: tuple[bytes, ...], *arguments: Argument) -> Any:
         """Run a script, which is sent where it is not known."""
@@ -48,4 +40,22 @@ class Blocking:
             return self.redis.eval(script.text, len(keys), *keys, *arguments)
 
     def close(self) -> None:
-        self.redis.close()
+        if self._redis is not None:
+            self._redis.close()
+
+
+def _client(address: Address) -> Any:
+    common: dict[str, Any] = {
+        "username": address.user,
+        "password": address.password,
+        "socket_connect_timeout": _CONNECT_SECONDS,
+        "socket_timeout": _ANSWER_SECONDS,
+        "ssl": address.tls,
+    }
+    if address.ca_file is not None:
+        common["ssl_ca_certs"] = address.ca_file
+    if address.cluster:
+        nodes = [ClusterNode(host, port) for host, port in address.seeds]  # type: ignore[no-untyped-call]
+        return RedisCluster(startup_nodes=nodes, **common)
+    ((host, port),) = address.seeds
+    return Redis(host, port, address.database, **common)

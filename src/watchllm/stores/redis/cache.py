@@ -94,7 +94,7 @@ class RedisExactStore:
         entry_id = project + key
         entry = self._brought.get(entry_id) if self._brought else None
         if entry is None:
-            entry = self.memory.get(entry_id) if self._is_in_touch() else None
+            entry = self.memory.get(entry_id) if self.is_in_touch else None
             if entry is None:
                 return None
             self.counters.memory_hits += 1
@@ -103,7 +103,7 @@ class RedisExactStore:
     def fetch(self, project: bytes, keys: Sequence[bytes], done: Callable[[], None]) -> bool:
         """Bring what is stored under `keys`, MOST_KEYS at most, to hand: `done` is called when it is there, and inside
         that call `get` finds it. False = all is at hand, or Redis cannot be asked: `done` will not be called."""
-        if self._is_in_touch():
+        if self.is_in_touch:
             keys = [key for key in keys if project + key not in self.memory]
             if not keys:
                 return False
@@ -190,7 +190,7 @@ class RedisExactStore:
 
     def health(self) -> str | None:
         """Why the cache does not work as it should, or None."""
-        if self._is_in_touch() or not self._client.problem:
+        if self.is_in_touch or not self._client.problem:
             return None
         return "Redis cannot be reached: what is stored is not found, and nothing is stored"
 
@@ -280,7 +280,9 @@ class RedisExactStore:
 
     # Being in touch
 
-    def _is_in_touch(self) -> bool:
+    @property
+    def is_in_touch(self) -> bool:
+        """Whether it hears of every invalidation, and so may give out what it remembers."""
         return self._listening and self._loop.time() < self._in_touch_until
 
     def _look(self) -> None:

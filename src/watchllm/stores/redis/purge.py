@@ -68,7 +68,7 @@ async def stats(client: Client, project: bytes) -> CacheStats:
         memory = await client.call(index[0], "INFO", "memory", seconds=_SECONDS)
     except (Unreachable, hiredis.ReplyError) as error:
         raise Unavailable(f"the cache in Redis cannot be read ({error}); try again") from None
-    return CacheStats(entries, size, by_kind, _bound(memory))
+    return CacheStats(entries, size, by_kind, number_in(memory, b"maxmemory"))
 
 
 async def _delete(client: Client, project: bytes, what: InvalidationFilter, generation: int) -> int:
@@ -108,9 +108,10 @@ async def _indexed(client: Client, project: bytes) -> AsyncIterator[tuple[bytes,
             return
 
 
-def _bound(memory: bytes) -> int:
-    for line in memory.splitlines():
+def number_in(information: bytes, wanted: bytes) -> int:
+    """A number that INFO tells, 0 where it does not."""
+    for line in information.splitlines():
         name, _, value = line.partition(b":")
-        if name == b"maxmemory":
+        if name == wanted:
             return int(value)
     return 0

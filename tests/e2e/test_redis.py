@@ -180,3 +180,21 @@ def test_the_url_is_shown_without_its_password_and_its_server_is_examined(fleet:
     assert failed.returncode != 0
     assert "cannot be used" in failed.stdout
     assert "hunter22" not in failed.stdout + failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_changes_while_redis_is_gone_are_saved_and_published_later(fleet: Fleet) -> None:
+    fleet.redis.stop()
+    refused = fleet.installation.run("project", "create", "later", check=False)
+    assert refused.returncode == 1
+    assert "the change is saved" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    # A whole start without it serves, too.
+    with_console, _ = fleet.installation.start_console()
+    fleet.redis.start()
+    with fleet.installation.control_plane() as plane:
+        made = plane.projects()[-1]
+        key = plane.create_key(made.id).secret
+    assert made.name == "later"
+    wait_for(lambda: fleet.other.chat(key, "hello").status == 200, "it to be published")
+    with_console.stop()

@@ -1,6 +1,7 @@
 """Builds the control plane: SQLite, the snapshot in LMDB, the master secret, prices and vendors."""
 
 import getpass
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -14,11 +15,14 @@ from watchllm.control.errors import DatabaseUnusable
 from watchllm.control.plane import ControlPlane
 from watchllm.control.publication import SnapshotWriter
 from watchllm.control.publisher import Publisher
+from watchllm.domain.errors import Unavailable
 from watchllm.domain.sealing import Keyring
 from watchllm.domain.snapshot import PriceRow, Vendor
 from watchllm.stores import home
 from watchllm.stores.lmdb.snapshot_writer import LmdbSnapshotWriter
 from watchllm.stores.sqlite.engine import open_engine
+
+_log = logging.getLogger(__name__)
 
 SNAPSHOT_FOLDER = "snapshot"
 
@@ -110,14 +114,19 @@ def bootstrap(configuration: Configuration) -> first_run.FirstRun | None:
     """Make everything ready; on the very first run also an owner, a project and a key, to be shown once.
 
     The first project answers from the first provider that the operator configured, else from the simulated one.
-    Publishes everything. Idempotent; of two processes that start at once, one gets the FirstRun.
+    Publishes everything, where Redis is configured if it can be reached. Idempotent; of two processes that start at
+    once, one gets the FirstRun.
     """
     configured = (name for name, provider in configuration.instance_providers.items() if provider.api_key)
     provider = next((name for name in configured if name in vendors.names()), "sim")
     with open_control_plane(configuration, actor="first-run") as plane:
         made = first_run.run(plane.database, provider)
-        plane.publisher.publish_all()
-        plane.publisher.publish_pending()
+        try:
+            plane.publisher.publish_all()
+            plane.publisher.publish_pending()
+        except Unavailable as error:
+            # Proxies serve with what they have; whoever publishes goes on trying.
+            _log.warning("nothing is published yet: %s", error)
         return made
 
 

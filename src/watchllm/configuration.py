@@ -80,6 +80,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     max_queued: int = 2048
     queue_timeout: float = 30.0
     cache_max_bytes: int = 1024 * _MIB
+    cache_memory_bytes: int = 64 * _MIB
     embedder: str = "static"
     embedder_api_key: str | None = None
     embedder_dimensions: int | None = None
@@ -204,12 +205,13 @@ class Setting(msgspec.Struct, frozen=True):
         return self.mask(str(value)) if self.mask else str(value)
 
 
+_REDIS_SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 _PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("home", "WATCHLLM_HOME", forms.plain, in_file=False),
     Setting("database_url", "WATCHLLM_DATABASE_URL", forms.url("sqlite", "postgresql"), mask_url),
-    Setting("redis_url", "WATCHLLM_REDIS_URL", forms.url("redis", "rediss"), mask_url),
+    Setting("redis_url", "WATCHLLM_REDIS_URL", forms.url(*_REDIS_SCHEMES), mask_url),
     Setting("secret_key", "WATCHLLM_SECRET_KEY", forms.secret_key, mask),
     Setting("secret_key_previous", "WATCHLLM_SECRET_KEY_PREVIOUS", forms.secret_key, mask),
     Setting("host", "WATCHLLM_HOST", forms.plain),
@@ -231,6 +233,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_queued", "WATCHLLM_MAX_QUEUED", forms.count),
     Setting("queue_timeout", "WATCHLLM_QUEUE_TIMEOUT", forms.seconds),
     Setting("cache_max_bytes", "WATCHLLM_CACHE_MAX_BYTES", forms.size),
+    Setting("cache_memory_bytes", "WATCHLLM_CACHE_MEMORY_BYTES", forms.size),
     Setting("embedder", "WATCHLLM_EMBEDDER", forms.embedder, mask_url),
     Setting("embedder_api_key", "WATCHLLM_EMBEDDER_API_KEY", forms.plain, mask),
     Setting("embedder_dimensions", "WATCHLLM_EMBEDDER_DIMENSIONS", forms.count),

@@ -1,7 +1,6 @@
 """Quotas and budgets through the socket, with a recorder: exact among many, and remembered whatever is killed."""
 
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,10 +13,10 @@ from watchllm.domain.settings import parse_settings
 
 
 @pytest.fixture
-def home(installation: Installation, sim: Sim) -> Iterator[Installation]:
+def home(installation: Installation, sim: Sim) -> Installation:
     installation.environment.update(upstream_environment(sim.base_url))
     installation.project("first")
-    yield installation
+    return installation
 
 
 @pytest.fixture

@@ -59,6 +59,14 @@ async def answer_from_upstream(
         from watchllm.proxy.pictures import see_to_pictures  # few requests show any
 
         await see_to_pictures(services, request, plan, candidates)
+    if services.leases is not None and place is not None and key is not None and place not in services.flights:
+        from watchllm.proxy.elsewhere import answered_elsewhere  # where there is only one process, nothing is
+
+        there = await answered_elsewhere(services, services.leases, request, endpoint, asked, body, key)
+        if there is not None:
+            services.history.hit(request, asked.named, key, there)
+            serve_entry(services, request, endpoint, there, HIT_COALESCED, include_usage=asked.include_usage)
+            return
     waiter = None
     if place is not None and place in services.flights:
         waiter = await _join(services, request, plan, place)

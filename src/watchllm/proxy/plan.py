@@ -305,6 +305,8 @@ class Plan:
         place = self.place
         if place is not None and self._services.flights.get(place) is flight:
             del self._services.flights[place]
+            if self._services.leases is not None:
+                self._services.leases.release(place)
 
 
 def _retold(landed: Landed, body: bytes) -> Landed:

@@ -12,7 +12,8 @@ import msgspec
 from watchllm.providers.dialect import ANTHROPIC_VERSION, CHAT, MESSAGES
 
 if TYPE_CHECKING:
-    from watchllm.cache.entry import ExactStore
+    from watchllm.cache.entry import Answers
+    from watchllm.cache.leases import Leases
     from watchllm.proxy.approach import Candidate
     from watchllm.proxy.flight import Flight
     from watchllm.proxy.history import History
@@ -60,7 +61,7 @@ class Services(msgspec.Struct):
 
     loop: asyncio.AbstractEventLoop
     tenants: Tenants
-    cache: ExactStore
+    cache: Answers
     settlement: Settlement
     counters: Counters
     limits: ServerLimits
@@ -80,6 +81,9 @@ class Services(msgspec.Struct):
     """Networks whose word on where a request comes from counts, in CIDR form."""
     recorder_lag: Callable[[], float | None] = lambda: None
     """Seconds by which usage is late in the database; None = nobody brings it there."""
+
+    leases: Leases | None = None
+    """Which process makes a call, where there are several; None = this is the only one."""
 
     candidates: dict[int, tuple[tuple[Target, ...], tuple[Candidate, ...]]] = msgspec.field(default_factory=dict)
     """Where targets are, by the identity of their tuple, which is kept."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from watchllm.cache.entry import Entry
 from watchllm.cache.semantic import judge
@@ -15,6 +16,7 @@ from watchllm.cache.semantic.question import NotTried
 from watchllm.cache.semantic.verdicts import Pair
 from watchllm.domain.settings import ON, ProjectSettings
 from watchllm.providers.endpoints import Endpoint
+from watchllm.proxy.at_hand import bring
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.retelling import told_in
 from watchllm.proxy.semantic import looked
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from watchllm.proxy.asked import Asked
     from watchllm.proxy.request import Request
     from watchllm.proxy.services import Services
+
+_T = TypeVar("_T")
 
 # A vector may come to another process before its answer does: such a one is not lost.
 _SETTLES_MS = 10_000
@@ -65,6 +69,13 @@ class Finding(NamedTuple):
     doubt: Doubt | None = None
 
 
+class NotAtHand(Exception):
+    """An answer that is wanted has to be fetched from the shared cache first."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+
+
 def look_up(
     services: Services, request: Request, endpoint: Endpoint, asked: Asked, body: bytes
 ) -> Entry | Coroutine[Any, Any, Entry | None] | None:
@@ -74,6 +85,42 @@ def look_up(
 
     The entry is fresh, acceptable to the request, and told in its dialect.
     """
+    try:
+        return _look_up(services, request, endpoint, asked, body)
+    except NotAtHand as missing:
+        return _look_up_elsewhere(services, request, endpoint, asked, body, missing)
+
+
+async def _look_up_elsewhere(
+    services: Services, request: Request, endpoint: Endpoint, asked: Asked, body: bytes, missing: NotAtHand
+) -> Entry | None:
+    """As `look_up`, where the answer is not at hand yet. The question is read again: cheaper than the round trip."""
+    await _bring(services, request, missing)
+    found = await _bringing(services, request, lambda: _look_up(services, request, endpoint, asked, body))
+    return await found if isinstance(found, Coroutine) else found
+
+
+async def _bringing(services: Services, request: Request, find: Callable[[], _T]) -> _T:
+    """What `find` finds, once all that it looks for is at hand."""
+    while True:
+        try:
+            return find()
+        except NotAtHand as missing:
+            wanted = missing
+        await _bring(services, request, wanted)
+
+
+async def _bring(services: Services, request: Request, missing: NotAtHand) -> None:
+    assert request.principal is not None
+    request.brought = (*request.brought, missing.key)
+    brought = bring(services, request.principal.tenant.partition, (missing.key,))
+    if brought is not None:
+        await brought
+
+
+def _look_up(
+    services: Services, request: Request, endpoint: Endpoint, asked: Asked, body: bytes
+) -> Entry | Coroutine[Any, Any, Entry | None] | None:
     began = perf_counter()
     engine = services.semantic.engine
     if engine is None:  # The process is ending.
@@ -104,9 +151,16 @@ async def _look_up_slowly(
 ) -> Entry | None:
     try:
         question = await engine.read_slowly(asks.text, asks.partition)
-        finding = _found(services, request, endpoint, body, engine, asks.partition, question)
-        if finding.doubt is not None:
-            asking = _asked(services, request, endpoint, body, engine, finding.doubt, question)
+        finding = await _bringing(
+            services,
+            request,
+            lambda: _found(services, request, endpoint, body, engine, asks.partition, question),
+        )
+        doubt = finding.doubt
+        if doubt is not None:
+            asking = await _bringing(
+                services, request, lambda: _asked(services, request, endpoint, body, engine, doubt, question)
+            )
             if isinstance(asking, Asking):
                 return await _judged(services, request, endpoint, body, engine, finding, asking, began)
             finding.looked.reason = asking
@@ -171,14 +225,20 @@ async def _judged(
             reason = await _waited(services, request, decider, judgement)
             if reason is None or services.semantic.engine is not engine:
                 break
-            following = _asked(services, request, endpoint, body, engine, doubt, question, reason)
+            ask_next = partial(_asked, services, request, endpoint, body, engine, doubt, question, reason)
+            following = await _bringing(services, request, ask_next)
             if isinstance(following, str):
                 reason = following
                 break
             asking = following
         # What was stored may have been forgotten meanwhile.
         if reason is None and services.semantic.engine is engine:
-            entry = _entry(services, request, endpoint, body, engine, doubt.entry, services.now_ms())
+            request.brought = ()
+            entry = await _bringing(
+                services,
+                request,
+                lambda: _entry(services, request, endpoint, body, engine, doubt.entry, services.now_ms()),
+            )
         if entry is None:
             found.reason = reason or "gone"
         else:
@@ -295,7 +355,12 @@ def _entry(
     assert wishes is not None
     if not engine.holds(pair, now_ms):
         return None
-    entry = services.cache.get(principal.tenant.partition, pair.key)
+    cache = services.cache
+    entry = cache.get(principal.tenant.partition, pair.key)
+    if entry is None and cache.is_remote:
+        if pair.key not in request.brought:
+            raise NotAtHand(pair.key)
+        return None  # It may be there all the same, where Redis could not be asked.
     if entry is None or entry.created_ms != pair.created_ms:
         # Another answer may have taken its place, of which nobody knows whether it would have been kept.
         if now_ms - max(pair.created_ms, entry.created_ms if entry else 0) > _SETTLES_MS:

@@ -23,6 +23,7 @@ from tests.support.raw_http import RawResponse, request_bytes
 from watchllm.compose.proxy import ProxyProcess
 from watchllm.configuration import InstanceProvider
 from watchllm.domain.usage_event import UsageEvent
+from watchllm.limits.tiers import TIERS
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.services import Services
 from watchllm.proxy.waiter import Waiter
@@ -275,6 +276,8 @@ async def inside(
         steps.release_all()
         await pair.all_settled()
         await until(lambda: not pair.services.flights, "no call under way")
+        await until(lambda: pair.services.slots.under_way == 0, "no slot taken")
+        assert not any(map(pair.services.slots.waiting_in, TIERS))
         await until(lambda: proxy._server.connections == 0, "no connection")
         assert len({event.request_id for event in pair.events}) == len(pair.events) == pair.asked
         gc.collect()

@@ -1,29 +1,17 @@
 """Issue 6, "Priority by tier": who waits for a call upstream, who goes first, who is shed, and what is told of it."""
 
 import asyncio
-import json
 from collections import Counter
-from typing import Any
 
 import pytest
 
 from tests.support.coalescing import error_code
-from tests.support.inside import Inside, inside, run, until
+from tests.support.inside import inside, run, until
+from tests.support.priority import queued, saturated, texts, timing, waiting
 from tests.support.product import Installation, Project
-from tests.support.raw_http import RawResponse
 from watchllm.limits.tiers import TIERS, TIERS_BY_NAME
 from watchllm.proxy.slot_metrics import slot_metrics
 from watchllm.proxy.tenant import Tenant
-
-# Of the queue's own endpoints, what each takes and where its model is in the body that goes up.
-CHAT = "/v1/chat/completions"
-EMBEDDINGS = "/v1/embeddings"
-MODERATIONS = "/v1/moderations"
-SPEECH = "/v1/audio/transcriptions"
-FORM = (
-    b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
-    b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nsound\r\n--x--\r\n'
-)
 
 
 @pytest.fixture(scope="module")
@@ -43,35 +31,6 @@ def tiers(home: Installation, monkeypatch: pytest.MonkeyPatch) -> dict[str, Proj
     names = {project.id: name for name, project in projects.items()}
     monkeypatch.setattr(Tenant, "tier", property(lambda tenant: TIERS_BY_NAME[names[tenant.project.id]]))
     return projects
-
-
-def waiting(pair: Inside) -> int:
-    return sum(map(pair.services.slots.waiting_in, TIERS))
-
-
-async def saturated(pair: Inside, key: str | None = None) -> "asyncio.Task[RawResponse]":
-    """Take the only slot."""
-    first = pair.ask("takes the only slot", key=key)
-    await until(lambda: pair.calls == 1, "the call that takes the only slot")
-    return first
-
-
-async def queued(pair: Inside, text: str, **asked: Any) -> "asyncio.Task[RawResponse]":
-    """Ask, and wait until that waits."""
-    before = waiting(pair)
-    task = pair.ask(text, **asked)
-    await until(lambda: waiting(pair) == before + 1, f"{text!r} waiting")
-    return task
-
-
-def texts(pair: Inside) -> list[str]:
-    """What the provider was asked, in order."""
-    return [json.loads(one.body)["messages"][0]["content"] for one in pair.sim.ledger.requests]
-
-
-def timing(answer: RawResponse) -> dict[str, float]:
-    spans = (answer.header("server-timing") or "").split(", ")
-    return {name: float(duration) for name, duration in (span.split(";dur=") for span in spans)}
 
 
 # --- who goes first ---------------------------------------------------------------------------------------------------
@@ -248,133 +207,6 @@ def test_nobody_waits_longer_than_the_queue_allows(home: Installation, tiers: di
             pair.steps.release_all()
             assert (await first).status == 200
             assert pair.calls == 1
-
-    run(test())
-
-
-CALLS: list[tuple[str, object, dict[str, str]]] = [
-    (CHAT, {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "x"}]}, {}),
-    (CHAT, {"model": "gpt-4o-mini", "stream": True, "messages": [{"role": "user", "content": "x"}]}, {}),
-    (EMBEDDINGS, {"model": "text-embedding-3-small", "input": ["x"]}, {}),
-    (MODERATIONS, {"model": "omni-moderation-latest", "input": "x"}, {}),
-    (SPEECH, FORM, {"content-type": "multipart/form-data; boundary=x"}),
-]
-
-
-@pytest.mark.parametrize(("path", "body", "headers"), CALLS)
-def test_the_requests_own_time_counts_in_the_queue_too(
-    home: Installation, project: Project, path: str, body: object, headers: dict[str, str]
-) -> None:
-    async def test() -> None:
-        async with inside(home, project, max_upstream=1) as pair:
-            first = await saturated(pair)
-            asked = {**headers, "X-WatchLLM-Timeout": "0.05"}
-            over = await pair.ask("", path=path, body=body, headers=asked)
-            assert (over.status, error_code(over)) == (504, "provider_timeout")
-            assert timing(over)["queue"] > 0
-            assert waiting(pair) == 0
-            pair.steps.release_all()
-            assert (await first).status == 200
-            assert pair.calls == 1
-
-    run(test())
-
-
-# --- a slot is given back ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("path", "body", "headers"), CALLS)
-def test_every_kind_of_call_waits_its_turn_and_gives_its_slot_back(
-    home: Installation, project: Project, path: str, body: object, headers: dict[str, str]
-) -> None:
-    async def test() -> None:
-        async with inside(home, project, max_upstream=1) as pair:
-            first = await saturated(pair)
-            asked = await queued(pair, "", path=path, body=body, headers=headers)
-            behind = await queued(pair, "behind it")
-            assert pair.calls == 1
-            pair.steps.release_all()
-            answers = await asyncio.gather(first, asked, behind)
-            assert [answer.status for answer in answers] == [200, 200, 200]
-            assert timing(answers[1])["queue"] > 0
-            assert pair.sim.ledger.peak_open <= 1
-
-    run(test())
-
-
-@pytest.mark.parametrize(("path", "body", "headers"), CALLS)
-def test_who_leaves_the_queue_is_not_called_for(
-    home: Installation, project: Project, path: str, body: object, headers: dict[str, str]
-) -> None:
-    async def test() -> None:
-        async with inside(home, project, max_upstream=1) as pair:
-            first = await saturated(pair)
-            client = await pair.open("", path=path, body=body, headers=headers)
-            await until(lambda: waiting(pair) == 1, "one waiting")
-            behind = await queued(pair, "behind it")
-            client.leave()
-            await until(lambda: waiting(pair) == 1, "one less")
-            pair.steps.release_all()
-            assert {answer.status for answer in await asyncio.gather(first, behind)} == {200}
-            assert pair.calls == 2
-            await pair.all_settled()
-            (left,) = [event for event in pair.events if event.error]
-            assert (left.status, left.error, left.attempts, left.cost) == (499, "client_left", (), None)
-
-    run(test())
-
-
-@pytest.mark.parametrize(("path", "body", "headers"), CALLS)
-def test_who_leaves_while_it_is_called_for_gives_its_slot_back(
-    home: Installation, project: Project, path: str, body: object, headers: dict[str, str]
-) -> None:
-    async def test() -> None:
-        async with inside(home, project, max_upstream=1) as pair:
-            client = await pair.open("", path=path, body=body, headers=headers)
-            await until(lambda: pair.calls == 1, "the call")
-            behind = await queued(pair, "behind it")
-            client.leave()
-            await until(lambda: pair.calls == 2, "the one behind it")
-            pair.steps.release_all()
-            assert (await behind).status == 200
-
-    run(test())
-
-
-def test_the_call_of_a_leader_that_left_the_queue_is_made_for_who_joined_it(
-    home: Installation, project: Project
-) -> None:
-    async def test() -> None:
-        async with inside(home, project, max_upstream=1) as pair:
-            first = await saturated(pair)
-            leader = await pair.open("shared")
-            await until(lambda: waiting(pair) == 1, "the leader waiting")
-            follower = pair.ask("shared")
-            await pair.all_wait(3)
-            leader.leave()
-            await pair.all_wait(2)
-            assert waiting(pair) == 1
-            pair.steps.release_all()
-            answers = await asyncio.gather(first, follower)
-            assert [answer.status for answer in answers] == [200, 200]
-            assert pair.calls == 2
-
-    run(test())
-
-
-@pytest.mark.parametrize("model", ["gpt-4o-mini+status-500", "gpt-4o-mini+cut-1", "gpt-4o-mini+reset"])
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_provider_that_fails_costs_no_slot(home: Installation, project: Project, model: str, stream: bool) -> None:
-    async def test() -> None:
-        async with inside(home, project, max_upstream=1) as pair:
-            pair.steps.release_all()
-            for number in range(3):
-                with_fault = await pair.open(f"fails {number}", model=model, stream=stream)
-                while await with_fault.read():
-                    pass
-                with_fault.leave()
-            assert pair.services.slots.under_way == 0
-            assert (await pair.ask("works")).status in (200, 503)
 
     run(test())
 

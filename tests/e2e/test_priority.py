@@ -127,6 +127,30 @@ def test_who_asks_what_waits_already_takes_no_place_of_its_own(home: Installatio
     run(test())
 
 
+def test_who_joins_a_purchase_of_embeddings_that_waits_waits_with_it(home: Installation, project: Project) -> None:
+    body = {"model": "text-embedding-3-small", "input": ["a text"]}
+
+    async def test() -> None:
+        async with inside(home, project, max_upstream=1) as pair:
+            first = await saturated(pair)
+            buyer = await queued(pair, "", path="/v1/embeddings", body=body)
+            joins = pair.ask("", path="/v1/embeddings", body=body)
+            await until(lambda: pair.buying == 2, "both waiting")
+            assert waiting(pair) == 1
+            pair.steps.release_all()
+            answers = await asyncio.gather(buyer, joins)
+            assert [answer.header("x-watchllm-cache") for answer in answers] == ["MISS", "HIT-COALESCED"]
+            for answer in answers:
+                spans = timing(answer)
+                assert spans["queue"] > 0
+                assert spans["queue"] + spans.get("upstream", 0.0) <= spans["total"]
+                overhead = float(answer.header("x-watchllm-overhead-ms") or 0)
+                assert overhead >= spans["queue"]
+            await first
+
+    run(test())
+
+
 def test_time_in_the_queue_is_overhead_and_not_upstream(home: Installation, project: Project) -> None:
     async def test() -> None:
         async with inside(home, project, max_upstream=1) as pair:

@@ -109,6 +109,7 @@ class Inside:
         self.installation = installation
         self.project = project
         self.services: Services = proxy._services
+        self._app = proxy._app
         self.port = port
         self.sim = sim
         self.steps = steps
@@ -178,6 +179,11 @@ class Inside:
     def waiting(self) -> int:
         """Requests that wait for a call that can be joined."""
         return sum(len(flight._waiters) for flight in self.services.flights.values())
+
+    @property
+    def buying(self) -> int:
+        """Requests that wait for a purchase of embeddings that can be joined."""
+        return sum(len(purchase._waiters) for purchase in set(self._app.embeddings._calls._under_way.values()))
 
     @property
     def paused(self) -> bool:

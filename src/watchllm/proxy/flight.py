@@ -20,7 +20,7 @@ from watchllm.proxy import egress
 from watchllm.proxy.bad_answers import no_stream, wrong_with
 from watchllm.proxy.request import Request
 from watchllm.proxy.shared_stream import Piece, SharedStream
-from watchllm.proxy.slots import Slots, Turn
+from watchllm.proxy.slots import Slots, Turn, not_begun_within
 from watchllm.proxy.upstream import MAX_ANSWER_BYTES, Answer, upstream_error
 from watchllm.proxy.waiter import FlightPlan, Landed, Waiter, close_books_of_absent
 from watchllm.routing.target import Target
@@ -469,7 +469,10 @@ class Flight:
         """The waiter's own time is over; the call goes on for the others."""
         if waiter not in self._waiters or self._over:
             return  # Only the time upstream is bounded, not the client's own reading.
-        error = TimedOut(f"The provider did not answer within the {seconds:g} s that X-WatchLLM-Timeout allows.")
+        if waiter.request.queue_began:
+            error = not_begun_within(seconds)
+        else:
+            error = TimedOut(f"The provider did not answer within the {seconds:g} s that X-WatchLLM-Timeout allows.")
         self.leave(waiter)
         if not waiter.relayed:
             waiter.fail(error)

@@ -274,10 +274,7 @@ class Slots:
 
     def _waited_in_vain(self, place: Place, now: float) -> GatewayError:
         if place.timeout is not None and place.timeout <= self._limits.wait:
-            error = TimedOut(
-                f"No call could be begun within the {place.timeout:g} s that X-WatchLLM-Timeout allows: too many are "
-                "under way. Try again or allow more time."
-            )
+            error = not_begun_within(place.timeout)
             self.refused[place.tier.name, error.code] += 1
             return error
         return self._shed(place.tier, now)
@@ -297,3 +294,11 @@ class Slots:
             error = Unavailable(f"{problem}; {what_to_do}.", retry_after=after)
         self.refused[tier.name, error.code] += 1
         return error
+
+
+def not_begun_within(seconds: float) -> TimedOut:
+    """The error of a request that waited for a slot for as long as it allows a call to take."""
+    return TimedOut(
+        f"No call could be begun within the {seconds:g} s that X-WatchLLM-Timeout allows: too many are under way. Try "
+        "again or allow more time."
+    )

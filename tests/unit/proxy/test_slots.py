@@ -7,10 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from watchllm.domain.errors import GatewayError
+from watchllm.domain.errors import GatewayError, Unavailable
 from watchllm.limits.tiers import TIERS_BY_NAME
 from watchllm.proxy import eager
 from watchllm.proxy.request import Request
+from watchllm.proxy.semantic.judge_call import JudgeCall
 from watchllm.proxy.slots import LATE_SECONDS, Place, SlotLimits, Slots, Turn
 
 
@@ -281,3 +282,40 @@ def test_a_coroutine_for_which_there_is_no_room_is_told(loop: Loop) -> None:
     assert isinstance(error, GatewayError)
     assert error.code == "overloaded"
     assert slots.under_way == 1
+
+
+def test_the_time_in_the_queue_is_taken_off_the_time_that_a_request_allows_its_call() -> None:
+    request = request_of("pro")
+    assert request.time_left() is None
+    request.directives = cast(Any, SimpleNamespace(timeout=5.0))
+    assert request.time_left() == 5.0
+    request.queue_began = 10.0
+    request.leave_queue(12.0)
+    request.leave_queue(99.0)
+    assert request.time_left() == 3.0
+    request.queue_began = 20.0
+    assert request.waited_for_slot(21.0) == 3.0
+    request.leave_queue(24.0)
+    assert request.queued == 6.0
+    left = request.time_left()
+    assert left is not None
+    assert 0 < left < 0.01
+
+
+def test_a_judge_is_not_asked_where_no_slot_is_free_and_leaves_no_row(loop: Loop) -> None:
+    slots = slots_on(loop)
+    slots.take()
+    client = request_of("pro")
+    assert client.principal is not None
+    client.principal.tenant.__dict__["usual"] = None
+    settlement = SimpleNamespace(settle=lambda *_row: loop.complaints.append({}))
+    call = JudgeCall(cast(Any, SimpleNamespace(slots=slots, settlement=settlement)), client)
+    errors: list[BaseException] = []
+
+    async def ask() -> None:
+        await call.verdict({})
+
+    assert eager.run(ask(), cast(Any, loop), errors.append) is None
+    assert [type(error) for error in errors] == [Unavailable]
+    assert slots.under_way == 1
+    assert not loop.complaints

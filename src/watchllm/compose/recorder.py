@@ -98,11 +98,18 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
     """Apply until told to stop, or until the lock is lost. Raises StoreUnavailable, ControlError and OSError."""
     # Here, not above: SQLAlchemy takes a quarter of a second, in which this process is ready already.
     from watchllm.compose.control import open_database
+    from watchllm.compose.limiting import LEDGER_FOLDER
+    from watchllm.journal.ledgered import Ledgered
+    from watchllm.stores.lmdb.ledger import LmdbLedger
     from watchllm.stores.sqlite.usage import SqliteUsageStore
 
-    with closing(open_database(configuration)) as database:
+    with (
+        closing(open_database(configuration)) as database,
+        closing(LmdbLedger(configuration.home / LEDGER_FOLDER)) as ledger,
+    ):
         schema.upgrade(database.engine)
-        recorder = Recorder(folder, SqliteUsageStore(database.engine, lambda: time.time_ns() // 1_000_000), _say)
+        store = SqliteUsageStore(database.engine, lambda: time.time_ns() // 1_000_000)
+        recorder = Recorder(folder, Ledgered(store, ledger), _say)
         drafts_removed = 0.0
         while True:
             # Asked before the pass: what was written before the signal is applied by it (up to a batch).

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from watchllm.control.errors import DatabaseUnusable
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest migration; a test compares it with the files."""
 
 

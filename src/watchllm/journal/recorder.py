@@ -7,12 +7,13 @@ read to its end, and its calls that never settled are closed as `aborted`.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import msgspec
 
+from watchllm.domain.ledger import Periods
 from watchllm.domain.usage_event import OpenedCall, UsageEvent
 from watchllm.journal import series as files
 from watchllm.journal.records import (
@@ -92,6 +93,14 @@ class UsageStore(Protocol):
 
         A request that has a row already is not written again.
         """
+        ...
+
+    def spent(self, subjects: Iterable[str] | None, periods: Iterable[str]) -> dict[str, Periods]:
+        """What these keys, projects and organizations have spent in `periods`, None = all of them."""
+        ...
+
+    def organizations(self, projects: Iterable[str]) -> set[str]:
+        """Those that these projects belong to."""
         ...
 
 

@@ -24,6 +24,7 @@ from watchllm.limits.window import Portion, Window
 
 _IDLE_SECONDS = 300
 _SWEEP_SECONDS = 60
+_MANY = 1 << 62
 
 
 class Demand(NamedTuple):
@@ -241,16 +242,25 @@ class Limiter:
         """What is left, where least is."""
         now = self._clock()
         requests = tokens = quota = None
+        fewest_requests = fewest_tokens = fewest = _MANY
         for bounds, meter in self._metered(subject, now).pairs:
-            requests = _lesser(requests, bounds.requests, meter.requests, now)
-            tokens = _lesser(tokens, bounds.tokens, meter.tokens, now)
-            if bounds.quota is not None:
-                at, spending = self._moment(), meter.spending
-                spending.turn(at)
-                left = max(0, bounds.quota - spending.requests - spending.held_requests)
-                if quota is None or left < quota.remaining:
-                    quota = Standing(bounds.quota, left, month_ends(at.month))
-        return Standings(requests, tokens, quota)
+            window, limit = meter.requests, bounds.requests
+            if window is not None and limit is not None and (left := limit - window.used(now)) < fewest_requests:
+                fewest_requests, requests = left, (limit, window)
+            window, limit = meter.tokens, bounds.tokens
+            if window is not None and limit is not None and (left := limit - window.used(now)) < fewest_tokens:
+                fewest_tokens, tokens = left, (limit, window)
+            if (limit := bounds.quota) is not None:
+                spending = meter.spending
+                spending.turn(self._moment())
+                left = limit - spending.requests - spending.held_requests
+                if left < fewest:
+                    fewest, quota = left, Standing(limit, max(0, left), month_ends(self._at.month))
+        return Standings(
+            None if requests is None else _standing(*requests, fewest_requests, now),
+            None if tokens is None else _standing(*tokens, fewest_tokens, now),
+            quota,
+        )
 
     def _check_budgets(self, bounds: Bounds, spending: Spending, at: Moment, nanos: Nanos) -> None:
         spending.turn(at)
@@ -303,14 +313,8 @@ class Limiter:
             del self._meters[name]
 
 
-def _lesser(least: Standing | None, limit: int | None, window: Window | None, now: float) -> Standing | None:
-    """`least`, or what is left of `limit` where that is less."""
-    if limit is None or window is None:
-        return least
-    left = max(0, limit - window.used(now))
-    if least is not None and least.remaining <= left:
-        return least
-    return Standing(limit, left, ceil(window.reset_in(now)))
+def _standing(limit: int, window: Window, left: int, now: float) -> Standing:
+    return Standing(limit, max(0, left), ceil(window.reset_in(now)))
 
 
 __all__ = ["Admission", "Demand", "Exceeded", "Limiter", "Meter", "Standing"]

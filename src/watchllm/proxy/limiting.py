@@ -89,6 +89,8 @@ class Limiting:
             self.limiter.charge(principal.subject, used, requests=int(is_mistaken))
             return
         request.admission = None
+        if admission.portions and not request.calls:
+            self.limiter.give_back(admission)  # It was refused in a queue, or its answer was found on the way there.
         billable = admission.counted and is_billable(event.endpoint, event.provider, event.status)
         self.limiter.settle(admission, used, billable=billable)
 

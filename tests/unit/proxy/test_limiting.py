@@ -47,9 +47,9 @@ def test_a_call_that_was_never_made_uses_none_of_the_minute() -> None:
     limiting.reserve(made, lambda: Demand(80, 0))
     made.calls = 1
     limiting.settle(made, event(usage=None, cost=None))
+    third = request_of(who, limiting)
+    limiting.enter(third)
     with pytest.raises(LimitExceeded):
-        third = request_of(who, limiting)
-        limiting.enter(third)
         limiting.reserve(third, lambda: Demand(1, 0))
 
 

@@ -1,4 +1,4 @@
-"""`watchllm usage export`: the rows of usage_logs as CSV, JSON lines or Parquet."""
+"""`watchllm usage`: export, the rows of usage_logs as CSV, JSON lines or Parquet; spent, what counts against limits."""
 
 import os
 import sys
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from watchllm.cli.output import JSON, print_fields, print_json
 from watchllm.cli.session import configuration
 
 if TYPE_CHECKING:
@@ -27,11 +28,6 @@ class Format(StrEnum):
     csv = "csv"
     jsonl = "jsonl"
     parquet = "parquet"
-
-
-@app.callback()
-def group() -> None:
-    """Without it, typer would make the only command the whole group."""
 
 
 def moment(text: str, option: str) -> int:
@@ -91,6 +87,40 @@ def export(
             typer.echo(f"watchllm: cannot write: {error.strerror or error}", err=True)
             raise typer.Exit(1) from None
     typer.echo(f"{count} rows", err=True)
+
+
+@app.command()
+def spent(
+    subject: Annotated[str, typer.Argument(metavar="ID", help="A key, a project or an organization.")],
+    as_json: bool = JSON,
+) -> None:
+    """Show what counts against the quota and the budgets of a key, a project or an organization."""
+    from watchllm.analytics.spent import spent as read
+    from watchllm.compose.control import open_database
+    from watchllm.control import keys, organizations, projects, schema
+    from watchllm.control.errors import NotFound
+    from watchllm.domain.money import format_usd
+
+    kinds = {"key": keys.get, "prj": projects.get, "org": organizations.get}
+    find = kinds.get(subject.partition("_")[0])
+    if find is None:
+        raise NotFound(f"{subject!r} is no id of a key (key_…), a project (prj_…) or an organization (org_…)")
+    with closing(open_database(configuration())) as database:
+        schema.upgrade(database.engine)
+        with database.reading() as connection:
+            find(connection, subject)
+            found = read(connection, subject, datetime.now(UTC))
+    data = {
+        "id": subject,
+        "requests_month": found.requests_month,
+        "usd_day": format_usd(found.nanos_day),
+        "usd_month": format_usd(found.nanos_month),
+        "usd_total": format_usd(found.nanos_total),
+    }
+    if as_json:
+        print_json(data)
+    else:
+        print_fields(data)
 
 
 def _write_file(kind: str, pages: "Pages", output: Path) -> int:

@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import Connection, Engine, insert, select
 from sqlalchemy.exc import DBAPIError
 
+from watchllm.configuration import mask_url
 from watchllm.control import tables
 from watchllm.control.errors import DatabaseUnusable
 
@@ -83,5 +84,10 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            place = self.engine.url.render_as_string(hide_password=True)
-            raise DatabaseUnusable(f"the database {place} failed: {error.orig}; `watchllm doctor` says more") from error
+            where = place(self.engine)
+            raise DatabaseUnusable(f"the database {where} failed: {error.orig}; `watchllm doctor` says more") from error
+
+
+def place(engine: Engine) -> str:
+    """Where a database is, for messages: the URL with all that may be secret masked."""
+    return mask_url(engine.url.set(drivername=engine.dialect.name).render_as_string(hide_password=False))

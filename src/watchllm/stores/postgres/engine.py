@@ -1,0 +1,83 @@
+"""The SQLAlchemy engine over PostgreSQL, at home behind a pooler that hands out its connections by transaction.
+
+Such a pooler keeps nothing of a session: there are no prepared statements, no `SET` outlives its transaction, and locks
+are a transaction's. So every name is qualified with the schema. Transactions that write exclude each other by one
+advisory lock, as SQLite's do: what was decided by a look at the database is still so when it is written.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError
+
+from watchllm.control.errors import DatabaseUnusable
+from watchllm.control.private_schema import SCHEMA
+from watchllm.stores.postgres.bounded import BoundedConnection
+
+SCHEMES = ("postgresql://", "postgres://")
+CONNECT_SECONDS = 10
+ANSWER_SECONDS = 30.0
+_LOCK_WAIT = "15s"
+# "watchllm" in the two halves of the number space that advisory locks have for pairs.
+_WRITERS = (0x77617463, 0x686C6C6D)
+# Of other programs' poolers and clients; libpq refuses what it does not know.
+_FOREIGN_PARAMETERS = ("pgbouncer", "connection_limit", "pool_timeout", "supa")
+
+_BEGIN_WRITING = text(
+    f"SELECT set_config('lock_timeout', '{_LOCK_WAIT}', true), pg_advisory_xact_lock({_WRITERS[0]}, {_WRITERS[1]})"
+)
+_BEGIN_READING = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+
+def is_postgres(url: str) -> bool:
+    return url.startswith(SCHEMES)
+
+
+def open_engine(url: str, *, answer_seconds: float | None = ANSWER_SECONDS) -> Engine:
+    """The engine for `postgresql://…`; nothing is connected yet.
+
+    A statement whose answer does not begin or go on for `answer_seconds` (None = ever) fails and loses its connection.
+    Raises DatabaseUnusable for a URL that cannot be understood; the message does not repeat it.
+    """
+    engine = create_engine(
+        _parsed(url),
+        # A connection that the server or a pooler has closed meanwhile is noticed before it is used.
+        pool_pre_ping=True,
+        pool_recycle=600,
+        execution_options={"schema_translate_map": {None: SCHEMA}},
+        use_native_hstore=False,
+        connect_args={
+            "prepare_threshold": None,
+            "connect_timeout": CONNECT_SECONDS,
+            "application_name": "watchllm",
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+        },
+    )
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: Any, _record: Any, arguments: Any, options: Mapping[str, Any]) -> psycopg.Connection[Any]:
+        connection = BoundedConnection.connect(*arguments, **options)
+        connection.answer_seconds = answer_seconds
+        return connection
+
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url).set(drivername="postgresql+psycopg")
+    except (ArgumentError, ValueError):
+        raise DatabaseUnusable("the database's URL is not of the form postgresql://USER:PASSWORD@HOST:PORT/NAME") from None
+    if not parsed.database:
+        raise DatabaseUnusable("the database's URL names no database: postgresql://USER:PASSWORD@HOST:PORT/NAME")
+    return parsed.difference_update_query(_FOREIGN_PARAMETERS)
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("watchllm_writes", False)
+    connection.execute(_BEGIN_WRITING if writes else _BEGIN_READING)

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +51,9 @@ ignore_startup_parameters = extra_float_digits
 class Postgres:
     """A running server. `port` is its own, `pooler_port` that of the pooler once it was asked for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: Mapping[str, str]) -> None:
         self.port = free_port()
+        self._options = options
         self._folder = folder
         self._binaries = _binaries()
         self._databases = 0
@@ -79,6 +80,7 @@ class Postgres:
             "unix_socket_directories": self._folder,
             "fsync": "off",
             "max_connections": 200,
+            **self._options,
         }
         self.process = BackgroundProcess(
             [
@@ -146,7 +148,7 @@ class Postgres:
         return port
 
     def _accepts(self) -> bool:
-        ready = [self._binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        ready = [str(self._binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(ready, cwd="/").returncode == 0
 
     def _pids(self) -> list[int]:
@@ -178,15 +180,15 @@ class Connected:
 
 
 @contextmanager
-def running_postgres() -> Iterator[Postgres]:
-    """A server in a folder of its own. Skips the calling test where the binaries are not there."""
+def running_postgres(options: Mapping[str, str] | None = None) -> Iterator[Postgres]:
+    """A server in a folder of its own, with more `options` than tests need. Skips the calling test where there is none."""
     _binaries()
     folder = Path(tempfile.mkdtemp(prefix="watchllm-postgres-"))
     if _NOBODY is not None:
         shutil.chown(folder, _NOBODY)
     before = list(BackgroundProcess.running)
     try:
-        server = Postgres(folder)
+        server = Postgres(folder, options or {})
         try:
             yield server
         finally:

@@ -8,7 +8,8 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from watchllm.compose.checks import FAILED, OK, WARNING, Check
-from watchllm.compose.control import SNAPSHOT_FOLDER, keyring_of, open_database, publisher_for
+from watchllm.compose.control import SNAPSHOT_FOLDER, keyring_of, publisher_for
+from watchllm.compose.database import open_database
 from watchllm.compose.doctor_embedder import examine_embedder
 from watchllm.compose.doctor_providers import examine_providers
 from watchllm.compose.doctor_running import examine_running

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Self
 
 from watchllm.configuration import Configuration
-from watchllm.control import schema
 from watchllm.control.errors import ControlError
 from watchllm.journal.recorder import Recorder, StoreUnavailable
 from watchllm.journal.series import remove_drafts
@@ -97,12 +96,12 @@ def _work(configuration: Configuration, folder: Path, lock: int, stop: "_Stop") 
 def _record(configuration: Configuration, folder: Path, lock: int, status: "_Status", stop: "_Stop") -> None:
     """Apply until told to stop, or until the lock is lost. Raises StoreUnavailable, ControlError and OSError."""
     # Here, not above: SQLAlchemy takes a quarter of a second, in which this process is ready already.
-    from watchllm.compose.control import open_database
-    from watchllm.stores.sqlite.usage import SqliteUsageStore
+    from watchllm.compose.database import bring_up_to_date, open_database, usage_store
 
     with closing(open_database(configuration)) as database:
-        schema.upgrade(database.engine)
-        recorder = Recorder(folder, SqliteUsageStore(database.engine, lambda: time.time_ns() // 1_000_000), _say)
+        bring_up_to_date(configuration, database)
+        store = usage_store(configuration, database)
+        recorder = Recorder(folder, store, _say)
         drafts_removed = 0.0
         while True:
             # Asked before the pass: what was written before the signal is applied by it (up to a batch).

@@ -16,9 +16,9 @@ from watchllm.control.errors import DatabaseUnusable
 from watchllm.control.private_schema import SCHEMA
 from watchllm.stores.postgres.bounded import BoundedConnection
 
-SCHEMES = ("postgresql://", "postgres://")
 CONNECT_SECONDS = 10
 ANSWER_SECONDS = 30.0
+_FORM = "postgresql://USER:PASSWORD@HOST:PORT/NAME"
 _LOCK_WAIT = "15s"
 # "watchllm" in the two halves of the number space that advisory locks have for pairs.
 _WRITERS = (0x77617463, 0x686C6C6D)
@@ -29,10 +29,6 @@ _BEGIN_WRITING = text(
     f"SELECT set_config('lock_timeout', '{_LOCK_WAIT}', true), pg_advisory_xact_lock({_WRITERS[0]}, {_WRITERS[1]})"
 )
 _BEGIN_READING = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-
-
-def is_postgres(url: str) -> bool:
-    return url.startswith(SCHEMES)
 
 
 def open_engine(url: str, *, answer_seconds: float | None = ANSWER_SECONDS) -> Engine:
@@ -72,7 +68,9 @@ def _parsed(url: str) -> URL:
     try:
         parsed = make_url(url).set(drivername="postgresql+psycopg")
     except (ArgumentError, ValueError):
-        raise DatabaseUnusable("the database's URL is not of the form postgresql://USER:PASSWORD@HOST:PORT/NAME") from None
+        raise DatabaseUnusable(
+            "the database's URL is not of the form postgresql://USER:PASSWORD@HOST:PORT/NAME"
+        ) from None
     if not parsed.database:
         raise DatabaseUnusable("the database's URL names no database: postgresql://USER:PASSWORD@HOST:PORT/NAME")
     return parsed.difference_update_query(_FOREIGN_PARAMETERS)

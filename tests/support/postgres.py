@@ -181,7 +181,7 @@ class Connected:
 
 @contextmanager
 def running_postgres(options: Mapping[str, str] | None = None) -> Iterator[Postgres]:
-    """A server in a folder of its own, with more `options` than tests need. Skips the calling test where there is none."""
+    """A server in a folder of its own, with more `options` than tests need. Skips where there is none."""
     _binaries()
     folder = Path(tempfile.mkdtemp(prefix="watchllm-postgres-"))
     if _NOBODY is not None:

@@ -61,7 +61,7 @@ def export(
     """Write one row for each request, oldest first."""
     from watchllm.analytics.export import rows
     from watchllm.analytics.formats import FormatUnavailable, write
-    from watchllm.compose.database import bring_up_to_date, open_database, open_reports
+    from watchllm.compose.database import bring_up_to_date, open_database
     from watchllm.control import projects
 
     since_ms = None if since is None else moment(since, "--since")
@@ -69,12 +69,12 @@ def export(
     if kind is Format.parquet and output is None and sys.stdout.isatty():
         raise typer.BadParameter("Parquet is not for a terminal; name a file", param_hint="--output")
     settings = configuration()
-    with closing(open_database(settings)) as database, closing(open_reports(settings)) as reports:
+    with closing(open_database(settings)) as database:
         bring_up_to_date(settings, database)
         if project is not None:
             with database.reading() as connection:
                 projects.get(connection, project)
-        pages = rows(reports.engine, since_ms=since_ms, until_ms=until_ms, project_id=project)
+        pages = rows(database.reporting, since_ms=since_ms, until_ms=until_ms, project_id=project)
         try:
             if output is None:
                 count = write(kind.value, pages, sys.stdout.buffer)

@@ -1,7 +1,8 @@
 """Picks the database by its URL: SQLite in a file of the home folder, or PostgreSQL."""
 
 import time
-from contextlib import closing
+
+from sqlalchemy import Engine
 
 from watchllm.configuration import Configuration
 from watchllm.control import schema
@@ -17,29 +18,23 @@ def is_postgres(url: str) -> bool:
 
 
 def open_database(configuration: Configuration) -> Database:
-    """The database alone, whatever its schema. Raises DatabaseUnusable."""
-    return open_at(configuration.database_url)
+    """The database, whatever its schema, with its replica where one is configured. Raises DatabaseUnusable."""
+    replica = configuration.database_replica_url
+    engine = open_engine(configuration.database_url)
+    return Database(engine, _now_ms, replica=None if replica is None else open_engine(replica))
 
 
-def open_at(url: str, *, answer_seconds: float | None = 30.0) -> Database:
-    """The database of a URL. `answer_seconds` bounds how long a PostgreSQL is waited for, None = for ever.
+def open_engine(url: str, *, answer_seconds: float | None = 30.0) -> Engine:
+    """The engine of a URL. `answer_seconds` bounds how long a PostgreSQL is waited for, None = for ever.
 
     Raises DatabaseUnusable.
     """
     if not is_postgres(url):
-        return Database(open_sqlite(url), _now_ms)
+        return open_sqlite(url)
     # Here, not above: its driver is nothing that an installation on SQLite has to load.
     from watchllm.stores.postgres.engine import open_engine as open_postgres
 
-    return Database(open_postgres(url, answer_seconds=answer_seconds), _now_ms)
-
-
-def open_reports(configuration: Configuration) -> Database:
-    """Where usage is read for people: the replica where there is one, else the database over a pool of its own.
-
-    Raises DatabaseUnusable.
-    """
-    return open_at(configuration.database_replica_url or configuration.database_url)
+    return open_postgres(url, answer_seconds=answer_seconds)
 
 
 def bring_up_to_date(configuration: Configuration, database: Database) -> bool:
@@ -49,8 +44,11 @@ def bring_up_to_date(configuration: Configuration, database: Database) -> bool:
         return False
     url = configuration.database_direct_url or configuration.database_url
     # An index over a large table takes its time.
-    with closing(open_at(url, answer_seconds=None)) as direct:
-        return schema.upgrade(direct.engine)
+    direct = open_engine(url, answer_seconds=None)
+    try:
+        return schema.upgrade(direct)
+    finally:
+        direct.dispose()
 
 
 def usage_store(configuration: Configuration, database: Database) -> UsageStore:

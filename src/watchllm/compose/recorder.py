@@ -16,7 +16,7 @@ from typing import Self
 
 from watchllm.configuration import Configuration
 from watchllm.control.errors import ControlError
-from watchllm.journal.recorder import Recorder, StoreUnavailable
+from watchllm.journal.recorder import Recorder, Retention, StoreUnavailable
 from watchllm.journal.series import remove_drafts
 from watchllm.journal.status import RecorderStatus, holds_lock, lock_recorder, write_status
 from watchllm.stores import home
@@ -25,6 +25,7 @@ POLL_SECONDS = 0.05
 _STANDBY_SECONDS = 0.25
 _STATUS_SECONDS = 0.5
 _DRAFTS_SECONDS = 60.0
+_EXPIRE_SECONDS = 600.0
 _LONGEST_REST_SECONDS = 0.5
 _URGENT_SECONDS = 15.0
 _URGENT_PART = 0.25
@@ -102,7 +103,8 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
         bring_up_to_date(configuration, database)
         store = usage_store(configuration, database)
         recorder = Recorder(folder, store, _say)
-        drafts_removed = 0.0
+        retention = Retention(configuration.usage_days)
+        drafts_removed = expired = 0.0
         while True:
             # Asked before the pass: what was written before the signal is applied by it (up to a batch).
             stopping = stop.is_set()
@@ -115,6 +117,8 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
             if time.monotonic() - drafts_removed > _DRAFTS_SECONDS:
                 remove_drafts(folder)
                 drafts_removed = time.monotonic()
+            if time.monotonic() - expired > _EXPIRE_SECONDS and not store.expire(retention):
+                expired = time.monotonic()
             if not more:
                 stop.wait(POLL_SECONDS)
             else:

@@ -6,14 +6,13 @@ A partition is made by itself and then attached, which keeps neither readers nor
 
 from collections.abc import Collection
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import psycopg
 from psycopg.rows import TupleRow
 
 from watchllm.control.private_schema import OUTSIDERS
-
-DAY_MS = 86_400_000
+from watchllm.journal.recorder import DAY_MS
 
 RawConnection: TypeAlias = psycopg.Connection[TupleRow]
 
@@ -22,6 +21,7 @@ _PRESENT = (
     "SELECT child.relname FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid "
     "WHERE inhparent = 'watchllm.usage_logs'::regclass ORDER BY 1"
 )
+_DROP_WAIT = "500ms"
 _PREFIX = "usage_logs_"
 
 
@@ -49,15 +49,20 @@ def make(connection: RawConnection, days: Collection[int]) -> set[int]:
         known = connection.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", [list(OUTSIDERS)]).fetchall()
         outsiders = ", ".join(["PUBLIC", *(name for (name,) in known)])
         for day in missing:
-            _run(connection, *_statements(day, outsiders))
+            for statement in _statements(day, outsiders):
+                connection.execute(statement)
     return there.union(missing)
 
 
 def drop(connection: RawConnection, before_day: int) -> list[str]:
-    """Drop the partitions of all days before one; their names."""
+    """Drop the partitions of all days before one; their names. Raises LockNotAvailable while somebody reads for long:
+    whoever waits for the table, waits behind this."""
     names = [name for day, name in present(connection).items() if day < before_day]
+    if names:
+        connection.execute("SELECT set_config('lock_timeout', %s, true)", [_DROP_WAIT])
     for name in names:
-        _run(connection, f"DROP TABLE watchllm.{name}")
+        # Another host's recorder may have been quicker.
+        connection.execute(f"DROP TABLE IF EXISTS watchllm.{name}")
     return names
 
 
@@ -70,8 +75,3 @@ def _statements(day: int, outsiders: str) -> list[str]:
         f"REVOKE ALL ON {name} FROM {outsiders}",
         f"ALTER TABLE watchllm.usage_logs ATTACH PARTITION {name} FOR VALUES FROM ({first}) TO ({first + DAY_MS})",
     ]
-
-
-def _run(connection: psycopg.Connection[Any], *statements: str) -> None:
-    for statement in statements:
-        connection.execute(statement)

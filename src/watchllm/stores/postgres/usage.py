@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import msgspec
 import psycopg
-from psycopg.errors import CheckViolation, UniqueViolation
+from psycopg.errors import CheckViolation, LockNotAvailable, UniqueViolation
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -19,12 +19,13 @@ from watchllm.analytics import key_uses, rollups
 from watchllm.control.database import Clock, place
 from watchllm.domain.usage_event import OpenedCall, UsageEvent
 from watchllm.domain.usage_log import row_of
-from watchllm.journal.recorder import DAMAGE_TAG, Batch, Position, SetAside, StoreUnavailable
+from watchllm.journal.recorder import DAMAGE_TAG, DAY_MS, Batch, Position, Retention, SetAside, StoreUnavailable
 from watchllm.journal.recovery import aborted
 from watchllm.stores.postgres import copying, partitions
-from watchllm.stores.postgres.partitions import DAY_MS, RawConnection
+from watchllm.stores.postgres.partitions import RawConnection
 
 _KEEP_FINISHED_MS = DAY_MS
+_FORGET_AT_ONCE = 10_000
 _LARGEST = (1 << 63) - 1
 _DAYS_AHEAD = 2
 
@@ -99,6 +100,11 @@ _TAKEN_BACK = (
     'AS gone (series, sequence, "offset") '
     'WHERE kept.series = gone.series AND kept.sequence = gone.sequence AND kept."offset" = gone."offset"'
 )
+_FORGET = (
+    "DELETE FROM watchllm.usage_logs AS row USING (SELECT at_ms, id FROM watchllm.usage_logs "
+    "WHERE project_id = %s AND at_ms < %s ORDER BY at_ms LIMIT %s) AS old "
+    "WHERE row.at_ms = old.at_ms AND row.id = old.id"
+)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_call = msgspec.msgpack.Decoder(OpenedCall).decode
@@ -143,6 +149,23 @@ class PostgresUsageStore:
             return self._apply(batch, careful=True)
         except UniqueViolation as error:
             raise StoreUnavailable(f"another recorder writes the same rows just now: {error}") from error
+
+    def expire(self, retention: Retention) -> bool:
+        now = self._clock()
+        if (day := retention.first_day(now)) is not None:
+            with self._transaction() as connection:
+                try:
+                    if partitions.drop(connection, day):
+                        self._days = set()
+                except LockNotAvailable:
+                    # Somebody reads for long; the next time will do.
+                    connection.rollback()
+                    return False
+        left = _FORGET_AT_ONCE
+        with self._transaction() as connection:
+            for project, day in sorted(retention.first_days(now).items()):
+                left -= connection.execute(_FORGET, [project, day * DAY_MS, left]).rowcount
+        return left == 0
 
     def _apply(self, batch: Batch, *, careful: bool) -> int:
         now = self._clock()

@@ -17,7 +17,8 @@ _GRANTED = text(
     SELECT DISTINCT object, COALESCE(rolname, 'PUBLIC') FROM (
         SELECT relname AS object, acl.grantee FROM pg_class, aclexplode(relacl) AS acl
             WHERE relnamespace = CAST(:schema AS regnamespace)
-        UNION ALL SELECT nspname, acl.grantee FROM pg_namespace, aclexplode(nspacl) AS acl WHERE nspname = :schema
+        UNION ALL SELECT nspname, acl.grantee FROM pg_namespace, aclexplode(nspacl) AS acl
+            WHERE nspname = CAST(:schema AS text)
     ) AS granted LEFT JOIN pg_roles ON pg_roles.oid = grantee
     WHERE grantee = 0 OR rolname = ANY(:outsiders) ORDER BY 1, 2
     """
@@ -26,7 +27,9 @@ _GRANTED = text(
 
 def enter(connection: Connection) -> None:
     """Make the schema unless it is there, and have this transaction's unqualified names mean what is in it."""
-    found = connection.scalar(text("SELECT 1 FROM pg_namespace WHERE nspname = :schema"), {"schema": SCHEMA})
+    found = connection.scalar(
+        text("SELECT 1 FROM pg_namespace WHERE nspname = CAST(:schema AS text)"), {"schema": SCHEMA}
+    )
     if found is None:
         # Asked first: who may not make schemas may use one that was made for him.
         connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))

@@ -36,6 +36,9 @@ _PATIENCE_SECONDS = 2.0
 _VANISHED_SECONDS = 60.0
 _MAX_DAMAGE_KEPT = 1 << 20
 
+# A text that is not UTF-8 is an error of another kind.
+_NOT_UNDERSTOOD = (msgspec.MsgspecError, UnicodeDecodeError)
+
 _decode_settled = msgspec.msgpack.Decoder(UsageEvent).decode
 _decode_opened = msgspec.msgpack.Decoder(OpenedCall).decode
 _decode_any = msgspec.msgpack.Decoder().decode
@@ -248,7 +251,7 @@ class Recorder:
                 if record.kind == OPENED:
                     batch.opened.append((name, region, _decode_opened(record.payload)))
                     return
-            except msgspec.MsgspecError as error:
+            except _NOT_UNDERSTOOD as error:
                 notes.append(
                     f"journal {name}: a record of segment {sequence} cannot be understood ({error}); set aside"
                 )
@@ -355,7 +358,7 @@ class Recorder:
 def _request_id(payload: bytes) -> str | None:
     try:
         fields = _decode_any(payload)
-    except msgspec.MsgspecError:
+    except _NOT_UNDERSTOOD:
         return None
     return fields[0] if type(fields) is list and fields and type(fields[0]) is str else None
 

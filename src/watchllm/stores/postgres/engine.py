@@ -16,8 +16,7 @@ from watchllm.control.errors import DatabaseUnusable
 from watchllm.control.private_schema import SCHEMA
 from watchllm.stores.postgres.bounded import BoundedConnection
 
-CONNECT_SECONDS = 10
-ANSWER_SECONDS = 30.0
+_CONNECT_SECONDS = 10
 _FORM = "postgresql://USER:PASSWORD@HOST:PORT/NAME"
 _LOCK_WAIT = "15s"
 # "watchllm" in the two halves of the number space that advisory locks have for pairs.
@@ -31,27 +30,32 @@ _BEGIN_WRITING = text(
 _BEGIN_READING = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
 
-def open_engine(url: str, *, answer_seconds: float | None = ANSWER_SECONDS) -> Engine:
+def open_engine(url: str, *, answer_seconds: float | None = 30.0) -> Engine:
     """The engine for `postgresql://…`; nothing is connected yet.
 
     A statement whose answer does not begin or go on for `answer_seconds` (None = ever) fails and loses its connection.
     Raises DatabaseUnusable for a URL that cannot be understood; the message does not repeat it.
     """
+    parsed = _parsed(url)
+    options = {
+        # Of 0 libpq would make no bound at all.
+        "connect_timeout": _CONNECT_SECONDS
+        if answer_seconds is None
+        else max(2, min(_CONNECT_SECONDS, answer_seconds)),
+        "application_name": "watchllm",
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+    }
     engine = create_engine(
-        _parsed(url),
+        parsed,
         # A connection that the server or a pooler has closed meanwhile is noticed before it is used.
         pool_pre_ping=True,
         pool_recycle=600,
         execution_options={"schema_translate_map": {None: SCHEMA}},
         use_native_hstore=False,
-        connect_args={
-            "prepare_threshold": None,
-            "connect_timeout": CONNECT_SECONDS,
-            "application_name": "watchllm",
-            "keepalives_idle": 30,
-            "keepalives_interval": 10,
-            "keepalives_count": 3,
-        },
+        connect_args={"prepare_threshold": None}
+        | {name: value for name, value in options.items() if name not in parsed.query},
     )
 
     @event.listens_for(engine, "do_connect")

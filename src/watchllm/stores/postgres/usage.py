@@ -26,6 +26,7 @@ from watchllm.stores.postgres.partitions import RawConnection
 
 _KEEP_FINISHED_MS = DAY_MS
 _FORGET_AT_ONCE = 10_000
+_TRIES = 4
 _LARGEST = (1 << 63) - 1
 _DAYS_AHEAD = 2
 
@@ -140,15 +141,18 @@ class PostgresUsageStore:
         return [SetAside(*row) for row in rows]
 
     def apply(self, batch: Batch) -> int:
-        try:
-            return self._apply(batch, careful=False)
-        except UniqueViolation:
-            # Some request has a row already (a folder that was rescued, a position that was lost): look each one up.
-            pass
-        try:
-            return self._apply(batch, careful=True)
-        except UniqueViolation as error:
-            raise StoreUnavailable(f"another recorder writes the same rows just now: {error}") from error
+        careful = False
+        for _ in range(_TRIES):
+            try:
+                return self._apply(batch, careful=careful)
+            except UniqueViolation:
+                # Some request has a row already (a folder that was rescued, a position that was lost): look each one
+                # up, which is slow and rare.
+                careful = True
+            except CheckViolation:
+                # A partition was dropped by another host's recorder: have it made again.
+                self._days = set()
+        raise StoreUnavailable(f"the database {place(self._engine)}: other recorders change the same rows just now")
 
     def expire(self, retention: Retention) -> bool:
         now = self._clock()
@@ -270,12 +274,8 @@ class PostgresUsageStore:
                     raise
             finally:
                 pooled.close()
-        except UniqueViolation:
+        except (UniqueViolation, CheckViolation):
             raise
-        except CheckViolation as error:
-            # A partition was dropped by another host's recorder: have it made again.
-            self._days = set()
-            raise StoreUnavailable(f"the database {place(self._engine)}: {error}") from error
         except (psycopg.Error, DBAPIError) as error:
             raise StoreUnavailable(f"the database {place(self._engine)}: {error}") from error
 

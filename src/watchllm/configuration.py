@@ -157,9 +157,14 @@ def load(flags: Mapping[str, str | int | None], env: Mapping[str, str], *, cwd: 
             values[setting.name] = _parse(setting, text, where)
     values["directory"] = home
     values.pop("home", None)
-    values.setdefault("database_url", f"sqlite:///{home}/watchllm.db")
+    values.setdefault("database_url", home_database_url(home))
     _check_together(values)
     return _build(values, origins)
+
+
+def home_database_url(home: str) -> str:
+    """The database of a home folder, which is used unless another one is configured."""
+    return f"sqlite:///{home}/watchllm.db"
 
 
 def mask(secret: str) -> str:

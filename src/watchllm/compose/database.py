@@ -24,7 +24,7 @@ def open_database(configuration: Configuration) -> Database:
     return Database(engine, _now_ms, replica=None if replica is None else open_engine(replica))
 
 
-def open_engine(url: str, *, answer_seconds: float | None = 30.0) -> Engine:
+def open_engine(url: str, *, answer_seconds: float | None = 20.0) -> Engine:
     """The engine of a URL. `answer_seconds` bounds how long a PostgreSQL is waited for, None = for ever.
 
     Raises DatabaseUnusable.

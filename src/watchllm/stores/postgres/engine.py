@@ -30,7 +30,7 @@ _BEGIN_WRITING = text(
 _BEGIN_READING = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
 
-def open_engine(url: str, *, answer_seconds: float | None = 30.0) -> Engine:
+def open_engine(url: str, *, answer_seconds: float | None = 20.0) -> Engine:
     """The engine for `postgresql://…`; nothing is connected yet.
 
     A statement whose answer does not begin or go on for `answer_seconds` (None = ever) fails and loses its connection.

@@ -43,7 +43,7 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
     """An empty home folder; what is started in it ends with the test."""
     before = list(BackgroundProcess.running)
     yield Installation(tmp_path / "home")
-    for process in [process for process in BackgroundProcess.running if process not in before]:
+    for process in [process for process in BackgroundProcess.running if process not in before and not process.shared]:
         process.stop()
 
 

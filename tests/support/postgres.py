@@ -57,7 +57,7 @@ class Postgres:
         self._folder = folder
         self._binaries = _binaries()
         self._databases = 0
-        self._pooler_port: int | None = None
+        self._pooler: tuple[BackgroundProcess, int] | None = None
         data = folder / "data"
         subprocess.run(
             [self._binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"],
@@ -92,6 +92,7 @@ class Postgres:
             directory=Path("/"),
             user=_NOBODY,
         )
+        self.process.shared = True
         self.process.wait_until(self._accepts, "accepting connections")
 
     def stop(self, *, at_once: bool = False) -> None:
@@ -115,9 +116,9 @@ class Postgres:
 
     def pooled(self, url: str) -> str:
         """The same database through the pooler, which is started when first asked for."""
-        if self._pooler_port is None:
-            self._pooler_port = self._start_pooler()
-        return make_url(url).set(port=self._pooler_port).render_as_string(hide_password=False)
+        if self._pooler is None:
+            self._pooler = self._start_pooler()
+        return make_url(url).set(port=self._pooler[1]).render_as_string(hide_password=False)
 
     def database(self, *, empty: bool = False) -> str:
         """The URL of a new database, with the schema in it unless it is to be `empty`."""
@@ -136,7 +137,13 @@ class Postgres:
                 rows = cursor.fetchall() if cursor.description else []
         return rows
 
-    def _start_pooler(self) -> int:
+    def close(self) -> None:
+        """End the server and its pooler."""
+        self.stop(at_once=True)
+        if self._pooler is not None:
+            self._pooler[0].stop()
+
+    def _start_pooler(self) -> tuple[BackgroundProcess, int]:
         program, port = require_server("pgbouncer"), free_port()
         (self._folder / "users").write_text("".join(f'"{user}" "{PASSWORD}"\n' for user in (OWNER, "postgres")))
         configuration = self._folder / "pgbouncer.ini"
@@ -144,8 +151,9 @@ class Postgres:
         pooler = BackgroundProcess(
             [program, str(configuration)], log=self._folder / "pgbouncer.log", directory=Path("/"), user=_NOBODY
         )
+        pooler.shared = True
         pooler.wait_until(lambda: listens(port), "listening")
-        return port
+        return pooler, port
 
     def _accepts(self) -> bool:
         ready = [str(self._binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
@@ -186,16 +194,13 @@ def running_postgres(options: Mapping[str, str] | None = None) -> Iterator[Postg
     folder = Path(tempfile.mkdtemp(prefix="watchllm-postgres-"))
     if _NOBODY is not None:
         shutil.chown(folder, _NOBODY)
-    before = list(BackgroundProcess.running)
     try:
         server = Postgres(folder, options or {})
         try:
             yield server
         finally:
-            server.stop(at_once=True)
+            server.close()
     finally:
-        for process in [process for process in BackgroundProcess.running if process not in before]:
-            process.stop()
         shutil.rmtree(folder)
 
 

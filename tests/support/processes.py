@@ -50,6 +50,8 @@ class BackgroundProcess:
                 group=None if user is None else pwd.getpwnam(user).pw_gid,
                 extra_groups=None if user is None else [],
             )
+        self.shared = False
+        """Whether it goes on when the test that started it ends."""
         self.running.append(self)
 
     @property

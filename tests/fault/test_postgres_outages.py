@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.journal import usage_in
 from tests.support.load import Load
-from tests.support.postgres import SECRET_KEY, Postgres
+from tests.support.postgres import PASSWORD, SECRET_KEY, Postgres
 from tests.support.product import Installation, upstream_environment
 from tests.support.waiting import wait_for
 from watchllm.stores import home
@@ -79,4 +79,7 @@ def test_answers_go_on_and_usage_is_complete_afterwards(
         assert set(ids) == answered
         assert usage.rollups() == usage.rollups_from_rows()
         assert usage.key_uses() == usage.key_uses_from_rows()
+    if outage is crash:
+        assert "trying again" in recorder.log(), "the recorder did not notice: nothing was tested"
+    assert PASSWORD not in recorder.log()
     assert recorder.stop() == 0

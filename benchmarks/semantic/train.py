@@ -24,7 +24,8 @@ import numpy
 
 from benchmarks.semantic.evaluate import pairs
 from watchllm.cache.semantic import confidence as model
-from watchllm.cache.semantic.align import align, comparable
+from watchllm.cache.semantic.align import align
+from watchllm.cache.semantic.comparable import comparable
 from watchllm.cache.semantic.evaluate import Pair
 from watchllm.cache.semantic.features import features
 from watchllm.cache.semantic.guards import before_alignment, guard

@@ -79,6 +79,9 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     max_inflight_bytes: int = 256 * _MIB
     max_header_bytes: int = 64 * 1024
     max_connections: int = 10_000
+    max_upstream: int = 1024
+    max_queued: int = 2048
+    queue_timeout: float = 30.0
     cache_max_bytes: int = 1024 * _MIB
     embedder: str = "static"
     embedder_api_key: str | None = None
@@ -232,6 +235,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_inflight_bytes", "WATCHLLM_MAX_INFLIGHT_BYTES", forms.size),
     Setting("max_header_bytes", "WATCHLLM_MAX_HEADER_BYTES", forms.size),
     Setting("max_connections", "WATCHLLM_MAX_CONNECTIONS", forms.count),
+    Setting("max_upstream", "WATCHLLM_MAX_UPSTREAM", forms.count),
+    Setting("max_queued", "WATCHLLM_MAX_QUEUED", forms.count),
+    Setting("queue_timeout", "WATCHLLM_QUEUE_TIMEOUT", forms.seconds),
     Setting("cache_max_bytes", "WATCHLLM_CACHE_MAX_BYTES", forms.size),
     Setting("embedder", "WATCHLLM_EMBEDDER", forms.embedder, mask_url),
     Setting("embedder_api_key", "WATCHLLM_EMBEDDER_API_KEY", forms.plain, mask),

@@ -217,6 +217,38 @@ def test_a_request_that_was_settled_is_not_closed_again_at_another_time(usage: U
     assert usage.rollups() == usage.rollups_from_rows()
 
 
+def test_what_keys_projects_and_organizations_spend_is_summed_up_once(usage: Usage, journal: Journal) -> None:
+    usage.change("INSERT INTO organizations (id, name, created_ms) VALUES ('org_1', 'one', 1)")
+    for project in ("prj_1", "prj_2"):
+        columns = "id, organization_id, name, settings, created_ms"
+        usage.change(f"INSERT INTO projects ({columns}) VALUES ('{project}', 'org_1', 'p', '{{}}', 1)")
+    at = NOON_MS * 10**6
+    for project, cost in (("prj_1", 10), ("prj_2", 5), ("prj_unknown", 3)):
+        journal.settled(event(at_ns=at, project_id=project, key_id=f"key_of_{project}", cost=cost))
+    usage.record()
+    journal.settled(event(at_ns=at, key_id="key_of_prj_1", cost=(1 << 62)))
+    journal.settled(event(at_ns=at, key_id="key_of_prj_1", cost=(1 << 62) - 100))
+    journal.close()
+    usage.record()
+    store = usage.store()
+    large = (1 << 63) - 100
+    assert store.spent(None, ["2024-10-04"]) == {
+        "key_of_prj_1": {"2024-10-04": (3, large + 10)},
+        "prj_1": {"2024-10-04": (3, large + 10)},
+        "key_of_prj_2": {"2024-10-04": (1, 5)},
+        "prj_2": {"2024-10-04": (1, 5)},
+        "org_1": {"2024-10-04": (4, large + 15)},
+        "key_of_prj_unknown": {"2024-10-04": (1, 3)},
+        "prj_unknown": {"2024-10-04": (1, 3)},
+    }
+    assert store.spent(["org_1", "org_2"], ["total", "2024-10"]) == {
+        "org_1": {"total": (4, large + 15), "2024-10": (4, large + 15)}
+    }
+    assert store.spent([], ["total"]) == {}
+    assert store.organizations(["prj_1", "prj_2", "prj_unknown"]) == {"org_1"}
+    assert store.organizations([]) == set()
+
+
 def test_newer_records_are_set_aside_and_applied_by_the_version_that_knows_them(
     usage: Usage, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from tests.support.postgres import PASSWORD, SECRET_KEY, Connected
 from tests.support.product import Installation
 from tests.support.waiting import wait_for
 from watchllm.compose.control import bootstrap
+from watchllm.control import schema
 from watchllm.stores import home
 
 
@@ -62,8 +63,8 @@ def test_up_answers_records_and_shows_what_is_in_postgres(on_postgres: Installat
 def test_the_schema_is_upgraded_by_its_command_and_over_the_direct_connection(
     on_postgres: Installation, empty_database: Connected
 ) -> None:
-    assert on_postgres.run_json("db", "upgrade") == {"schema": "0007", "upgraded": True}
-    assert on_postgres.run_json("db", "upgrade") == {"schema": "0007", "upgraded": False}
+    assert on_postgres.run_json("db", "upgrade") == {"schema": schema.HEAD, "upgraded": True}
+    assert on_postgres.run_json("db", "upgrade") == {"schema": schema.HEAD, "upgraded": False}
 
 
 def test_a_direct_url_that_leads_nowhere_is_told_without_its_password(
@@ -125,5 +126,5 @@ def test_usage_older_than_the_days_that_are_kept_is_forgotten(
 def test_sqlite_stays_what_is_used_when_nothing_is_said(installation: Installation) -> None:
     installation.run("db", "upgrade")
     with sqlite3.connect(installation.home / "watchllm.db") as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0007",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(schema.HEAD,)]
     connection.close()

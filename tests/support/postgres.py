@@ -66,6 +66,9 @@ class Postgres:
             cwd="/",
             **_as_nobody(),
         )
+
+    def prepare(self) -> None:
+        """Start it, and make what each database is copied from."""
         self.start()
         self.execute("postgres", f"CREATE ROLE {OWNER} LOGIN", f"CREATE DATABASE {_TEMPLATE} OWNER {OWNER}")
         engine = open_engine(self.url(_TEMPLATE))
@@ -197,6 +200,7 @@ def running_postgres(options: Mapping[str, str] | None = None) -> Iterator[Postg
     try:
         server = Postgres(folder, options or {})
         try:
+            server.prepare()
             yield server
         finally:
             server.close()

@@ -111,6 +111,18 @@ provider_key_uses = Table(
     Index("ix_provider_key_uses_project_id_hour_ms", "project_id", "hour_ms"),
 )
 
+spending = Table(
+    "spending",
+    metadata,
+    # The id of a key, a project or an organization.
+    Column("subject", Text, nullable=False),
+    # As in analytics.spending.
+    Column("period", Text, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("nanos", BigInteger, nullable=False),
+    PrimaryKeyConstraint("subject", "period"),
+)
+
 journal_positions = Table(
     "journal_positions",
     metadata,

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from watchllm.cache.normal_form import normalized
 from watchllm.domain import json_body
 
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -193,4 +194,6 @@ def _text(text: str) -> str:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text.isascii() or unicodedata.is_normalized("NFC", text):
         return text
-    return unicodedata.normalize("NFC", text)
+    # Where it is not normalised, it is compared as it was written.
+    composed = normalized("NFC", text)
+    return text if composed is None else composed

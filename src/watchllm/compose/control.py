@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from watchllm.compose.database import bring_up_to_date, open_database
 from watchllm.configuration import Configuration
-from watchllm.control import first_run, prices, schema, secrets, vendors
+from watchllm.control import first_run, plans, prices, schema, secrets, vendors
 from watchllm.control.database import Database
 from watchllm.control.plane import ControlPlane
 from watchllm.control.publication import SnapshotWriter
@@ -77,8 +77,10 @@ def run_publisher(configuration: Configuration, stop: threading.Event) -> None:
 def publisher_for(
     configuration: Configuration, database: Database, snapshot: SnapshotWriter, keyring: Keyring
 ) -> Publisher:
-    """A publisher with this configuration's prices and vendors."""
-    return Publisher(database, snapshot, keyring, lambda: _static(configuration))
+    """A publisher with this configuration's prices, vendors and plans."""
+    return Publisher(
+        database, snapshot, keyring, lambda: _static(configuration), lambda: plans.plans(configuration.home)
+    )
 
 
 def bootstrap(configuration: Configuration) -> first_run.FirstRun | None:

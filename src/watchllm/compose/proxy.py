@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
+from watchllm.compose.limiting import open_limiting
 from watchllm.configuration import Configuration
 from watchllm.domain import ids
 from watchllm.domain.errors import ProviderFailed
@@ -37,12 +38,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from watchllm.cache.semantic.engine import Engine
+    from watchllm.proxy.slots import Slots
 
 _ORPHAN_DRAIN_SECONDS = 0.3
 # Longer than an orphan takes to end, so that `watchllm up` can be started again at once after it was killed.
 _HANDOVER_SECONDS = 2.0
 # What the first cached answer does not need is loaded this long after requests are taken.
 _WARM_UP_SECONDS = 0.1
+# A loop that is so late has more to do than it can.
+_LATE_SECONDS = 0.25
+# Connections to one provider for what the gateway asks on its own account, beside the calls of its clients.
+_OWN_CALLS = 64
 # To find out whether any uses the semantic cache; where none of these does, it is loaded when the first one asks.
 _PROJECTS_LOOKED_AT = 256
 
@@ -121,6 +127,7 @@ class ProxyProcess:
         self._admin_problem: str | None = None
         self._outbound: Outbound | None = None
         self._starting: asyncio.Task[Server] | None = None
+        self._was_late = False
         folder = configuration.directory
         home.prepare(folder)
         self._snapshot = LmdbSnapshotReader(os.path.join(folder, "snapshot"))
@@ -139,11 +146,13 @@ class ProxyProcess:
         )
         counters = Counters()
         tenants = Tenants(self._snapshot, instance_credentials(configuration))
+        settlement = Settlement(counters, self._journal, tenants.price)
+        settlement.limiting = limiting = open_limiting(configuration, self._journal, self._snapshot, loop)
         self._services = Services(
             loop=loop,
             tenants=tenants,
             cache=self._cache,
-            settlement=Settlement(counters, self._journal, tenants.price),
+            settlement=settlement,
             counters=counters,
             limits=server_limits(configuration),
             timeouts=Timeouts(
@@ -154,13 +163,16 @@ class ProxyProcess:
             ),
             history=History(loop.call_later),
             flights={},
+            limiting=limiting,
+            trusted_proxies=configuration.trusted_proxies,
             semantic=Semantic(loop, self._open_engine, self._uses_semantic),
             make_outbound=self._make_outbound,
+            make_slots=self._make_slots,
             dependencies=self._dependencies,
             recorder_lag=self._recorder_lag,
         )
         self._app = ProxyApp(self._services)
-        self._server = Server(self._app, self._services.limits, loop)
+        self._server = Server(self._app, self._services.limits, loop, self._be_late)
 
     async def listen(self, reuse_port: bool) -> int:
         """Take requests; the port. Raises OSError where the address cannot be had."""
@@ -215,11 +227,30 @@ class ProxyProcess:
 
         configuration = self._configuration
         private = configuration.allow_private_urls
-        pool = ClientPool(allow_private=private, proxy_env=configuration.proxy_env)
+        pool = ClientPool(
+            max_connections=configuration.max_upstream + _OWN_CALLS,
+            allow_private=private,
+            proxy_env=configuration.proxy_env,
+        )
         destinations = Destinations(self._keyring, self._start_simulator, allow_private=private)
         visits = ClientPool(allow_private=private, keepalive_seconds=0.0, proxy_env=configuration.proxy_env)
         self._outbound = Outbound(pool, destinations, visits)
         return self._outbound
+
+    def _make_slots(self) -> Slots:
+        from watchllm.proxy.slots import SlotLimits, Slots
+
+        configuration = self._configuration
+        limits = SlotLimits(configuration.max_upstream, configuration.max_queued, configuration.queue_timeout)
+        half_of_memory = configuration.max_inflight_bytes // 2
+        return Slots(self._loop, limits, lambda: self._server.inflight_bytes > half_of_memory)
+
+    def _be_late(self, seconds: float) -> None:
+        """The loop came to look after its connections so many seconds late: twice in a row, it has too much to do."""
+        late = seconds > _LATE_SECONDS
+        if self._services.slots_made is not None:
+            self._services.slots_made.be_late(late=late and self._was_late)
+        self._was_late = late
 
     async def _open_admin(self) -> None:
         """Requests are served without operators, too: why they cannot reach this process is told by its health."""
@@ -280,7 +311,12 @@ class ProxyProcess:
             "journal": journal_state(self._journal),
             "recorder": recorder_state(self._configuration.home / "journal"),
         }
-        sometimes = {"semantic": self._services.semantic.state, "admin": self._admin_problem}
+        unknown = self._services.limiting.problem
+        sometimes = {
+            "semantic": self._services.semantic.state,
+            "admin": self._admin_problem,
+            "limits": None if unknown is None else f"degraded: keys with a quota or a budget are refused: {unknown}",
+        }
         return states | {name: state for name, state in sometimes.items() if state is not None}
 
 

@@ -98,10 +98,16 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
     """Apply until told to stop, or until the lock is lost. Raises StoreUnavailable, ControlError and OSError."""
     # Here, not above: SQLAlchemy takes a quarter of a second, in which this process is ready already.
     from watchllm.compose.database import bring_up_to_date, open_database, usage_store
+    from watchllm.compose.limiting import LEDGER_FOLDER
+    from watchllm.journal.ledgered import Ledgered
+    from watchllm.stores.lmdb.ledger import LmdbLedger
 
-    with closing(open_database(configuration)) as database:
+    with (
+        closing(open_database(configuration)) as database,
+        closing(LmdbLedger(configuration.home / LEDGER_FOLDER)) as ledger,
+    ):
         bring_up_to_date(configuration, database)
-        store = usage_store(configuration, database)
+        store = Ledgered(usage_store(configuration, database), ledger)
         recorder = Recorder(folder, store, _say)
         retention = Retention(configuration.usage_days)
         drafts_removed = expired = 0.0

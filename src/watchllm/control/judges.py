@@ -19,7 +19,7 @@ def check(connection: Connection, project_id: str, changes: Mapping[str, Any]) -
     """Raise Invalid where `changes`, which were applied, leave the project with a judge that it may not use."""
     if _DECIDE.isdisjoint(changes):
         return
-    record = records.published(connection, [project_id])[project_id]
+    record = records.published(connection, {}, [project_id])[project_id]
     model = record.settings.judge_model
     if model is None:
         return

@@ -7,13 +7,14 @@ read to its end, and its calls that never settled are closed as `aborted`.
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import msgspec
 
+from watchllm.domain.ledger import Periods
 from watchllm.domain.usage_event import OpenedCall, UsageEvent
 from watchllm.journal import series as files
 from watchllm.journal.records import (
@@ -120,6 +121,14 @@ class UsageStore(Protocol):
 
         Rollups are kept: invoices and long-term charts are made from them.
         """
+        ...
+
+    def spent(self, subjects: Iterable[str] | None, periods: Iterable[str]) -> dict[str, Periods]:
+        """What these keys, projects and organizations have spent in `periods`, None = all of them."""
+        ...
+
+    def organizations(self, projects: Iterable[str]) -> set[str]:
+        """Those that these projects belong to."""
         ...
 
 

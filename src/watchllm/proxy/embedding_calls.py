@@ -142,7 +142,7 @@ class EmbeddingCalls:
         self, purchase: Purchase, request: Request, endpoint: Endpoint, batch: Batch, places: list[bytes]
     ) -> None:
         try:
-            answer = await self._call(request, endpoint, batch, places)
+            answer = await self._call(purchase, endpoint, batch, places)
             if answer.status != 200:
                 self._end(purchase, Bought(answer, None, {}, None, None))
                 return
@@ -157,8 +157,8 @@ class EmbeddingCalls:
         finally:
             self._end(purchase, bought)
 
-    async def _call(self, request: Request, endpoint: Endpoint, batch: Batch, places: list[bytes]) -> Answer:
-        services = self._services
+    async def _call(self, purchase: Purchase, endpoint: Endpoint, batch: Batch, places: list[bytes]) -> Answer:
+        services, request = self._services, purchase.buyer
         done: asyncio.Future[Answer] = services.loop.create_future()
 
         def head_arrived() -> None:
@@ -174,14 +174,20 @@ class EmbeddingCalls:
             return Approach(url, head, _body_for(batch, places, candidate.target.model))
 
         standard = Standard(streamed=False, fault=_fault)
-        call = calls_for(services, request, batch.route, candidates, approach, sink, standard)
-        sink.call = call
-        call.begin()
+        turn = await services.slots.turn(request)
         try:
-            answer = await done
-        except asyncio.CancelledError:
-            call.cancel()
-            raise
+            if turn is not services.slots:
+                purchase.turn_came()
+            call = calls_for(services, request, batch.route, candidates, approach, sink, standard)
+            sink.call = call
+            call.begin()
+            try:
+                answer = await done
+            except asyncio.CancelledError:
+                call.cancel()
+                raise
+        finally:
+            turn.release()
         if answer.status == 200 and not _looks_whole(answer.body):
             call.spoiled()
         request.upstream_status = answer.status

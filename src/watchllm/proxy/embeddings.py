@@ -22,6 +22,7 @@ from watchllm.providers.openai import embeddings as wire_form
 from watchllm.proxy import egress
 from watchllm.proxy.admission import admit, require_price
 from watchllm.proxy.calls import head_of, pass_status_on
+from watchllm.proxy.demand import demand_of
 from watchllm.proxy.directives import directives
 from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch, read_batch
 from watchllm.proxy.embedding_calls import EmbeddingCalls
@@ -55,6 +56,8 @@ class Embeddings:
             if going_on is not None:
                 await going_on
             return
+        if request.limiting is not None and (waiting := self._services.limiting.enter(request)) is not None:
+            await waiting
         request.cache = MISS
         turns = Turns()
         known, stale = await self._look_up(request, batch, turns)
@@ -72,6 +75,10 @@ class Embeddings:
         services = self._services
         named = batch.document["model"]
         services.history.missed(request, batch.target, named, None, batch.body, endpoint.family, reason)
+        if request.admission is not None:
+            services.limiting.reserve(
+                request, lambda: demand_of(services, request, batch.body, batch.route.first_targets)
+            )
         try:
             await self._buy(request, endpoint, batch, known, missing, turns, has_stale=has_stale)
         except GatewayError as error:

@@ -1,8 +1,8 @@
 """The life of a request that is answered by a model or from the cache; read it top to bottom.
 
-    authenticate ▸ read ▸ route ▸ look up ▸ (hit) replay
-                                          ▸ (miss) look up by meaning: semantic/ ▸ (hit) replay
-                                          ▸ (miss) call upstream ▸ settle ▸ store ▸ answer: miss.py
+    authenticate ▸ read ▸ route ▸ limits ▸ look up ▸ (hit) replay
+                                                   ▸ (miss) look up by meaning: semantic/ ▸ (hit) replay
+                                                   ▸ (miss) call upstream ▸ settle ▸ store ▸ answer: miss.py
 
 Up to the call upstream nothing waits: an exact hit is answered in the parser's callback that completed the request, by
 a plain function, and so is one by meaning. Only what goes on upstream, or reads a long question, is a coroutine.
@@ -58,7 +58,38 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
     request.model = target.model
     request.streamed = asked.streamed
     require_price(services.tenants, tenant, target)
+    if request.limiting is not None:
+        waiting = services.limiting.enter(request)
+        if waiting is not None:
+            return _when_admitted(services, request, endpoint, asked, body, waiting, usual=usual)
+    return _from_cache(services, request, endpoint, asked, body, usual=usual)
 
+
+async def _when_admitted(
+    services: Services,
+    request: Request,
+    endpoint: Endpoint,
+    asked: Asked,
+    body: bytes,
+    waiting: Coroutine[Any, Any, None],
+    *,
+    usual: bool,
+) -> None:
+    """Answer a request of which it has to be found out first whether it may go on."""
+    await waiting
+    going_on = _from_cache(services, request, endpoint, asked, body, usual=usual)
+    if going_on is not None:
+        await going_on
+
+
+def _from_cache(
+    services: Services, request: Request, endpoint: Endpoint, asked: Asked, body: bytes, *, usual: bool
+) -> Coroutine[Any, Any, None] | None:
+    """Answer an admitted request from the cache, or return what goes on to answer it from upstream."""
+    exchange, principal, wishes = request.exchange, request.principal, request.directives
+    assert principal is not None
+    assert wishes is not None
+    tenant, target, reader = principal.tenant, asked.target, services.tenants.reader
     key = None if wishes.bypass else asked.key
     request.cache = BYPASS if key is None else MISS
     entry = services.cache.get(tenant.partition, key) if key is not None and wishes.read else None

@@ -14,6 +14,7 @@ from watchllm.proxy.approach import Candidate, candidates_known, candidates_of
 from watchllm.proxy.asked import Asked
 from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.calls import head_of, pass_status_on
+from watchllm.proxy.demand import demand_of
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.history import miss_reason
 from watchllm.proxy.plan import Plan
@@ -47,7 +48,8 @@ async def answer_from_upstream(
     reason = miss_reason(entry, wishes, asked.bypass, request.wall_ms)
     services.history.missed(request, asked.target, asked.named, asked.key, body, endpoint.family, reason)
     # A request that must not read or must not store neither leads nor joins.
-    place = principal.tenant.partition + key if key is not None and wishes.read and wishes.store else None
+    tenant = principal.tenant
+    place = tenant.partition + key + tenant.joins_as if key is not None and wishes.read and wishes.store else None
     # Between looking for a call under way and making one nothing may wait, or two would be made.
     candidates = candidates_known(services, asked.targets) or await candidates_of(
         services, principal.tenant, asked.targets
@@ -61,6 +63,9 @@ async def answer_from_upstream(
     if place is not None and place in services.flights:
         waiter = await _join(services, request, plan, place)
     if waiter is None:
+        if request.admission is not None:
+            hedged = asked.route.hedge_after is not None
+            services.limiting.reserve(request, lambda: demand_of(services, request, body, asked.targets, hedged=hedged))
         waiter = _lead(services, request, plan, candidates)
     landed = await waiter
     if landed is not None:  # else it was relayed as a stream
@@ -92,12 +97,18 @@ def _lead(services: Services, request: Request, plan: Plan, candidates: tuple[Ca
         services.flights[plan.place] = flight
     waiter = _waiter(request, plan)
     flight.add(waiter, services.loop)
+    flight.take_turn(services.slots, partial(_calls, services, request, plan, candidates, flight))
+    return waiter
+
+
+def _calls(
+    services: Services, request: Request, plan: Plan, candidates: tuple[Candidate, ...], flight: Flight
+) -> SingleCall | Attempts:
+    """What makes the call. Its time begins with this."""
     # Where whom it asks for cannot be called, what is stored of the other's answers may do.
     if has_one_try(plan.asked.route, candidates) and candidates[0].target is plan.asked.target:
-        flight.begin(SingleCall(services, request, candidates[0], plan.approach, flight))
-    else:
-        flight.begin(_attempts(services, request, plan, candidates, flight))
-    return waiter
+        return SingleCall(services, request, candidates[0], plan.approach, flight)
+    return _attempts(services, request, plan, candidates, flight)
 
 
 def _attempts(

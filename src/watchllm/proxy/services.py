@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from watchllm.proxy.flight import Flight
     from watchllm.proxy.history import History
     from watchllm.proxy.image_links import ImageFetches
+    from watchllm.proxy.limiting import Limiting
     from watchllm.proxy.model_listing import ModelListings
     from watchllm.proxy.model_lists import ModelLists
     from watchllm.proxy.semantic.judging import Judges
     from watchllm.proxy.semantic.warming import Semantic
     from watchllm.proxy.settle import Counters, Settlement
+    from watchllm.proxy.slots import Slots
     from watchllm.proxy.tenants import Tenants
     from watchllm.proxy.upstream import Destination, Destinations
     from watchllm.routing.breaker import Breakers
@@ -66,10 +68,15 @@ class Services(msgspec.Struct):
     flights: dict[bytes, Flight]
     """Calls under way that may be joined, by partition and key."""
     semantic: Semantic
+    limiting: Limiting
     make_outbound: Callable[[], Outbound]
     """Builds what calls upstream need, at the first of them: an answer from the cache waits for none of it."""
     dependencies: Callable[[], dict[str, str]]
     """The state of each dependency by name: `ok`, or what is wrong with it."""
+    make_slots: Callable[[], Slots]
+    """As `make_outbound`, what says how many of them there may be."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks whose word on where a request comes from counts, in CIDR form."""
     recorder_lag: Callable[[], float | None] = lambda: None
     """Seconds by which usage is late in the database; None = nobody brings it there."""
 
@@ -78,6 +85,9 @@ class Services(msgspec.Struct):
 
     judges: Judges | None = None
     """Made by the first look-up by meaning that needs one."""
+
+    slots_made: Slots | None = None
+    """`slots`, once they are needed."""
 
     _outbound: Outbound | None = None
     _breakers: Breakers | None = None
@@ -90,6 +100,13 @@ class Services(msgspec.Struct):
         if self._outbound is None:
             self._outbound = self.make_outbound()
         return self._outbound
+
+    @property
+    def slots(self) -> Slots:
+        """Made, and its code loaded, when first needed."""
+        if self.slots_made is None:
+            self.slots_made = self.make_slots()
+        return self.slots_made
 
     @property
     def destinations(self) -> Destinations:

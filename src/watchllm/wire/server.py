@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -48,9 +49,15 @@ class ServerLimits(msgspec.Struct, frozen=True):
 
 
 class Server:
-    """A running server; made by `serve`."""
+    """A running server; made by `serve`. `on_sweep` is told twice a second by how many seconds that came late."""
 
-    def __init__(self, handler: Handler, limits: ServerLimits, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        limits: ServerLimits,
+        loop: asyncio.AbstractEventLoop,
+        on_sweep: Callable[[float], None] = lambda _late: None,
+    ) -> None:
         self.handler = handler
         self.limits = limits
         self.loop = loop
@@ -63,6 +70,8 @@ class Server:
         self._inflight_bytes = 0
         self._pressure = Pressure(limits.pressed_window)
         self._draining = False
+        self._on_sweep = on_sweep
+        self._sweep_due = loop.time() + _SWEEP_SECONDS
         self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
 
     @property
@@ -163,6 +172,8 @@ class Server:
             self._pressure.relieve(self._connections, now, excess)
         else:
             self._pressure.clear()
+        self._on_sweep(now - self._sweep_due)
+        self._sweep_due = now + _SWEEP_SECONDS
         self._sweeper = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
 
 

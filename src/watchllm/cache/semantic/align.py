@@ -3,17 +3,13 @@
 What cannot be explained is material.
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
-
-from msgspec import structs
 
 from watchllm.cache.semantic import sequences
 from watchllm.cache.semantic.features import Features
 from watchllm.cache.semantic.lexicon import (
     CONJUNCTION,
-    EMOTE,
     EXACT,
     IDENTIFIER,
     MODAL,
@@ -39,9 +35,10 @@ _TYPED: Final = frozenset((WORD, MODIFIER, TIME, QUESTION))
 
 
 _MISSPELT_TOGETHER: Final = 4
+_MOST_MISSPELT: Final = 48
+"""Pairs of words of one pair of prompts that are looked at for misspellings."""
 _LONGEST_TYPED: Final = 60
 """Letters of two words together; longer ones are made to be compared for long, not typed."""
-_UNASKED: Final = ("", "?")
 _BINDING: Final = frozenset((PREPOSITION, QUESTION, NEGATION, CONJUNCTION))
 _COMMUTATIVE: Final = ("and", "or", "plus", "times", "versus")
 _SUBJECT: Final = 4
@@ -73,45 +70,6 @@ class Alignment(NamedTuple):
     def explained(self) -> bool:
         """Whether every difference is harmless."""
         return not (self.left or self.right or self.moved)
-
-
-def comparable(a: Features, b: Features) -> tuple[Features, Features]:
-    """Both, without what only one of them says and that says nothing: what shows a mood at the ends of sentences, and
-    "what is" before a thing that the other only names."""
-    if (EMOTE in a.kinds) != (EMOTE in b.kinds):
-        a, b = _without_emotes(a), _without_emotes(b)
-    if a.named and not b.named and b.question in _UNASKED:
-        a = _only(a, range(1, len(a.keys)))
-    elif b.named and not a.named and a.question in _UNASKED:
-        b = _only(b, range(1, len(b.keys)))
-    return a, b
-
-
-def _without_emotes(side: Features) -> Features:
-    """All other tokens are kept in their places."""
-    if EMOTE not in side.kinds:
-        return side
-    ends = {*side.starts, len(side.keys)}
-    kept: list[int] = []
-    for at in reversed(range(len(side.keys))):
-        if side.kinds[at] == EMOTE and (at + 1 in ends or at in ends):
-            ends.update((at, at + 1))
-        else:
-            kept.append(at)
-    return _only(side, kept[::-1])
-
-
-def _only(side: Features, kept: Sequence[int]) -> Features:
-    """The tokens at these places; all of them rather than none."""
-    if not kept:
-        return side
-    return structs.replace(
-        side,
-        keys=tuple(side.keys[at] for at in kept),
-        surfaces=tuple(side.surfaces[at] for at in kept),
-        kinds=bytes(side.kinds[at] for at in kept),
-        starts=tuple(sorted({sum(at < start for at in kept) for start in side.starts})),
-    )
 
 
 def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
@@ -150,6 +108,7 @@ class _Work:
         self.a, self.b, self.lexicon = a, b, lexicon
         self._retold = False
         self._letters = a.letters or b.letters
+        self._in_order = _tells_order(a, lexicon)
         self.typos = self.optional = self.opposites = self.forms = 0
         self.left: list[tuple[str, int]] = []
         self.right: list[tuple[str, int]] = []
@@ -180,7 +139,11 @@ class _Work:
         left, right = a.keys[start:end], b.keys[start:end]
         return (
             # A second list may answer to the first by place: x, y and z are 1, 2 and 3.
-            (a.kinds.count(CONJUNCTION) < 2 and _exchanged(left, right, self.lexicon, a.kinds[start:end]))
+            (
+                not self._in_order
+                and a.kinds.count(CONJUNCTION) < 2
+                and _exchanged(left, right, self.lexicon, a.kinds[start:end])
+            )
             or self._negation_moved(start, end)
             or self._rotated()
             or self._verb_last()
@@ -200,7 +163,7 @@ class _Work:
         """Whether sentences, or the clauses of one, are the same in another order."""
         a, b = self.a, self.b
         sentences = [_sentences(side) for side in (a, b)]
-        if len(sentences[0]) > 1 and sorted(sentences[0]) == sorted(sentences[1]):
+        if not self._in_order and len(sentences[0]) > 1 and sorted(sentences[0]) == sorted(sentences[1]):
             return True
         changed = (
             [(one, other) for one, other in zip(*sentences, strict=False) if one != other]
@@ -232,12 +195,19 @@ class _Work:
     def compare(self, start: int, end_a: int, end_b: int) -> None:
         """Explain what stands between the tokens that both have in the same order."""
         before_a, before_b = start, start
+        gaps: list[tuple[int, int, int, int]] = []
         for at_a, at_b in (*sequences.matches(self.a.keys, self.b.keys, start, end_a, end_b), (end_a, end_b)):
             if at_a > before_a or at_b > before_b:
-                self._gap(before_a, at_a, before_b, at_b)
+                gaps.append((before_a, at_a, before_b, at_b))
             before_a, before_b = at_a + 1, at_b + 1
+        # Nobody misspells that many words; who pretends to is not to be felt by the event loop.
+        compared = sum(
+            (end_a - start_a) * (end_b - start_b) for start_a, end_a, start_b, end_b in filter(_is_near, gaps)
+        )
+        for gap in gaps:
+            self._gap(*gap, near=compared <= _MOST_MISSPELT and _is_near(gap))
 
-    def _gap(self, start_a: int, end_a: int, start_b: int, end_b: int) -> None:
+    def _gap(self, start_a: int, end_a: int, start_b: int, end_b: int, *, near: bool) -> None:
         a, b, lexicon = self.a, self.b, self.lexicon
         left = list(range(start_a, end_a))
         right = list(range(start_b, end_b))
@@ -250,8 +220,6 @@ class _Work:
         if len(left) == len(right) == 1 and self._confused(left[0], right[0]):
             self.typos += 1
             return
-        # Longer stretches are other words, not these misspelt; comparing all of them with all would not be bounded.
-        near = len(left) <= _MISSPELT_TOGETHER and len(right) <= _MISSPELT_TOGETHER
         for one in tuple(left) if near else ():
             for other in right:
                 inflected = self._inflected(one, other)
@@ -328,6 +296,12 @@ class _Work:
         return True
 
 
+def _is_near(gap: tuple[int, int, int, int]) -> bool:
+    """Whether words of a gap may be each other, misspelt: longer stretches are other words."""
+    start_a, end_a, start_b, end_b = gap
+    return end_a - start_a <= _MISSPELT_TOGETHER and end_b - start_b <= _MISSPELT_TOGETHER
+
+
 def _different(a: Features, b: Features, shared: float) -> Alignment:
     """Too little in common to align: what either side has alone."""
     keys_a, keys_b = set(a.keys), set(b.keys)
@@ -345,6 +319,13 @@ def _same_but_for_punctuation(a: Features, b: Features) -> bool:
         and a.quantities == b.quantities
         and a.identifiers == b.identifiers
         and not (a.letters or b.letters)
+    )
+
+
+def _tells_order(side: Features, lexicon: Lexicon) -> bool:
+    """Whether a prompt, or one of the same words, is about what comes first: in a list, in a story, in a sum."""
+    return not lexicon.ordering.isdisjoint(side.keys) or any(
+        key[0] == "#" and key.endswith("th") for key in side.quantities
     )
 
 

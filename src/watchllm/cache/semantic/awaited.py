@@ -1,7 +1,7 @@
 """Embedding by what takes its time: a model in a thread, or an endpoint somewhere else.
 
 A look-up waits for a vector only so long; then it is a miss, and the embedding goes on for the answer that is kept. The
-same text asked for again meanwhile is embedded once, and only so many texts are under way.
+same text asked for again meanwhile by the same project is embedded once, and only so many texts are under way.
 """
 
 from __future__ import annotations
@@ -68,11 +68,14 @@ class Awaited:
         self._seconds = seconds
         self._most_at_once = most_at_once
         self._on_close = on_close
-        self._under_way: dict[str, asyncio.Task[Embedded]] = {}
+        self._under_way: dict[tuple[bytes, str], asyncio.Task[Embedded]] = {}
 
-    async def vector(self, text: str, *, patient: bool = False) -> Vectors:
-        """The vector of `text`; `patient`: however long it takes. Raises NotEmbedded."""
-        task = self._under_way.get(text) or self._begin(text)
+    async def vector(self, text: str, project: bytes, *, patient: bool = False) -> Vectors:
+        """The vector of `text`; `patient`: however long it takes. Raises NotEmbedded.
+
+        What one project has under way is not shared with another, which would see by the time that it was asked.
+        """
+        task = self._under_way.get((project, text)) or self._begin((project, text))
         # Not `asyncio.timeout`: who looks up need not be a task.
         await asyncio.wait((task,), timeout=None if patient else self._seconds)
         if task.done():
@@ -87,20 +90,20 @@ class Awaited:
         if self._on_close is not None:
             self._on_close()
 
-    def _begin(self, text: str) -> asyncio.Task[Embedded]:
+    def _begin(self, whose: tuple[bytes, str]) -> asyncio.Task[Embedded]:
         if len(self._under_way) >= self._most_at_once:
             self.counted[BUSY] += 1
             raise NotEmbedded(BUSY, f"{self.name}: {self._most_at_once} texts are under way")
-        task = asyncio.ensure_future(self._made(text))
-        self._under_way[text] = task
-        task.add_done_callback(partial(self._ended, text, monotonic()))
+        task = asyncio.ensure_future(self._made(whose[1]))
+        self._under_way[whose] = task
+        task.add_done_callback(partial(self._ended, whose, monotonic()))
         return task
 
     async def _made(self, text: str) -> Embedded:
         return await self._embed(text)
 
-    def _ended(self, text: str, began: float, task: asyncio.Task[Embedded]) -> None:
-        del self._under_way[text]
+    def _ended(self, whose: tuple[bytes, str], began: float, task: asyncio.Task[Embedded]) -> None:
+        del self._under_way[whose]
         if task.cancelled():
             return
         error = task.exception()

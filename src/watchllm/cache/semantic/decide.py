@@ -2,7 +2,8 @@
 
 from typing import Final, NamedTuple
 
-from watchllm.cache.semantic.align import Alignment, align, comparable
+from watchllm.cache.semantic.align import Alignment, align
+from watchllm.cache.semantic.comparable import comparable
 from watchllm.cache.semantic.confidence import confidence, evidence
 from watchllm.cache.semantic.features import Features
 from watchllm.cache.semantic.guards import before_alignment, guard

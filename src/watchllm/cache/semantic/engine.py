@@ -26,7 +26,7 @@ from watchllm.cache.semantic.lexicon import LANGUAGES, lexicon
 from watchllm.cache.semantic.memory import Memory
 from watchllm.cache.semantic.partition import Found, Prompt
 from watchllm.cache.semantic.text import MAX_CHARACTERS
-from watchllm.cache.semantic.vectors import StoredVector, VectorFilter, VectorStore, partition_of
+from watchllm.cache.semantic.vectors import PROJECT_LENGTH, StoredVector, VectorFilter, VectorStore, partition_of
 from watchllm.cache.semantic.verdicts import Pair, Verdicts
 
 if TYPE_CHECKING:
@@ -104,26 +104,26 @@ class Engine:
         assert not isinstance(self._embedder, Awaited)
         return Question(self._embedder.embed((prompt,))[0], features(prompt), prompt)
 
-    async def read_slowly(self, prompt: str, *, patient: bool = False) -> Question:
-        """What is compared of any prompt; `patient`: nobody waits for it. Raises NotEmbedded."""
+    async def read_slowly(self, prompt: str, partition: bytes, *, patient: bool = False) -> Question:
+        """What is compared of any prompt in `partition`; `patient`: nobody waits for it. Raises NotEmbedded."""
         loop = asyncio.get_running_loop()
         if not isinstance(self._embedder, Awaited):
             return await loop.run_in_executor(self.reader, self.read, prompt)
-        vector = await self._embedder.vector(prompt, patient=patient)
+        vector = await self._embedder.vector(prompt, partition[:PROJECT_LENGTH], patient=patient)
         if len(prompt) <= _QUICK:
             return Question(vector, features(prompt), prompt)
         return Question(vector, await loop.run_in_executor(self.reader, features, prompt), prompt)
 
-    def read_later(self, prompt: str, then: Callable[[Question], None]) -> None:
+    def read_later(self, prompt: str, partition: bytes, then: Callable[[Question], None]) -> None:
         """Read a prompt for which nobody waits, and call `then` with it; never where it cannot be embedded, which
         `health` tells."""
-        task = asyncio.get_running_loop().create_task(self._read_then(prompt, then))
+        task = asyncio.get_running_loop().create_task(self._read_then(prompt, partition, then))
         self._reading.add(task)
         task.add_done_callback(self._reading.discard)
 
-    async def _read_then(self, prompt: str, then: Callable[[Question], None]) -> None:
+    async def _read_then(self, prompt: str, partition: bytes, then: Callable[[Question], None]) -> None:
         try:
-            question = await self.read_slowly(prompt, patient=True)
+            question = await self.read_slowly(prompt, partition, patient=True)
         except NotEmbedded:
             return
         then(question)

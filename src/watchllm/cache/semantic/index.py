@@ -55,6 +55,7 @@ class Index:
             raise ValueError(f"an index holds at least one entry, not {max_entries}")
         self.dimensions = dimensions
         self.merge_error: str | None = None
+        """Why the latest merge failed; it is tried again when there is more to merge."""
         self._max_entries = max_entries
         self._background = background
         self._crossover = crossover
@@ -65,7 +66,8 @@ class Index:
         self._keys: dict[int, bytes] = {}
         self._next_serial = 0
         self._merging: list[Segment] = []
-        self._done: list[Segment | None] = []
+        self._done: list[Segment | Exception | None] = []
+        self._least_closed = 0
 
     def __len__(self) -> int:
         return len(self._serials)
@@ -143,12 +145,18 @@ class Index:
         """Put a finished merge in place, and begin another where one is due."""
         if self._done:
             made = self._done.pop()
+            if isinstance(made, Exception):
+                self._merging = []
+                self.merge_error = f"{type(made).__name__}: {made}"
+                self._least_closed = len(self._closed) + 1
+                return
+            self.merge_error, self._least_closed = None, 0
             first = self._closed.index(self._merging[0])
             self._closed[first : first + len(self._merging)] = [] if made is None else [made]
             # To free what was merged takes milliseconds too.
             self._background(self._merging.clear)
             self._merging = []
-        if not self._merging and self.merge_error is None:
+        if not self._merging and len(self._closed) >= self._least_closed:
             self._merging = self._due()
             if self._merging:
                 self._background(self._merge)
@@ -174,4 +182,4 @@ class Index:
         try:
             self._done.append(merged(self._merging, self.dimensions, self._keys.__contains__, self._crossover))
         except Exception as error:  # noqa: BLE001  (reported: the segments are still there and are searched)
-            self.merge_error = f"{type(error).__name__}: {error}"
+            self._done.append(error)

@@ -145,6 +145,8 @@ class Lexicon:
             tuple(key for key in (self.word(word).key for word in phrase.split()) if key)
             for phrase in read.split(tables.get("symmetric", ""))
         )
+        self.ordering = frozenset(self.word(word).key for word in tables.get("ordering", "").split())
+        """Words by which the order of others is meaning."""
         self._function_words = read.small_words(tables)
         self._small = (
             read.near(self.phrases, self.polite | self._function_words, self.contractions) if self.known else {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy
 
 from watchllm.cache.semantic.partition import Found, Partition, Prompt
-from watchllm.cache.semantic.vectors import StoredVector, VectorStore
+from watchllm.cache.semantic.vectors import PROJECT_LENGTH, StoredVector, VectorStore
 
 if TYPE_CHECKING:
     from watchllm.cache.semantic.embedder import Vectors
@@ -30,13 +30,15 @@ _PAGE = 64
 # Changes that are applied in one turn of the loop: about a millisecond.
 _CHANGES = 64
 _GO_ON_AFTER_SECONDS = 0.002
+# Prompts of a partition that are forgotten one by one: a tenth of a millisecond.
+_FEW = 64
 
 
 class Memory:
     """Partitions by their 40 bytes. All methods are for the event loop's thread.
 
-    `max_entries` bounds the prompts of all partitions together; the partition that was not asked for the longest goes.
-    Call `follow` once; it goes on until `close`.
+    `max_entries` bounds the prompts of all partitions together. Beyond, the project that holds most makes room, so that
+    no project displaces what smaller ones have. Call `follow` once; it goes on until `close`.
     """
 
     def __init__(
@@ -55,17 +57,21 @@ class Memory:
         self._executor = executor
         self._partitions: OrderedDict[bytes, Partition] = OrderedDict()
         self._loading: set[bytes] = set()
-        self._entries = 0
+        self._held: Counter[bytes] = Counter()
         self._generation = 0
         self._position = store.position()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.problem: str | None = None
-        """Why a partition could not be read, until one is."""
+        self._unread: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why a partition could not be read, until one is; or why vectors of one could not be merged."""
+        return self._unread or next(filter(None, (one.merge_error for one in self._partitions.values())), None)
 
     @property
     def entries(self) -> int:
-        return self._entries
+        return self._held.total()
 
     @property
     def partitions(self) -> int:
@@ -94,13 +100,13 @@ class Memory:
         self._partitions.move_to_end(partition)
         before = len(found)
         found.put(key, vector, prompt)
-        self._entries += len(found) - before
+        self._count(partition, len(found) - before)
         self._make_room()
 
     def remove(self, partition: bytes, key: bytes) -> None:
         found = self._partitions.get(partition)
         if found is not None:
-            self._remove(found, key)
+            self._remove(partition, found, key)
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
         """Keep up with the store's changes from now on."""
@@ -137,7 +143,7 @@ class Memory:
         if loop is None:
             return
         since, generation = self._position, self._generation
-        reading = self._executor.submit(self._read, partition)
+        reading = self._executor.submit(self._read, partition, self._room_for(partition))
         self._loading.add(partition)
 
         def done(future: Future[Partition]) -> None:
@@ -148,15 +154,22 @@ class Memory:
 
         reading.add_done_callback(done)
 
-    def _read(self, partition: bytes) -> Partition:
-        """Read all of a partition; in a thread, which lets the loop's have its turn after each page."""
+    def _room_for(self, partition: bytes) -> int:
+        """Prompts of a partition that is about to be read: what others leave, and its project's share at least."""
+        others = self._held.total() - self._held[_project(partition)]
+        projects = len(self._held.keys() | {_project(partition)})
+        return max(self._max_entries - others, self._max_entries // projects)
+
+    def _read(self, partition: bytes, room: int) -> Partition:
+        """Read a partition, as far as there is `room`; in a thread, which lets the loop's have its turn after each
+        page."""
         found = self._new()
         after = b""
         while True:
             page = self._store.read(partition, after, _PAGE)
             for key, stored in page:
                 _put_stored(found, key, stored, self._dimensions)
-            if len(page) < _PAGE:
+            if len(page) < _PAGE or len(found) > room - _PAGE:
                 return found
             after = page[-1][0]
             time.sleep(0)
@@ -167,9 +180,9 @@ class Memory:
             return  # Nobody asks any more, or changes of the meantime were lost: who asks again has it read again.
         error = reading.exception()
         if error is not None:
-            self.problem = f"{type(error).__name__}: {error}"
+            self._unread = f"{type(error).__name__}: {error}"
             return
-        self.problem = None
+        self._unread = None
         self._install(partition, reading.result())
         self._make_room()
         # What changed while it was read is looked at once more.
@@ -177,19 +190,34 @@ class Memory:
 
     def _install(self, partition: bytes, found: Partition) -> Partition:
         self._partitions[partition] = found
-        self._entries += len(found)
+        self._count(partition, len(found))
         while len(self._partitions) > self._max_partitions:
-            self._drop_oldest()
+            self._drop(next(iter(self._partitions)))
         return found
 
     def _make_room(self) -> None:
-        # One alone is bounded by itself.
-        while self._entries > self._max_entries and len(self._partitions) > 1:
-            self._drop_oldest()
+        """Of the project that holds most, the partition that was not asked for the longest goes; where little is too
+        much, only its first prompts."""
+        while (surplus := self._held.total() - self._max_entries) > 0:
+            largest = max(self._held, key=self._held.__getitem__)
+            partition = next(one for one in self._partitions if _project(one) == largest)
+            found = self._partitions[partition]
+            if surplus > _FEW or len(found) <= surplus:
+                self._drop(partition)
+                continue
+            before = len(found)
+            for _ in range(surplus):
+                found.remove_first()
+            self._count(partition, len(found) - before)
 
-    def _drop_oldest(self) -> None:
-        _, dropped = self._partitions.popitem(last=False)
-        self._entries -= len(dropped)
+    def _drop(self, partition: bytes) -> None:
+        self._count(partition, -len(self._partitions.pop(partition)))
+
+    def _count(self, partition: bytes, more: int) -> None:
+        project = _project(partition)
+        self._held[project] += more
+        if not self._held[project]:
+            del self._held[project]
 
     def _new(self) -> Partition:
         return Partition(self._dimensions, self._max_entries, self._in_background)
@@ -217,25 +245,29 @@ class Memory:
     def _apply(self, found: Partition, partition: bytes, key: bytes) -> None:
         stored = self._store.get(partition, key)
         if stored is None:
-            self._remove(found, key)
+            self._remove(partition, found, key)
             return
         known = found.get(key)
         if known is None or known.created_ms != stored.created_ms or known.expires_ms != stored.expires_ms:
             before = len(found)
             _put_stored(found, key, stored, self._dimensions)
-            self._entries += len(found) - before
+            self._count(partition, len(found) - before)
             self._make_room()
 
     def _start_afresh(self) -> None:
         """Changes were lost: what is in memory is read again when it is asked for."""
         self._partitions.clear()
-        self._entries = 0
+        self._held.clear()
         self._generation += 1
 
-    def _remove(self, found: Partition, key: bytes) -> None:
+    def _remove(self, partition: bytes, found: Partition, key: bytes) -> None:
         before = len(found)
         found.remove(key)
-        self._entries += len(found) - before
+        self._count(partition, len(found) - before)
+
+
+def _project(partition: bytes) -> bytes:
+    return partition[:PROJECT_LENGTH]
 
 
 def _put_stored(found: Partition, key: bytes, stored: StoredVector, dimensions: int) -> None:

@@ -10,9 +10,6 @@ from watchllm.cache.semantic.index import Background, Index
 if TYPE_CHECKING:
     from watchllm.cache.semantic.embedder import Vectors
 
-OVERHEAD = 6_000
-"""Bytes of a partition with next to nothing in it."""
-
 
 class Prompt(NamedTuple):
     """What is known of a stored prompt beside its vector. Times in epoch milliseconds; `features` are encoded, which
@@ -62,9 +59,13 @@ class Partition:
         """Add it, or take it for the one that is known under this key. Raises ValueError for what is no vector here."""
         if key not in self._prompts:
             if len(self._prompts) >= self._max_entries:
-                self.remove(next(iter(self._prompts)))
+                self.remove_first()
             self._index.add(key, vector)
         self._prompts[key] = prompt
+
+    def remove_first(self) -> None:
+        """Remove the one that came first."""
+        self.remove(next(iter(self._prompts)))
 
     def remove(self, key: bytes) -> None:
         if self._prompts.pop(key, None) is not None:

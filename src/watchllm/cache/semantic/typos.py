@@ -15,7 +15,6 @@ _BEGINNINGS: Final = (
 _ENDINGS: Final = ("ite ate ide", "ane ene yne", "ine one ane", "ase ose", "er ee", "ful less")
 """Parts of words that mean different things."""
 _INFLECTING: Final = "sdrye"
-_LONG_NAME: Final = 8
 
 
 def _neighbours() -> frozenset[str]:
@@ -80,15 +79,6 @@ def is_small_word(wrong: str, word: str) -> bool:
             return len(word) > 3 and _alike(wrong[different[0]], word[different[0]])
         return sorted(wrong) == sorted(word) and is_slip(wrong, word)
     return wrong[0] == word[0] and distance_at_most(wrong, word, 1) and (len(word) > 3 or len(wrong) > len(word))
-
-
-def is_misspelt_name(wrong: str, name: str) -> bool:
-    """The same for a known name: one letter changed makes another name, so that only what no ear makes counts."""
-    if wrong[0] != name[0] or min(len(wrong), len(name)) < _LONG_NAME - 2:
-        return False
-    if len(wrong) == len(name):
-        return is_slip(wrong, name)
-    return len(name) >= _LONG_NAME and len(wrong) + 1 == len(name) and distance_at_most(wrong, name, 1)
 
 
 def distance_at_most(one: str, other: str, most: int) -> bool:

@@ -66,7 +66,9 @@ def _keep(
     if engine.is_quick(asks.text):
         _put(engine, asks, key, entry, engine.read(asks.text), with_text=with_text)
         return
-    engine.read_later(asks.text, lambda question: _put(engine, asks, key, entry, question, with_text=with_text))
+    engine.read_later(
+        asks.text, asks.partition, lambda question: _put(engine, asks, key, entry, question, with_text=with_text)
+    )
 
 
 def _put(engine: Engine, asks: Asks, key: bytes, entry: Entry, question: Question, *, with_text: bool) -> None:

@@ -84,7 +84,7 @@ async def _look_up_slowly(
     began: float,
 ) -> Entry | None:
     try:
-        question = await engine.read_slowly(asks.text)
+        question = await engine.read_slowly(asks.text, asks.partition)
         finding = _found(services, request, endpoint, body, engine, asks.partition, question)
         if finding.doubt is not None:
             reason = _asked(services, request, endpoint, body, engine, finding.doubt, question)

@@ -4,7 +4,7 @@ The database is shared by the recorders of all hosts: each one's journals are to
 added to in one order of their keys, so that two recorders never wait for each other in a circle.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import Any, cast
@@ -15,8 +15,9 @@ from psycopg.errors import CheckViolation, LockNotAvailable, UniqueViolation
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from watchllm.analytics import key_uses, rollups
+from watchllm.analytics import key_uses, rollups, spending
 from watchllm.control.database import Clock, place
+from watchllm.domain.ledger import Periods
 from watchllm.domain.usage_event import OpenedCall, UsageEvent
 from watchllm.domain.usage_log import row_of
 from watchllm.journal.recorder import DAMAGE_TAG, DAY_MS, Batch, Position, Retention, SetAside, StoreUnavailable
@@ -27,6 +28,7 @@ from watchllm.stores.postgres.partitions import RawConnection
 _KEEP_FINISHED_MS = DAY_MS
 _FORGET_AT_ONCE = 10_000
 _TRIES = 4
+_MOST_ORGANIZATIONS = 100_000
 _LARGEST = (1 << 63) - 1
 _DAYS_AHEAD = 2
 
@@ -62,6 +64,12 @@ _ADD_KEY_USES = _insert(
     + ", ".join(
         f"{name} = GREATEST(kept.{name}, excluded.{name})" for name in ("last_ms", "last_refused_ms", "last_worked_ms")
     ),
+)
+_ADD_SPENDING = _insert(
+    "spending",
+    {"subject": "text", "period": "text", "requests": "bigint", "nanos": "bigint"},
+    "(subject, period) DO UPDATE SET requests = kept.requests + excluded.requests, "
+    f"nanos = LEAST(kept.nanos::numeric + excluded.nanos, {_LARGEST})",
 )
 _ADD_OPENED = _insert(
     "journal_opened",
@@ -122,6 +130,7 @@ class PostgresUsageStore:
         self._clock = clock
         self._home = home
         self._days: set[int] = set()
+        self._organizations: dict[str, str] = {}
 
     def positions(self) -> dict[str, Position]:
         with self._transaction() as connection:
@@ -139,6 +148,22 @@ class PostgresUsageStore:
                 [DAMAGE_TAG, self._home],
             ).fetchall()
         return [SetAside(*row) for row in rows]
+
+    def spent(self, subjects: Iterable[str] | None, periods: Iterable[str]) -> dict[str, Periods]:
+        query = "SELECT subject, period, requests, nanos FROM watchllm.spending WHERE period = ANY(%s)"
+        values = [list(periods)]
+        if subjects is not None:
+            query += " AND subject = ANY(%s)"
+            values.append(list(subjects))
+        found: dict[str, Periods] = {}
+        with self._transaction() as connection:
+            for subject, period, requests, nanos in connection.execute(query, values).fetchall():
+                found.setdefault(subject, {})[period] = (requests, nanos)
+        return found
+
+    def organizations(self, projects: Iterable[str]) -> set[str]:
+        with self._transaction() as connection:
+            return set(self._organizations_of(connection, set(projects)).values())
 
     def apply(self, batch: Batch) -> int:
         careful = False
@@ -231,13 +256,34 @@ class PostgresUsageStore:
                 copy.write(block)
         rollup: rollups.Rollup = {}
         uses: key_uses.KeyUses = {}
+        spent: spending.Uses = {}
         for event, _ in events:
             rollups.add(rollup, event)
+            spending.add(spent, event)
             if event.attempts:
                 key_uses.add(uses, event)
         capped = [(*key, *(min(value, _LARGEST) for value in sums)) for key, sums in sorted(rollup.items())]
         _add(connection, _ADD_ROLLUP, capped)
         _add(connection, _ADD_KEY_USES, [(*key, *measures) for key, measures in sorted(uses.items())])
+
+        organizations = self._organizations_of(connection, {event.project_id for event, _ in events})
+        sums = spending.by_subject(spent, organizations.get)
+        _add(
+            connection,
+            _ADD_SPENDING,
+            [(*key, requests, min(nanos, _LARGEST)) for key, (requests, nanos) in sorted(sums.items())],
+        )
+
+    def _organizations_of(self, connection: RawConnection, projects: set[str]) -> dict[str, str]:
+        """The projects' organizations, which they keep for good, as far as they are known here."""
+        asked = projects - self._organizations.keys()
+        if asked:
+            if len(self._organizations) >= _MOST_ORGANIZATIONS:
+                self._organizations.clear()
+                asked = projects
+            query = "SELECT id, organization_id FROM watchllm.projects WHERE id = ANY(%s)"
+            self._organizations.update(connection.execute(query, [list(asked)]).fetchall())
+        return {name: self._organizations[name] for name in projects if name in self._organizations}
 
     def _note(self, connection: RawConnection, batch: Batch, now: int) -> None:
         """Write down how far the journals are applied, and what was set aside."""

@@ -10,8 +10,9 @@ import msgspec
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from watchllm.analytics import key_uses, rollups
+from watchllm.analytics import key_uses, rollups, spending
 from watchllm.control.database import Clock
+from watchllm.domain.ledger import Periods
 from watchllm.domain.usage_event import OpenedCall, UsageEvent
 from watchllm.domain.usage_log import COLUMNS, row_of
 from watchllm.journal.recorder import DAMAGE_TAG, DAY_MS, Batch, Position, Retention, SetAside, StoreUnavailable
@@ -22,6 +23,7 @@ _FORGET_AT_ONCE = 2000
 _BUSY_MS = 500
 _IN_CHUNK = 500
 _LARGEST = (1 << 63) - 1
+_MOST_ORGANIZATIONS = 100_000
 
 
 def _insert(table: str, columns: Iterable[str]) -> str:
@@ -43,6 +45,10 @@ _LATEST = ", ".join(
 _ADD_KEY_USES = _insert("provider_key_uses", (*key_uses.KEY, *key_uses.MEASURES)) + (
     " ON CONFLICT (provider_key_id, hour_ms) DO UPDATE SET uses = uses + excluded.uses, "
     f"refused = refused + excluded.refused, {_LATEST}"
+)
+_ADD_SPENDING = _insert("spending", ("subject", "period", "requests", "nanos")) + (
+    " ON CONFLICT (subject, period) DO UPDATE SET requests = requests + excluded.requests, "
+    "nanos = nanos + excluded.nanos"
 )
 _ADD_ROW = _insert("usage_logs", COLUMNS)
 _ADD_OPENED = _insert("journal_opened", ("request_id", "attempt", "series", "region", "call")) + (
@@ -66,6 +72,7 @@ class SqliteUsageStore:
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
+        self._organizations: dict[str, str] = {}
 
     def positions(self) -> dict[str, Position]:
         with self._transaction("BEGIN") as connection:
@@ -80,6 +87,23 @@ class SqliteUsageStore:
                 (DAMAGE_TAG,),
             ).fetchall()
         return [SetAside(*row) for row in rows]
+
+    def spent(self, subjects: Iterable[str] | None, periods: Iterable[str]) -> dict[str, Periods]:
+        within = list(periods)
+        query = (
+            "SELECT subject, period, requests, nanos FROM spending "  # noqa: S608 (marks only)
+            f"WHERE period IN ({', '.join('?' * len(within))})"
+        )
+        found: dict[str, Periods] = {}
+        with self._transaction("BEGIN") as connection:
+            for condition, chunk in _chunks(subjects):
+                for subject, period, requests, nanos in connection.execute(query + condition, within + chunk):
+                    found.setdefault(subject, {})[period] = (requests, nanos)
+        return found
+
+    def organizations(self, projects: Iterable[str]) -> set[str]:
+        with self._transaction("BEGIN") as connection:
+            return {found for name in projects if (found := self._organization(connection, name)) is not None}
 
     def apply(self, batch: Batch) -> int:
         try:
@@ -139,8 +163,10 @@ class SqliteUsageStore:
         connection.executemany(_ADD_ROW, [row_of(event, region) for event, region in events])
         rollup: rollups.Rollup = {}
         uses: key_uses.KeyUses = {}
+        spent: spending.Uses = {}
         for event, _ in events:
             rollups.add(rollup, event)
+            spending.add(spent, event)
             if event.attempts:
                 key_uses.add(uses, event)
         # A sum that SQLite cannot hold would stop the recording of all projects, not only of the one whose provider
@@ -148,6 +174,22 @@ class SqliteUsageStore:
         capped = [(*key, *(min(value, _LARGEST) for value in sums)) for key, sums in rollup.items()]
         connection.executemany(_ADD_ROLLUP, capped)
         connection.executemany(_ADD_KEY_USES, [(*key, *measures) for key, measures in uses.items()])
+        sums = spending.by_subject(spent, lambda project_id: self._organization(connection, project_id))
+        connection.executemany(
+            _ADD_SPENDING, [(*key, requests, min(nanos, _LARGEST)) for key, (requests, nanos) in sums.items()]
+        )
+
+    def _organization(self, connection: sqlite3.Connection, project_id: str) -> str | None:
+        """A project's organization, which it keeps for good; None = it is not known here."""
+        found = self._organizations.get(project_id)
+        if found is None:
+            row = connection.execute("SELECT organization_id FROM projects WHERE id = ?", (project_id,)).fetchone()
+            if row is None:
+                return None
+            if len(self._organizations) >= _MOST_ORGANIZATIONS:
+                self._organizations.clear()
+            found = self._organizations[project_id] = row[0]
+        return found
 
     def _keep_open(self, connection: sqlite3.Connection, batch: Batch, ended: set[str]) -> None:
         """Most calls open and settle within a batch and are never written."""
@@ -213,3 +255,14 @@ class SqliteUsageStore:
             raise
         except (sqlite3.Error, DBAPIError) as error:
             raise StoreUnavailable(f"the database {self._engine.url.database}: {error}") from error
+
+
+def _chunks(subjects: Iterable[str] | None) -> Iterator[tuple[str, list[str]]]:
+    """Conditions on the subject, each with its parameters; one without any for all."""
+    if subjects is None:
+        yield "", []
+        return
+    names = sorted(subjects)
+    for start in range(0, len(names), _IN_CHUNK):
+        chunk = names[start : start + _IN_CHUNK]
+        yield f" AND subject IN ({', '.join('?' * len(chunk))})", chunk

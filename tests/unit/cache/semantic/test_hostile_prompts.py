@@ -152,6 +152,24 @@ def test_too_many_differences_are_not_aligned() -> None:
     assert alignment.shared == 0.0
 
 
+def test_only_so_many_words_are_compared_letter_by_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+
+    def counted(one: str, other: str) -> bool:
+        compared.append((one, other))
+        return False
+
+    monkeypatch.setattr("watchllm.cache.semantic.align.is_slip", counted)
+    monkeypatch.setattr("watchllm.cache.semantic.align.is_misspelling", counted)
+    unknown = ["".join(Random(number).choices("bcdfgjklmpqxz", k=20)) for number in range(270)]
+    other = [word[1:] + "b" if 100 <= at < 196 and at % 5 else word for at, word in enumerate(unknown)]
+    for size, most in ((104, 12), (270, 0)):
+        compared.clear()
+        assert not decision(" ".join(unknown[:size]), " ".join(other[:size])).hit
+        assert len(compared) <= most
+        assert bool(compared) is bool(most)
+
+
 def test_a_similarity_threshold_is_a_floor_beside_the_confidence() -> None:
     from watchllm.cache.semantic.decide import Candidate, decide
 

@@ -191,8 +191,33 @@ def test_a_merge_that_fails_is_reported_and_everything_is_still_found(monkeypatc
     vectors = _vectors(100)
     for number, vector in enumerate(vectors):
         index.add(_key(number), vector)
-    assert index.merge_error == "MemoryError: no room"
     assert index.search(vectors[3], 1)[0][1] == _key(3)
+    assert index.merge_error == "MemoryError: no room"
+
+
+def test_a_merge_that_failed_once_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise MemoryError("no room")
+
+    later = Later()
+    index = _small(later)
+    vectors = _vectors(400)
+    with monkeypatch.context() as failing:
+        failing.setattr(index_module, "merged", broken)
+        for number, vector in enumerate(vectors[:100]):
+            index.add(_key(number), vector)
+        later.run()
+        assert index.is_settled
+        assert index.merge_error == "MemoryError: no room"
+    for number, vector in enumerate(vectors[100:], 100):
+        index.add(_key(number), vector)
+        later.run()
+    assert index.is_settled
+    assert index.merge_error is None
+    for number in range(300):
+        index.remove(_key(number))
+        later.run()
+    assert sum(segment.rows for segment in index._closed) < 200, "rows of what is gone are given back"
 
 
 @pytest.mark.parametrize(

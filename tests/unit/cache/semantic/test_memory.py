@@ -14,7 +14,7 @@ import pytest
 from tests.support.exact_store import Clock, key
 from tests.support.vector_store import open_lmdb_vectors, partition
 from watchllm.cache.semantic.memory import Memory
-from watchllm.cache.semantic.partition import Prompt
+from watchllm.cache.semantic.partition import Partition, Prompt
 from watchllm.cache.semantic.vectors import StoredVector, VectorStore
 from watchllm.stores.lmdb.vectors_layout import CHANGES_KEPT
 
@@ -188,18 +188,42 @@ def test_the_partitions_that_were_not_asked_for_the_longest_go(
 ) -> None:
     memory = memory_over(store, executor, max_entries=10, max_partitions=5)
     for place in range(8):
-        memory.put(partition(place), key(place), vector(place), Prompt(1, 0, b"f"))
+        memory.put(partition(1, place), key(place), vector(place), Prompt(1, 0, b"f"))
     assert (memory.partitions, memory.entries) == (5, 5)
-    assert found(memory, partition(3), 3) == [key(3)]
+    assert found(memory, partition(1, 3), 3) == [key(3)]
     for number in range(100, 108):
-        memory.put(partition(7), key(number), vector(number), Prompt(1, 0, b"f"))
+        memory.put(partition(1, 7), key(number), vector(number), Prompt(1, 0, b"f"))
     assert memory.entries <= 10
-    assert found(memory, partition(3), 3) == [key(3)]
-    assert found(memory, partition(4), 4) == []
+    assert found(memory, partition(1, 3), 3) == [key(3)]
+    assert found(memory, partition(1, 4), 4) == []
     for number in range(200, 230):
-        memory.put(partition(7), key(number), vector(number), Prompt(1, 0, b"f"))
+        memory.put(partition(1, 7), key(number), vector(number), Prompt(1, 0, b"f"))
     assert memory.entries == 10
-    assert found(memory, partition(7), 229) == [key(229)]
+    assert found(memory, partition(1, 7), 229) == [key(229)]
+
+
+def test_a_project_displaces_nothing_of_smaller_ones(store: VectorStore, executor: ThreadPoolExecutor) -> None:
+    for number in range(300):
+        store.put(partition(1), key(number), stored(number))
+    for number in range(40):
+        store.put(partition(2), key(number), stored(number))
+    store.flush()
+
+    async def ask() -> None:
+        memory = memory_over(store, executor, max_entries=300)
+        memory.follow(asyncio.get_running_loop())
+        for place in (1, 2, 1):
+            await until(lambda: found(memory, partition(place), 3) is not None, "it to be read")  # noqa: B023
+        for number in range(400, 440):
+            assert found(memory, partition(2), 3) == [key(3)]
+            assert found(memory, partition(1), 3) is not None
+            memory.put(partition(1), key(number), vector(number), Prompt(1, 0, b"f"))
+            assert memory.entries <= 300
+        assert found(memory, partition(1), 439) == [key(439)]
+        assert memory.entries > 300 - 64
+        memory.close()
+
+    asyncio.run(ask())
 
 
 def test_a_vector_that_is_none_is_passed_over(store: VectorStore, executor: ThreadPoolExecutor) -> None:
@@ -208,3 +232,13 @@ def test_a_vector_that_is_none_is_passed_over(store: VectorStore, executor: Thre
     store.flush()
     memory = memory_over(store, executor)
     assert found(memory, partition(1), 3, 5) == [key(2)]
+
+
+def test_vectors_that_cannot_be_merged_are_a_problem(
+    store: VectorStore, executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = memory_over(store, executor)
+    memory.put(partition(1), key(1), vector(1), Prompt(1, 0, b"f"))
+    assert memory.problem is None
+    monkeypatch.setattr(Partition, "merge_error", "MemoryError: no room")
+    assert memory.problem == "MemoryError: no room"

@@ -79,7 +79,8 @@ def test_answers_go_on_and_usage_is_complete_afterwards(
         assert set(ids) == answered
         assert usage.rollups() == usage.rollups_from_rows()
         assert usage.key_uses() == usage.key_uses_from_rows()
-    if outage is crash:
+    if outage is crash and not pooled:
+        # A pooler lets whoever asks wait until the server is there again.
         assert "trying again" in recorder.log(), "the recorder did not notice: nothing was tested"
     assert PASSWORD not in recorder.log()
     assert recorder.stop() == 0

@@ -107,12 +107,10 @@ class Postgres:
 
     def pause(self) -> None:
         """Let the server and its sessions stand still: connections stay open, nothing is answered."""
-        for pid in self._pids():
-            os.kill(pid, signal.SIGSTOP)
+        self._signal_all(signal.SIGSTOP)
 
     def resume(self) -> None:
-        for pid in self._pids():
-            os.kill(pid, signal.SIGCONT)
+        self._signal_all(signal.SIGCONT)
 
     def url(self, database: str, *, user: str = OWNER, port: int | None = None) -> str:
         return f"postgresql://{user}:{PASSWORD}@127.0.0.1:{port or self.port}/{database}"
@@ -161,6 +159,13 @@ class Postgres:
     def _accepts(self) -> bool:
         ready = [str(self._binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(ready, cwd="/").returncode == 0
+
+    def _signal_all(self, number: int) -> None:
+        for pid in self._pids():
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass  # A session that ended meanwhile.
 
     def _pids(self) -> list[int]:
         """The server and its sessions; the kernel names a process's parent in the fourth field of its state."""

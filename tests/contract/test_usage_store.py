@@ -118,6 +118,19 @@ def test_the_character_zero_is_stored_or_replaced_and_stops_nothing(usage: Usage
     assert sum(row[4] for row in usage.rollups()) == 3
 
 
+def test_a_sum_beyond_64_bits_stops_nobody(usage: Usage, journal: Journal) -> None:
+    for _ in range(3):
+        journal.settled(event(cost=1 << 62, at_ns=NOON_MS * 10**6))
+        usage.record()
+    journal.settled(event("req_after"))
+    journal.close()
+    usage.record()
+    assert len(usage.ids()) == 4
+    (spent,) = usage.query("SELECT MAX(cost_nanos), MAX(saved_nanos) FROM usage_hourly")
+    assert spent[0] >= (1 << 63) - 1
+    assert usage.query("SELECT SUM(requests) FROM usage_hourly") == [(4,)]
+
+
 def test_an_export_has_every_row_once_in_the_order_of_time(
     usage: Usage, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,21 @@ def test_those_who_write_wait_for_each_other_and_see_what_the_first_wrote(postgr
     opened.close()
 
 
+def test_nothing_of_a_session_is_left_behind_for_the_next_one_of_a_pooler(postgres_database: Connected) -> None:
+    url = postgres_database.server.pooled(postgres_database.url)
+    several = [database(url) for _ in range(3)]
+    for _ in range(10):
+        for opened in several:
+            assert opened.value("nothing") is None
+            with opened.unit_of_work("somebody") as work:
+                assert work.connection.scalar(text("SHOW lock_timeout")) == "15s"
+            with opened.engine.connect() as connection:
+                assert connection.scalar(text("SHOW lock_timeout")) == "0"
+                assert connection.scalar(text("SELECT count(*) FROM pg_prepared_statements")) == 0
+    for opened in several:
+        opened.close()
+
+
 def test_who_reads_sees_one_state_throughout_and_cannot_write(postgres_database: Connected) -> None:
     opened = database(postgres_database.url)
     count = select(func.count()).select_from(tables.organizations)

@@ -219,13 +219,17 @@ def test_anthropic_is_asked_as_it_wants_to_be(ready: Configuration) -> None:
     assert headers == {"x-api-key": "sk-ant", "anthropic-version": "2023-06-01", "authorization": None}
 
 
-def test_redis_is_said_not_to_be_used_yet_and_postgresql_has_failed(ready: Configuration) -> None:
+def test_redis_is_said_not_to_be_used_yet(ready: Configuration) -> None:
     redis = load({"home": str(ready.home)}, {"WATCHLLM_REDIS_URL": "redis://127.0.0.1:1"})
     assert check(redis, "redis").status == "warning"
-    variables = {"WATCHLLM_DATABASE_URL": "postgresql://127.0.0.1/x", "WATCHLLM_SECRET_KEY": "x" * 32}
+
+
+def test_a_postgresql_that_cannot_be_reached_has_failed(ready: Configuration) -> None:
+    variables = {"WATCHLLM_DATABASE_URL": "postgresql://127.0.0.1:1/x", "WATCHLLM_SECRET_KEY": "x" * 32}
     found = check(load({"home": str(ready.home)}, variables), "database")
     assert found.status == "failed"
-    assert "PostgreSQL is not in it yet" in found.detail
+    assert "refused" in found.detail
+    assert "can it be reached" in found.advice
 
 
 def provider(ready: Configuration, base_url: str, key: str = "right") -> Check:

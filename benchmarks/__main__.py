@@ -38,6 +38,7 @@ FIGURES = {
     "semantic_hit": "Semantic hit",
 }
 ON_REQUEST = {
+    "exact_hit_redis": "Exact hit, the cache in Redis",
     "soak": "Soak: a million distinct requests (minutes)",
     "cache_store": "The exact cache's store by itself",
 }

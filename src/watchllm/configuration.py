@@ -83,10 +83,15 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     max_queued: int = 2048
     queue_timeout: float = 30.0
     cache_max_bytes: int = 1024 * _MIB
+    cache_memory_bytes: int = 64 * _MIB
     embedder: str = "static"
     embedder_api_key: str | None = None
     embedder_dimensions: int | None = None
     embedder_timeout: float = 0.15
+    cross_encoder: str | None = None
+    cross_encoder_calibration: tuple[float, float] | None = None
+    """Slope and intercept; None = its numbers are taken as they come."""
+    cross_encoder_timeout: float = 0.1
     semantic_max_bytes: int = 512 * _MIB
     semantic_max_per_project: int = 100_000
     semantic_max_per_key: int = 50_000
@@ -209,6 +214,7 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 _POSTGRES = ("postgresql", "postgres")
+_REDIS_SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 _PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
 SETTINGS: tuple[Setting, ...] = (
@@ -217,7 +223,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("database_direct_url", "WATCHLLM_DATABASE_DIRECT_URL", forms.url(*_POSTGRES), mask_url),
     Setting("database_replica_url", "WATCHLLM_DATABASE_REPLICA_URL", forms.url(*_POSTGRES), mask_url),
     Setting("usage_days", "WATCHLLM_USAGE_DAYS", forms.count),
-    Setting("redis_url", "WATCHLLM_REDIS_URL", forms.url("redis", "rediss"), mask_url),
+    Setting("redis_url", "WATCHLLM_REDIS_URL", forms.url(*_REDIS_SCHEMES), mask_url),
     Setting("secret_key", "WATCHLLM_SECRET_KEY", forms.secret_key, mask),
     Setting("secret_key_previous", "WATCHLLM_SECRET_KEY_PREVIOUS", forms.secret_key, mask),
     Setting("host", "WATCHLLM_HOST", forms.plain),
@@ -239,10 +245,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_queued", "WATCHLLM_MAX_QUEUED", forms.count),
     Setting("queue_timeout", "WATCHLLM_QUEUE_TIMEOUT", forms.seconds),
     Setting("cache_max_bytes", "WATCHLLM_CACHE_MAX_BYTES", forms.size),
+    Setting("cache_memory_bytes", "WATCHLLM_CACHE_MEMORY_BYTES", forms.size),
     Setting("embedder", "WATCHLLM_EMBEDDER", forms.embedder, mask_url),
     Setting("embedder_api_key", "WATCHLLM_EMBEDDER_API_KEY", forms.plain, mask),
     Setting("embedder_dimensions", "WATCHLLM_EMBEDDER_DIMENSIONS", forms.count),
     Setting("embedder_timeout", "WATCHLLM_EMBEDDER_TIMEOUT", forms.seconds),
+    Setting("cross_encoder", "WATCHLLM_CROSS_ENCODER", forms.plain),
+    Setting("cross_encoder_calibration", "WATCHLLM_CROSS_ENCODER_CALIBRATION", forms.calibration),
+    Setting("cross_encoder_timeout", "WATCHLLM_CROSS_ENCODER_TIMEOUT", forms.seconds),
     Setting("semantic_max_bytes", "WATCHLLM_SEMANTIC_MAX_BYTES", forms.size),
     Setting("semantic_max_per_project", "WATCHLLM_SEMANTIC_MAX_PER_PROJECT", forms.count),
     Setting("semantic_max_per_key", "WATCHLLM_SEMANTIC_MAX_PER_KEY", forms.count),

@@ -86,6 +86,17 @@ def embedder(text: str) -> str:
     return text
 
 
+def calibration(text: str) -> tuple[float, float]:
+    """Slope and intercept."""
+    try:
+        slope, intercept = (float(part) for part in text.split(","))
+    except ValueError:
+        slope, intercept = 0.0, 0.0
+    if not 0.0 < slope <= 1e6 or not -1e6 <= intercept <= 1e6:  # NaN is in no range
+        raise ValueError("SLOPE,INTERCEPT, two numbers of which the first is above 0, such as 0.8,-1.5")
+    return slope, intercept
+
+
 def messages_base_url(text: str) -> str:
     """A base URL of Anthropic's dialect. Anthropic's own clients add `/v1` to theirs, so that the same variable holds a
     bare host for them; to such a one it is added here, too."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from tests.support.exact_store import (
     HOUR_MS,
@@ -43,6 +44,63 @@ def test_invalidate_forgets_exactly_what_matches(
     store.flush()
     assert {number for number in (1, 2, 3) if store.get(project(1), key(number))} == left
     assert stats(store, project(1)).entries == len(left)
+
+
+@pytest.mark.parametrize(
+    ("what", "left"),
+    [
+        (InvalidationFilter(keys=(key(2),)), {1, 3}),
+        (InvalidationFilter(keys=(key(1), key(3), key(9))), {2}),
+        (InvalidationFilter(keys=(key(1), key(3)), model="m2"), {1, 2}),
+        (InvalidationFilter(keys=()), {1, 2, 3}),
+        (InvalidationFilter(source="key_a"), {2, 3}),
+        (InvalidationFilter(source="key_b", model="m2"), {1}),
+        (InvalidationFilter(source="key_b", keys=(key(1), key(2))), {1, 3}),
+        (InvalidationFilter(source="key_b", before_ms=START_MS + 3), {1, 3}),
+        (InvalidationFilter(source="key_c"), {1, 2, 3}),
+    ],
+)
+def test_entries_are_forgotten_by_their_key_and_by_whose_request_caused_them(
+    store: ExactStore, settle: Callable[[], None], clock: Clock, what: InvalidationFilter, left: set[int]
+) -> None:
+    clock.advance(10)
+    for number, model, source in ((1, "m1", "key_a"), (2, "m2", "key_b"), (3, "m2", "key_b")):
+        stored = replace(entry(START_MS + number, model=model), key_id=source)
+        for of in (1, 2):
+            store.put(project(of), key(number), stored, START_MS)
+    settle()
+    assert invalidate(store, project(1), what) == 3 - len(left)
+    for _ in ("at once", "when committed"):
+        assert {number for number in (1, 2, 3) if store.get(project(1), key(number))} == left
+        assert all(store.get(project(2), key(number)) for number in (1, 2, 3))
+        store.flush()
+    assert stats(store, project(1)).entries == len(left)
+
+
+def test_a_call_begun_before_its_entry_was_forgotten_is_not_stored_and_others_are(
+    store: ExactStore, clock: Clock
+) -> None:
+    begun = clock()
+    clock.advance(10)
+    invalidate(store, project(1), InvalidationFilter(keys=(key(1),)))
+    invalidate(store, project(1), InvalidationFilter(source="key_b"))
+    clock.advance(10)
+    for number, source in ((1, "key_a"), (2, "key_a"), (3, "key_b")):
+        store.put(project(1), key(number), replace(entry(clock()), key_id=source), begun)
+    for _ in ("at once", "when committed"):
+        assert [store.get(project(1), key(number)) is not None for number in (1, 2, 3)] == [False, True, False]
+        store.flush()
+
+
+def test_a_call_for_another_entry_may_be_joined(store: ExactStore, clock: Clock) -> None:
+    begun = clock()
+    clock.advance(10)
+    invalidate(store, project(1), InvalidationFilter(keys=(key(1),)))
+    assert store.invalidated_since(project(1), "m1", "generate", begun, key(1))
+    assert not store.invalidated_since(project(1), "m1", "generate", begun, key(2))
+    # Whose request is under way is not known: it may be the one whose answers are forgotten.
+    invalidate(store, project(1), InvalidationFilter(source="key_b"))
+    assert store.invalidated_since(project(1), "m1", "generate", begun, key(2))
 
 
 def test_invalidate_of_thousands_counts_each_once(store: ExactStore, clock: Clock) -> None:

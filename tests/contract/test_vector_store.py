@@ -17,7 +17,7 @@ from tests.support.vector_store import (
     stored,
 )
 from watchllm.cache.entry import InvalidationFilter
-from watchllm.cache.semantic.vectors import MAX_VERDICTS, QUESTION_LENGTH, VectorFilter, VectorStore, partition_of
+from watchllm.cache.semantic.vectors import MAX_VERDICTS, QUESTION_LENGTH, VectorStore, partition_of
 
 
 @pytest.fixture(params=sorted(VECTOR_ADAPTERS))
@@ -122,7 +122,7 @@ def test_what_evictions_purges_and_expiry_take_is_in_the_feed(open_vectors: Vect
     start = store.position()
     put(store, partition(1), 4)
     store.flush()
-    purge(store, project(1), VectorFilter(key=key(3)))
+    purge(store, project(1), InvalidationFilter(keys=(key(3),)))
     changed = {place.key for place in store.changes(start, 100).places}
     assert changed == keys(1, 3, 4)
 
@@ -179,18 +179,18 @@ def test_more_than_may_wait_is_refused(open_vectors: VectorOpener) -> None:
 @pytest.mark.parametrize(
     ("what", "gone"),
     [
-        (VectorFilter(), {0, 1, 2, 3}),
-        (VectorFilter(key=key(1)), {1}),
-        (VectorFilter(source="key_b"), {1, 3}),
-        (VectorFilter(InvalidationFilter(before_ms=START_MS + 2)), {0, 1}),
-        (VectorFilter(InvalidationFilter(after_ms=START_MS + 1), source="key_b"), {3}),
-        (VectorFilter(InvalidationFilter(model="gpt-x")), {2}),
-        (VectorFilter(InvalidationFilter(kind="completions")), {3}),
-        (VectorFilter(source="key_none"), set()),
+        (InvalidationFilter(), {0, 1, 2, 3}),
+        (InvalidationFilter(keys=(key(1),)), {1}),
+        (InvalidationFilter(source="key_b"), {1, 3}),
+        (InvalidationFilter(before_ms=START_MS + 2), {0, 1}),
+        (InvalidationFilter(after_ms=START_MS + 1, source="key_b"), {3}),
+        (InvalidationFilter(model="gpt-x"), {2}),
+        (InvalidationFilter(kind="completions"), {3}),
+        (InvalidationFilter(source="key_none"), set()),
     ],
 )
 def test_a_purge_forgets_what_matches_in_its_project_alone(
-    store: VectorStore, what: VectorFilter, gone: set[int]
+    store: VectorStore, what: InvalidationFilter, gone: set[int]
 ) -> None:
     for where in (partition(1), partition(1, 5), partition(2)):
         for number in range(4):
@@ -214,7 +214,7 @@ def test_a_purge_forgets_what_matches_in_its_project_alone(
 
 def test_a_purge_of_many_goes_on_to_the_end(store: VectorStore) -> None:
     put(store, partition(1), *range(5_000))
-    assert purge(store, project(1), VectorFilter()) == 5_000
+    assert purge(store, project(1), InvalidationFilter()) == 5_000
     assert store.count(project(1)) == 0
 
 
@@ -257,7 +257,7 @@ def test_a_verdict_is_forgotten_with_its_vector(store: VectorStore, how: str) ->
     elif how == "replace":
         put(store, partition(1), 1)
     else:
-        purge(store, project(1), VectorFilter(source="key_1"))
+        purge(store, project(1), InvalidationFilter(source="key_1"))
     store.flush()
     assert store.verdict(partition(1), key(1), START_MS, question(1)) is None
 
@@ -292,3 +292,34 @@ def test_a_question_is_told_by_sixteen_bytes(store: VectorStore) -> None:
 
 def question(number: int) -> bytes:
     return number.to_bytes(QUESTION_LENGTH, "big")
+
+
+def test_what_judges_cost_is_added_up_by_project_and_day(open_vectors: VectorOpener) -> None:
+    store = open_vectors()
+    assert store.spent(project(1), 7) == 0
+    for of, day, cost in ((1, 7, 5), (2, 7, 11), (1, 7, 3)):
+        assert store.spend(project(of), day, cost)
+    store.flush()
+    assert [store.spent(project(of), 7) for of in (1, 2, 3)] == [8, 11, 0]
+    assert store.spent(project(1), 8) == 0
+    store.close()
+    again = open_vectors()
+    again.spend(project(1), 7, 1)
+    again.flush()
+    assert [again.spent(project(of), 7) for of in (1, 2)] == [9, 11]
+
+
+def test_of_what_judges_cost_the_latest_day_is_kept(store: VectorStore) -> None:
+    for day, cost in ((7, 5), (8, 2), (7, 100)):
+        store.spend(project(1), day, cost)
+    store.flush()
+    assert [store.spent(project(1), day) for day in (7, 8, 9)] == [0, 2, 0]
+
+
+def test_no_purge_gives_a_project_its_budget_back(store: VectorStore) -> None:
+    put(store, partition(1), 1)
+    store.spend(project(1), 7, 5)
+    assert purge(store, project(1), InvalidationFilter()) == 1
+    assert store.spent(project(1), 7) == 5
+    with pytest.raises(ValueError, match="16 bytes"):
+        store.spent(b"short", 7)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.support.product import Gateway, Project, Sim
-from tests.support.raw_http import exchange, request_bytes
+from tests.support.raw_http import RawResponse, exchange, request_bytes
 from tests.support.waiting import wait_for
 
 INVALIDATE = "/v1/cache/invalidate"
@@ -132,7 +132,8 @@ def test_the_scope_to_forget_is_not_one_to_ask(gateway: Gateway, sim: Sim, proje
     [
         {}, {"all": False}, {"all": "yes"}, {"model": ""}, {"model": 5}, {"kind": "everything"}, {"before": "soon"},
         {"before": -1}, {"after": True}, {"before": []}, {"models": "gpt-4o"}, {"all": True, "project": "x"},
-        {"before": 1e300},
+        {"before": 1e300}, {"entry": "ent_12"}, {"entry": 5}, {"entry": "e" * 68}, {"request_id": 5},
+        {"request_id": f"req_{'0' * 32}", "entry": f"ent_{'0' * 64}"}, {"entry": None}, {"request_id": None},
     ],
 )  # fmt: skip
 def test_a_filter_that_is_none_forgets_nothing(
@@ -142,6 +143,59 @@ def test_a_filter_that_is_none_forgets_nothing(
     answer = gateway.post(INVALIDATE, writer, what)
     assert (answer.status, answer.json()["error"]["code"]) == (400, "invalid_request")
     assert left(gateway, project.key) == ["One"]
+
+
+def request_of(answer: RawResponse) -> str:
+    return answer.header("X-Request-Id") or ""
+
+
+def test_the_entry_of_a_request_is_forgotten_and_no_other(
+    gateway: Gateway, sim: Sim, project: Project, writer: str
+) -> None:
+    fill(gateway, project.key)
+    hit = gateway.chat(project.key, "One?")
+    assert (
+        gateway.post(INVALIDATE, writer, {"request_id": request_of(hit), "model": "gpt-4"}).json()["invalidated"] == 0
+    )
+    assert gateway.post(INVALIDATE, writer, {"request_id": request_of(hit)}).json()["invalidated"] == 1
+    assert left(gateway, project.key) == ["Two", "Three", "Four"]
+    missed = gateway.chat(project.key, "One?")
+    entry = gateway.installation.run_json("explain", request_of(missed))["entry"]
+    assert gateway.post(INVALIDATE, writer, {"entry": entry}).json()["invalidated"] == 1
+    assert left(gateway, project.key) == ["Two", "Three", "Four"]
+
+
+def test_another_projects_entry_can_neither_be_named_nor_found_out(
+    gateway: Gateway, sim: Sim, project: Project, writer: str
+) -> None:
+    other = gateway.installation.project("other")
+    fill(gateway, other.key)
+    theirs = gateway.chat(other.key, "One?")
+    entry = gateway.installation.run_json("explain", request_of(theirs))["entry"]
+    assert gateway.post(INVALIDATE, writer, {"entry": entry}).json()["invalidated"] == 0
+    unknown = gateway.post(INVALIDATE, writer, {"request_id": request_of(theirs)})
+    never_was = gateway.post(INVALIDATE, writer, {"request_id": f"req_{'0' * 32}"})
+    assert (unknown.status, unknown.json()["error"]["code"]) == (404, never_was.json()["error"]["code"])
+    assert unknown.json()["error"]["message"] == never_was.json()["error"]["message"]
+    assert len(left(gateway, other.key)) == 4
+
+
+def test_a_call_begun_before_its_entry_was_forgotten_is_not_stored_after(
+    gateway: Gateway, sim: Sim, project: Project, writer: str
+) -> None:
+    slow = "gpt-4o-mini+slow-300ms"
+    before = gateway.chat(project.key, "Slow?", model=slow)
+    answers = []
+    refresh = {"X-WatchLLM-Cache": "refresh"}
+    thread = threading.Thread(
+        target=lambda: answers.append(gateway.chat(project.key, "Slow?", model=slow, headers=refresh))
+    )
+    thread.start()
+    wait_for(lambda: sim.stats()["open"] == 1, "the call upstream")
+    assert gateway.post(INVALIDATE, writer, {"request_id": request_of(before)}).json()["invalidated"] == 1
+    thread.join(10)
+    assert answers[0].status == 200
+    assert gateway.chat(project.key, "Slow?", model=slow).header("X-WatchLLM-Cache") == "MISS"
 
 
 def test_a_call_begun_before_is_not_stored_after(gateway: Gateway, sim: Sim, project: Project, writer: str) -> None:

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from tests.support.product import Gateway, Project
+from tests.support.raw_http import RawResponse
 
 
 def cached(gateway: Gateway, key: str, text: str, **fields: object) -> str | None:
@@ -45,6 +46,59 @@ def test_filters_hold_together(gateway: Gateway, project: Project) -> None:
     assert purge(gateway, project, "--all") == 2
 
 
+def entry_of(gateway: Gateway, answer: RawResponse) -> str:
+    return str(gateway.installation.run_json("explain", answer.header("X-Request-Id") or "")["entry"])
+
+
+def test_one_entry_can_be_purged(gateway: Gateway, project: Project) -> None:
+    missed = gateway.chat(project.key, "Which entry?")
+    hit = gateway.chat(project.key, "Which entry?")
+    cached(gateway, project.key, "Which other?")
+    entry = entry_of(gateway, hit)
+    assert entry == entry_of(gateway, missed)
+    assert entry in gateway.installation.run("explain", hit.header("X-Request-Id") or "").stdout
+    assert entry in gateway.installation.run("explain", missed.header("X-Request-Id") or "").stdout
+    stranger = gateway.installation.project("of another")
+    assert purge(gateway, stranger, "--entry", entry) == 0
+    assert purge(gateway, project, "--entry", entry, "--model", "gpt-4o") == 0
+    assert cached(gateway, project.key, "Which entry?") == "HIT"
+
+    assert purge(gateway, project, "--entry", entry) == 1
+
+    assert cached(gateway, project.key, "Which entry?") == "MISS"
+    assert cached(gateway, project.key, "Which other?") == "HIT"
+    assert cached(gateway, project.key, "Which entry?") == "HIT"
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_the_entry_of_a_request_can_be_purged(gateway: Gateway, project: Project, which: int) -> None:
+    answers = [gateway.chat(project.key, "Whose entry?") for _ in range(2)]
+    cached(gateway, project.key, "Which other?")
+    assert purge(gateway, project, "--request", answers[which].header("X-Request-Id") or "") == 1
+    assert cached(gateway, project.key, "Whose entry?") == "MISS"
+    assert cached(gateway, project.key, "Which other?") == "HIT"
+
+
+def test_the_answers_that_a_key_brought_can_be_purged(gateway: Gateway, project: Project) -> None:
+    with gateway.installation.control_plane() as plane:
+        other = plane.create_key(project.id)
+    cached(gateway, project.key, "Who asked?")
+    cached(gateway, other.secret, "Who else asked?")
+    assert purge(gateway, project, "--source-key", other.record.id, "--answers", "--model", "gpt-4o") == 0
+    assert purge(gateway, project, "--source-key", other.record.id, "--answers") == 1
+    assert cached(gateway, project.key, "Who asked?") == "HIT"
+    assert cached(gateway, project.key, "Who else asked?") == "MISS"
+
+
+def test_a_request_without_an_entry_says_so(gateway: Gateway, project: Project) -> None:
+    unstored = gateway.chat(project.key, "Not kept", headers={"Cache-Control": "no-store"})
+    arguments = ("cache", "purge", "--project", project.id, "--request")
+    done = gateway.installation.run(*arguments, unstored.header("X-Request-Id") or "", check=False)
+    assert (done.returncode, "stored nothing" in done.stderr) == (1, True)
+    done = gateway.installation.run(*arguments, f"req_{'0' * 32}", check=False)
+    assert (done.returncode, "no proxy of this host remembers" in done.stderr) == (1, True)
+
+
 def test_stats_tell_live_and_test_keys_apart(gateway: Gateway, project: Project) -> None:
     test_key = gateway.installation.key(project.id, test=True)
     for number in range(2):
@@ -73,6 +127,11 @@ def test_stats_tell_live_and_test_keys_apart(gateway: Gateway, project: Project)
         (["purge", "--project", "p", "--before", "soon"], 2, "--before"),
         (["purge", "--project", "p", "--kind", "poems"], 2, "--kind"),
         (["purge", "--project", "p", "--all", "--model", "gpt-4o"], 2, "--all"),
+        (["purge", "--project", "p", "--entry", "ent_12"], 2, "--entry"),
+        (["purge", "--project", "p", "--entry", f"ent_{'G' * 64}"], 2, "--entry"),
+        (["purge", "--project", "p", "--request", "12"], 2, "--request"),
+        (["purge", "--project", "p", "--request", f"req_{'0' * 32}", "--entry", f"ent_{'0' * 64}"], 2, "--entry"),
+        (["purge", "--project", "p", "--answers"], 2, "--source-key"),
     ],
 )
 def test_what_fails_says_so(gateway: Gateway, arguments: list[str], code: int, said: str) -> None:

@@ -302,6 +302,20 @@ def test_an_answer_whose_translation_lost_something_serves_its_own_dialect_only(
     assert b"reasoning_content" not in found[4].body
 
 
+def test_what_is_kept_of_an_entry_for_one_dialect_goes_with_it(gateway: Gateway, project: Project) -> None:
+    writer = gateway.installation.key(project.id, scopes=("inference", "cache:write"))
+    asked: dict[str, Any] = {"model": "own/echo", "reasoning_effort": "low"}
+    chat = asked | {"messages": [{"role": "user", "content": "What is forgotten?"}]}
+    native = {"model": "own/echo", "reasoning": {"effort": "low"}, "input": "What is forgotten?"}
+    steps = [("/v1/chat/completions", chat), ("/v1/responses", native)]
+    found = [gateway.post(path, project.key, body) for path, body in steps * 2]
+    assert [one.header("x-watchllm-cache") for one in found] == ["MISS", "MISS", "HIT", "HIT"]
+    named = {"request_id": found[2].header("x-request-id")}
+    assert gateway.post("/v1/cache/invalidate", writer, named).json()["invalidated"] == 2
+    again = [gateway.post(path, project.key, body).header("x-watchllm-cache") for path, body in steps]
+    assert again == ["MISS", "MISS"]
+
+
 def test_who_waits_for_an_answer_whose_translation_lost_something_asks_in_its_own_dialect(
     gateway: Gateway, project: Project, sim: Sim
 ) -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from tests.support.cross_encoder_model import make_cross_encoder
 from tests.support.product import Gateway, Installation, Sim
 
 PAIRS = [
@@ -98,7 +99,7 @@ def test_either_pairs_or_a_log(installation: Installation, tmp_path: Path) -> No
     assert installation.run("eval", file, "--log", file, check=False).returncode == 2
 
 
-DOUBTFUL = [
+DOUBTFUL: list[dict[str, object]] = [
     {
         "id": "doubt",
         "a": "How do I reset the password of my router?",
@@ -150,3 +151,44 @@ def test_another_judge_is_asked_through_the_gateway(
 def test_a_log_has_no_judge(installation: Installation, tmp_path: Path) -> None:
     refused = installation.run("eval", "--log", written(tmp_path, [{"prompt": "x"}]), "--judge", check=False)
     assert refused.returncode == 2
+
+
+def test_a_cross_encoder_decides_what_is_in_doubt_before_the_judge(installation: Installation, tmp_path: Path) -> None:
+    file = written(tmp_path, DOUBTFUL)
+    model = str(make_cross_encoder(tmp_path / "model", {}))
+    told = installation.run_json("eval", file, "--cross-encoder", model, "--judge")
+    assert [one["hit"] for one in told["decisions"]] == [True, True, True, False]
+    assert [one.get("logit") for one in told["decisions"]] == [6.0, 6.0, None, None]
+    said = told["cross_encoder"]
+    assert (said["asked"], said["yes"], said["wrong_yes"], said["missed_yes"], said["too_long"]) == (2, 2, 1, 0, 0)
+    assert (said["calibration"], said["ranked_right"], said["fits"]) == ("1,0", 0.5, None)
+    assert said["ms_per_asked"] > 0
+    assert told["judge"]["asked"] == 0
+    wary = installation.run_json("eval", file, "--cross-encoder", model, "--calibration", "1,-20", "--judge")
+    assert [one["hit"] for one in wary["decisions"]] == [True, False, True, False]
+    assert (wary["cross_encoder"]["yes"], wary["judge"]["asked"]) == (0, 2)
+    installation.environment["WATCHLLM_CROSS_ENCODER_CALIBRATION"] = "1,-20"
+    assert "calibration   1,-20" in installation.run("eval", file, "--cross-encoder", model).stdout
+
+
+def test_the_calibration_that_it_finds_is_taken(installation: Installation, tmp_path: Path) -> None:
+    rows = [{**one, "id": f"{one['id']}{number}"} for number in range(12) for one in DOUBTFUL[:2]]
+    model = str(make_cross_encoder(tmp_path / "model", {"firmware": -3.0}, alike=9.0))
+    file = written(tmp_path, rows)
+    before = installation.run_json("eval", file, "--cross-encoder", model)
+    assert (before["cross_encoder"]["wrong_yes"], before["cross_encoder"]["ranked_right"]) == (12, 1.0)
+    fits = before["cross_encoder"]["fits"]
+    after = installation.run_json("eval", file, "--cross-encoder", model, "--calibration", fits)
+    assert (after["cross_encoder"]["wrong_yes"], after["cross_encoder"]["missed_yes"]) == (0, 0)
+
+
+def test_a_cross_encoder_that_cannot_be_used_is_wrong_usage(installation: Installation, tmp_path: Path) -> None:
+    file, model = written(tmp_path, PAIRS), str(make_cross_encoder(tmp_path / "model", {}))
+    for arguments, told in (
+        ((file, "--cross-encoder", "/nowhere/model"), "there is no folder"),
+        ((file, "--cross-encoder", model, "--calibration", "-1,0"), "SLOPE,INTERCEPT"),
+        ((file, "--calibration", "1,0"), "--cross-encoder"),
+        (("--log", file, "--cross-encoder", model), "takes a file of pairs"),
+    ):
+        refused = installation.run("eval", *arguments, check=False)
+        assert (refused.returncode, told in " ".join(refused.stderr.replace("│", " ").split())) == (2, True)

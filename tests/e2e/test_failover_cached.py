@@ -38,6 +38,17 @@ def test_the_same_question_is_answered_from_under_the_fallbacks_key(project: Rou
     assert (cache_of(project.ask()), cache_of(project.ask())) == ("MISS", "HIT")
 
 
+def test_the_entry_of_a_request_is_where_its_answer_was_stored(project: Routed) -> None:
+    first, again = project.ask(), project.ask()
+    entries = {
+        project.installation.run_json("explain", one.header("x-request-id") or "")["entry"] for one in (first, again)
+    }
+    assert len(entries) == 1
+    purge = ("cache", "purge", "--project", project.project.id, "--entry", entries.pop())
+    assert project.installation.run_json(*purge)["invalidated"] == 1
+    assert cache_of(project.ask()) == "MISS"
+
+
 @pytest.mark.parametrize("stored_as", [False, True])
 @pytest.mark.parametrize("asked_as", [False, True])
 def test_as_a_stream_too(project: Routed, stored_as: bool, asked_as: bool) -> None:

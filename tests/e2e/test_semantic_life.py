@@ -72,6 +72,27 @@ def test_what_one_key_stored_can_be_taken_from_like_questions(gateway: Gateway) 
 _UNSTORED = {"Cache-Control": "no-store"}
 
 
+@pytest.mark.parametrize("named_by", ["who was given it", "who stored it", "the entry"])
+def test_an_entry_that_is_purged_is_found_by_no_like_question(gateway: Gateway, named_by: str) -> None:
+    project = serving(wait_until_warm(gateway))
+    gateway.chat(project.key, "What is the capital of France?")
+    stored = gateway.chat(project.key, QUESTION)
+    given = gateway.chat(project.key, LIKE)
+    assert outcome(given) == "HIT-SEMANTIC"
+    told = gateway.installation.run_json("explain", given.header("X-Request-Id") or "")
+    assert told["entry"] == told["semantic"]["entry"]
+    named = {
+        "who was given it": ("--request", given.header("X-Request-Id") or ""),
+        "who stored it": ("--request", stored.header("X-Request-Id") or ""),
+        "the entry": ("--entry", told["entry"]),
+    }
+    purge = ("cache", "purge", "--project", project.id, *named[named_by])
+    assert gateway.installation.run_json(*purge)["invalidated"] == 1
+    assert outcome(gateway.chat(project.key, QUESTION, headers=_UNSTORED)) == "MISS"
+    assert outcome(gateway.chat(project.key, LIKE, headers=_UNSTORED)) == "MISS"
+    assert outcome(gateway.chat(project.key, "what's the capital of France")) == "HIT-SEMANTIC"
+
+
 def test_a_restart_loses_nothing(own: Gateway) -> None:
     project = serving(own)
     for number in range(50):  # more than are read at once

@@ -34,7 +34,7 @@ while True:
     if choose.random() < 0.3:
         store.remove(partition(0), key(number - choose.randrange(9)))
     if choose.random() < 0.1:
-        purge(store, project(1), VectorFilter(source="key_1"))
+        purge(store, project(1), InvalidationFilter(source="key_1"))
     store.flush()
     print(number, flush=True)
 """

@@ -25,6 +25,7 @@ from watchllm.configuration import InstanceProvider
 from watchllm.domain.usage_event import UsageEvent
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.services import Services
+from watchllm.proxy.streamed_flight import StreamedFlight
 from watchllm.proxy.waiter import Waiter
 from watchllm.sim.app import SimApp, SimOptions
 from watchllm.sim.knobs import Knobs
@@ -181,7 +182,7 @@ class Inside:
     @property
     def paused(self) -> bool:
         """Whether a call that can be joined is paused, because nobody reads on."""
-        return any(flight._paused for flight in self.services.flights.values())
+        return any(isinstance(flight, StreamedFlight) and flight._paused for flight in self.services.flights.values())
 
     async def all_wait(self, count: int) -> None:
         await until(lambda: self.waiting == count, f"{count} waiting", within=30)

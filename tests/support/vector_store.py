@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.exact_store import HOUR_MS, START_MS, key
-from watchllm.cache.entry import NEVER
-from watchllm.cache.semantic.vectors import StoredVector, VectorFilter, VectorStore, partition_of
+from watchllm.cache.entry import NEVER, InvalidationFilter
+from watchllm.cache.semantic.vectors import StoredVector, VectorStore, partition_of
 from watchllm.stores.lmdb.vectors import LmdbVectorStore
 
 VectorOpener = Callable[..., VectorStore]
@@ -72,7 +72,7 @@ def keys(*numbers: int) -> set[bytes]:
     return {key(number) for number in numbers}
 
 
-def purge(store: VectorStore, of: bytes, what: VectorFilter) -> int:
+def purge(store: VectorStore, of: bytes, what: InvalidationFilter) -> int:
     async def run() -> int:
         return await asyncio.wait_for(store.purge(of, what), 30)
 

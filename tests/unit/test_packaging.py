@@ -15,7 +15,7 @@ import watchllm
 ROOT = Path(__file__).resolve().parents[2]
 _NEWER_STANDARD_LIBRARY = {"compression"}
 _BACKPORTS = {"backports": "backports.zstd"}  # Not installed where the standard library has it.
-_USERS_EXTRAS = ("parquet", "fastembed")
+_USERS_EXTRAS = ("parquet", "fastembed", "cross-encoder")
 _TEST_EXTRAS = ("test", "test-fastembed")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]

@@ -1,5 +1,6 @@
 """A stored answer and the port of the store that keeps it."""
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -35,7 +36,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class InvalidationFilter(msgspec.Struct, frozen=True, array_like=True):
-    """Which entries to forget; all given conditions hold together. `before`/`after` are epoch milliseconds of storing.
+    """Which entries to forget; all given conditions hold together. `before`/`after` are epoch milliseconds of storing,
+    `keys` those of entries, `source` the id of the project key that caused one.
 
     With nothing given it matches every entry.
     """
@@ -44,13 +46,25 @@ class InvalidationFilter(msgspec.Struct, frozen=True, array_like=True):
     kind: str | None = None
     before_ms: int | None = None
     after_ms: int | None = None
+    keys: tuple[bytes, ...] | None = None
+    source: str | None = None
 
-    def matches(self, entry_model: str, entry_kind: str, created_ms: int) -> bool:
+    def matches(
+        self,
+        entry_model: str,
+        entry_kind: str,
+        created_ms: int,
+        key: bytes | None = None,
+        source: str | None = None,
+    ) -> bool:
+        """Whether such an entry is meant. A `key` or `source` that is not known, None, may be the one that is."""
         return (
             (self.model is None or self.model == entry_model)
             and (self.kind is None or self.kind == entry_kind)
             and (self.before_ms is None or created_ms < self.before_ms)
             and (self.after_ms is None or created_ms > self.after_ms)
+            and (self.keys is None or key is None or key in self.keys)
+            and (self.source is None or source is None or self.source == source)
         )
 
 
@@ -63,15 +77,23 @@ class CacheStats(msgspec.Struct, frozen=True):
     max_bytes: int
 
 
-class ExactStore(Protocol):
+class Answers(Protocol):
     """Where answers are kept. `project` is a 16-byte partition that comes from the API key, `key` the 32-byte digest.
 
     `get` is synchronous and takes microseconds; `put` returns at once, is visible to `get` of the same process at once
     and to others when its batch is committed, milliseconds later.
     """
 
+    is_remote: bool
+    """Whether others may have stored what `get` does not find before it was fetched."""
+
     def get(self, project: bytes, key: bytes) -> Entry | None:
         """The entry, fresh or expired (the caller decides), or None."""
+        ...
+
+    def fetch(self, project: bytes, keys: Sequence[bytes], done: Callable[[], None]) -> bool:
+        """Bring to hand what is stored under `keys` (64 at most): `done` is called when it is there, or cannot be had
+        in time, and inside that call `get` finds it. False = nothing has to be waited for; `done` is not called."""
         ...
 
     def put(self, project: bytes, key: bytes, entry: Entry, begun_ms: int) -> None:
@@ -80,8 +102,8 @@ class ExactStore(Protocol):
 
     def remove(self, project: bytes, key: bytes) -> None: ...
 
-    def invalidated_since(self, project: bytes, model: str, kind: str, begun_ms: int) -> bool:
-        """Whether an invalidation that matches such an entry came at or after `begun_ms`."""
+    def invalidated_since(self, project: bytes, model: str, kind: str, begun_ms: int, key: bytes | None = None) -> bool:
+        """Whether an invalidation that may match such an entry, at `key` where it is known, came since."""
         ...
 
     async def invalidate(self, project: bytes, what: InvalidationFilter) -> int:
@@ -89,6 +111,10 @@ class ExactStore(Protocol):
         ...
 
     async def stats(self, project: bytes) -> CacheStats: ...
+
+
+class ExactStore(Answers, Protocol):
+    """As who opened it sees it."""
 
     def flush(self) -> None:
         """Wait until everything put so far is committed (used at shutdown and by tests)."""

@@ -13,6 +13,8 @@ from watchllm.wire.types import Headers
 
 KEY_LENGTH = 32
 LABEL_LENGTH = 16
+_ENTRY = "ent_"
+_HEXADECIMAL = frozenset("0123456789abcdef")
 ANSWER_HEADERS = frozenset((b"anthropic-version", b"anthropic-beta", b"openai-beta"))
 """The request headers that can change an answer, by their lower-case names."""
 
@@ -20,6 +22,20 @@ ANSWER_HEADERS = frozenset((b"anthropic-version", b"anthropic-beta", b"openai-be
 def key_in_dialect(key: bytes, dialect: str) -> bytes:
     """Where the answer to the question of `key` is kept that only requests in `dialect` may be given."""
     return hashlib.blake2b(dialect.encode(), key=key, digest_size=KEY_LENGTH, person=b"watchllm-told-1").digest()
+
+
+def entry_id(key: bytes) -> str:
+    """How people and clients name what is stored at `key`. It tells nothing about the question, and nothing outside the
+    project: who names an entry is only ever given that project's."""
+    return _ENTRY + key.hex()
+
+
+def key_of(name: str) -> bytes:
+    """The key of an entry's id. Raises ValueError for what is none."""
+    digits = name.removeprefix(_ENTRY)
+    if digits == name or len(digits) != 2 * KEY_LENGTH or not set(digits) <= _HEXADECIMAL:
+        raise ValueError(f"an entry's id is {_ENTRY} and {2 * KEY_LENGTH} digits, as `watchllm explain` shows it")
+    return bytes.fromhex(digits)
 
 
 class Target(msgspec.Struct, frozen=True):

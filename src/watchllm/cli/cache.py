@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import typer
+from msgspec.structs import replace
 
 from watchllm.cli.output import JSON, print_json, print_rows
 from watchllm.cli.session import configuration, control_plane
+from watchllm.domain import ids
 
 if TYPE_CHECKING:
     from watchllm.cache.entry import InvalidationFilter
@@ -58,29 +60,39 @@ def purge(
     ),
     kind: str | None = typer.Option(None, help="Only generate, completions or embeddings."),
     everything: bool = typer.Option(False, "--all", help="Everything; the same as giving no filter."),
+    entry: str | None = typer.Option(
+        None,
+        metavar="ENTRY",
+        help="Only this entry; `watchllm explain` shows its id.",
+    ),
+    request: str | None = typer.Option(
+        None, metavar="REQ_ID", help="Only the entry that this request stored or was given, while a proxy remembers it."
+    ),
     source_key: str | None = typer.Option(
         None,
         metavar="KEY_ID",
-        help="Let like questions no longer find what this key stored, in place of forgetting answers.",
+        help="Let like questions no longer find what this key stored.",
     ),
+    answers: bool = typer.Option(False, "--answers", help="Forget the answers that the --source-key brought, too."),
     as_json: bool = JSON,
 ) -> None:
     """Forget a project's stored answers, of live and of test keys. In force on this host's proxies when it returns."""
-    from watchllm.cache.semantic.vectors import VectorFilter
     from watchllm.compose.cache_admin import open_cache
     from watchllm.domain.errors import GatewayError
 
     if source_key is not None and everything:
         raise typer.BadParameter("contradicts --source-key: leave one of them out", param_hint="--all")
-    what = _filter(model, before, kind, everything=everything)
+    if answers and source_key is None:
+        raise typer.BadParameter("are those of a --source-key", param_hint="--answers")
+    if request is not None:
+        entry = _entry_of(request, entry)
+    what = replace(_filter(model, before, kind, entry, everything=everything), source=source_key)
     with control_plane() as plane:
         plane.project(project)
     try:
         with open_cache(configuration()) as cache:
-            if source_key is None:
-                count = cache.purge(project, what)
-            else:
-                count = cache.forget_prompts(project, VectorFilter(what, source=source_key))
+            forget = cache.purge if source_key is None or answers else cache.forget_prompts
+            count = forget(project, what)
     except GatewayError as error:
         typer.echo(f"watchllm: {error}", err=True)
         raise typer.Exit(1) from None
@@ -144,12 +156,32 @@ def _print_imported(imported: "Imported", *, as_json: bool) -> None:
         typer.echo(f"{source.answers} as answers of {source.provider} at {source.origin}", err=True)
 
 
-def _filter(model: str | None, before: str | None, kind: str | None, *, everything: bool) -> "InvalidationFilter":
+def _entry_of(request_id: str, entry: str | None) -> str:
+    """The id of the entry that a request stored or was given, asked of this host's proxies."""
+    from watchllm.compose.explain import explain
+
+    if entry is not None:
+        raise typer.BadParameter("contradicts --entry: leave one of them out", param_hint="--request")
+    if not ids.has_form(request_id, ids.REQUEST):
+        raise typer.BadParameter(f"{request_id!r} is not a request id, which begins with req_", param_hint="--request")
+    told, _ = explain(configuration(), request_id)
+    if told is None:
+        typer.echo(f"watchllm: no proxy of this host remembers {request_id}; purge by --entry or by time", err=True)
+        raise typer.Exit(1)
+    if told.get("entry") is None:
+        typer.echo(f"watchllm: {request_id} stored nothing and was given nothing from the cache", err=True)
+        raise typer.Exit(1)
+    return str(told["entry"])
+
+
+def _filter(
+    model: str | None, before: str | None, kind: str | None, entry: str | None, *, everything: bool
+) -> "InvalidationFilter":
     """As `/v1/cache/invalidate` reads it."""
     from watchllm.compose.cache_admin import invalidation_filter
     from watchllm.domain.errors import BadRequest
 
-    given: dict[str, Any] = {"model": model, "before": before, "kind": kind}
+    given: dict[str, Any] = {"model": model, "before": before, "kind": kind, "entry": entry}
     document = {name: value for name, value in given.items() if value is not None}
     if everything and document:
         raise typer.BadParameter(f"contradicts --{min(document)}: leave one of them out", param_hint="--all")

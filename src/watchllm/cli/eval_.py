@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from watchllm.cli.eval_cross_encoder import Reader, reader_of, said
 from watchllm.cli.eval_judge import PERFECT, JudgeOptions, ask_of, worth
 from watchllm.cli.output import JSON, print_fields, print_json, print_rows
 
@@ -56,6 +57,16 @@ def evaluate(
     similarity_threshold: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="A floor for the similarity beside it.")
     ] = None,
+    cross_encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|NAME", help="Have a cross-encoder decide where the engine is in doubt, before any judge."
+        ),
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(metavar="SLOPE,INTERCEPT", help="What its numbers are worth; the default is what is configured."),
+    ] = None,
     judge: Annotated[
         str | None,
         typer.Option(
@@ -102,29 +113,41 @@ def evaluate(
         options = JudgeOptions(
             judge, judge_url, judge_key_env, judge_ms, judge_usd, main_ms, main_usd, main_model, main_tokens
         )
+    if calibration is not None and cross_encoder is None:
+        raise typer.BadParameter("is that of a --cross-encoder", param_hint="--calibration")
     if log is not None:
         if judge is not None:
             raise typer.BadParameter("a log has no labels and no answers to judge by: --judge takes a file of pairs")
+        if cross_encoder is not None:
+            raise typer.BadParameter("a log has no labels to judge by: --cross-encoder takes a file of pairs")
         replay_log(log, policy, ttl, as_json=as_json)
     elif pairs is not None:
-        _judge_pairs(pairs, policy, options, as_json=as_json)
+        reader = None if cross_encoder is None else reader_of(cross_encoder, calibration)
+        _judge_pairs(pairs, policy, reader, options, as_json=as_json)
 
 
-def _judge_pairs(pairs: Path, policy: "Policy", options: JudgeOptions | None, *, as_json: bool) -> None:
-    from watchllm.cache.semantic.evaluate import BadPair, consult, judge, read_pairs, summary
+def _judge_pairs(
+    pairs: Path, policy: "Policy", reader: Reader | None, options: JudgeOptions | None, *, as_json: bool
+) -> None:
+    from watchllm.cache.semantic.evaluate import BadPair, consult, judge, read_across, read_pairs, summary
     from watchllm.cache.semantic.static import StaticEmbedder
 
     try:
         with pairs.open("rb") as lines:
             deciding = judge(read_pairs(lines), StaticEmbedder.load(), policy)
+            if reader is not None:
+                deciding = read_across(deciding, policy, reader.logit, reader.calibration)
             judged = list(deciding if options is None else consult(deciding, policy, ask_of(options)))
     except BadPair as error:
         raise typer.BadParameter(str(error), param_hint=str(pairs)) from None
-    rows = summary(judged)
-    judging = None if options is None else worth(judged, options)
+    rows = summary(judged, policy)
+    asked: dict[str, dict[str, Any]] = {}
+    if reader is not None:
+        asked["cross_encoder"] = said(judged, reader)
+    if options is not None:
+        asked["judge"] = worth(judged, options)
     if as_json:
-        document = {"decisions": [_as_data(one) for one in judged], "summary": rows}
-        print_json(document if judging is None else document | {"judge": judging})
+        print_json({"decisions": [_as_data(one) for one in judged], "summary": rows} | asked)
         return
     shown = [
         {"capability": name, **{field: _shown(value) for field, value in row.items()}} for name, row in rows.items()
@@ -142,20 +165,24 @@ def _judge_pairs(pairs: Path, policy: "Policy", options: JudgeOptions | None, *,
         "microseconds",
     )
     print_rows(shown, columns, nothing="the file holds no pairs")
-    if judging is not None and judged:
-        print_fields(judging)
+    for fields in asked.values() if judged else ():
+        print_fields(fields)
 
 
 def _as_data(one: "Judged") -> dict[str, Any]:
     decision = one.decision
-    said = {} if one.opinion is None else {"judge": one.opinion.verdict}
+    told: dict[str, Any] = {}
+    if one.reading is not None:
+        told["logit"] = None if one.reading.logit is None else round(one.reading.logit, 4)
+    if one.opinion is not None:
+        told["judge"] = one.opinion.verdict
     return {
         "id": one.pair.id,
         "similarity": round(decision.similarity, 4),
         "confidence": round(decision.confidence, 4),
         "hit": decision.hit,
         "guard": decision.guard,
-        **said,
+        **told,
     }
 
 

@@ -47,10 +47,12 @@ def _lines(told: dict[str, Any]) -> list[str]:
     if told["outcome"] == "hit":
         stored = datetime.fromtimestamp(told["stored_ms"] / 1000, UTC).isoformat(timespec="seconds")
         source = f" by {told['stored_by']}" if told["stored_by"] else ""
-        return [*lines, f"stored {stored}{source}", *_by_meaning(told)]
+        return [*lines, f"stored {stored}{source}", *_by_meaning(told), f"its entry: {told['entry']}"]
     if told["outcome"] == "bypass":
         return lines
     lines += _by_meaning(told)
+    if told["entry"]:
+        lines.append(f"what is stored for it: {told['entry']}")
     if told["nearest"] is None:
         return [*lines, "no earlier request of this project with the same model is remembered"]
     if not told["differs_in"]:

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     import ssl
     from pathlib import Path
 
+    from watchllm.cache.entry import Answers
     from watchllm.cache.semantic.engine import Engine
+    from watchllm.compose.shared import Shared
     from watchllm.proxy.slots import Slots
 
 _ORPHAN_DRAIN_SECONDS = 0.3
@@ -130,10 +132,10 @@ class ProxyProcess:
         self._was_late = False
         folder = configuration.directory
         home.prepare(folder)
+        self._shared = None if configuration.redis_url is None else _open_shared(configuration, loop)
         self._snapshot = LmdbSnapshotReader(os.path.join(folder, "snapshot"))
-        self._cache = LmdbExactStore.open(
-            os.path.join(folder, "cache"), max_bytes=configuration.cache_max_bytes, now_ms=_now_ms
-        )
+        # This host's own cache, where it is not shared.
+        self._cache = None if self._shared is not None else _open_cache(configuration)
         self._keyring = Keyring(
             lambda: home.master_secrets(folder, configuration.secret_key, configuration.secret_key_previous)
         )
@@ -151,7 +153,7 @@ class ProxyProcess:
         self._services = Services(
             loop=loop,
             tenants=tenants,
-            cache=self._cache,
+            cache=_answers(self._cache, self._shared),
             settlement=settlement,
             counters=counters,
             limits=server_limits(configuration),
@@ -162,7 +164,8 @@ class ProxyProcess:
                 configuration.upstream_total_timeout,
             ),
             history=History(loop.call_later),
-            flights={},
+            flights={} if self._shared is None else self._shared.flights,
+            leases=None if self._shared is None else self._shared.leases,
             limiting=limiting,
             trusted_proxies=configuration.trusted_proxies,
             semantic=Semantic(loop, self._open_engine, self._uses_semantic),
@@ -199,8 +202,11 @@ class ProxyProcess:
         if self._simulator is not None:
             await self._simulator.close()
         self._services.semantic.close()
-        self._cache.flush()
-        self._cache.close()
+        if self._shared is not None:
+            await self._shared.close()
+        if self._cache is not None:
+            self._cache.flush()
+            self._cache.close()
         self._snapshot.close()
         self._journal.close()
 
@@ -304,7 +310,8 @@ class ProxyProcess:
         from watchllm.journal.status import journal_state, recorder_state
 
         version = self._services.tenants.version
-        unwell = self._cache.health()  # it goes on reading, and every request gets its answer
+        cache = self._cache or (self._shared and self._shared.cache)
+        unwell = cache.health() if cache else None  # it goes on reading, and every request gets its answer
         states = {
             "snapshot": "ok" if version else "nothing was published yet; run `watchllm up` or `watchllm db upgrade`",
             "cache": "ok" if unwell is None else f"degraded: {unwell}",
@@ -316,8 +323,27 @@ class ProxyProcess:
             "semantic": self._services.semantic.state,
             "admin": self._admin_problem,
             "limits": None if unknown is None else f"degraded: keys with a quota or a budget are refused: {unknown}",
+            "redis": None if self._shared is None else self._shared.state(),
         }
         return states | {name: state for name, state in sometimes.items() if state is not None}
+
+
+def _open_cache(configuration: Configuration) -> LmdbExactStore:
+    folder = os.path.join(configuration.directory, "cache")
+    return LmdbExactStore.open(folder, max_bytes=configuration.cache_max_bytes, now_ms=_now_ms)
+
+
+def _answers(own: LmdbExactStore | None, shared: Shared | None) -> Answers:
+    if own is not None:
+        return own
+    assert shared is not None
+    return shared.cache
+
+
+def _open_shared(configuration: Configuration, loop: asyncio.AbstractEventLoop) -> Shared:
+    from watchllm.compose.shared import Shared  # few proxies have a Redis
+
+    return Shared(configuration, loop)
 
 
 def server_limits(configuration: Configuration) -> ServerLimits:

@@ -27,15 +27,17 @@ def open_engine(configuration: Configuration, pool: "Callable[[], ClientPool]") 
     embedder that is called. Raises CannotLoad."""
     try:
         from watchllm.cache.semantic.engine import Engine
+        from watchllm.compose.cross_encoder import open_cross_encoding
         from watchllm.compose.embedder import open_embedder
     except ImportError as error:
         raise CannotLoad(f"a library is missing ({error}); install the dependencies anew") from error
     try:
         embedder = open_embedder(configuration, pool)
+        reading = open_cross_encoding(configuration)
         store = open_vectors(configuration)
     except (StoreBroken, lmdb.Error, OSError) as error:
         raise CannotLoad(str(error)) from error
-    return Engine(embedder, store, max_entries=configuration.semantic_max_in_memory)
+    return Engine(embedder, store, max_entries=configuration.semantic_max_in_memory, cross_encoding=reading)
 
 
 def open_vectors(configuration: Configuration) -> LmdbVectorStore:

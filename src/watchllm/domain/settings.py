@@ -31,8 +31,9 @@ class ProjectSettings(Limits, frozen=True, omit_defaults=True):
     others asked.
 
     `judge_model` is asked where the confidence alone does not suffice, None = nobody is. A request waits for it at most
-    `judge_timeout_ms`; it is asked `judge_per_minute` times at most and for `judge_usd_day` a day of UTC, both in every
-    proxy process. `judge_in_shadow`: in shadow, too, where nothing is served."""
+    `judge_timeout_ms`; it is asked `judge_per_minute` times at most in every proxy process, and for `judge_usd_day` a
+    day of UTC on each host. `judge_in_shadow`: in shadow, too, where nothing is served. `cross_encoder`: so is the
+    instance's cross-encoder, before the judge, where the instance has one."""
 
     cache: bool = True
     cache_ttl: int = 86_400
@@ -51,6 +52,7 @@ class ProjectSettings(Limits, frozen=True, omit_defaults=True):
     judge_per_minute: int = 60
     judge_usd_day: float = 1.0
     judge_in_shadow: bool = False
+    cross_encoder: bool = True
 
 
 def parse_settings(pairs: Mapping[str, str]) -> dict[str, Any]:
@@ -85,4 +87,5 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "judge_per_minute": form.whole(0, _MAX_JUDGE_PER_MINUTE),
     "judge_usd_day": form.usd,
     "judge_in_shadow": form.on_off,
+    "cross_encoder": form.on_off,
 }

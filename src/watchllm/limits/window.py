@@ -1,8 +1,8 @@
 """What was used in the last minute, never too little, in at most 61 portions.
 
-What is used within a second is one portion, which counts until 60 s after its last use. So where the sum of the portions
-stays within a limit, so does every 60 s; whoever always uses all there is gets 60/61 of it, 98.4 %, and whoever was idle
-may use all of it at once.
+What is used within a second is one portion, which counts until 60 s after its last use. So where the sum of the
+portions stays within a limit, so does every 60 s; whoever always uses all there is gets 60/61 of it, 98.4 %, and
+whoever was idle may use all of it at once.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ class Window:
         for portion in self._portions:
             left -= portion.amount
             if left + amount <= limit:
-                return portion.last + SECONDS - now
+                return SECONDS - (now - portion.last)
         raise AssertionError("an empty window has room")
 
     def reset_in(self, now: float) -> float:
         """Seconds until nothing of what was used counts any more."""
-        return self._portions[-1].last + SECONDS - now if self.used(now) else 0.0
+        return SECONDS - (now - self._portions[-1].last) if self.used(now) else 0.0

@@ -20,6 +20,7 @@ from watchllm.wire.server import Server
 
 if TYPE_CHECKING:
     from watchllm.cache.semantic.awaited import Awaited
+    from watchllm.cache.semantic.cross_encoding import CrossEncoding
 
 _TEXT = b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
 _JSON = b"Content-Type: application/json\r\n"
@@ -129,6 +130,7 @@ def _semantic(services: Services) -> list[str]:
         for name, value in (("prompts", memory.entries), ("partitions", memory.partitions)):
             lines.append(f"# TYPE watchllm_semantic_{name} gauge\nwatchllm_semantic_{name} {value}")
         lines += _embedder(semantic.engine.awaited)
+        lines += _cross_encoder(semantic.engine.cross_encoding)
     return lines
 
 
@@ -141,6 +143,17 @@ def _embedder(embedder: Awaited | None) -> list[str]:
     ]
     tokens = f"# TYPE watchllm_embedder_tokens_total counter\nwatchllm_embedder_tokens_total {embedder.tokens}"
     return ["# TYPE watchllm_embeddings_total counter", *made, tokens]
+
+
+def _cross_encoder(encoding: CrossEncoding | None) -> list[str]:
+    """What became of the pairs that the cross-encoder was asked about."""
+    if encoding is None:
+        return []
+    pairs = [
+        f'watchllm_cross_encoder_pairs_total{{outcome="{what}"}} {count}'
+        for what, count in sorted(encoding.counted.items())
+    ]
+    return ["# TYPE watchllm_cross_encoder_pairs_total counter", *pairs]
 
 
 def _latency(counted: Counted) -> list[str]:

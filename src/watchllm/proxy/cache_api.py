@@ -9,16 +9,20 @@ from typing import Any
 import msgspec
 
 from watchllm.cache.entry import InvalidationFilter
+from watchllm.cache.key import entry_id, key_in_dialect, key_of
 from watchllm.domain import json_body
-from watchllm.domain.errors import BadRequest
+from watchllm.domain.errors import BadRequest, NotFound
+from watchllm.providers.dialect import CHAT, MESSAGES, RESPONSES
 from watchllm.proxy import egress
 from watchllm.proxy.admission import admit
 from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
+from watchllm.proxy.tenant import Tenant
 
 KINDS = ("generate", "completions", "embeddings")
-_FIELDS = ("model", "kind", "before", "after", "all")
+_FIELDS = ("model", "kind", "before", "after", "entry", "request_id", "all")
+_DIALECTS = (CHAT, MESSAGES, RESPONSES)
 # Decimals of milliseconds. Beyond them lies what the multiplication of a float adds to a time or takes from it.
 _MICROSECONDS = 3
 
@@ -29,9 +33,10 @@ async def invalidate(services: Services, request: Request) -> None:
     principal = admit(services, request, "cache:write")
     body = json_bytes(request.exchange, services.limits.max_body_bytes)
     tenant = principal.tenant
-    what = invalidation_filter(
-        json_body.parse(body), lambda model: tenant.router.without_provider(model, tenant.project)
-    )
+    document = json_body.parse(body)
+    if document.get("request_id") is not None:
+        document = _with_entry(services, tenant, document)
+    what = invalidation_filter(document, lambda model: tenant.router.without_provider(model, tenant.project))
     count = await services.cache.invalidate(tenant.partition, what)
     engine = services.semantic.engine
     if engine is not None:
@@ -48,7 +53,8 @@ async def stats(services: Services, request: Request) -> None:
 
 
 def invalidation_filter(document: dict[str, Any], plain_model: Any) -> InvalidationFilter:
-    """The filter that `{model?, kind?, before?, after?, all?}` describes; `plain_model` takes `provider/` off a name.
+    """The filter that `{model?, kind?, before?, after?, entry?, all?}` describes; `plain_model` takes `provider/` off a
+    name. `entry` is an entry's id; what is kept of it for one dialect alone goes with it.
 
     Times are epoch seconds or ISO 8601, fractions included; what was stored in the millisecond that a time lies in is
     forgotten wherever it may be meant. Raises BadRequest; a filter that names nothing needs `all: true`.
@@ -65,15 +71,47 @@ def invalidation_filter(document: dict[str, Any], plain_model: Any) -> Invalidat
     if kind is not None and kind not in KINDS:
         raise BadRequest(f"The field 'kind' is one of {', '.join(KINDS)}.", param="kind")
     before, after = time_ms(document, "before"), time_ms(document, "after")
-    if not everything and model is None and kind is None and before is None and after is None:
-        raise BadRequest("Name what to forget: model, kind, before, after, or all: true.")
+    keys = _keys(document)
+    if not everything and (model, kind, before, after, keys) == (None, None, None, None, None):
+        raise BadRequest("Name what to forget: model, kind, before, after, entry, request_id, or all: true.")
     # Entries know the millisecond in which they were stored: one that may lie on the named side of a time is forgotten.
     return InvalidationFilter(
         None if model is None else plain_model(model),
         kind,
         None if before is None else ceil(before),
         None if after is None else floor(after) - 1,
+        keys,
     )
+
+
+def _keys(document: dict[str, Any]) -> tuple[bytes, ...] | None:
+    """The keys of the entry that the field `entry` names."""
+    name = document.get("entry")
+    if name is None:
+        return None
+    try:
+        if type(name) is not str:
+            raise ValueError("an entry's id is a text")
+        key = key_of(name)
+    except ValueError as error:
+        raise BadRequest(f"The field 'entry': {error}.", param="entry") from None
+    return (key, *(key_in_dialect(key, dialect) for dialect in _DIALECTS))
+
+
+def _with_entry(services: Services, tenant: Tenant, document: dict[str, Any]) -> dict[str, Any]:
+    """The filter with the entry that a request of this project stored or was given, in place of the request's id."""
+    request_id = document["request_id"]
+    if type(request_id) is not str:
+        raise BadRequest("The field 'request_id' is the X-Request-Id of an answer.", param="request_id")
+    if document.get("entry") is not None:
+        raise BadRequest("Name an entry, or a request whose entry is meant: not both.", param="request_id")
+    key = services.history.entry_of(tenant.partition, request_id)
+    if key is None:
+        raise NotFound(
+            "No such request of this project is remembered that stored an answer or was given one from the cache; "
+            "forget by entry, model, kind or time."
+        )
+    return {name: value for name, value in document.items() if name != "request_id"} | {"entry": entry_id(key)}
 
 
 def time_ms(document: dict[str, Any], field: str) -> float | None:

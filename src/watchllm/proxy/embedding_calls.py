@@ -46,7 +46,7 @@ class EmbeddingCalls:
         own = []
         for place in places:
             purchase = self._under_way.get(place) if may_join else None
-            if purchase is not None and (purchase in joined or self._can_join(batch, purchase)):
+            if purchase is not None and (purchase in joined or self._can_join(batch, place, purchase)):
                 joined[purchase] = None
             else:
                 own.append(place)
@@ -64,9 +64,9 @@ class EmbeddingCalls:
         request.upstream_ended = perf_counter()
         return [waiter for _, waiter in waits]
 
-    def _can_join(self, batch: Batch, purchase: Purchase) -> bool:
+    def _can_join(self, batch: Batch, place: bytes, purchase: Purchase) -> bool:
         return not self._services.cache.invalidated_since(
-            batch.tenant.partition, batch.target.model, batch.family, purchase.began_ms
+            batch.tenant.partition, batch.target.model, batch.family, purchase.began_ms, place[PARTITION_LENGTH:]
         )
 
     def _forget(self, purchase: Purchase, places: list[bytes]) -> None:

@@ -21,6 +21,7 @@ from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai import embeddings as wire_form
 from watchllm.proxy import egress
 from watchllm.proxy.admission import admit, require_price
+from watchllm.proxy.at_hand import MOST_KEYS, bring
 from watchllm.proxy.calls import head_of, pass_status_on
 from watchllm.proxy.demand import demand_of
 from watchllm.proxy.directives import directives
@@ -108,17 +109,24 @@ class Embeddings:
         wishes = batch.wishes
         if not wishes.read:
             return known, stale
-        cache, now = self._services.cache, request.wall_ms
-        for place in batch.first:
-            entry = cache.get(batch.tenant.partition, place[PARTITION_LENGTH:])
-            if entry is not None:
-                accepted = wishes.accept(entry, now)
-                vector = wire_form.unpack(entry.body) if accepted or wishes.accept_stale(entry, now) else None
-                if vector is not None:
-                    found = known if accepted else stale
-                    found[place] = Item(vector, entry.usage, entry.cost, entry.created_ms)
-            if turns.due():
-                await turns.take()
+        now, partition = request.wall_ms, batch.tenant.partition
+        places = list(batch.first)
+        for start in range(0, len(places), MOST_KEYS):
+            some = places[start : start + MOST_KEYS]
+            brought = bring(self._services, partition, [place[PARTITION_LENGTH:] for place in some])
+            if brought is not None:
+                await brought
+            # All of them at once: what was brought is not at hand for long.
+            entries = [self._services.cache.get(partition, place[PARTITION_LENGTH:]) for place in some]
+            for place, entry in zip(some, entries, strict=True):
+                if entry is not None:
+                    accepted = wishes.accept(entry, now)
+                    vector = wire_form.unpack(entry.body) if accepted or wishes.accept_stale(entry, now) else None
+                    if vector is not None:
+                        found = known if accepted else stale
+                        found[place] = Item(vector, entry.usage, entry.cost, entry.created_ms)
+                if turns.due():
+                    await turns.take()
         return known, stale
 
     async def _serve(self, request: Request, batch: Batch, items: Items, kind: str, turns: Turns) -> None:

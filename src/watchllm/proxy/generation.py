@@ -5,7 +5,8 @@
                                                    ▸ (miss) call upstream ▸ settle ▸ store ▸ answer: miss.py
 
 Up to the call upstream nothing waits: an exact hit is answered in the parser's callback that completed the request, by
-a plain function, and so is one by meaning. Only what goes on upstream, or reads a long question, is a coroutine.
+a plain function, and so is one by meaning. Only what goes on upstream, reads a long question, or has to ask a shared
+cache first, is a coroutine.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
 from watchllm.proxy.admission import admit, require_price
 from watchllm.proxy.asked import Asked
+from watchllm.proxy.at_hand import bring, places_of
 from watchllm.proxy.directives import HEADERS
+from watchllm.proxy.eager import Outcome
 from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.request import Request
 from watchllm.proxy.retelling import kept_for_dialect, serve_entry, take_over, told_in
 from watchllm.proxy.services import Services
 from watchllm.proxy.settle import LABELS
+from watchllm.proxy.unanswered import Unanswered
 
 # A request with none of these takes the short way: one look at its headers instead of one for each of their meanings.
 _UNUSUAL = HEADERS | ANSWER_HEADERS | LABELS
@@ -86,12 +90,51 @@ def _from_cache(
     services: Services, request: Request, endpoint: Endpoint, asked: Asked, body: bytes, *, usual: bool
 ) -> Coroutine[Any, Any, None] | None:
     """Answer an admitted request from the cache, or return what goes on to answer it from upstream."""
-    exchange, principal, wishes = request.exchange, request.principal, request.directives
+    principal, wishes = request.principal, request.directives
     assert principal is not None
     assert wishes is not None
-    tenant, target, reader = principal.tenant, asked.target, services.tenants.reader
+    tenant, target = principal.tenant, asked.target
     key = None if wishes.bypass else asked.key
     request.cache = BYPASS if key is None else MISS
+    if services.cache.is_remote and key is not None and wishes.read:
+        brought = bring(services, tenant.partition, places_of(key, endpoint, target))
+        if brought is not None:
+            return _when_brought(services, request, endpoint, asked, body, key, usual, brought)
+    return _look_up(services, request, endpoint, asked, body, key, usual=usual)
+
+
+async def _when_brought(
+    services: Services,
+    request: Request,
+    endpoint: Endpoint,
+    asked: Asked,
+    body: bytes,
+    key: bytes,
+    usual: bool,
+    brought: Outcome[None],
+) -> None:
+    """Answer a question whose answer another process may have stored."""
+    await brought
+    going_on = _look_up(services, request, endpoint, asked, body, key, usual=usual)
+    if going_on is not None:
+        await going_on
+
+
+def _look_up(
+    services: Services,
+    request: Request,
+    endpoint: Endpoint,
+    asked: Asked,
+    body: bytes,
+    key: bytes | None,
+    *,
+    usual: bool,
+) -> Coroutine[Any, Any, None] | None:
+    """Answer from what is at hand of the cache, or return what goes on."""
+    exchange, wishes, principal, target = request.exchange, request.directives, request.principal, asked.target
+    assert wishes is not None
+    assert principal is not None
+    tenant, reader = principal.tenant, services.tenants.reader
     entry = services.cache.get(tenant.partition, key) if key is not None and wishes.read else None
     request.looked_up = perf_counter()
     if entry is not None and not (entry.dialect == endpoint.dialect == CHAT):
@@ -111,85 +154,64 @@ def _from_cache(
         services.settlement.settle_hit(request, target)
         exchange.respond(200, head, entry.body)
         return None
+    unanswered = Unanswered(request, endpoint, asked, body, key, entry)
     if key is not None and tenant.semantic and wishes.read and wishes.semantic:
-        like = services.semantic.look_up(services, request, endpoint, asked, body)
+        like = services.semantic.look_up(services, unanswered)
         if isinstance(like, Entry):
-            _serve_like(services, request, endpoint, like, asked)
+            _serve_like(services, unanswered, like)
             return None
         if like is not None:
-            return _when_read(services, request, endpoint, asked, body, key, entry, like)
-    return _otherwise(services, request, endpoint, asked, body, key, entry)
+            return _when_read(services, unanswered, like)
+    return _otherwise(services, unanswered)
 
 
-def _otherwise(
-    services: Services,
-    request: Request,
-    endpoint: Endpoint,
-    asked: Asked,
-    body: bytes,
-    key: bytes | None,
-    entry: Entry | None,
-) -> Coroutine[Any, Any, None]:
-    """What goes on to answer from upstream what the cache cannot; `entry` is what it had and could not give."""
-    wishes = request.directives
+def _otherwise(services: Services, unanswered: Unanswered) -> Coroutine[Any, Any, None]:
+    """What goes on to answer from upstream what the cache cannot."""
+    wishes = unanswered.request.directives
     if wishes is not None and wishes.only_if_cached:
         raise TimedOut(
             "The answer is not in the cache, and only-if-cached forbids to ask upstream.", code="not_in_cache"
         )
-    if entry is None:
-        return _upstream()(services, request, endpoint, asked, body, key, None, None)
-    return _refresh(services, request, endpoint, asked, body, key, entry)
+    if unanswered.entry is None:
+        return _upstream()(services, unanswered, None)
+    return _refresh(services, unanswered, unanswered.entry)
 
 
-async def _when_read(
-    services: Services,
-    request: Request,
-    endpoint: Endpoint,
-    asked: Asked,
-    body: bytes,
-    key: bytes | None,
-    entry: Entry | None,
-    reading: Coroutine[Any, Any, Entry | None],
-) -> None:
-    """Answer a question that is so long that a thread reads it."""
+async def _when_read(services: Services, unanswered: Unanswered, reading: Coroutine[Any, Any, Entry | None]) -> None:
+    """Answer a question that is so long that a thread reads it, or that a judge is asked about."""
     like = await reading
     if like is not None:
-        _serve_like(services, request, endpoint, like, asked)
+        _serve_like(services, unanswered, like)
     else:
-        await _otherwise(services, request, endpoint, asked, body, key, entry)
+        await _otherwise(services, unanswered)
 
 
-def _serve_like(services: Services, request: Request, endpoint: Endpoint, entry: Entry, asked: Asked) -> None:
+def _serve_like(services: Services, unanswered: Unanswered, entry: Entry) -> None:
     """Answer from the entry of a like question."""
+    request, asked = unanswered.request, unanswered.asked
     if request.looked is not None:
         services.history.like(request, asked.named, request.looked, entry)
-    serve_entry(services, request, endpoint, entry, HIT_SEMANTIC, include_usage=asked.include_usage)
+    serve_entry(services, request, unanswered.endpoint, entry, HIT_SEMANTIC, include_usage=asked.include_usage)
 
 
 @cache
-def _upstream() -> Callable[..., Coroutine[Any, Any, None]]:
+def _upstream() -> Callable[[Services, Unanswered, Entry | None], Coroutine[Any, Any, None]]:
     """Loaded when first needed: the first answer of a process comes from the cache, and need not wait for it."""
     from watchllm.proxy.miss import answer_from_upstream
 
     return answer_from_upstream
 
 
-async def _refresh(
-    services: Services,
-    request: Request,
-    endpoint: Endpoint,
-    asked: Asked,
-    body: bytes,
-    key: bytes | None,
-    entry: Entry,
-) -> None:
+async def _refresh(services: Services, unanswered: Unanswered, entry: Entry) -> None:
     """Answer from upstream; where that fails, from the `entry` that is too old if the request allows it."""
+    request = unanswered.request
     wishes = request.directives
     assert wishes is not None
     stale = entry if wishes.accept_stale(entry, request.wall_ms) else None
     try:
-        await _upstream()(services, request, endpoint, asked, body, key, entry, stale)
+        await _upstream()(services, unanswered, stale)
     except GatewayError as error:
         if stale is None or error.status < 500 or request.exchange.started:
             raise
-        serve_entry(services, request, endpoint, stale, HIT_STALE, include_usage=asked.include_usage)
+        include_usage = unanswered.asked.include_usage
+        serve_entry(services, request, unanswered.endpoint, stale, HIT_STALE, include_usage=include_usage)

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from watchllm.cache.entry import Entry
-from watchllm.cache.key import ANSWER_HEADERS
+from watchllm.cache.key import ANSWER_HEADERS, entry_id
 from watchllm.domain.usage_event import BYPASS, HIT, MISS
 from watchllm.proxy.digests import LARGE, field_digests
 from watchllm.proxy.directives import Directives
@@ -198,6 +199,25 @@ class History:
             Hit(request.id, request.wall_ms, request.model, named, key, entry.created_ms)
         )
 
+    def stored_elsewhere(self, request: Request, key: bytes) -> None:
+        """The answer to a remembered request was stored under `key`: another than the one asked for gave it."""
+        principal = request.principal
+        assert principal is not None
+        for record in reversed(self._project(principal.tenant.partition).remembered):
+            if record.request_id == request.id:
+                record.key = key
+                return
+
+    def entry_of(self, partition: bytes, request_id: str) -> bytes | None:
+        """The key of the entry whose answer that request of a project was given, or was to store; None where it is not
+        remembered, or there is none."""
+        project = self._projects.get(partition)
+        if project is None:
+            return None
+        given = (hit.key for hit in project.hits if hit.request_id == request_id)
+        stored = (one.key for one in project.remembered if one.request_id == request_id and one.stores)
+        return next(chain(given, stored), None)
+
     def explain(self, request_id: str) -> dict[str, Any] | None:
         """Why that request was a hit or a miss; None when it is not remembered."""
         self._read_bodies(_UNREAD_BYTES)
@@ -267,6 +287,7 @@ def _explain_hit(hit: Hit, project: _Project) -> dict[str, Any]:
         "reason": same if hit.looked is None else "the cache held the answer to a request that asks the same otherwise",
         "stored_ms": hit.stored_ms,
         "stored_by": _stored_by(hit.key, hit.stored_ms, project),
+        "entry": entry_id(hit.key),
     }
     return told if hit.looked is None else told | {"semantic": _semantic(hit.looked, project)}
 
@@ -278,7 +299,8 @@ def _stored_by(key: bytes | None, stored_ms: int, project: _Project) -> str | No
 
 
 def _semantic(looked: Looked, project: _Project) -> dict[str, Any]:
-    """What came of looking for an answer by meaning; `nearest` is the request of the prompt that was compared."""
+    """What came of looking for an answer by meaning; `nearest` is the request of the prompt that was compared, `entry`
+    that of its answer."""
     decision = looked.decision
     return {
         "outcome": looked.outcome,
@@ -288,6 +310,7 @@ def _semantic(looked: Looked, project: _Project) -> dict[str, Any]:
         "guard": None if decision is None else decision.guard,
         "because": None if decision is None else decision.reason,
         "nearest": None if decision is None else _stored_by(looked.key, looked.created_ms, project),
+        "entry": None if looked.key is None else entry_id(looked.key),
     }
 
 
@@ -308,6 +331,7 @@ def _explain_call(asked: Remembered, project: _Project) -> dict[str, Any]:
         "reason": asked.reason,
         "nearest": None if nearest is None else nearest.request_id,
         "differs_in": differing,
+        "entry": entry_id(asked.key) if asked.stores and asked.key is not None else None,
     }
     return told if asked.looked is None else told | {"semantic": _semantic(asked.looked, project)}
 

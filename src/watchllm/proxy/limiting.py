@@ -21,6 +21,7 @@ from watchllm.limits.subject import Subject
 from watchllm.proxy.request import Request
 
 _PATIENCE_SECONDS = 5.0
+_MISTAKEN = (400, 404, 413, 415, 422)
 
 
 class Limiting:
@@ -80,10 +81,9 @@ class Limiting:
         tokens = 0 if usage is None or event.cache in FREE_HITS else usage.input + usage.output
         used = Demand(tokens, event.cost or 0)
         if admission is None:
-            # A call of the gateway's own, or a request that was refused before it could enter.
-            own = not request.limiting
-            if own or event.status != 429:
-                self.limiter.charge(principal.subject, used, requests=0 if own else 1)
+            # A call of the gateway's own, or a request that did not enter: what could not be read counts as one made.
+            is_mistaken = request.limiting is not None and event.status in _MISTAKEN
+            self.limiter.charge(principal.subject, used, requests=int(is_mistaken))
             return
         request.admission = None
         billable = admission.counted and is_billable(event.endpoint, event.provider, event.status)

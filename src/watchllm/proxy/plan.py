@@ -225,6 +225,7 @@ class Plan:
             return
         if target.identity[:3] != self.asked.target.identity[:3]:
             key = self._key_at(target)
+            self._services.history.stored_elsewhere(self._leader, key)
         if self._lossy:
             key = key_in_dialect(key, self.dialect)
         store(self._services, self._leader, self.endpoint, target, key, kept_form(self.endpoint, body))
@@ -304,6 +305,8 @@ class Plan:
         place = self.place
         if place is not None and self._services.flights.get(place) is flight:
             del self._services.flights[place]
+            if self._services.leases is not None:
+                self._services.leases.release(place)
 
 
 def _retold(landed: Landed, body: bytes) -> Landed:

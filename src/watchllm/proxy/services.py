@@ -12,7 +12,8 @@ import msgspec
 from watchllm.providers.dialect import ANTHROPIC_VERSION, CHAT, MESSAGES
 
 if TYPE_CHECKING:
-    from watchllm.cache.entry import ExactStore
+    from watchllm.cache.entry import Answers
+    from watchllm.cache.leases import Leases
     from watchllm.proxy.approach import Candidate
     from watchllm.proxy.flight import Flight
     from watchllm.proxy.history import History
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from watchllm.proxy.limiting import Limiting
     from watchllm.proxy.model_listing import ModelListings
     from watchllm.proxy.model_lists import ModelLists
+    from watchllm.proxy.semantic.cross_encoding import CrossReadings
     from watchllm.proxy.semantic.judging import Judges
     from watchllm.proxy.semantic.warming import Semantic
     from watchllm.proxy.settle import Counters, Settlement
@@ -59,7 +61,7 @@ class Services(msgspec.Struct):
 
     loop: asyncio.AbstractEventLoop
     tenants: Tenants
-    cache: ExactStore
+    cache: Answers
     settlement: Settlement
     counters: Counters
     limits: ServerLimits
@@ -80,11 +82,15 @@ class Services(msgspec.Struct):
     recorder_lag: Callable[[], float | None] = lambda: None
     """Seconds by which usage is late in the database; None = nobody brings it there."""
 
+    leases: Leases | None = None
+    """Which process makes a call, where there are several; None = this is the only one."""
+
     candidates: dict[int, tuple[tuple[Target, ...], tuple[Candidate, ...]]] = msgspec.field(default_factory=dict)
     """Where targets are, by the identity of their tuple, which is kept."""
 
     judges: Judges | None = None
-    """Made by the first look-up by meaning that needs one."""
+    cross_readings: CrossReadings | None = None
+    """Each made by the first look-up by meaning that needs it."""
 
     slots_made: Slots | None = None
     """`slots`, once they are needed."""

@@ -94,9 +94,10 @@ class Tenants:
         return rows
 
     def _refresh(self) -> None:
-        version = self._reader.version()
-        if version == self._version:
-            return
+        while (version := self._reader.version()) != self._version:
+            self._read_anew(version)
+
+    def _read_anew(self, version: int) -> None:
         self._principals.clear()
         self._tenants.clear()
         self._prices.clear()
@@ -122,10 +123,18 @@ class Tenants:
         if credential[: len(_BEARER)].lower() != _BEARER:
             raise _invalid_key()
         key = credential[len(_BEARER) :].strip().decode("ascii", "replace")
-        record = self._reader.key(keys.digest(key)) if keys.is_well_formed(key) else None
-        tenant = None
-        if record is not None:
-            tenant = self._tenant(record.project_id, test=record.test, narrowed=_narrowed_by(record.limits))
+        if not keys.is_well_formed(key):
+            raise _invalid_key()
+        digest = keys.digest(key)
+        while True:
+            record = self._reader.key(digest)
+            tenant = None
+            if record is not None:
+                tenant = self._tenant(record.project_id, test=record.test, narrowed=_narrowed_by(record.limits))
+            if self._reader.version() == self._version:
+                break
+            # Another version came between the two: a request is served by one.
+            self._refresh()
         if record is None or tenant is None:
             raise _invalid_key()
         principal = Principal(record, tenant)

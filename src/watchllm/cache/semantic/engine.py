@@ -18,6 +18,7 @@ import numpy
 
 from watchllm.cache.entry import Entry, InvalidationFilter
 from watchllm.cache.semantic.awaited import Awaited, NotEmbedded
+from watchllm.cache.semantic.cross_encoding import CrossEncoding
 from watchllm.cache.semantic.decide import Candidate, Decision, Policy, decide
 from watchllm.cache.semantic.embedder import Embedder
 from watchllm.cache.semantic.features import Features, features
@@ -26,8 +27,9 @@ from watchllm.cache.semantic.lexicon import LANGUAGES, lexicon
 from watchllm.cache.semantic.memory import Memory
 from watchllm.cache.semantic.partition import Found, Prompt
 from watchllm.cache.semantic.text import MAX_CHARACTERS
-from watchllm.cache.semantic.vectors import PROJECT_LENGTH, StoredVector, VectorFilter, VectorStore, partition_of
+from watchllm.cache.semantic.vectors import PROJECT_LENGTH, StoredVector, VectorStore, partition_of
 from watchllm.cache.semantic.verdicts import Pair, Verdicts
+from watchllm.domain.money import Nanos
 
 if TYPE_CHECKING:
     from watchllm.cache.semantic.embedder import Vectors
@@ -59,10 +61,19 @@ class Judged(NamedTuple):
 
 
 class Engine:
-    """For one thread, the event loop's, but for its making, which takes a quarter of a second."""
+    """For one thread, the event loop's, but for its making, which takes a quarter of a second. `cross_encoding` is who
+    may be asked in doubt, None = nobody in this process."""
 
-    def __init__(self, embedder: Embedder | Awaited, store: VectorStore, *, max_entries: int) -> None:
+    def __init__(
+        self,
+        embedder: Embedder | Awaited,
+        store: VectorStore,
+        *,
+        max_entries: int,
+        cross_encoding: CrossEncoding | None = None,
+    ) -> None:
         self._embedder = embedder
+        self.cross_encoding = cross_encoding
         self._reading: set[asyncio.Task[None]] = set()
         self._version = f"{embedder.version}/{_fingerprint()}"
         self._store = store
@@ -78,13 +89,21 @@ class Engine:
         decide(first, Candidate(1.0, first))
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Keep up with what other processes store."""
+        """Keep up with what other processes store, and load what may be asked in doubt."""
         self.memory.follow(loop)
+        if self.cross_encoding is not None:
+            self.cross_encoding.start()
 
     def health(self) -> str | None:
         """What does not work as it should, or None."""
         embedding = self._embedder.problem if isinstance(self._embedder, Awaited) else None
-        return self._store.health() or self.memory.problem or embedding
+        reading = None if self.cross_encoding is None else self.cross_encoding.problem
+        return self._store.health() or self.memory.problem or embedding or reading
+
+    @property
+    def is_warming(self) -> bool:
+        """Whether something is still being loaded that look-ups do without until then."""
+        return self.cross_encoding is not None and self.cross_encoding.is_loading
 
     @property
     def awaited(self) -> Awaited | None:
@@ -140,7 +159,7 @@ class Engine:
     def keep(self, partition: bytes, key: bytes, question: Question, entry: Entry, *, with_text: bool = False) -> bool:
         """Let the entry at `key` be found by its prompt; whether the store took it. Expires as the entry does.
 
-        `with_text`: a judge may be asked about it, and has to see it.
+        `with_text`: a judge or a cross-encoder may be asked about it, and has to see it.
         """
         encoded = _encode(question.features)
         self.memory.put(partition, key, question.vector, Prompt(entry.created_ms, entry.expires_ms, encoded))
@@ -169,6 +188,14 @@ class Engine:
         that was kept just now may not have been written yet."""
         return now_ms - pair.created_ms < _WRITTEN_MS or self._store.get(pair.partition, pair.key) is not None
 
+    def spent_on_judges(self, project: bytes, day: int) -> Nanos:
+        """What judges cost a project on a day of UTC since 1970, in earlier lives of this process, too."""
+        return self._store.spent(project, day)
+
+    def spend_on_judge(self, project: bytes, day: int, cost: Nanos) -> None:
+        """Have what a judge did cost outlive this process."""
+        self._store.spend(project, day, cost)
+
     def forget(self, partition: bytes, key: bytes) -> None:
         """Find that entry no longer: it is gone."""
         self.memory.remove(partition, key)
@@ -176,7 +203,7 @@ class Engine:
 
     async def purge(self, project: bytes, what: InvalidationFilter) -> int:
         """Forget the prompts of a project's entries that match; how many. Raises Unavailable."""
-        return await self._store.purge(project, VectorFilter(what))
+        return await self._store.purge(project, what)
 
     def close(self) -> None:
         """Write what is waiting and end the threads."""
@@ -184,6 +211,8 @@ class Engine:
             task.cancel()
         if isinstance(self._embedder, Awaited):
             self._embedder.close()
+        if self.cross_encoding is not None:
+            self.cross_encoding.close()
         self.memory.close()
         for executor in (self._executor, self.reader):
             executor.shutdown(wait=True, cancel_futures=True)

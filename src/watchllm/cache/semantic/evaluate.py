@@ -9,6 +9,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import numpy
 
+from watchllm.cache.semantic import cross_encoder
+from watchllm.cache.semantic.cross_encoder import Calibration
 from watchllm.cache.semantic.decide import Candidate, Decision, Policy, decide
 from watchllm.cache.semantic.embedder import Embedder
 from watchllm.cache.semantic.features import features
@@ -43,14 +45,24 @@ class Opinion(NamedTuple):
     tokens: tuple[int, int]
 
 
+class CrossRead(NamedTuple):
+    """What a cross-encoder said of a pair of which the local `confidence` was that; `logit` None = it is too long."""
+
+    confidence: float
+    logit: float | None
+    is_yes: bool
+    seconds: float
+
+
 class Judged(NamedTuple):
-    """A pair, what was decided about it and how long the decision took, the prompts' features apart. `opinion` is that
-    of a judge, who is asked about some."""
+    """A pair, what was decided about it and how long the decision took, the prompts' features apart. `reading` is that
+    of a cross-encoder, `opinion` that of a judge: they are asked about some."""
 
     pair: Pair
     decision: Decision
     seconds: float
     opinion: Opinion | None = None
+    reading: CrossRead | None = None
 
 
 def read_pairs(lines: Iterable[bytes]) -> Iterator[Pair]:
@@ -83,26 +95,51 @@ def judge(pairs: Iterable[Pair], embedder: Embedder, policy: Policy) -> Iterator
         yield Judged(pair, decision, time.perf_counter() - began)
 
 
+def read_across(
+    judged: Iterable[Judged], policy: Policy, logit: Callable[[str, str], float | None], calibration: Calibration
+) -> Iterator[Judged]:
+    """Have a cross-encoder decide about the pairs that a proxy would ask one about."""
+    for one in judged:
+        pair, decision = one.pair, one.decision
+        if not (is_asked_about(decision, policy) and can_be_shown(pair.a) and can_be_shown(pair.b)):
+            yield one
+            continue
+        began = time.perf_counter()
+        number = logit(pair.a, pair.b)
+        seconds = time.perf_counter() - began
+        found = 0.0 if number is None else cross_encoder.lifted(decision.confidence, number, calibration)
+        is_yes = number is not None and found >= policy.min_confidence
+        yield one._replace(
+            decision=cross_encoder.approved(decision, found) if is_yes else decision,
+            reading=CrossRead(decision.confidence, number, is_yes, seconds),
+        )
+
+
 def consult(judged: Iterable[Judged], policy: Policy, ask: Callable[[Pair], Opinion]) -> Iterator[Judged]:
     """Have a judge decide about the pairs that a proxy would ask one about."""
     for one in judged:
-        pair = one.pair
-        if not (is_asked_about(one.decision, policy) and can_be_shown(pair.a) and can_be_shown(pair.b)):
+        if not is_judged(one, policy):
             yield one
             continue
-        opinion = ask(pair)
+        opinion = ask(one.pair)
         yield one._replace(decision=approved(one.decision) if opinion.verdict else one.decision, opinion=opinion)
 
 
-def summary(judged: Iterable[Judged]) -> dict[str, dict[str, Any]]:
+def is_judged(one: Judged, policy: Policy) -> bool:
+    """Whether a proxy would ask a judge about that pair, whatever it thinks of it itself."""
+    pair = one.pair
+    return is_asked_about(one.decision, policy) and can_be_shown(pair.a) and can_be_shown(pair.b)
+
+
+def summary(judged: Iterable[Judged], policy: Policy) -> dict[str, dict[str, Any]]:
     """What came of it by capability, and of all together under `all`: rates from 0 to 1, None where nothing counts.
 
-    `recall_judged` is the recall with a judge without fault, who is asked about what no guard forbids.
+    `recall_judged` is the recall with a judge without fault, who is asked about what a proxy would ask one about.
     """
     everything = list(judged)
     ordered = sorted(everything, key=lambda one: one.pair.capability)
-    found = {name: _row(list(rows)) for name, rows in groupby(ordered, key=lambda one: one.pair.capability)}
-    return {**{name: row for name, row in found.items() if name != "all"}, "all": _row(everything)}
+    found = {name: _row(list(rows), policy) for name, rows in groupby(ordered, key=lambda one: one.pair.capability)}
+    return {**{name: row for name, row in found.items() if name != "all"}, "all": _row(everything, policy)}
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
@@ -118,7 +155,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 _decode = msgspec.json.Decoder(Pair).decode
 
 
-def _row(judged: list[Judged]) -> dict[str, Any]:
+def _row(judged: list[Judged], policy: Policy) -> dict[str, Any]:
     labelled = [one for one in judged if one.pair.label is not None]
     positives = sum(one.pair.label == 1 for one in labelled)
     hits = [one for one in labelled if one.decision.hit]
@@ -132,7 +169,7 @@ def _row(judged: list[Judged]) -> dict[str, Any]:
         "precision_95": list(wilson(right, len(hits))) if hits else None,
         "recall": _share(right, positives),
         "recall_judged": _share(
-            sum(one.pair.label == 1 and (one.decision.hit or one.decision.guard is None) for one in labelled), positives
+            sum(one.pair.label == 1 and (one.decision.hit or is_judged(one, policy)) for one in labelled), positives
         ),
         "false_hit_rate": _share(wrong, negatives),
         "false_hit_rate_95": list(wilson(wrong, negatives)) if negatives else None,

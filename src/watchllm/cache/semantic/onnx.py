@@ -58,8 +58,13 @@ def missing_in(model: str) -> str | None:
     """What the folder `model` lacks, or None; of the name of a model, nothing is known before it is loaded."""
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return None if _model_file(folder) else f"the folder {folder} has no {' or '.join(_MODEL_FILES)}"
+        return None if model_file(folder) else f"the folder {folder} has no {' or '.join(_MODEL_FILES)}"
     return f"there is no folder {folder}" if folder.is_absolute() or model.startswith(("~", ".")) else None
+
+
+def model_file(folder: Path) -> str | None:
+    """The model in a folder, relative to it."""
+    return next((name for name in _MODEL_FILES if (folder / name).is_file()), None)
 
 
 class _InThread:
@@ -87,7 +92,7 @@ def _of_folder(embedding: type[TextEmbedding], folder: Path) -> tuple[str, TextE
     """Version and model of a folder. The version is the content's: another model in the same place is another one."""
     from fastembed.common.model_description import ModelSource, PoolingType
 
-    file = _model_file(folder)
+    file = model_file(folder)
     assert file is not None
     with (folder / file).open("rb") as content:
         digest = blake2b(digest_size=16)
@@ -104,10 +109,6 @@ def _of_folder(embedding: type[TextEmbedding], folder: Path) -> tuple[str, TextE
             model_file=file,
         )
     return name, embedding(name, specific_model_path=str(folder), threads=_THREADS)
-
-
-def _model_file(folder: Path) -> str | None:
-    return next((name for name in _MODEL_FILES if (folder / name).is_file()), None)
 
 
 def _takes_first(folder: Path) -> bool:

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from watchllm.cache.entry import NEVER, InvalidationFilter
+from watchllm.domain.money import Nanos
 
 PROJECT_LENGTH = 16
 CONTEXT_LENGTH = 16
@@ -43,20 +44,9 @@ class StoredVector(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def is_fresh(self, now_ms: int) -> bool:
         return self.expires_ms == NEVER or now_ms < self.expires_ms
 
-
-class VectorFilter(msgspec.Struct, frozen=True):
-    """Which vectors of a project to forget; all given conditions hold together. `key`: of the entry."""
-
-    what: InvalidationFilter = InvalidationFilter()
-    key: bytes | None = None
-    source: str | None = None
-
-    def matches(self, key: bytes, vector: StoredVector) -> bool:
-        return (
-            (self.key is None or self.key == key)
-            and (self.source is None or self.source == vector.source)
-            and self.what.matches(vector.model, vector.kind, vector.created_ms)
-        )
+    def is_meant(self, what: InvalidationFilter, key: bytes) -> bool:
+        """Whether it is to be forgotten, as the entry at `key`."""
+        return what.matches(self.model, self.kind, self.created_ms, key, self.source)
 
 
 class Place(NamedTuple):
@@ -118,6 +108,17 @@ class VectorStore(Protocol):
         most. Whether it was taken."""
         ...
 
+    def spent(self, project: bytes, day: int) -> Nanos:
+        """What judges cost the project on a day (of UTC, since 1970), as far as it was written."""
+        ...
+
+    def spend(self, project: bytes, day: int, cost: Nanos) -> bool:
+        """Add what a judge did cost on that day; only the latest day is kept. Whether it was taken.
+
+        No purge, expiry or eviction takes it away.
+        """
+        ...
+
     def position(self) -> int:
         """The latest change."""
         ...
@@ -130,7 +131,7 @@ class VectorStore(Protocol):
         """Vectors of the project, or of one source key of it."""
         ...
 
-    async def purge(self, project: bytes, what: VectorFilter) -> int:
+    async def purge(self, project: bytes, what: InvalidationFilter) -> int:
         """Forget all of the project that match and were put before the call, in this process's queue too; how many.
 
         Raises Unavailable when the file cannot be written.

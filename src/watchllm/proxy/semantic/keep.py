@@ -56,7 +56,8 @@ def _keep(
     entry = services.cache.get(principal.tenant.partition, key)
     if entry is None or not ends_by_itself(entry):
         return
-    with_text = principal.tenant.settings.judge_model is not None
+    settings = principal.tenant.settings
+    with_text = settings.judge_model is not None or (settings.cross_encoder and engine.cross_encoding is not None)
     if found is not None and found.partition is not None and found.question is not None and answered is asked:
         engine.keep(found.partition, key, found.question, entry, with_text=with_text)
         return

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 HIT, SHADOW_HIT, MISS, EMPTY, NOT_TRIED, WARMING = "hit", "shadow-hit", "miss", "empty", "not-tried", "warming"
 """Served; would have been served; the stored ones differ; none is stored in that context; not looked for; not yet."""
 
-BY_JUDGE = "judge"
-"""The reason of a hit that a judge's yes made one; of a miss that its no did."""
+BY_JUDGE, BY_CROSS_ENCODER = "judge", "cross_encoder"
+"""The reason of a hit that the yes of one of them made one; of a miss that its no did."""
 
 
 class Looked(msgspec.Struct):

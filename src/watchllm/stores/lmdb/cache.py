@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import lmdb
@@ -56,6 +57,8 @@ class LmdbExactStore:
     128 MiB. `note` says so when the content had to be dropped at opening.
     """
 
+    is_remote = False
+
     @classmethod
     def open(cls, path: StrPath, *, max_bytes: int, now_ms: Callable[[], int]) -> LmdbExactStore:
         """Open the cache in the folder `path`, made (0700, its files 0600) if it is missing. `now_ms`: the wall clock.
@@ -88,7 +91,7 @@ class LmdbExactStore:
         pending = self._pending
         if pending.fresh or pending.taken:
             write = pending.find(entry_id)
-            if write is not None and not self._is_void(project, write):
+            if write is not None and not self._is_void(project, key, write):
                 return write.entry
         purges = writer.purges  # Before the read: a purge that ends meanwhile has deleted what it hid.
         try:
@@ -103,7 +106,7 @@ class LmdbExactStore:
         except (lmdb.Error, msgspec.DecodeError) as error:
             self._note_read_error(error)
             return None
-        if purges and any(purge.hides(project, entry) for purge in purges):
+        if purges and any(purge.hides(project, key, entry) for purge in purges):
             return None
         if entry.created_ms > writer.latest_ms and self._is_from_the_future(entry):
             return None
@@ -111,6 +114,10 @@ class LmdbExactStore:
         if len(touched) < MOST_TOUCHED:
             touched.add(entry_id)
         return entry
+
+    def fetch(self, project: bytes, keys: Sequence[bytes], done: Callable[[], None]) -> bool:
+        """All there is on this host is at hand."""
+        return False
 
     def put(self, project: bytes, key: bytes, entry: Entry, begun_ms: int) -> None:
         """Store, unless an invalidation that matches came at or after `begun_ms`. One that is too large to keep (8 MiB,
@@ -124,9 +131,7 @@ class LmdbExactStore:
         # A call that began in the future: the clock was set back meanwhile, so every invalidation may be later.
         begun_ms = begun_ms if begun_ms <= now else 0
         self._newest_begun_ms = max(self._newest_begun_ms, begun_ms)
-        if any(
-            purge.refuses(project, entry.model, entry.kind, entry.created_ms, begun_ms) for purge in self._writer.purges
-        ):
+        if any(purge.refuses_entry(project, key, entry, begun_ms) for purge in self._writer.purges):
             self._writer.counters.refused += 1
         elif not self._pending.add(entry_id, Write(entry, begun_ms, len(entry.body) + ENTRY_OVERHEAD)):
             self._writer.counters.dropped += 1
@@ -136,10 +141,13 @@ class LmdbExactStore:
         if not self._pending.add(_checked_id(project, key), Write(None, 0, ENTRY_OVERHEAD)):
             self._writer.counters.dropped += 1
 
-    def invalidated_since(self, project: bytes, model: str, kind: str, begun_ms: int) -> bool:
-        """Whether an invalidation that matches such an entry, if it were created now, came at or after `begun_ms`."""
+    def invalidated_since(self, project: bytes, model: str, kind: str, begun_ms: int, key: bytes | None = None) -> bool:
+        """Whether an invalidation that may match such an entry, if it were created now, came at or after `begun_ms`."""
         now = self._now_ms()
-        return self._is_refused(project, model, kind, now, begun_ms if begun_ms <= now else 0)
+        begun = begun_ms if begun_ms <= now else 0
+        return any(purge.refuses(project, model, kind, now, begun, key) for purge in self._writer.purges) or any(
+            record.refuses(model, kind, now, begun, key) for record in self._records(project)
+        )
 
     async def invalidate(self, project: bytes, what: InvalidationFilter) -> int:
         """Forget all that matches; the number forgotten. Hidden from `get` here from the call on; when it returns no
@@ -165,12 +173,12 @@ class LmdbExactStore:
             return (
                 entry is not None
                 and entry_id.startswith(project)
-                and what.matches(entry.model, entry.kind, entry.created_ms)
+                and what.matches(entry.model, entry.kind, entry.created_ms, entry_id[PROJECT_LENGTH:], entry.key_id)
             )
 
         # What an earlier invalidation had refused already was not there to be forgotten.
         records = self._records(project)
-        forgotten = self._pending.drop(matches, lambda write: _is_refused_by(records, write))
+        forgotten = self._pending.drop(matches, partial(_is_refused_by, records))
         self._writer.submit(Purge(project, what, at_ms, forgotten, done))
         return await future
 
@@ -235,18 +243,13 @@ class LmdbExactStore:
         self._writer.stop()
         self._env.close()
 
-    def _is_void(self, project: bytes, write: Write) -> bool:
+    def _is_void(self, project: bytes, key: bytes, write: Write) -> bool:
         """Whether a pending entry was invalidated, here or by another process, before it could be committed."""
         entry = write.entry
-        return entry is not None and self._is_refused(
-            project, entry.model, entry.kind, entry.created_ms, write.begun_ms
+        return entry is not None and (
+            any(purge.refuses_entry(project, key, entry, write.begun_ms) for purge in self._writer.purges)
+            or any(record.refuses_entry(key, entry, write.begun_ms) for record in self._records(project))
         )
-
-    def _is_refused(self, project: bytes, model: str, kind: str, created_ms: int, begun_ms: int) -> bool:
-        if any(purge.refuses(project, model, kind, created_ms, begun_ms) for purge in self._writer.purges):
-            return True
-        records = self._records(project)
-        return any(record.refuses(model, kind, created_ms, begun_ms) for record in records)
 
     def _records(self, project: bytes) -> Sequence[Invalidation]:
         try:
@@ -273,11 +276,9 @@ class LmdbExactStore:
             self._pending.hurry()  # Another process enlarged the file; the writer adopts its size.
 
 
-def _is_refused_by(records: Sequence[Invalidation], write: Write) -> bool:
-    entry = write.entry
-    return entry is None or any(
-        record.refuses(entry.model, entry.kind, entry.created_ms, write.begun_ms) for record in records
-    )
+def _is_refused_by(records: Sequence[Invalidation], entry_id: bytes, write: Write) -> bool:
+    entry, key = write.entry, entry_id[PROJECT_LENGTH:]
+    return entry is None or any(record.refuses_entry(key, entry, write.begun_ms) for record in records)
 
 
 def _checked_id(project: bytes, key: bytes) -> bytes:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import lmdb
 import msgspec
 
-from watchllm.cache.entry import InvalidationFilter
+from watchllm.cache.entry import Entry, InvalidationFilter
 from watchllm.stores.lmdb.derived_file import DATA_FILE, U64, open_derived, value_cost
 
 if TYPE_CHECKING:
@@ -84,9 +84,15 @@ class Invalidation(msgspec.Struct, frozen=True, array_like=True):
     at_ms: int
     what: InvalidationFilter
 
-    def refuses(self, model: str, kind: str, created_ms: int, begun_ms: int) -> bool:
-        """Whether the answer of a call that began at `begun_ms` must not be stored."""
-        return begun_ms <= self.at_ms and self.what.matches(model, kind, created_ms)
+    def refuses(self, model: str, kind: str, created_ms: int, begun_ms: int, key: bytes | None) -> bool:
+        """Whether the answer of a call that began at `begun_ms` must not be given to others."""
+        return begun_ms <= self.at_ms and self.what.matches(model, kind, created_ms, key)
+
+    def refuses_entry(self, key: bytes, entry: Entry, begun_ms: int) -> bool:
+        """Whether the answer of a call that began at `begun_ms` must not be stored at `key`."""
+        return begun_ms <= self.at_ms and self.what.matches(
+            entry.model, entry.kind, entry.created_ms, key, entry.key_id
+        )
 
 
 def recency_key(entry_id: bytes, used: int) -> bytes:

@@ -7,11 +7,13 @@ deletions were cut off by a crash is finished by any process that finds it.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import lmdb
+import msgspec
 
 from watchllm.cache.entry import Entry, InvalidationFilter
-from watchllm.stores.lmdb.cache_layout import Databases, Invalidation, Meta
+from watchllm.stores.lmdb.cache_layout import PROJECT_LENGTH, Databases, Invalidation, Meta
 from watchllm.stores.lmdb.cache_session import WriteSession
 
 KEPT_MS = 2 * 3_600_000
@@ -49,17 +51,25 @@ class Purge:
         purge.record = record
         return purge
 
-    def hides(self, project: bytes, entry: Entry) -> bool:
+    def hides(self, project: bytes, key: bytes, entry: Entry) -> bool:
         """Whether a committed entry must not be seen any more, although it may still be there."""
         return (
             project == self.project
             and entry.created_ms <= self.at_ms
-            and self.what.matches(entry.model, entry.kind, entry.created_ms)
+            and self.what.matches(entry.model, entry.kind, entry.created_ms, key, entry.key_id)
         )
 
-    def refuses(self, project: bytes, model: str, kind: str, created_ms: int, begun_ms: int) -> bool:
-        """Whether the answer of a call that began at `begun_ms` must not be stored or seen."""
-        return project == self.project and begun_ms <= self.at_ms and self.what.matches(model, kind, created_ms)
+    def refuses(self, project: bytes, model: str, kind: str, created_ms: int, begun_ms: int, key: bytes | None) -> bool:
+        """Whether the answer of a call that began at `begun_ms` must not be given to others."""
+        return project == self.project and begun_ms <= self.at_ms and self.what.matches(model, kind, created_ms, key)
+
+    def refuses_entry(self, project: bytes, key: bytes, entry: Entry, begun_ms: int) -> bool:
+        """Whether the answer of a call that began at `begun_ms` must not be stored or seen at `key`."""
+        return (
+            begun_ms <= self.at_ms
+            and project == self.project
+            and self.what.matches(entry.model, entry.kind, entry.created_ms, key, entry.key_id)
+        )
 
     def report(self, error: Exception | None = None) -> None:
         """Tell the caller, once, that all is done or that it failed (then the deletions are still tried again)."""
@@ -90,6 +100,14 @@ class Purge:
         found: list[bytes] = []
         last = self._position
         with env.begin() as txn, txn.cursor(databases.meta) as cursor:
+            if self.what.keys is not None:
+                named = [self.project + key for key in self.what.keys]
+                metas = [(entry_id, txn.get(entry_id, db=databases.meta)) for entry_id in named]
+                return [
+                    entry_id
+                    for entry_id, packed in metas
+                    if packed is not None and self._finds(txn, databases, entry_id, packed)
+                ], None
             if cursor.set_range(self._position):
                 for scanned, (entry_id, packed) in enumerate(cursor):
                     if not entry_id.startswith(self.project):
@@ -97,7 +115,7 @@ class Purge:
                     if scanned >= _SCAN or len(found) >= _DELETE:
                         return found, last + b"\0"
                     last = entry_id
-                    if self._covers(Meta.unpack(packed)):
+                    if self._finds(txn, databases, entry_id, packed):
                         found.append(entry_id)
         return found, None
 
@@ -107,7 +125,7 @@ class Purge:
         gone = set()
         for entry_id in batch:
             meta = session.meta(entry_id)
-            if meta is not None and self._covers(meta):
+            if meta is not None and self._covers(entry_id, meta):
                 session.delete(entry_id)
                 gone.add(entry_id)
         if final:
@@ -120,9 +138,37 @@ class Purge:
         if position is not None:
             self._position = position
 
-    def _covers(self, meta: Meta) -> bool:
+    def _finds(self, txn: "lmdb.Transaction[bytes]", databases: Databases, entry_id: bytes, packed: bytes) -> bool:
+        """Whether what is at that id is to be deleted. Who caused it stands in the entry itself, which is only read
+        where that matters."""
+        if not self._covers(entry_id, Meta.unpack(packed)):
+            return False
+        if self.what.source is None:
+            return True
+        value = txn.get(entry_id, db=databases.entries)
+        return value is not None and _decode_caused(value).key_id == self.what.source
+
+    def _covers(self, entry_id: bytes, meta: Meta) -> bool:
+        """Leaves out who caused it; what was found is not replaced without being written anew."""
         assert self.record is not None
-        return meta.written < self.record.at and self.what.matches(meta.model, meta.kind, meta.created_ms)
+        key = entry_id[PROJECT_LENGTH:]
+        return meta.written < self.record.at and self.what.matches(meta.model, meta.kind, meta.created_ms, key)
+
+
+class _Caused(msgspec.Struct, array_like=True):
+    """The beginning of an Entry: all but its body is read."""
+
+    created_ms: int
+    expires_ms: int
+    kind: str
+    provider: str
+    model: str
+    usage: Any
+    cost: Any
+    key_id: str
+
+
+_decode_caused = msgspec.msgpack.Decoder(_Caused).decode
 
 
 def is_useless(record: Invalidation, now_ms: int) -> bool:

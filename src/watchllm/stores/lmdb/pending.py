@@ -61,14 +61,14 @@ class PendingWrites:
     def find(self, entry_id: bytes) -> Write | None:
         return self.fresh.get(entry_id) or self.taken.get(entry_id)
 
-    def drop(self, matches: Callable[[bytes, Write], bool], is_void: Callable[[Write], bool]) -> set[bytes]:
+    def drop(self, matches: Callable[[bytes, Write], bool], is_void: Callable[[bytes, Write], bool]) -> set[bytes]:
         """Forget the writes that match and are not with the writer yet; ids of those that were not void already.
 
         They become removals: just taken away, they would bring back the committed entries that they replaced.
         """
         with self._changed:
             gone = {entry_id: write for entry_id, write in self.fresh.items() if matches(entry_id, write)}
-            void = {entry_id for entry_id, write in gone.items() if is_void(write)}
+            void = {entry_id for entry_id, write in gone.items() if is_void(entry_id, write)}
             for entry_id, write in gone.items():
                 self._fresh_bytes -= write.size
                 if entry_id in void:

@@ -14,7 +14,8 @@ from typing import TypeAlias, TypeVar
 import lmdb
 import msgspec
 
-from watchllm.cache.semantic.vectors import PARTITION_LENGTH, PROJECT_LENGTH, StoredVector, VectorFilter
+from watchllm.cache.entry import InvalidationFilter
+from watchllm.cache.semantic.vectors import PARTITION_LENGTH, PROJECT_LENGTH, StoredVector
 from watchllm.domain.errors import Unavailable
 from watchllm.stores.lmdb.vectors_layout import Databases
 from watchllm.stores.lmdb.vectors_session import VectorSession, unpack
@@ -55,7 +56,7 @@ class Purging(msgspec.Struct, frozen=True):
     """`done(count, error)` is called once, from the writer's thread."""
 
     project: bytes
-    what: VectorFilter
+    what: InvalidationFilter
     done: Callable[[int, Exception | None], None]
 
 
@@ -67,8 +68,15 @@ class Verdict(msgspec.Struct, frozen=True):
     equal: bool
 
 
-Write: TypeAlias = tuple[bytes, StoredVector | Verdict | None]
-"""A vector's id, and what to store there; None removes."""
+class Spent(msgspec.Struct, frozen=True):
+    """What a judge did cost on a day."""
+
+    day: int
+    cost: int
+
+
+Write: TypeAlias = tuple[bytes, StoredVector | Verdict | Spent | None]
+"""A vector's id, and what to store there; None removes. Of what was spent, the project."""
 
 
 class VectorWriter:
@@ -102,7 +110,7 @@ class VectorWriter:
             self._changed.notify_all()
         self._thread.join()
 
-    def write(self, vector_id: bytes, vector: StoredVector | Verdict | None) -> bool:
+    def write(self, vector_id: bytes, vector: StoredVector | Verdict | Spent | None) -> bool:
         """Whether it was queued."""
         size = _OVERHEAD
         if isinstance(vector, StoredVector):
@@ -207,6 +215,8 @@ class VectorWriter:
                 removed += session.delete(vector_id)
             elif isinstance(vector, Verdict):
                 session.put_verdict(vector_id, vector.created_ms, vector.question, equal=vector.equal)
+            elif isinstance(vector, Spent):
+                session.spend(vector_id, vector.day, vector.cost)
             else:
                 session.put(vector_id, vector)
                 sources.add((vector_id[:PROJECT_LENGTH], vector.source))
@@ -247,15 +257,15 @@ class VectorWriter:
                         break
                     if scanned >= _SCAN:
                         return found, vector_id
-                    if purging.what.matches(vector_id[PARTITION_LENGTH:], unpack(value)):
+                    if unpack(value).is_meant(purging.what, vector_id[PARTITION_LENGTH:]):
                         found.append(vector_id)
         return found, None
 
-    def _delete(self, session: VectorSession, found: list[bytes], what: VectorFilter) -> int:
+    def _delete(self, session: VectorSession, found: list[bytes], what: InvalidationFilter) -> int:
         gone = 0
         for vector_id in found:
             vector = session.get(vector_id)
-            if vector is not None and what.matches(vector_id[PARTITION_LENGTH:], vector):
+            if vector is not None and vector.is_meant(what, vector_id[PARTITION_LENGTH:]):
                 gone += session.delete(vector_id)
         return gone
 

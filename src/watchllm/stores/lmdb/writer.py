@@ -199,7 +199,7 @@ class CacheWriter:
             if entry is None:
                 session.delete(entry_id)
             elif any(
-                record.refuses(entry.model, entry.kind, entry.created_ms, write.begun_ms)
+                record.refuses_entry(entry_id[PROJECT_LENGTH:], entry, write.begun_ms)
                 for record in session.invalidations(entry_id[:PROJECT_LENGTH])
             ):
                 refused += 1

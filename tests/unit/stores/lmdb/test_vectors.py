@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.exact_store import HOUR_MS, START_MS, Clock, key, project
 from tests.support.vector_store import held, keys, open_lmdb_vectors, partition, purge, put, stored
-from watchllm.cache.semantic.vectors import VectorFilter
+from watchllm.cache.entry import InvalidationFilter
 from watchllm.domain.errors import Unavailable
 from watchllm.stores.lmdb import vectors as vectors_module
 from watchllm.stores.lmdb import vectors_layout, vectors_session
@@ -41,7 +41,7 @@ def test_what_has_expired_is_swept_in_steps_and_indexes_go_with_it(store: LmdbVe
 
 def test_nothing_is_left_of_a_purged_project(store: LmdbVectorStore) -> None:
     put(store, partition(1), *range(30))
-    purge(store, project(1), VectorFilter())
+    purge(store, project(1), InvalidationFilter())
     assert _records(store) == {"vectors": 0, "order": 0, "sources": 0, "counts": 0, "expiry": 0}
     assert store.counters()["bytes"] == 0
 
@@ -73,7 +73,7 @@ def test_a_file_that_cannot_be_written_is_reported_and_tried_again(
     assert "no space left on device" in (store.health() or "")
     assert store.counters()["dropped"] == 1
     with pytest.raises(Unavailable, match="no space left"):
-        purge(store, project(1), VectorFilter())
+        purge(store, project(1), InvalidationFilter())
     monkeypatch.setattr(VectorSession, "__enter__", whole)
     put(store, partition(1), 2)
     store.flush()
@@ -93,10 +93,10 @@ def test_a_bug_while_writing_ends_neither_the_thread_nor_a_wait(
         store.flush()
         assert "ZeroDivisionError" in (store.health() or "")
     with monkeypatch.context() as patched:
-        patched.setattr(VectorFilter, "matches", bug)
+        patched.setattr(InvalidationFilter, "matches", bug)
         put(store, partition(1), 2)
         with pytest.raises(Unavailable, match="ZeroDivisionError"):
-            purge(store, project(1), VectorFilter())
+            purge(store, project(1), InvalidationFilter())
     put(store, partition(1), 3)
     store.flush()
     assert held(store, partition(1)) == keys(2, 3)
@@ -106,7 +106,7 @@ def test_after_closing_nothing_is_taken_and_a_purge_says_so(store: LmdbVectorSto
     store.close()
     assert not store.put(partition(1), key(1), stored(1))
     with pytest.raises(Unavailable, match="closed"):
-        asyncio.run(store.purge(project(1), VectorFilter()))
+        asyncio.run(store.purge(project(1), InvalidationFilter()))
 
 
 def test_a_file_of_another_format_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

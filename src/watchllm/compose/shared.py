@@ -1,0 +1,81 @@
+"""What a proxy process shares with all others through Redis; loaded where WATCHLLM_REDIS_URL is set."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING
+
+from watchllm.configuration import Configuration, ConfigurationError
+from watchllm.stores.redis.address import parse
+from watchllm.stores.redis.cache import RedisExactStore
+from watchllm.stores.redis.cache_layout import CHANNEL as INVALIDATED
+from watchllm.stores.redis.client import Client
+from watchllm.stores.redis.leases import CHANNEL as ENDED
+from watchllm.stores.redis.leases import RedisLeases
+from watchllm.stores.redis.snapshot_follower import SnapshotFollower
+from watchllm.stores.redis.snapshot_layout import CHANNEL as SNAPSHOT
+from watchllm.stores.redis.subscription import Subscription
+
+if TYPE_CHECKING:
+    from watchllm.proxy.flight import Flight
+
+_SETTLE_SECONDS = 1.0
+
+
+class Shared:
+    """One connection for commands, one for messages, and what lives of them. Made on the running loop."""
+
+    def __init__(self, configuration: Configuration, loop: asyncio.AbstractEventLoop) -> None:
+        assert configuration.redis_url is not None
+        try:
+            address = parse(configuration.redis_url)
+        except ValueError as error:
+            raise ConfigurationError(f"WATCHLLM_REDIS_URL is not valid; expected {error}") from None
+        self.client = Client(address, loop)
+        self._follower = SnapshotFollower(self.client, os.path.join(configuration.directory, "snapshot"), loop)
+        self.cache = RedisExactStore(self.client, loop, memory_bytes=configuration.cache_memory_bytes, now_ms=_now_ms)
+        self.flights: dict[bytes, Flight] = {}
+        self.leases = RedisLeases(self.client, loop, self.flights.__contains__)
+        self._subscription = Subscription(
+            address, (SNAPSHOT, INVALIDATED, ENDED), self._on_message, self._on_connected, loop, self._on_lost
+        )
+
+    def state(self) -> str:
+        """`ok`, or what is wrong and since when: requests are served all the same."""
+        since = self.client.down_since
+        if since is not None:
+            told = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
+            where = self.client.address.shown
+            return f"degraded: Redis at {where} cannot be reached since {told} ({self.client.problem})"
+        problem = self._follower.problem
+        return "ok" if problem is None else f"degraded: {problem}"
+
+    async def close(self) -> None:
+        """Bring away what was stored last, for a moment, and end."""
+        self._subscription.close()
+        await self._follower.close()
+        self.leases.close()
+        await self.cache.settled(_SETTLE_SECONDS)
+        self.cache.close()
+        self.client.close()
+
+    def _on_message(self, channel: bytes, data: bytes) -> None:
+        if channel == INVALIDATED:
+            self.cache.heard(data)
+        elif channel == ENDED:
+            self.leases.heard(data)
+        else:
+            self._follower.look()
+
+    def _on_connected(self) -> None:
+        self.cache.listening(connected=True)
+        self._follower.look()
+
+    def _on_lost(self) -> None:
+        self.cache.listening(connected=False)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -3,11 +3,12 @@
 import json
 import re
 import sqlite3
+import time
 
 import httpx
 import pytest
 
-from tests.support.journal import usage_in
+from tests.support.journal import event, journal_in, usage_in
 from tests.support.postgres import PASSWORD, SECRET_KEY, Connected
 from tests.support.product import Installation
 from tests.support.waiting import wait_for
@@ -120,6 +121,45 @@ def test_usage_older_than_the_days_that_are_kept_is_forgotten(
     gateway.chat(project.key, "Hello", model="sim/echo")
     wait_for(lambda: [name for (name,) in empty_database.execute(days)][:1] not in ([], ["usage_logs_20200101"]), "it")
     assert len(empty_database.execute(days)) == 3, "today, and two days ahead"
+    assert recorder.stop() == 0
+
+
+def test_a_plan_that_keeps_less_is_kept_to(on_postgres: Installation, empty_database: Connected) -> None:
+    free, own = on_postgres.project("free"), on_postgres.project("own")
+    journal = journal_in(on_postgres.home)
+    ten_days_ago = time.time_ns() - 10 * 86_400 * 10**9
+    for project in (free, own):
+        journal.settled(event(f"req_old_{project.id}", at_ns=ten_days_ago, project_id=project.id))
+        journal.settled(event(f"req_new_{project.id}", project_id=project.id))
+    journal.close()
+    empty_database.execute(
+        "INSERT INTO watchllm.organizations (id, name, created_ms, plan) VALUES ('org_free', 'other', 1, 'free')",
+        f"UPDATE watchllm.projects SET organization_id = 'org_free' WHERE id = '{free.id}'",
+    )
+    recorder = on_postgres.start_recorder()
+    rows = "SELECT request_id FROM watchllm.usage_logs ORDER BY 1"
+    kept = sorted([f"req_new_{free.id}", f"req_new_{own.id}", f"req_old_{own.id}"])
+    wait_for(lambda: [name for (name,) in empty_database.execute(rows)] == kept, "only what is kept")
+    assert empty_database.execute("SELECT SUM(requests) FROM watchllm.usage_hourly") == [(4,)]
+    assert recorder.stop() == 0
+
+
+def test_plans_that_cannot_be_read_hold_up_no_recording_and_nothing_is_forgotten(
+    on_postgres: Installation, empty_database: Connected
+) -> None:
+    on_postgres.environment["WATCHLLM_USAGE_DAYS"] = "1"
+    project = on_postgres.project()
+    (on_postgres.home / "plans.toml").write_text("free = 1\n")
+    journal = journal_in(on_postgres.home)
+    for number, days in enumerate((10, 0)):
+        at = time.time_ns() - days * 86_400 * 10**9
+        journal.settled(event(f"req_{number}", at_ns=at, project_id=project.id))
+    recorder = on_postgres.start_recorder()
+    rows = "SELECT request_id FROM watchllm.usage_logs ORDER BY 1"
+    wait_for(lambda: "nothing is forgotten" in recorder.log(), "what it says")
+    journal.settled(event("req_2", project_id=project.id))
+    journal.close()
+    wait_for(lambda: empty_database.execute(rows) == [("req_0",), ("req_1",), ("req_2",)], "all three rows")
     assert recorder.stop() == 0
 
 

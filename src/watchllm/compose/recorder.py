@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Self
 
 from watchllm.configuration import Configuration
-from watchllm.control.errors import ControlError
-from watchllm.journal.recorder import Recorder, Retention, StoreUnavailable
+from watchllm.control.errors import ControlError, PlansUnusable
+from watchllm.journal.recorder import Recorder, StoreUnavailable
 from watchllm.journal.series import remove_drafts
 from watchllm.journal.status import RecorderStatus, holds_lock, lock_recorder, write_status
 from watchllm.stores import home
@@ -99,6 +99,7 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
     # Here, not above: SQLAlchemy takes a quarter of a second, in which this process is ready already.
     from watchllm.compose.database import bring_up_to_date, open_database, usage_store
     from watchllm.compose.limiting import LEDGER_FOLDER
+    from watchllm.compose.retention import retention_of
     from watchllm.journal.ledgered import Ledgered
     from watchllm.stores.lmdb.ledger import LmdbLedger
 
@@ -109,8 +110,7 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
         bring_up_to_date(configuration, database)
         store = Ledgered(usage_store(configuration, database), ledger)
         recorder = Recorder(folder, store, _say)
-        retention = Retention(configuration.usage_days)
-        drafts_removed = expired = 0.0
+        drafts_removed, expired = 0.0, -_EXPIRE_SECONDS
         while True:
             # Asked before the pass: what was written before the signal is applied by it (up to a batch).
             stopping = stop.is_set()
@@ -123,8 +123,15 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
             if time.monotonic() - drafts_removed > _DRAFTS_SECONDS:
                 remove_drafts(folder)
                 drafts_removed = time.monotonic()
-            if time.monotonic() - expired > _EXPIRE_SECONDS and not store.expire(retention):
-                expired = time.monotonic()
+            if time.monotonic() - expired > _EXPIRE_SECONDS:
+                try:
+                    more_to_forget = store.expire(retention_of(configuration, database))
+                except PlansUnusable as error:
+                    # Recording goes on, and nothing is forgotten that somebody may have meant to keep.
+                    _say(f"{error}; until then nothing is forgotten")
+                    more_to_forget = False
+                if not more_to_forget:
+                    expired = time.monotonic()
             if not more:
                 stop.wait(POLL_SECONDS)
             else:

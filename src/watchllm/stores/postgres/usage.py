@@ -111,7 +111,7 @@ _TAKEN_BACK = (
 )
 _FORGET = (
     "DELETE FROM watchllm.usage_logs AS row USING (SELECT at_ms, id FROM watchllm.usage_logs "
-    "WHERE project_id = %s AND at_ms < %s ORDER BY at_ms LIMIT %s) AS old "
+    "WHERE project_id = ANY(%s) AND at_ms < %s LIMIT %s) AS old "
     "WHERE row.at_ms = old.at_ms AND row.id = old.id"
 )
 
@@ -190,10 +190,13 @@ class PostgresUsageStore:
                     # Somebody reads for long; the next time will do.
                     connection.rollback()
                     return False
+        alike: dict[int, list[str]] = {}
+        for project, day in retention.first_days(now).items():
+            alike.setdefault(day, []).append(project)
         left = _FORGET_AT_ONCE
         with self._transaction() as connection:
-            for project, day in sorted(retention.first_days(now).items()):
-                left -= connection.execute(_FORGET, [project, day * DAY_MS, left]).rowcount
+            for day, projects in alike.items():
+                left -= connection.execute(_FORGET, [projects, day * DAY_MS, left]).rowcount
         return left == 0
 
     def _apply(self, batch: Batch, *, careful: bool) -> int:

@@ -33,7 +33,8 @@ def upgrade(engine: Engine) -> bool:
     try:
         if is_current(engine):
             return False
-        with engine.connect().execution_options(watchllm_writes=True) as connection, connection.begin():
+        options = {"watchllm_writes": True, "watchllm_upgrades": True}
+        with engine.connect().execution_options(**options) as connection, connection.begin():
             # Asked again under the write lock: another process may have been quicker.
             if version(connection) == HEAD:
                 return False

@@ -19,13 +19,16 @@ from watchllm.stores.postgres.bounded import BoundedConnection
 _CONNECT_SECONDS = 10
 _FORM = "postgresql://USER:PASSWORD@HOST:PORT/NAME"
 _LOCK_WAIT = "15s"
+# Another process may be upgrading a large database; whoever comes next waits, so that all start.
+_UPGRADE_WAIT = "10min"
 # "watchllm" in the two halves of the number space that advisory locks have for pairs.
 _WRITERS = (0x77617463, 0x686C6C6D)
 # Of other programs' poolers and clients; libpq refuses what it does not know.
 _FOREIGN_PARAMETERS = ("pgbouncer", "connection_limit", "pool_timeout", "supa")
 
+_LOCK = f"pg_advisory_xact_lock({_WRITERS[0]}, {_WRITERS[1]})"
 _BEGIN_WRITING = text(
-    f"SELECT set_config('lock_timeout', '{_LOCK_WAIT}', true), pg_advisory_xact_lock({_WRITERS[0]}, {_WRITERS[1]})"
+    f"SELECT set_config('lock_timeout', :wait, true), {_LOCK}, set_config('lock_timeout', :then, true)"
 )
 _BEGIN_READING = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
@@ -81,5 +84,9 @@ def _parsed(url: str) -> URL:
 
 
 def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("watchllm_writes", False)
-    connection.execute(_BEGIN_WRITING if writes else _BEGIN_READING)
+    options = connection.get_execution_options()
+    if not options.get("watchllm_writes", False):
+        connection.execute(_BEGIN_READING)
+        return
+    wait = _UPGRADE_WAIT if options.get("watchllm_upgrades", False) else _LOCK_WAIT
+    connection.execute(_BEGIN_WRITING, {"wait": wait, "then": _LOCK_WAIT})

@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tests.support.postgres import OWNER, PASSWORD, Connected, Postgres
 from tests.support.waiting import wait_for
-from watchllm.control import tables
+from watchllm.control import schema, tables
 from watchllm.control.database import Database
 from watchllm.control.errors import DatabaseUnusable
 from watchllm.stores.postgres.engine import open_engine
@@ -85,6 +85,25 @@ def test_those_who_write_wait_for_each_other_and_see_what_the_first_wrote(postgr
         work.connection.execute(insert(tables.organizations).values(id="org_1", name="x", created_ms=1))
     thread.join()
     assert seen == [1]
+    opened.close()
+
+
+def test_who_writes_gives_up_in_time_and_who_upgrades_has_patience(
+    empty_database: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watchllm.stores.postgres.engine._LOCK_WAIT", "100ms")
+    opened = database(empty_database.url, answer_seconds=None)
+    upgraded: list[bool] = []
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with opened.unit_of_work("first"):
+        thread = threading.Thread(target=lambda: upgraded.append(schema.upgrade(opened.engine)))
+        thread.start()
+        wait_for(lambda: empty_database.execute(waiting) == [(1,)], "the upgrade to wait")
+        with pytest.raises(DatabaseUnusable, match="lock timeout"), opened.unit_of_work("second"):
+            pytest.fail("it wrote beside the first")
+        assert upgraded == []
+    thread.join()
+    assert upgraded == [True]
     opened.close()
 
 

@@ -47,8 +47,6 @@ _ORPHAN_DRAIN_SECONDS = 0.3
 _HANDOVER_SECONDS = 2.0
 # What the first cached answer does not need is loaded this long after requests are taken.
 _WARM_UP_SECONDS = 0.1
-# A loop that is so late has more to do than it can.
-_LATE_SECONDS = 0.25
 # Connections to one provider for what the gateway asks on its own account, beside the calls of its clients.
 _OWN_CALLS = 64
 # To find out whether any uses the semantic cache; where none of these does, it is loaded when the first one asks.
@@ -129,7 +127,6 @@ class ProxyProcess:
         self._admin_problem: str | None = None
         self._outbound: Outbound | None = None
         self._starting: asyncio.Task[Server] | None = None
-        self._was_late = False
         folder = configuration.directory
         home.prepare(folder)
         self._shared = None if configuration.redis_url is None else _open_shared(configuration, loop)
@@ -175,7 +172,7 @@ class ProxyProcess:
             recorder_lag=self._recorder_lag,
         )
         self._app = ProxyApp(self._services)
-        self._server = Server(self._app, self._services.limits, loop, self._be_late)
+        self._server = Server(self._app, self._services.limits, loop, self._swept)
 
     async def listen(self, reuse_port: bool) -> int:
         """Take requests; the port. Raises OSError where the address cannot be had."""
@@ -251,12 +248,9 @@ class ProxyProcess:
         half_of_memory = configuration.max_inflight_bytes // 2
         return Slots(self._loop, limits, lambda: self._server.inflight_bytes > half_of_memory)
 
-    def _be_late(self, seconds: float) -> None:
-        """The loop came to look after its connections so many seconds late: twice in a row, it has too much to do."""
-        late = seconds > _LATE_SECONDS
+    def _swept(self, late: float) -> None:
         if self._services.slots_made is not None:
-            self._services.slots_made.be_late(late=late and self._was_late)
-        self._was_late = late
+            self._services.slots_made.loop_was(late)
 
     async def _open_admin(self) -> None:
         """Requests are served without operators, too: why they cannot reach this process is told by its health."""

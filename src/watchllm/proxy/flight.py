@@ -20,7 +20,7 @@ from watchllm.providers.dialect import CHAT, Verdict
 from watchllm.proxy import egress
 from watchllm.proxy.bad_answers import wrong_with
 from watchllm.proxy.request import Request
-from watchllm.proxy.slots import Slots, Turn
+from watchllm.proxy.slots import Slots, Turn, not_begun_within
 from watchllm.proxy.upstream import MAX_ANSWER_BYTES, Answer, upstream_error
 from watchllm.proxy.waiter import FlightPlan, Landed, Waiter, close_books_of_absent
 from watchllm.routing.target import Target
@@ -265,10 +265,12 @@ class Flight:
         """The waiter's own time is over; the call goes on for the others."""
         if waiter not in self._waiters or self._over:
             return  # Only the time upstream is bounded, not the client's own reading.
+        if waiter.request.queue_began:
+            error = not_begun_within(seconds)
+        else:
+            error = TimedOut(f"The provider did not answer within the {seconds:g} s that X-WatchLLM-Timeout allows.")
         self.leave(waiter)
-        self._dismiss(
-            waiter, TimedOut(f"The provider did not answer within the {seconds:g} s that X-WatchLLM-Timeout allows.")
-        )
+        self._dismiss(waiter, error)
 
     def _dismiss(self, waiter: Waiter, error: GatewayError) -> None:
         """Tell one that left for the others to go on."""

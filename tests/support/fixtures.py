@@ -13,6 +13,7 @@ import hypothesis
 import pytest
 
 from tests.support.nginx import Nginx, start_nginx
+from tests.support.postgres import Connected, Postgres, running_postgres
 from tests.support.processes import BackgroundProcess
 from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
 
@@ -42,7 +43,7 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
     """An empty home folder; what is started in it ends with the test."""
     before = list(BackgroundProcess.running)
     yield Installation(tmp_path / "home")
-    for process in [process for process in BackgroundProcess.running if process not in before]:
+    for process in [process for process in BackgroundProcess.running if process not in before and not process.shared]:
         process.stop()
 
 
@@ -98,3 +99,29 @@ def nginx(tmp_path: Path) -> Iterator[Callable[[str], Nginx]]:
     yield start
     for server in started:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL of this test worker; do not stop it: other tests use it too."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_database(postgres: Postgres) -> Connected:
+    """A database that no other test knows, its schema up to date."""
+    return Connected(postgres, postgres.database())
+
+
+@pytest.fixture
+def empty_database(postgres: Postgres) -> Connected:
+    """A database that no other test knows, and that has nothing in it."""
+    return Connected(postgres, postgres.database(empty=True))
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL of this test alone, to be stopped and started."""
+    with running_postgres() as server:
+        yield server

@@ -57,19 +57,20 @@ def export(
     """Write one row for each request, oldest first."""
     from watchllm.analytics.export import rows
     from watchllm.analytics.formats import FormatUnavailable, write
-    from watchllm.compose.control import open_database
-    from watchllm.control import projects, schema
+    from watchllm.compose.database import bring_up_to_date, open_database
+    from watchllm.control import projects
 
     since_ms = None if since is None else moment(since, "--since")
     until_ms = None if until is None else moment(until, "--until")
     if kind is Format.parquet and output is None and sys.stdout.isatty():
         raise typer.BadParameter("Parquet is not for a terminal; name a file", param_hint="--output")
-    with closing(open_database(configuration())) as database:
-        schema.upgrade(database.engine)
+    settings = configuration()
+    with closing(open_database(settings)) as database:
+        bring_up_to_date(settings, database)
         if project is not None:
             with database.reading() as connection:
                 projects.get(connection, project)
-        pages = rows(database.engine, since_ms=since_ms, until_ms=until_ms, project_id=project)
+        pages = rows(database.reporting, since_ms=since_ms, until_ms=until_ms, project_id=project)
         try:
             if output is None:
                 count = write(kind.value, pages, sys.stdout.buffer)

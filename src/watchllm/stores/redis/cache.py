@@ -302,10 +302,9 @@ class RedisExactStore:
                 self.memory.clear()
                 self.generations.restart()
             if generation > self.generations.latest:
-                if known:
-                    # A message is on its way, or was lost.
-                    self.memory.clear()
-                    self.generations.forget()
+                # A message is on its way, or was lost.
+                self.memory.clear()
+                self.generations.forget()
                 self.generations.learn(generation, self._moment())
 
         self._client.submit(GENERATION, encode("GET", GENERATION), on_reply)

@@ -11,6 +11,7 @@ import pytest
 from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
 from tests.support.raw_http import RawResponse
 from tests.support.redis_server import RedisServer
+from tests.support.semantic import LIKE, QUESTION, serving, wait_until_warm
 from tests.support.waiting import wait_for
 
 # The provider behind `openai` is the simulator, to whom this says how long to take.
@@ -198,3 +199,23 @@ def test_changes_while_redis_is_gone_are_saved_and_published_later(fleet: Fleet)
     assert made.name == "later"
     wait_for(lambda: fleet.other.chat(key, "hello").status == 200, "it to be published")
     with_console.stop()
+
+
+def test_a_like_question_is_answered_from_redis(fleet: Fleet, sim: Sim) -> None:
+    project = serving(fleet.one)
+    assert fleet.one.chat(project.key, "hello").status == 200  # The first that asks has the engine loaded.
+    wait_until_warm(fleet.one)
+    first = fleet.one.chat(project.key, QUESTION)
+    assert first.status == 200
+    assert fleet.one.chat(project.key, LIKE).header("x-watchllm-cache") == "HIT-SEMANTIC"
+    # Another process of this host has the vectors, and nothing at hand of the answers.
+    fleet.one.stop()
+    again = wait_until_warm(fleet.installation.start_proxy())
+    try:
+        before = sim.calls()
+        like = again.chat(project.key, LIKE)
+        assert like.header("x-watchllm-cache") == "HIT-SEMANTIC"
+        assert like.json() == first.json()
+        assert sim.calls() == before
+    finally:
+        again.stop()

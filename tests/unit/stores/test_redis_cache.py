@@ -11,7 +11,7 @@ from tests.support.redis_server import RedisCluster, RedisServer
 from watchllm.cache.entry import Entry, InvalidationFilter
 from watchllm.stores.redis.address import parse
 from watchllm.stores.redis.cache import RedisExactStore
-from watchllm.stores.redis.cache_layout import CHANNEL, INVALIDATE, KEPT_MS, MOST_RECORDS, entry_key, key_of
+from watchllm.stores.redis.cache_layout import CHANNEL, INVALIDATE, KEPT_MS, MOST_RECORDS, REPLACED, entry_key, key_of
 from watchllm.stores.redis.client import Client
 from watchllm.stores.redis.memory import Memory
 from watchllm.stores.redis.subscription import Subscription
@@ -26,16 +26,24 @@ class Process:
         loop = asyncio.get_running_loop()
         address = parse(url)
         self.client = Client(address, loop)
-        self.store = RedisExactStore(self.client, loop, memory_bytes=1 << 20, now_ms=clock)
+        self.store = RedisExactStore(self.client, self.client, loop, memory_bytes=1 << 20, now_ms=clock)
         self.is_deaf = False
         self.subscription = Subscription(
             address,
-            (CHANNEL,),
-            lambda _channel, message: None if self.is_deaf else self.store.heard(message),
+            (CHANNEL, REPLACED),
+            self._on_message,
             lambda: self.store.listening(connected=True),
             loop,
             lambda: self.store.listening(connected=False),
         )
+
+    def _on_message(self, channel: bytes, message: bytes) -> None:
+        if self.is_deaf:
+            return
+        if channel == CHANNEL:
+            self.store.heard(message)
+        else:
+            self.store.heard_replaced(message)
 
     async def ready(self) -> None:
         await until(lambda: self.store.is_in_touch)
@@ -46,8 +54,8 @@ class Process:
             return await found
         return self.store.get(PROJECT, key(number))
 
-    async def put(self, number: int, begun_ms: int, created_ms: int = START_MS) -> None:
-        self.store.put(PROJECT, key(number), entry(created_ms), begun_ms)
+    async def put(self, number: int, begun_ms: int, created_ms: int = START_MS, body: bytes = b"{}") -> None:
+        self.store.put(PROJECT, key(number), entry(created_ms, body=body), begun_ms)
         await until(lambda: not self.store.pending)
 
     def close(self) -> None:
@@ -177,6 +185,39 @@ def test_what_began_before_redis_was_emptied_is_not_stored(server: RedisServer) 
         clock.advance(10)
         await other.put(2, clock())
         assert await one.get(2) is not None
+
+    clock = Clock()
+    run(server.url, use, clock, clock)
+
+
+def test_what_another_process_replaces_or_removes_leaves_the_tier(server: RedisServer) -> None:
+    async def use(one: Process, other: Process) -> None:
+        await one.put(1, clock(), body=b"old")
+        assert await other.get(1) is not None
+        await one.put(1, clock(), body=b"new")
+        assert one.store.get(PROJECT, key(1)) is not None, "its own stays"
+        await until(lambda: other.store.get(PROJECT, key(1)) is None)
+        found = await other.get(1)
+        assert found is not None
+        assert found.body == b"new"
+        one.store.remove(PROJECT, key(1))
+        await until(lambda: other.store.get(PROJECT, key(1)) is None)
+        assert await other.get(1) is None
+
+    clock = Clock()
+    run(server.url, use, clock, clock)
+
+
+def test_what_has_expired_here_may_be_new_elsewhere(server: RedisServer) -> None:
+    async def use(one: Process, deaf: Process) -> None:
+        await one.put(1, clock())
+        assert await deaf.get(1) is not None
+        deaf.is_deaf = True
+        clock.advance(2 * 3_600_000)
+        await one.put(1, clock(), clock(), b"new")
+        found = await deaf.get(1)
+        assert found is not None
+        assert found.body == b"new"
 
     clock = Clock()
     run(server.url, use, clock, clock)

@@ -274,6 +274,18 @@ def test_a_look_up_of_a_hung_redis_is_a_miss_in_time(server: RedisServer) -> Non
     run(server.url, use, Clock())
 
 
+def test_a_redis_that_is_full_is_told_of(server: RedisServer) -> None:
+    async def use(one: Process) -> None:
+        assert one.store.health() is None
+        server.command("CONFIG", "SET", "maxmemory", "1")
+        await one.put(1, START_MS)
+        assert one.store.counters.dropped == 1
+        assert one.store.get(PROJECT, key(1)) is None
+        assert "OOM" in (one.store.health() or "")
+
+    run(server.url, use, Clock())
+
+
 def test_a_cluster_does_as_well(tmp_path: Path) -> None:
     cluster = RedisCluster(tmp_path / "cluster")
 

@@ -50,6 +50,7 @@ _IN_TOUCH_SECONDS = 1.0
 # Nobody waits for a put.
 _PUT_SECONDS = 5.0
 _SETTLE_SECONDS = 0.005
+_REFUSAL_SECONDS = 60.0
 
 
 class Counters(msgspec.Struct):
@@ -101,6 +102,7 @@ class RedisExactStore:
         self._listening = False
         self._newest_begun_ms = 0
         self._refused_until_ms = -1
+        self._refusal: tuple[float, str] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._look()
@@ -170,8 +172,10 @@ class RedisExactStore:
             self.memory.remove(project, entry_id, only=entry)
             if reply == 0:
                 self.counters.refused += 1
-            else:
-                self.counters.dropped += 1
+                return
+            self.counters.dropped += 1
+            if isinstance(reply, hiredis.ReplyError):
+                self._refusal = self._loop.time(), str(reply)
 
         value = packed(entry, generation)
         about = (REPLACED, entry_id + self._process)
@@ -215,9 +219,11 @@ class RedisExactStore:
 
     def health(self) -> str | None:
         """Why the cache does not work as it should, or None."""
-        if self.is_in_touch or not self._client.problem:
-            return None
-        return "Redis cannot be reached: what is stored is not found, and nothing is stored"
+        if self._client.problem and not self.is_in_touch:
+            return "Redis cannot be reached: what is stored is not found, and nothing is stored"
+        if self._refusal is not None and self._loop.time() - self._refusal[0] < _REFUSAL_SECONDS:
+            return f"new answers cannot be stored in Redis: {self._refusal[1]}"
+        return None
 
     async def settled(self, seconds: float) -> None:
         """Until Redis has answered all that was put, or that time is over."""

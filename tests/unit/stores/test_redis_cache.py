@@ -160,6 +160,7 @@ def test_the_tier_is_silent_while_nothing_is_heard(server: RedisServer) -> None:
     async def use(one: Process) -> None:
         await one.put(1, clock())
         assert one.store.get(PROJECT, key(1)) is not None
+        one.subscription._on_lost = None  # Not even the loss of its connection has to be noticed.
         server.pause()
         await until(lambda: one.store.get(PROJECT, key(1)) is None)
         server.go_on()

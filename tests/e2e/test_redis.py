@@ -62,6 +62,23 @@ def test_an_answer_stored_by_one_proxy_is_a_hit_at_every_other(fleet: Fleet, sim
     assert streamed.body.rstrip().endswith(b"data: [DONE]")
 
 
+def test_a_proxy_that_starts_finds_answers_from_its_first_request_on(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.one.chat(fleet.project.key, "known before")
+    wait_for(lambda: _hit(fleet.other, fleet.project, "known before"), "it to be stored")
+    fleet.other.stop()
+    again = fleet.other.installation.start_proxy(wait=False)
+    only = {"Cache-Control": "only-if-cached"}
+
+    def first_answer() -> int:
+        try:
+            return again.chat(fleet.project.key, "known before", headers=only).status
+        except OSError:
+            return 0
+
+    assert wait_for(first_answer, "the first answer") == 200
+    again.stop()
+
+
 def test_a_change_is_in_force_on_every_proxy(fleet: Fleet) -> None:
     with fleet.installation.control_plane() as plane:
         made = plane.create_key(fleet.project.id)

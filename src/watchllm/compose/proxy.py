@@ -173,6 +173,8 @@ class ProxyProcess:
         """Take requests; the port. Raises OSError where the address cannot be had."""
         configuration = self._configuration
         tls = _tls_context(configuration)
+        if self._shared is not None:
+            await self._shared.reached()
         await self._server.listen_tcp(configuration.host, configuration.proxy_port, reuse_port=reuse_port, tls=tls)
         self._loop.call_later(_WARM_UP_SECONDS, self._warm_up)
         return self._server.port

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from watchllm.proxy.flight import Flight
 
 _SETTLE_SECONDS = 1.0
+_REACH_SECONDS = 0.25
+_PAUSE_SECONDS = 0.001
 
 
 class Shared:
@@ -49,6 +51,12 @@ class Shared:
         self._subscription = Subscription(
             address, (SNAPSHOT, INVALIDATED, REPLACED, ENDED), self._on_message, self._on_connected, loop, self._on_lost
         )
+
+    async def reached(self) -> None:
+        """Until Redis is, for a moment: a proxy that starts beside others need not begin with misses."""
+        deadline = time.monotonic() + _REACH_SECONDS
+        while self.client.problem is not None and time.monotonic() < deadline:  # noqa: ASYNC110  (once, at the start)
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     def state(self) -> str:
         """`ok`, or what is wrong and since when: requests are served all the same."""

@@ -16,7 +16,7 @@ import uvloop
 from watchllm.compose.limiting import open_limiting
 from watchllm.configuration import Configuration
 from watchllm.domain import ids
-from watchllm.domain.errors import ProviderFailed
+from watchllm.domain.errors import ProviderFailed, Unavailable
 from watchllm.domain.sealing import Keyring
 from watchllm.domain.settings import OFF
 from watchllm.journal.journal import Journal
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import ssl
     from pathlib import Path
 
-    from watchllm.cache.entry import Answers
+    from watchllm.cache.entry import Answers, InvalidationFilter
     from watchllm.cache.semantic.engine import Engine
     from watchllm.compose.shared import Shared
     from watchllm.proxy.slots import Slots
@@ -127,6 +127,7 @@ class ProxyProcess:
         self._admin_problem: str | None = None
         self._outbound: Outbound | None = None
         self._starting: asyncio.Task[Server] | None = None
+        self._purging: set[asyncio.Task[None]] = set()
         folder = configuration.directory
         home.prepare(folder)
         self._shared = None if configuration.redis_url is None else _open_shared(configuration, loop)
@@ -165,12 +166,15 @@ class ProxyProcess:
             leases=None if self._shared is None else self._shared.leases,
             limiting=limiting,
             trusted_proxies=configuration.trusted_proxies,
+            store_counters=dict if self._shared is None else self._shared.counters,
             semantic=Semantic(loop, self._open_engine, self._uses_semantic),
             make_outbound=self._make_outbound,
             make_slots=self._make_slots,
             dependencies=self._dependencies,
             recorder_lag=self._recorder_lag,
         )
+        if self._shared is not None:
+            self._shared.on_invalidation = self._forget_prompts
         self._app = ProxyApp(self._services)
         self._server = Server(self._app, self._services.limits, loop, self._swept)
 
@@ -178,6 +182,8 @@ class ProxyProcess:
         """Take requests; the port. Raises OSError where the address cannot be had."""
         configuration = self._configuration
         tls = _tls_context(configuration)
+        if self._shared is not None:
+            await self._shared.reached()
         await self._server.listen_tcp(configuration.host, configuration.proxy_port, reuse_port=reuse_port, tls=tls)
         self._loop.call_later(_WARM_UP_SECONDS, self._warm_up)
         return self._server.port
@@ -223,6 +229,14 @@ class ProxyProcess:
         from watchllm.compose.semantic import open_engine
 
         return open_engine(self._configuration, lambda: self._services.outbound.pool)
+
+    def _forget_prompts(self, project: bytes, what: InvalidationFilter) -> None:
+        """An invalidation anywhere: the prompts of this host whose answers are gone are of no use."""
+        engine = self._services.semantic.engine
+        if engine is not None:
+            task = self._loop.create_task(_purge(engine, project, what))
+            self._purging.add(task)
+            task.add_done_callback(self._purging.discard)
 
     def _make_outbound(self) -> Outbound:
         from watchllm.proxy.upstream import Destinations
@@ -320,6 +334,13 @@ class ProxyProcess:
             "redis": None if self._shared is None else self._shared.state(),
         }
         return states | {name: state for name, state in sometimes.items() if state is not None}
+
+
+async def _purge(engine: Engine, project: bytes, what: InvalidationFilter) -> None:
+    try:
+        await engine.purge(project, what)
+    except Unavailable:
+        pass  # The engine's health tells why; what stays costs a look-up each time, and is never served.
 
 
 def _open_cache(configuration: Configuration) -> LmdbExactStore:

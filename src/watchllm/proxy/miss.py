@@ -52,6 +52,8 @@ async def answer_from_upstream(services: Services, unanswered: Unanswered, stale
         from watchllm.proxy.pictures import see_to_pictures  # few requests show any
 
         await see_to_pictures(services, request, plan, candidates)
+    if services.cache.is_remote and len(candidates) > 1:
+        await plan.bring_stored(candidates)
     if services.leases is not None and place is not None and key is not None and place not in services.flights:
         from watchllm.proxy.elsewhere import answered_elsewhere  # where there is only one process, nothing is
 

@@ -25,6 +25,11 @@ from watchllm.cache.entry import Entry, InvalidationFilter
 from watchllm.stores.redis.client import Script
 
 CHANNEL = b"watchllm:invalidated"
+"""Tells a project, a generation and a filter."""
+
+REPLACED = b"watchllm:replaced"
+"""Tells a project, a key and the process that stored another answer there, or removed it."""
+
 GENERATION = b"watchllm:{generation}"
 
 KEPT_MS = 2 * 3_600_000
@@ -99,7 +104,8 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-# KEYS: entry, l, x, i. ARGV: KEY, generation, value, milliseconds to live, created, kind, model. 0 = refused.
+# KEYS: entry, l, x, i. ARGV: KEY, generation, value, milliseconds to live, created, kind, model, channel, message.
+# 0 = refused.
 PUT = Script(
     _MATCHES
     + """
@@ -112,6 +118,7 @@ end
 """
     + _NOW
     + """
+if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('PUBLISH', ARGV[8], ARGV[9]) end
 redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
 redis.call('ZADD', KEYS[3], string.format('%.0f', now + tonumber(ARGV[4])), ARGV[1])
 redis.call('HSET', KEYS[4], ARGV[1], table.concat({ARGV[2], ARGV[5], #ARGV[3], ARGV[6], ARGV[7]}, '|'))
@@ -124,9 +131,9 @@ return 1
 """
 )
 
-# KEYS: entry, x, i. ARGV: KEY.
+# KEYS: entry, x, i. ARGV: KEY, channel, message.
 REMOVE = Script("""
-redis.call('DEL', KEYS[1])
+if redis.call('DEL', KEYS[1]) == 1 then redis.call('PUBLISH', ARGV[2], ARGV[3]) end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[3], ARGV[1])
 return 1

@@ -25,6 +25,10 @@ class Memory:
     def __contains__(self, entry_id: bytes) -> bool:
         return entry_id in self._entries
 
+    def has_fresh(self, entry_id: bytes, now_ms: int) -> bool:
+        found = self._entries.get(entry_id)
+        return found is not None and found[0].is_fresh(now_ms)
+
     def get(self, entry_id: bytes) -> Entry | None:
         found = self._entries.get(entry_id)
         if found is None:

@@ -97,8 +97,8 @@ def spent(
 ) -> None:
     """Show what counts against the quota and the budgets of a key, a project or an organization."""
     from watchllm.analytics.spent import spent as read
-    from watchllm.compose.control import open_database
-    from watchllm.control import keys, organizations, projects, schema
+    from watchllm.compose.database import bring_up_to_date, open_database
+    from watchllm.control import keys, organizations, projects
     from watchllm.control.errors import NotFound
     from watchllm.domain.money import format_usd
 
@@ -106,8 +106,9 @@ def spent(
     find = kinds.get(subject.partition("_")[0])
     if find is None:
         raise NotFound(f"{subject!r} is no id of a key (key_…), a project (prj_…) or an organization (org_…)")
-    with closing(open_database(configuration())) as database:
-        schema.upgrade(database.engine)
+    settings = configuration()
+    with closing(open_database(settings)) as database:
+        bring_up_to_date(settings, database)
         with database.reading() as connection:
             find(connection, subject)
             found = read(connection, subject, datetime.now(UTC))

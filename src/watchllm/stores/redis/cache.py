@@ -156,7 +156,9 @@ class RedisExactStore:
             self.remove(project, key)
             return
         generation, is_over = self._begun(begun_ms)
-        if is_over or self.generations.voids(project, generation, entry.model, entry.kind, entry.created_ms):
+        if is_over or self.generations.voids(
+            project, generation, entry.model, entry.kind, entry.created_ms, key, entry.key_id
+        ):
             self.counters.refused += 1
             return
         entry_id = project + key
@@ -179,7 +181,8 @@ class RedisExactStore:
 
         value = packed(entry, generation)
         about = (REPLACED, entry_id + self._process)
-        arguments = (key, generation, value, left, entry.created_ms, entry.kind, entry.model, *about)
+        stored = (key, generation, value, left, entry.created_ms, entry.kind, entry.model)
+        arguments = (*stored, *about, key.hex(), entry.key_id or "")
         keys = (entry_key(project, key), key_of(project, "l"), key_of(project, "x"), key_of(project, "i"))
         if self._bulk.run(PUT, keys, arguments, on_reply, _PUT_SECONDS):
             self.pending += 1
@@ -201,7 +204,7 @@ class RedisExactStore:
         """Whether an invalidation that matches such an entry, if it were created now, came at or after `begun_ms`: as
         far as is known here, and after a `fetch` that is all there was when it was made."""
         generation, is_over = self._begun(begun_ms)
-        return is_over or self.generations.voids(project, generation, model, kind, self._now_ms())
+        return is_over or self.generations.voids(project, generation, model, kind, self._now_ms(), key)
 
     async def invalidate(self, project: bytes, what: InvalidationFilter) -> int:
         """Forget all that matches, in every process; the number forgotten.
@@ -312,7 +315,8 @@ class RedisExactStore:
             entry, generation = unpacked(value)
         except msgspec.DecodeError:
             return None  # Of another version, or nobody's: as if it were not there.
-        if self.generations.voids(project, generation, entry.model, entry.kind, entry.created_ms):
+        key = entry_id[_PROJECT_LENGTH:]
+        if self.generations.voids(project, generation, entry.model, entry.kind, entry.created_ms, key, entry.key_id):
             return None
         if entry_id not in self._outdated:
             self.memory.put(project, entry_id, entry, generation)

@@ -90,7 +90,7 @@ class RedisStoreInThread:
 
     def invalidated_since(self, project: bytes, model: str, kind: str, begun_ms: int, key: bytes | None = None) -> bool:
         self._run(self._get(project, b"no such key"))
-        return self._call(lambda: self.store.invalidated_since(project, model, kind, begun_ms))
+        return self._call(lambda: self.store.invalidated_since(project, model, kind, begun_ms, key))
 
     async def invalidate(self, project: bytes, what: InvalidationFilter) -> int:
         return self._run(self.store.invalidate(project, what))

@@ -64,7 +64,9 @@ class Memory:
         """Forget what the invalidation voids."""
         for entry_id in list(self._projects.get(project, ())):
             entry, generation = self._entries[entry_id]
-            if record.voids(generation, entry.model, entry.kind, entry.created_ms):
+            if record.voids(
+                generation, entry.model, entry.kind, entry.created_ms, entry_id[len(project) :], entry.key_id
+            ):
                 self.remove(project, entry_id)
 
     def clear(self) -> None:

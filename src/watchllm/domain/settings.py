@@ -71,7 +71,10 @@ def with_changes(settings: ProjectSettings, changes: Mapping[str, Any]) -> Proje
 
 
 def _confidence(text: str) -> float:
-    confidence = form.share(text)
+    try:
+        confidence = form.share(text)
+    except ValueError:
+        confidence = 0.0
     if confidence < LEAST_CONFIDENCE:
         raise ValueError(f"expected a number from {LEAST_CONFIDENCE} to 1: how sure it has to be that serving is right")
     return confidence

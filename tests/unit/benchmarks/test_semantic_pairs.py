@@ -10,6 +10,8 @@ import pytest
 
 FOLDER = Path(__file__).parents[3] / "benchmarks" / "semantic"
 PARTS = ("tune", "report")
+TUNED_ON = ("tune", "train", "kinds")
+ALL = (*TUNED_ON, "report")
 KINDS = frozenset(
     (
         "surface",
@@ -85,21 +87,22 @@ def test_every_line_is_a_pair(part: str) -> None:
         assert pair["a"] != pair["b"], pair
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ALL)
 def test_no_pair_is_written_twice(part: str) -> None:
     twice = Counter(frozenset((pair["a"], pair["b"])) for pair in pairs(part))
 
     assert [pair for pair, times in twice.items() if times > 1] == []
 
 
-def test_ids_are_unique_in_both_files_together() -> None:
-    ids = Counter(pair["id"] for part in PARTS for pair in pairs(part))
+def test_ids_are_unique_in_all_files_together() -> None:
+    ids = Counter(pair["id"] for part in ALL for pair in pairs(part))
 
     assert [name for name, times in ids.items() if times > 1] == []
 
 
-def test_no_prompt_that_is_reported_on_was_tuned_on() -> None:
-    assert prompts("tune") & prompts("report") == set()
+@pytest.mark.parametrize("part", TUNED_ON)
+def test_no_prompt_that_is_reported_on_was_tuned_on(part: str) -> None:
+    assert prompts(part) & prompts("report") == set()
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -3,13 +3,12 @@
 What cannot be explained is material.
 """
 
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from watchllm.cache.semantic import sequences
+from watchllm.cache.semantic import order, sequences
 from watchllm.cache.semantic.features import Features
 from watchllm.cache.semantic.lexicon import (
-    CONJUNCTION,
     EXACT,
     IDENTIFIER,
     MODAL,
@@ -20,12 +19,14 @@ from watchllm.cache.semantic.lexicon import (
     PAST,
     PREPOSITION,
     PRONOUN,
+    QUANTIFIER,
     QUESTION,
     TIME,
     WORD,
     Lexicon,
 )
 from watchllm.cache.semantic.typos import is_misspelling, is_slip
+from watchllm.cache.semantic.wording import differences
 
 MAX_DIFFERENT: Final = 96
 """Longest stretch, in tokens, that is compared word by word; prompts that differ in more are not alike."""
@@ -37,12 +38,16 @@ _TYPED: Final = frozenset((WORD, MODIFIER, TIME, QUESTION))
 _MISSPELT_TOGETHER: Final = 4
 _MOST_MISSPELT: Final = 48
 """Pairs of words of one pair of prompts that are looked at for misspellings."""
+_PREFIXES: Final = frozenset(("re", "un", "pre", "in", "dis", "co", "de", "non", "over", "under", "out", "up"))
+_FUSED: Final = frozenset(
+    ("maybe", "sometime", "sometimes", "already", "altogether", "everyday", "apart", "aside", "awhile", "into")
+)
 _LONGEST_TYPED: Final = 60
 """Letters of two words together; longer ones are made to be compared for long, not typed."""
-_BINDING: Final = frozenset((PREPOSITION, QUESTION, NEGATION, CONJUNCTION))
-_COMMUTATIVE: Final = ("and", "or", "plus", "times", "versus")
-_SUBJECT: Final = 4
-_SUBJECT_KINDS: Final = frozenset((WORD, PRONOUN, NAME, MODIFIER))
+_READ: Final = frozenset((*_TYPED, PREPOSITION, PRONOUN, MODAL, QUANTIFIER))
+_UNKNOWN: Final = 0.34
+_UNKNOWN_WITH_TYPOS: Final = 0.7
+_ONE: Final = {"one", "#1"}
 
 
 class Alignment(NamedTuple):
@@ -78,8 +83,9 @@ def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
     if left != right and _same_but_for_punctuation(a, b):
         return Alignment(1.0, 1, 0, 0, 0, 0, False, (), ())
     if left == right:
-        forms = 0 if a.surfaces == b.surfaces else sequences.forms(a.surfaces, b.surfaces)
-        return Alignment(1.0, forms, 0, 0, 0, 0, False, (), ())
+        work = _Work(a, b, lexicon)
+        work.same(range(len(left)), range(len(left)))
+        return work.result(1.0)
     start, end_a, end_b = sequences.trim(left, right)
     size_a, size_b = end_a - start, end_b - start
     same = sequences.shared(left[start:end_a], right[start:end_b]) + start + len(left) - end_a
@@ -90,11 +96,14 @@ def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
     if abs(size_a - size_b) == 1 and _owned(a, b, (start, end_a), (start, end_b)):
         work.forms += 1
         return work.result(shared)
-    if size_a == size_b and _converse(left[start:end_a], right[start:end_b], lexicon):
+    work.same(range(start), range(start))
+    work.same(range(end_a, len(left)), range(end_b, len(right)))
+    if size_a == size_b and order.is_converse(left[start:end_a], right[start:end_b], lexicon):
         return work.result(shared, reordered=1)
     if size_a == size_b == same - start - len(left) + end_a:
         # The same tokens in another order.
-        if work.order_is_free(start, end_a):
+        if order.is_free(a, b, start, end_a, lexicon):
+            work.same(*_by_key(left, right, range(start, end_a)))
             return work.result(shared, reordered=1)
         return work.result(shared, moved=True)
     work.compare(start, end_a, end_b)
@@ -107,20 +116,30 @@ class _Work:
     def __init__(self, a: Features, b: Features, lexicon: Lexicon) -> None:
         self.a, self.b, self.lexicon = a, b, lexicon
         self._retold = False
+        self._read: bool | None = None
         self._letters = a.letters or b.letters
-        self._in_order = _tells_order(a, lexicon)
         self.typos = self.optional = self.opposites = self.forms = 0
         self.left: list[tuple[str, int]] = []
+        self._pairs: list[tuple[int, int]] = []
         self.right: list[tuple[str, int]] = []
 
     def result(self, shared: float, *, reordered: int = 0, moved: bool = False) -> Alignment:
         left, right = self.left, self.right
+        a, b = self.a, self.b
+        worded = differences(a, b, self._pairs, self.lexicon)
+        if a.surfaces != b.surfaces:
+            self.forms += sum(a.surfaces[one] != b.surfaces[other] for one, other in self._pairs)
         if left and right:
             # What is only on one side here and only on the other there has moved: nobody knows whether that matters.
             both = {key for key, _ in left} & {key for key, _ in right}
             moved = moved or bool(both)
             left = [token for token in left if token[0] not in both]
             right = [token for token in right if token[0] not in both]
+        left = [*left, *((f"={a.surfaces[one]}", WORD) for one, _ in worded)]
+        if a.verbatim != b.verbatim:
+            left = [*left, *((word, WORD) for word in a.verbatim if word not in b.verbatim)]
+            right = [*right, *((word, WORD) for word in b.verbatim if word not in a.verbatim)]
+        right = [*right, *((f"={b.surfaces[other]}", WORD) for _, other in worded)]
         return Alignment(
             shared,
             self.forms,
@@ -134,69 +153,17 @@ class _Work:
             self._retold,
         )
 
-    def order_is_free(self, start: int, end: int) -> bool:
-        a, b = self.a, self.b
-        left, right = a.keys[start:end], b.keys[start:end]
-        return (
-            # A second list may answer to the first by place: x, y and z are 1, 2 and 3.
-            (
-                not self._in_order
-                and a.kinds.count(CONJUNCTION) < 2
-                and _exchanged(left, right, self.lexicon, a.kinds[start:end])
-            )
-            or self._negation_moved(start, end)
-            or self._rotated()
-            or self._verb_last()
-        )
-
-    def _negation_moved(self, start: int, end: int) -> bool:
-        """Why doesn't my code compile, why does my code not compile: a short subject between the verb and its "not"."""
-        a, b = self.a, self.b
-        if not start or a.kinds[start - 1] not in (QUESTION, MODAL) or end - start > _SUBJECT:
-            return False
-        for one, other in ((a, b), (b, a)):
-            if one.keys[start] == "not" and other.keys[start:end] == (*one.keys[start + 1 : end], "not"):
-                return all(kind in _SUBJECT_KINDS for kind in one.kinds[start + 1 : end])
-        return False
-
-    def _rotated(self) -> bool:
-        """Whether sentences, or the clauses of one, are the same in another order."""
-        a, b = self.a, self.b
-        sentences = [_sentences(side) for side in (a, b)]
-        if not self._in_order and len(sentences[0]) > 1 and sorted(sentences[0]) == sorted(sentences[1]):
-            return True
-        changed = (
-            [(one, other) for one, other in zip(*sentences, strict=False) if one != other]
-            if len(sentences[0]) == len(sentences[1])
-            else []
-        )
-        return bool(changed) and all(self._fronted(one, other) or self._fronted(other, one) for one, other in changed)
-
-    def _verb_last(self) -> bool:
-        """Wie funktioniert das, (sag mir,) wie das funktioniert: the verb at the end of a clause that depends."""
-        a, b = self.a, self.b
-        if self.lexicon.language != "de":
-            return False
-        for one, other in ((a, b), (b, a)):
-            for start, end in pairwise((*one.starts, len(one.keys))):
-                if end - start > 2 and one.kinds[start] == QUESTION:
-                    keys = one.keys
-                    moved = (*keys[: start + 1], keys[end - 1], *keys[start + 1 : end - 1], *keys[end:])
-                    if moved == other.keys:
-                        return True
-        return False
-
-    def _fronted(self, one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-        """Whether `one` is `other` with a clause of its end brought to the front, as "in Python" may be."""
-        if one[0] not in self.lexicon.fronting or len(one) != len(other) or other[0] in self.lexicon.fronting:
-            return False
-        return any(one[cut:] + one[:cut] == other for cut in range(1, len(one)))
+    def same(self, left: Iterable[int], right: Iterable[int]) -> None:
+        """Places that have the same key: what is written there in other words, harmless or not."""
+        self._pairs.extend(zip(left, right, strict=True))
 
     def compare(self, start: int, end_a: int, end_b: int) -> None:
         """Explain what stands between the tokens that both have in the same order."""
         before_a, before_b = start, start
         gaps: list[tuple[int, int, int, int]] = []
-        for at_a, at_b in (*sequences.matches(self.a.keys, self.b.keys, start, end_a, end_b), (end_a, end_b)):
+        matches = sequences.matches(self.a.keys, self.b.keys, start, end_a, end_b)
+        self._pairs.extend(matches)
+        for at_a, at_b in (*matches, (end_a, end_b)):
             if at_a > before_a or at_b > before_b:
                 gaps.append((before_a, at_a, before_b, at_b))
             before_a, before_b = at_a + 1, at_b + 1
@@ -222,10 +189,8 @@ class _Work:
             return
         for one in tuple(left) if near else ():
             for other in right:
-                inflected = self._inflected(one, other)
-                if inflected or self._misspelt(one, other):
-                    self.forms += inflected
-                    self.typos += not inflected
+                if self._misspelt(one, other):
+                    self.typos += 1
                     left.remove(one)
                     right.remove(other)
                     break
@@ -252,7 +217,11 @@ class _Work:
         if len(left) == len(right) or len(left) + len(right) > 5 or self._letters:
             return False
         one = "".join(self.a.surfaces[at] for at in left)
-        return one == "".join(self.b.surfaces[at] for at in right) and one.replace(" ", "").isalpha()
+        if one != "".join(self.b.surfaces[at] for at in right) or not one.isalpha():
+            return False
+        first = self.a.surfaces[left[0]] if len(left) > len(right) else self.b.surfaces[right[0]]
+        # To re-sign is not to resign; may be, maybe.
+        return first not in _PREFIXES and one not in self.lexicon.function_words and one not in _FUSED
 
     def _opposite(self, left: list[int], right: list[int]) -> bool:
         """A word on one side, its opposite negated on the other."""
@@ -261,16 +230,23 @@ class _Work:
                 return self.lexicon.opposite(one.keys[few[0]], other.keys[many[1]])
         return False
 
-    def _inflected(self, at_a: int, at_b: int) -> bool:
-        """Whether the words differ in an ending of their language only, where no dictionary tells their base."""
-        endings = self.lexicon.endings
-        if not endings or self.a.kinds[at_a] not in _TYPED or self.b.kinds[at_b] not in _TYPED:
-            return False
-        one, other = sorted((self.a.surfaces[at_a], self.b.surfaces[at_b]), key=len)
-        return len(one) > 4 and other.startswith(one) and other[len(one) :] in endings
+    def _are_read(self) -> bool:
+        """Whether there is a dictionary for what the prompts are written in: most of their words are common in it."""
+        if self._read is None:
+            shares = sorted(self._unknown(side) for side in (self.a, self.b))
+            self._read = bool(self.lexicon.known) and shares[0] <= _UNKNOWN and shares[1] <= _UNKNOWN_WITH_TYPOS
+        return self._read
+
+    def _unknown(self, side: Features) -> float:
+        """The share of words that are not common, of those that may be."""
+        spoken = zip(side.surfaces, side.kinds, strict=True)
+        words = [word for word, kind in spoken if kind in _READ and word.isalpha()]
+        return sum(not self.lexicon.is_common(word) for word in words) / len(words) if words else 1.0
 
     def _confused(self, at_a: int, at_b: int) -> bool:
         """to, too: small words that are taken for each other by ear, of which only one makes sense in a place."""
+        if {self.a.keys[at_a], self.b.keys[at_b]} == _ONE:
+            return True  # "One" is a pronoun, too, and no number where it is read.
         pair = (self.a.surfaces[at_a], self.b.surfaces[at_b])
         return not self._letters and (pair in self.lexicon.confused or pair[::-1] in self.lexicon.confused)
 
@@ -288,10 +264,12 @@ class _Work:
             return False
         if not one_known and not other_known:
             # Two words that nobody knows may be two names: only what a slip of the fingers makes.
-            return len(one) > 4 and is_slip(one, other)
+            return len(one) > 4 and is_slip(one, other) and self._are_read()
         wrong, word = (other, one) if one_known else (one, other)
         if not (is_misspelling(wrong, word) if word in lexicon.common else is_slip(wrong, word)):
             return False  # A rare word may have a neighbour that no dictionary has, as one medicine another.
+        if not self._are_read():
+            return False
         self._retold |= (a if one_known else b).past and lexicon.word(word).form == PAST
         return True
 
@@ -322,30 +300,9 @@ def _same_but_for_punctuation(a: Features, b: Features) -> bool:
     )
 
 
-def _tells_order(side: Features, lexicon: Lexicon) -> bool:
-    """Whether a prompt, or one of the same words, is about what comes first: in a list, in a story, in a sum."""
-    return not lexicon.ordering.isdisjoint(side.keys) or any(
-        key[0] == "#" and key.endswith("th") for key in side.quantities
-    )
-
-
-def _exchanged(left: tuple[str, ...], right: tuple[str, ...], lexicon: Lexicon, kinds: bytes) -> bool:
-    """Whether the sides of a symmetric predicate are exchanged: P and Q, Q and P."""
-    size, first = len(left), right[0]
-    for end in range(2, size):
-        if left[end] != first:
-            continue
-        for length in range(1, min(4, end)):
-            middle = left[end - length : end]
-            if right == left[end:] + middle + left[: end - length] and _plain(middle) in lexicon.symmetric:
-                # A word that relates one side to something may relate the other too when they are exchanged.
-                sides = kinds[: end - length] + kinds[end:]
-                return _BINDING.isdisjoint(sides) and (NUMBER not in sides or middle[0] in _COMMUTATIVE)
-    return False
-
-
-def _plain(phrase: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(key.rstrip("!") for key in phrase)
+def _by_key(left: Sequence[str], right: Sequence[str], places: range) -> tuple[list[int], list[int]]:
+    """The places of the same keys on either side, in whatever order."""
+    return sorted(places, key=left.__getitem__), sorted(places, key=right.__getitem__)
 
 
 def _owned(a: Features, b: Features, place_a: tuple[int, int], place_b: tuple[int, int]) -> bool:
@@ -358,22 +315,3 @@ def _owned(a: Features, b: Features, place_a: tuple[int, int], place_b: tuple[in
     owner = short.surfaces[other[0] + len(keys) - at - 2]
     written = long.surfaces[its[1] - 1]
     return plain == (*keys[at + 1 :], *keys[:at]) and owner == f"{written}s"
-
-
-def _converse(left: tuple[str, ...], right: tuple[str, ...], lexicon: Lexicon) -> bool:
-    """Saturn lighter than Jupiter, Jupiter heavier than Saturn."""
-    if "than" not in left:
-        return False
-    than = left.index("than")
-    one, other = left[: than - 1], left[than + 1 :]
-    comparison = len(other)
-    return (
-        than > 1
-        and right == (*other, right[comparison], "than", *one)
-        and lexicon.opposite(left[than - 1], right[comparison])
-    )
-
-
-def _sentences(side: Features) -> list[tuple[str, ...]]:
-    ends = (*side.starts[1:], len(side.keys))
-    return [sentence for start, end in zip(side.starts, ends, strict=True) if (sentence := side.keys[start:end])]

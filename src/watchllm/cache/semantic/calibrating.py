@@ -6,6 +6,7 @@ Lin and Weng, 2007), with the local confidence as a given: what is fitted is onl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import pstdev
 from typing import Final, NamedTuple
@@ -37,12 +38,7 @@ def fitted(readings: Sequence[Reading]) -> Calibration | None:
         return None
     high, low = (equal + 1.0) / (equal + 2.0), 1.0 / (different + 2.0)
     rows = [(log_odds(one.confidence), one.logit / spread, high if one.equal else low) for one in readings]
-    slope = intercept = 0.0
-    for _ in range(_MOST_STEPS):
-        step = _step(rows, slope, intercept)
-        slope, intercept = slope + step[0], intercept + step[1]
-        if max(abs(step[0]), abs(step[1])) < _CLOSE:
-            break
+    slope, intercept = _likeliest(rows)
     return Calibration(slope / spread, intercept) if slope > 0.0 else None
 
 
@@ -57,8 +53,33 @@ def ranked_right(readings: Sequence[Reading]) -> float | None:
     return ahead / (len(equal) * len(others))
 
 
+def _likeliest(rows: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """The slope and the intercept under which the pairs' labels are likeliest."""
+    slope = intercept = 0.0
+    loss = _loss(rows, slope, intercept)
+    for _ in range(_MOST_STEPS):
+        step, size = _step(rows, slope, intercept), 1.0
+        while (ahead := _loss(rows, slope + size * step[0], intercept + size * step[1])) > loss:
+            size /= 2.0
+            if size < _CLOSE:
+                return slope, intercept
+        slope, intercept, loss = slope + size * step[0], intercept + size * step[1], ahead
+        if max(abs(step[0]), abs(step[1])) < _CLOSE:
+            break
+    return slope, intercept
+
+
+def _loss(rows: Sequence[tuple[float, float, float]], slope: float, intercept: float) -> float:
+    """How unlikely the pairs' labels are: the negative log-likelihood."""
+    total = 0.0
+    for given, logit, target in rows:
+        odds = given + slope * logit + intercept
+        total += max(odds, 0.0) - target * odds + math.log1p(math.exp(-abs(odds)))
+    return total
+
+
 def _step(rows: Sequence[tuple[float, float, float]], slope: float, intercept: float) -> tuple[float, float]:
-    """Newton's next step of the log-likelihood, bounded: far from the best one it would go too far."""
+    """Newton's next step of the log-likelihood."""
     gradient_slope = gradient_intercept = 0.0
     slopes = both = intercepts = 0.0
     for given, logit, target in rows:
@@ -73,10 +94,6 @@ def _step(rows: Sequence[tuple[float, float, float]], slope: float, intercept: f
     slopes, intercepts = slopes + _RIDGE, intercepts + _RIDGE
     determinant = slopes * intercepts - both * both
     return (
-        _bounded((intercepts * gradient_slope - both * gradient_intercept) / determinant),
-        _bounded((slopes * gradient_intercept - both * gradient_slope) / determinant),
+        (intercepts * gradient_slope - both * gradient_intercept) / determinant,
+        (slopes * gradient_intercept - both * gradient_slope) / determinant,
     )
-
-
-def _bounded(step: float) -> float:
-    return max(-1.0, min(1.0, step))

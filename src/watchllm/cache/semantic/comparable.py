@@ -47,5 +47,6 @@ def _only(side: Features, kept: Sequence[int]) -> Features:
         keys=tuple(side.keys[at] for at in kept),
         surfaces=tuple(side.surfaces[at] for at in kept),
         kinds=bytes(side.kinds[at] for at in kept),
+        before=bytes(side.before[at] for at in kept),
         starts=tuple(sorted({bisect_left(kept, start) for start in side.starts})),
     )

@@ -12,11 +12,17 @@ _SEEN: Final = 24
 """Words at the start and at the end of a sentence among which courtesies are looked for."""
 _TURNS: Final = 6
 _SIGNATURE: Final = 5
-"""Words behind "kind regards"."""
+"""Words behind "kind regards", and what stands between and behind them."""
 _SUBJECT: Final = 7
 _VERBS_OF_WORDS: Final = frozenset(
     ("say", "says", "spell", "translate", "pronounce", "word", "phrase", "mean", "means")
 )
+_TITLES: Final = frozenset(("good", "please", "dear", "excuse", "hope"))
+_MEASURED: Final = frozenset(
+    ("far", "long", "old", "big", "large", "tall", "high", "deep", "heavy", "fast", "hot", "much")
+)
+_ANYONE: Final = ("i", "one")
+_STATES: Final = frozenset(("feel", "look", "am", "do", "was", "know", "did", "have", "had", "live", "work", "sound"))
 _ME: Final = ("me", "us")
 
 
@@ -28,10 +34,14 @@ class Courtesy:
     expressions over words with one blank between them; `verbs` are those that ask for something.
     """
 
-    def __init__(self, tables: dict[str, Any], verbs: frozenset[str], questions: frozenset[str]) -> None:
+    def __init__(
+        self, tables: dict[str, Any], verbs: frozenset[str], questions: frozenset[str], polite: frozenset[str]
+    ) -> None:
         self._heads = frozenset(tables.get("heads", "").split())
         self._opening_heads = frozenset(tables.get("opening_heads", "").split())
         self._words = self._heads | self._opening_heads | frozenset(tables.get("words", "").split())
+        self.words_of_title = self._heads | _TITLES | polite
+        """Words that are a courtesy where they are not part of a title."""
         asked = "|".join(sorted((*questions, *tables.get("conditions", "").split())))
         wanted = "|".join(sorted(verbs))
         lead = [
@@ -86,7 +96,7 @@ class Courtesy:
             ):
                 if at < len(words) and words[at] == BREAK and out and out[-1] == COMMA:
                     out[-1] = BREAK
-                if clause[-1] in self._signing and len(words) - at - 1 <= _SIGNATURE:
+                if clause[-1] in self._signing and _is_signature(words[at:]):
                     return out
             else:
                 out.extend(words[start : at + 1])
@@ -164,6 +174,15 @@ class Courtesy:
 
     def _inverted(self, sentence: list[str]) -> list[str]:
         """What I should do → what should I do; what a fax is → what is a fax."""
+        if len(sentence) > 3 and sentence[0] == "how" and sentence[1] in _MEASURED and sentence[-1] in self._copulas:
+            return [*sentence[:2], sentence[-1], *sentence[2:-1]]
+        if (
+            len(sentence) > 2
+            and sentence[0] == "how"
+            and sentence[1] in _ANYONE
+            and sentence[2] not in self._auxiliaries
+        ):
+            return sentence if sentence[2] in _STATES else ["howto", *sentence[2:]]
         if len(sentence) > 2 and sentence[0] in self._questions and sentence[-1] in self._copulas:
             return [sentence[0], sentence[-1], *sentence[1:-1]]
         if sentence[0] == "what" and sentence[-1] == "means":
@@ -176,6 +195,17 @@ class Courtesy:
         ):
             return [sentence[0], sentence[2], sentence[1], *sentence[3:]]
         return sentence
+
+
+def _is_signature(behind: list[str]) -> bool:
+    """Whether what stands behind "kind regards" is a name, if it is anything: behind a comma, and without a number."""
+    while behind and behind[-1] == BREAK:
+        behind = behind[:-1]
+    return not behind or (
+        len(behind) <= _SIGNATURE
+        and behind[0] == COMMA
+        and all(word.replace("-", "").isalpha() or word == COMMA for word in behind)
+    )
 
 
 def _lines(tables: dict[str, Any], name: str) -> list[str]:

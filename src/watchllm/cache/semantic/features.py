@@ -1,5 +1,6 @@
 """What is kept of a prompt to decide about it later: `features` is computed once, when an answer is stored."""
 
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -11,6 +12,7 @@ from watchllm.cache.semantic.lexicon import (
     EMOTE,
     EXACT,
     IDENTIFIER,
+    MODAL,
     NAME,
     NUMBER,
     PAST,
@@ -21,7 +23,8 @@ from watchllm.cache.semantic.lexicon import (
     Lexicon,
     Token,
 )
-from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK, is_emote
+from watchllm.cache.semantic.literal import NOTHING, Literal, literal
+from watchllm.cache.semantic.marks import BREAK, CAPITAL, COLON, COMMA, EXACT_MARK, is_emote
 from watchllm.cache.semantic.quantities import VERSION_WORDS, quantity, starts
 from watchllm.cache.semantic.rewriting import asks_for_a_thing, rewrite
 from watchllm.cache.semantic.spoken import Spoken, speak
@@ -30,12 +33,23 @@ from watchllm.cache.semantic.text import Text, read
 _DEFAULT: Final = "en"
 _UNKNOWN: Final = ""
 """The language of words with accents that no language's small words are among."""
+_PARTS: Final = (["of"], ["per"])
+"""One sentence of instruction per heading is a part of the answer, not its form."""
 _PAST_MARKS: Final = frozenset(("was", "were", "did", "had"))
-_PRESENT_MARKS: Final = frozenset(("is", "are", "am", "be", "been", "being", "get", "gets", "getting"))
+_PRESENT_MARKS: Final = frozenset(("is", "are", "am", "do", "does"))
+_TELLING: Final = _PRESENT_MARKS | _PAST_MARKS | {BREAK}
+_PARTICIPLE_AFTER: Final = frozenset(("be", "been", "being", "get", "gets", "getting"))
 _PUNCTUATION: Final = frozenset((BREAK, COMMA, COLON))
 _GRAMMAR: Final = frozenset(("a", "an", "the", "is", "are", "am", "do", "does"))
 _BEHIND_NAMED: Final = frozenset((BREAK, COMMA, COLON, "or", "and", "versus", "in", "here", "there", "instead", "mean"))
-_SPELLED: Final = frozenset((WORD, NAME, words_of.MODIFIER, TIME))
+_FIXED: Final = frozenset((NUMBER, EXACT, QUESTION))
+_TOLD_APART: Final = frozenset((WORD, words_of.MODIFIER))
+_MEANING: Final = frozenset(("mean", "means", "meaning"))
+_WHOLE: Final = ("sentence",)
+"""Where this sentence is meant, it is what stands before, too."""
+_SENTENCES: Final = (BREAK, COLON)
+_THANKS: Final = frozenset(("please", "pls", "thanks", "thank", "you", BREAK, COMMA))
+_NO_QUESTION: Final = ("", "says", "?")
 _COPULAS: Final = frozenset(("is", "are", "was", "were"))
 _VERB_FIRST: Final = frozenset(
     ("is", "are", "am", "do", "does", "did", "was", "were", "can", "could", "should", "would", "will", "must", "may")
@@ -69,6 +83,10 @@ class Features(msgspec.Struct, frozen=True, array_like=True):
     cased: tuple[str, ...]
     """Words that mean something else when written with a capital, as they were written; none when nothing in the prompt
     has a capital, as quick typists do."""
+    before: bytes = b""
+    """What stood before each token and on it; see `marks`."""
+    verbatim: tuple[str, ...] = ()
+    """Words that may be others without their accents; of a prompt about words, what it says of them to the letter."""
     too_long: bool = False
     plain: bytes = b""
     """A digest of the words without their apostrophes and punctuation: the same for its, it's and its'."""
@@ -76,6 +94,7 @@ class Features(msgspec.Struct, frozen=True, array_like=True):
     """Whether the prompt is about letters, so that spelling is meaning."""
     named: bool = False
     """Whether it asks what the thing is that its other words name: they alone ask as much."""
+    literal: Literal = NOTHING
 
 
 TOO_LONG: Final = Features("", (), (), b"", (), (), (), (), (), "", False, 0, False, (), too_long=True)
@@ -92,12 +111,25 @@ def features(prompt: str) -> Features:
     tokens, cased = _tokens(spelled, spoken, text, known)
     past = _past(tokens)
     question = _question(tokens, prompt)
-    tokens = rewrite(tokens if known.names_words.isdisjoint(spelled) else _talked_about(tokens, known), known)
+    tokens = rewrite(
+        tokens if known.names_words.isdisjoint(spelled) else _talked_about(tokens, known),
+        known,
+        asked=question not in _NO_QUESTION,
+    )
     if tokens and tokens[0].key == "define":
         question = "define"
     named = known.language == "en" and asks_for_a_thing(tokens)
     return _kept(
-        tokens, text, known, formats=formats, cased=cased, past=past, question=question, plain=spoken.plain, named=named
+        tokens,
+        text,
+        known,
+        spoken,
+        formats=formats,
+        cased=cased,
+        past=past,
+        question=question,
+        named=named,
+        written=literal(prompt, text, known),
     )
 
 
@@ -105,49 +137,115 @@ def _kept(
     tokens: list[Token],
     text: Text,
     known: Lexicon,
+    spoken: Spoken,
     *,
     formats: tuple[str, ...],
     cased: tuple[str, ...],
     past: bool,
     question: str,
-    plain: bytes,
     named: bool,
+    written: Literal,
 ) -> Features:
     keys: list[str] = []
     surfaces: list[str] = []
     kinds = bytearray()
     sentence_starts = [0]
-    for token in tokens:
-        if token.surface in (BREAK, COLON):
+    before = bytearray()
+    mark = 0
+    named_inside = spoken.capitals.items() if known.language != "de" else ()
+    capitals = frozenset(word for word, is_inside in named_inside if is_inside)
+    marking = known.marking
+    for surface, key, kind, _ in tokens:
+        if key:
+            keys.append(key)
+            surfaces.append(surface)
+            kinds.append(kind)
+            before.append(mark | CAPITAL if surface in capitals else mark)
+            mark = 0
+        elif surface in _SENTENCES:
             if sentence_starts[-1] != len(keys):
                 sentence_starts.append(len(keys))
-        elif token.key:
-            keys.append(token.key)
-            surfaces.append(token.surface)
-            kinds.append(token.kind)
-    letters = not known.letters.isdisjoint(surfaces)
+            mark = 0
+        elif surface in marking:
+            mark |= marking[surface]
+    said = _talks_of_words(spoken, text, known, defines=bool(keys) and keys[0] == "define")
+    letters = said is not None
     if letters:
-        keys = [surface if kind in _SPELLED else key for key, surface, kind in zip(keys, surfaces, kinds, strict=True)]
-    pairs = list(zip(keys, kinds, strict=True))
+        spelled = zip(keys, surfaces, kinds, strict=True)
+        keys = [key if kind in _FIXED else surface for key, surface, kind in spelled]
+    else:
+        _tell_apart(keys, surfaces, kinds)
     return Features(
         language=text.language,
         keys=tuple(keys),
         surfaces=tuple(surfaces),
         kinds=bytes(kinds),
         starts=tuple(sentence_starts),
-        quantities=tuple(sorted(key for key, kind in pairs if kind == NUMBER)),
+        quantities=_of_kind(NUMBER, keys, kinds),
         exact=tuple(sorted(text.exact)),
-        identifiers=tuple(sorted(key for key, kind in pairs if kind == IDENTIFIER)),
+        identifiers=_of_kind(IDENTIFIER, keys, kinds),
         formats=formats,
         question=question,
         past=past,
-        negations=sum(kind == words_of.NEGATION for kind in kinds),
+        negations=kinds.count(words_of.NEGATION),
         relative_time=not known.relative_time.isdisjoint(keys),
         cased=cased,
-        plain=plain,
+        before=bytes(before),
+        verbatim=spoken.accented if said is None else (*spoken.marked, said),
+        plain=spoken.plain,
         letters=letters,
         named=named,
+        literal=written,
     )
+
+
+def _of_kind(kind: int, keys: list[str], kinds: bytearray) -> tuple[str, ...]:
+    if kind not in kinds:
+        return ()
+    return tuple(sorted(key for key, its in zip(keys, kinds, strict=True) if its == kind))
+
+
+def _talks_of_words(spoken: Spoken, text: Text, known: Lexicon, *, defines: bool) -> str | None:
+    """What a prompt says behind the word by which it is seen to be about words, to the letter; None if it is not."""
+    words = spoken.words
+    said = []
+    if not known.letters_firsts.isdisjoint(words):
+        marking = known.marking
+        said_of_words = known.letters_said
+        said = [
+            pair[1]
+            for pair in pairwise([word for word in words if word not in marking])
+            if pair in said_of_words or (pair[0] == "howmany" and len(pair[1]) == 1 and pair[1].isalpha())
+        ]
+    if not said and known.letters.isdisjoint(words):
+        return "" if defines and not _MEANING.isdisjoint(text.words) else None
+    written = [word.lower() for word in text.words]
+    plain = [words_of.fold(word, known.language) for word in written]
+    found = [at for at, word in enumerate(plain) if word in known.letters]
+    found.extend(-1 if word in _WHOLE else plain.index(word) if word in plain else len(plain) for word in said)
+    if found:
+        return _behind(written, min(found))
+    return "" if defines and not _MEANING.isdisjoint(written) else None
+
+
+def _behind(written: list[str], at: int) -> str:
+    end = len(written)
+    while end > at + 1 and written[end - 1] in _THANKS:
+        end -= 1
+    return " ".join(word for word in written[at + 1 : end] if word[0] != EXACT_MARK)
+
+
+def _tell_apart(keys: list[str], surfaces: list[str], kinds: bytearray) -> None:
+    """Where a prompt has two words that mostly say the same, it tells them apart: a child is not a kid."""
+    if len(set(keys)) == len(keys):
+        return
+    seen: dict[str, str] = {}
+    apart: set[str] = set()
+    for key, surface, kind in zip(keys, surfaces, kinds, strict=True):
+        if kind in _TOLD_APART and seen.setdefault(key, surface) != surface:
+            apart.add(key)
+    if apart:
+        keys[:] = [surface if key in apart else key for key, surface in zip(keys, surfaces, strict=True)]
 
 
 def _formats(words: list[str], known: Lexicon) -> tuple[list[str], tuple[str, ...]]:
@@ -163,13 +261,23 @@ def _formats(words: list[str], known: Lexicon) -> tuple[list[str], tuple[str, ..
                 start += 1
             for length in (3, 2, 1):
                 phrase = tuple(words[start : start + length])
-                if len(phrase) == length and phrase in known.formats and (led or length > 1):
+                if (
+                    len(phrase) == length
+                    and phrase in known.formats
+                    and (led or length > 1)
+                    and not _is_part(words, at, start + length)
+                ):
                     found.append(" ".join("one" if word == "single" else word for word in phrase))
                     end = start + length
                     del words[at : end + (words[end : end + 1] == ["format"])]
                     break
         return words, tuple(sorted(found))
     return words, ()
+
+
+def _is_part(words: list[str], at: int, end: int) -> bool:
+    """Whether a phrase names a part of the answer, not its form: with one sentence of text per heading."""
+    return words[at] != "as" and words[end : end + 1] in _PARTS
 
 
 def _tokens(words: list[str], spoken: Spoken, text: Text, known: Lexicon) -> tuple[list[Token], tuple[str, ...]]:
@@ -230,7 +338,7 @@ def _token(words: list[str], at: int, text: Text, known: Lexicon) -> tuple[Token
     if word[0] == EXACT_MARK:
         content = text.exact[int(word[1:])]
         # One word in quotation marks is often written without them.
-        return Token(content, content if content.isalpha() else f'"{content}', EXACT, BASE), 1
+        return Token(content, content.lower() if content.isalpha() else f'"{content}', EXACT, BASE), 1
     if (
         word in known.numbers
         or word in known.ordinals
@@ -262,10 +370,18 @@ def _word_token(word: str, known: Lexicon) -> Token:
 
 
 def _past(tokens: list[Token]) -> bool:
-    before = ""
+    """Whether a prompt speaks of the past: its auxiliaries tell, and its verbs where it has none."""
+    before, told = "", False
     for surface, _, kind, form in tokens:
-        if surface in _PAST_MARKS or (form == PAST and kind in (WORD, TIME) and before not in _PRESENT_MARKS):
-            return True
+        if form == PAST:
+            if surface in _PAST_MARKS:
+                return True
+            if not told and kind in (WORD, TIME) and before not in _PARTICIPLE_AFTER:
+                return True
+        elif surface in _TELLING or kind == MODAL:
+            if surface in _PAST_MARKS:
+                return True
+            told = surface != BREAK  # Is my order delayed?
         before = surface
     return False
 

@@ -11,7 +11,9 @@ from watchllm.cache.semantic import lexicon as kinds
 from watchllm.cache.semantic.align import Alignment
 from watchllm.cache.semantic.features import Features
 from watchllm.cache.semantic.lexicon import Lexicon
+from watchllm.cache.semantic.literal import contradiction, difference
 
+_SAID_OR_ASKED: Final = {"says", "?"}
 _SAME_BUT: Final = 0.75
 _ALIKE: Final = 0.6
 """Share of common tokens from which on a word that differs is seen to stand in the other's place."""
@@ -23,6 +25,10 @@ def before_alignment(a: Features, b: Features) -> str | None:
         return "too_long"
     if not a.keys or not b.keys:
         return "empty"
+    if a.literal != b.literal or a.literal.smuggles:
+        name = contradiction(a.literal, b.literal)
+        if name is not None:
+            return name
     if a.exact != b.exact and _both_differ(a.exact, b.exact):
         return "code"
     if a.language != b.language and a.language and b.language:
@@ -45,7 +51,9 @@ def guard(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> s
     if alignment.explained:
         return _sentence_guard(a, b, alignment)
     if alignment.shared < _ALIKE:
-        return None
+        return None  # Who shares this little says the same in other words, or something else: nothing here can tell.
+    if alignment.shared >= _SAME_BUT and (name := _whatever_else(a, b, alignment, lexicon)) is not None:
+        return name
     if alignment.moved and not alignment.left and not alignment.right:
         return _order(a, b)
     for sort, kind in (("code", kinds.EXACT), ("identifier", kinds.IDENTIFIER)):
@@ -58,6 +66,21 @@ def guard(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> s
         if name is not None:
             return name
     return None
+
+
+def _whatever_else(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> str | None:
+    """The guards that need not know what else differs where most is the same: hardly any other words make up for a
+    "not" there, or for another name."""
+    one = {kind for _, kind in alignment.left}
+    other = {kind for _, kind in alignment.right}
+    if a.negations != b.negations and (kinds.NEGATION in one or kinds.NEGATION in other):
+        return "negation"
+    # A name or a number that the other side has none for may be called otherwise there ("NYC", "half of") or left out.
+    for kind in (kinds.NAME, kinds.NUMBER):
+        sides = (kind in one) + (kind in other)
+        if sides == 2:
+            return "name" if kind == kinds.NAME else _quantity(a, b)
+    return _relative_time(a, b, alignment, lexicon)
 
 
 def _both_differ(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
@@ -82,10 +105,14 @@ def _quantity(a: Features, b: Features) -> str:
 
 def _sentence_guard(a: Features, b: Features, alignment: Alignment) -> str | None:
     """Guards of what a prompt says as a whole, when nothing else differs."""
+    if a.literal != b.literal and (name := difference(a.literal, b.literal)) is not None:
+        return name
     if a.past != b.past and not alignment.retold:
         return "tense"
     if a.question != b.question and a.question and b.question and "?" not in (a.question, b.question):
         return "question_kind"
+    if {a.question, b.question} == _SAID_OR_ASKED and not any(0 < start < len(a.keys) for start in a.starts):
+        return "question_kind"  # You are sure. You are sure?
     return None
 
 

@@ -18,7 +18,7 @@ MAX_ANSWER: Final = 8_000
 """Characters of a stored answer that a judge is shown. A longer one is not judged: what would be cut off may be what
 somebody put there."""
 MAX_VERDICT_TOKENS: Final = 8
-LEAST_SIMILARITY: Final = 0.5
+LEAST_SIMILARITY: Final = 0.45
 """Below it a judge is not asked: the questions are about different things."""
 RIGHT_YES: Final = 0.95
 WRONG_YES: Final = 0.0125

@@ -38,6 +38,7 @@ _LISTS: Final = (
     ("question", QUESTION),
     ("negation", NEGATION),
 )
+_SYNONYMS: Final = (("synonyms", ""), ("verbs", "verb"), ("adjectives", "adjective"), ("nouns", "noun"))
 _REMEMBERED: Final = 20_000
 _BRITISH: Final = (
     ("our", "or"), ("isation", "ization"), ("ise", "ize"), ("ising", "izing"), ("yse", "yze"), ("ysing", "yzing"),
@@ -97,13 +98,15 @@ class Lexicon:
         self.names_words = self.named_after | self.named_before
         self.kept_after = frozenset(tables.get("kept_after", "").split())
         self.polite = frozenset(tables.get("polite", "").split())
-        self.endings = frozenset(tables.get("endings", "").split())
         self.fronting = frozenset(tables.get("fronting", "").split())
         self.technology = frozenset(tables.get("technology", "").split())
         self.code_nouns = frozenset(tables.get("code_nouns", "").split())
         self.cased = frozenset(tables.get("cased", "").split())
         self.letters = frozenset(tables.get("letters", "").split())
         self.confused = frozenset(tuple(pair.split()) for pair in read.split(tables.get("confused", "")))
+        self.letters_said = frozenset(tuple(pair.split()) for pair in read.split(tables.get("letters_said", "")))
+        self.letters_firsts = frozenset(("howmany", *(one for one, _ in self.letters_said)))
+        self.speaking = frozenset(tables.get("speaking", "").split())
         self.payload = frozenset(tables.get("payload", "").split())
         self.relative_time = frozenset(tables.get("relative_time", "").split())
         self._invariant = frozenset(tables.get("invariant", "").split())
@@ -116,6 +119,9 @@ class Lexicon:
         self.simple_words: dict[str, bool] = {}
         """Words that are said as they are written, whatever stands around them."""
         self._remembered: dict[str, Word] = {}
+        self.parts: dict[str, str] = {}
+        """Keys of synonyms that are only some part of speech."""
+        self._forms: dict[str, tuple[str, int]] = {}
         self._read_words(tables)
         self.units = read.units(tables.get("units", ""))
         self.numbers = read.pairs(tables.get("numbers", ""))
@@ -138,18 +144,31 @@ class Lexicon:
             tables.get("courtesy", {}),
             frozenset(tables.get("request_verbs", "").split()),
             frozenset(tables.get("question", "").split()),
+            self.polite,
         )
         self.formats = frozenset(tuple(phrase.split()) for phrase in read.split(tables.get("formats", "")))
         self.format_marks = frozenset(("as", "in", "with", *(phrase[0] for phrase in self.formats if len(phrase) > 1)))
+        self.marking = read.marking(tables.get("indefinite", ""), tables.get("definite", ""))
+        self.indefinite = len(read.split(tables.get("indefinite", "")))
+        """What is noted at the word behind, of words that are none of their own: articles, "do", "is"."""
+        ordered = tables.get("ordered", "").split()
+        self.ordered = frozenset((*ordered, *(key for word in ordered if (key := self.word(word).key))))
+        """Words, and keys of their other forms, by which the order of others is meaning."""
+        self.between = frozenset(tables.get("between", "").split())
+        self.comparing = frozenset(tables.get("comparing", "").split())
+        self.commuting = frozenset(tables.get("commuting", "").split())
+        self.request_verbs = frozenset(tables.get("request_verbs", "").split())
+        self.verbs = frozenset(key for key, part in self.parts.items() if part == "verb")
+        self.plain_verbs = frozenset(tables.get("plain_verbs", "").split())
+        self.plain_heads = frozenset(tables.get("plain_heads", "").split())
+        self.own_plurals = frozenset(tables.get("own_plurals", "").split())
         self.symmetric = frozenset(
             tuple(key for key in (self.word(word).key for word in phrase.split()) if key)
             for phrase in read.split(tables.get("symmetric", ""))
         )
-        self.ordering = frozenset(self.word(word).key for word in tables.get("ordering", "").split())
-        """Words by which the order of others is meaning."""
-        self._function_words = read.small_words(tables)
+        self.function_words = read.small_words(tables)
         self._small = (
-            read.near(self.phrases, self.polite | self._function_words, self.contractions) if self.known else {}
+            read.near(self.phrases, self.polite | self.function_words, self.contractions) if self.known else {}
         )
         self.antonyms = self._read_antonyms(tables.get("antonyms", ""))
 
@@ -178,9 +197,19 @@ class Lexicon:
         if len(word) <= _LONGEST:
             _remember(self.simple_words, word, found=True)
 
+    def lemma(self, word: str) -> tuple[str, int]:
+        """The word that a lower-case one is a form of, synonyms apart, and the form."""
+        word = self.american(word)
+        base, form = (word, BASE) if word in self._invariant else self._forms.get(word) or self._base(word)
+        return self._forms.get(base, (base, BASE))[0], form
+
     def is_known(self, word: str) -> bool:
         """Whether the word is in the dictionary or the tables, so that it is no misspelling of another."""
         return word in self.known or word in self._entries or word in self._proper or word in self.technology
+
+    def is_common(self, word: str) -> bool:
+        """Whether the word is one that many write."""
+        return word in self.common or word in self._entries or word in self._proper or word in self.technology
 
     def corrected(self, word: str) -> str:
         """A misspelt word that phrases are made of, as it was meant; any other word as it is."""
@@ -192,7 +221,7 @@ class Lexicon:
         near = {meant for form in (word, *read.shortened(word)) for meant in self._small.get(form, ())}
         meant: Collection[str] = [small for small in near if is_misspelling(word, small) or is_small_word(word, small)]
         if len(meant) > 1:
-            meant = [small for small in meant if is_slip(word, small)] or self._function_words.intersection(meant)
+            meant = [small for small in meant if is_slip(word, small)] or self.function_words.intersection(meant)
         return next(iter(meant)) if len(meant) == 1 else word
 
     def opposite(self, one: str, other: str) -> bool:
@@ -264,18 +293,23 @@ class Lexicon:
         return word, BASE
 
     def _read_words(self, tables: dict[str, Any]) -> None:
-        entries = self._entries
+        entries, known = self._entries, self.known
         for base, forms in tables.get("irregular", {}).items():
             for form in forms.split():
-                entries[form] = Word(base, WORD, GERUND if form.endswith("ing") else PAST)
+                ending = GERUND if form.endswith("ing") else PLURAL if form.endswith("s") and base in known else PAST
+                entries[form] = Word(base, WORD, ending)
         for base, forms in tables.get("plurals", {}).items():
             for form in forms.split():
                 entries[form] = Word(base, WORD, PLURAL)
-        for line in tables.get("synonyms", "").splitlines():
-            words = line.split()
-            for word in words:
-                # A word of two senses stays in its first group: a word has one key.
-                entries.setdefault(word, Word(words[0], WORD, BASE))
+        self._forms.update((word, (entry.key, entry.form)) for word, entry in entries.items())
+        for table, part in _SYNONYMS:
+            for line in tables.get(table, "").splitlines():
+                words = line.split()
+                for word in words:
+                    # A word of two senses stays in its first group: a word has one key.
+                    entries.setdefault(word, Word(words[0], WORD, BASE))
+                if words and part:
+                    self.parts[words[0]] = part
         for forms_base, forms in (tables.get("irregular", {}) | tables.get("plurals", {})).items():
             if forms_base in entries and entries[forms_base].form == BASE:
                 for form in forms.split():
@@ -333,8 +367,9 @@ _LIGATURES: Final = str.maketrans({"œ": "oe", "æ": "ae", "ß": "ss"})
 
 
 def fold(text: str, language: str) -> str:
-    """Lower-case text without the accents that quick typists leave out; German umlauts as ae, oe, ue."""
-    if text.isascii():
+    """Lower-case text without the accents that quick typists leave out; German umlauts as ae, oe, ue. In a language
+    without tables an accent makes another word."""
+    if text.isascii() or language not in LANGUAGES:
         return text
     if language == "de":
         return text.translate(_GERMAN)

@@ -16,3 +16,12 @@ EMOTICON: Final = re.compile(r"[:;=8][-'^o~]?[)(\]\[dpDPoO3/\\|*]+|:'[()]|<3+|[x
 def is_emote(word: str) -> bool:
     """Whether a word is emoji or an emoticon, in either letter case."""
     return not word.isalnum() and (EMOJI.fullmatch(word) is not None or EMOTICON.fullmatch(word) is not None)
+
+
+ARTICLE: Final = 15
+CAPITAL: Final = 16
+DO: Final = 32
+COPULA: Final = 64
+THERE: Final = 128
+"""What stood before a word, or on it, and is no word of its own: which article (a number of its language, 0 = none), a
+capital inside a sentence, "do", "is", "there"."""

@@ -19,6 +19,7 @@ from watchllm.cache.semantic.lexicon import (
     Lexicon,
     Token,
 )
+from watchllm.cache.semantic.listing import Listed, is_free
 
 _COPULAS = frozenset(("is", "are", "was", "were", "am"))
 _AUXILIARIES = frozenset(("is", "are", "was", "were"))
@@ -36,9 +37,14 @@ _ALSO_PAST = {"used": "use", "left": "leave", "read": "read", "set": "set", "cut
 """Before "by" they are what was done, whatever they are elsewhere."""
 
 
-def rewrite(tokens: list[Token], known: Lexicon) -> list[Token]:
-    """Bring a prompt's tokens into the forms that are compared. Lists in every language, the rest in English only."""
-    tokens = _lists(tokens)
+def rewrite(tokens: list[Token], known: Lexicon, *, asked: bool) -> list[Token]:
+    """Bring a prompt's tokens into the forms that are compared. Lists in every language, the rest in English only.
+
+    `asked`: the prompt is a question.
+    """
+    tokens = _lists(tokens, known, asked=asked)
+    if known.language == "fr":
+        return _without_clitic(tokens)
     if known.language != "en":
         return tokens
     surfaces = [token.surface for token in tokens]
@@ -60,10 +66,28 @@ def rewrite(tokens: list[Token], known: Lexicon) -> list[Token]:
         tokens = _passives(tokens, known)
     if "mean" in surfaces:
         tokens = _meanings(tokens)
-    return _marked(tokens)
+    return tokens if _MARKING.isdisjoint(surfaces) else _marked(tokens)
 
 
+def _without_clitic(tokens: list[Token]) -> list[Token]:
+    """Pourquoi le ciel est-il bleu → pourquoi le ciel est bleu: a pronoun behind the verb of a named subject."""
+    named = False
+    for at in range(1, len(tokens)):
+        token = tokens[at]
+        if token.surface in _ENDS or tokens[0].kind != QUESTION:
+            return tokens
+        if named and token.surface in _CLITICS and tokens[at - 1].surface in _FRENCH_VERBS:
+            return [*tokens[:at], *tokens[at + 1 :]]
+        named |= token.kind in (WORD, NAME) and bool(token.key) and token.surface not in _FRENCH_VERBS
+    return tokens
+
+
+_CLITICS = frozenset(("il", "elle", "ils", "elles"))
+_FRENCH_VERBS = frozenset(
+    ("est", "sont", "a", "ont", "peut", "peuvent", "doit", "doivent", "fait", "font", "va", "vont")
+)
 _DROPPED = frozenset(("was", "were", "did"))
+_MARKING = _BE | _DROPPED
 
 
 def _marked(tokens: list[Token]) -> list[Token]:
@@ -78,18 +102,19 @@ def _marked(tokens: list[Token]) -> list[Token]:
             passive = False
         elif passive and token.form == PAST and token.kind == WORD:
             token, passive = token._replace(key=f"{token.key}!"), False
-        if surface not in _DROPPED:
-            out.append(token)
+        out.append(token._replace(key="") if surface in _DROPPED else token)
     return out
 
 
-def _lists(tokens: list[Token]) -> list[Token]:
+def _lists(tokens: list[Token], known: Lexicon, *, asked: bool) -> list[Token]:
     """C, A and B → A, B and C: single words, with commas between them. Two lists may answer to each other by place."""
-    spoken = [token for token in tokens if token.key or token.surface in _ENDS]
-    ends = [at for at, token in enumerate(spoken) if token.kind == CONJUNCTION]
-    if len(ends) != 1 or not 2 < ends[0] < len(spoken) - 1:
+    joining = [token for token in tokens if token.kind == CONJUNCTION and token.key]
+    if len(joining) != 1:
         return tokens
-    end = ends[0]
+    spoken = [token for token in tokens if token.key or token.surface in _ENDS]
+    end = next(at for at, token in enumerate(spoken) if token is joining[0])
+    if not 2 < end < len(spoken) - 1:
+        return tokens
     first = end - 2 if spoken[end - 1].surface == "," else end - 1
     places = [end + 1, first]
     while first > 1 and spoken[first - 1].surface == ",":
@@ -97,10 +122,28 @@ def _lists(tokens: list[Token]) -> list[Token]:
         places.append(first)
     if len(places) < 3 or any(spoken[at].kind not in _LISTABLE for at in places):
         return tokens
+    if not is_free(_listed(tokens, spoken, places, asked=asked), known):
+        return tokens
     items = sorted((spoken[at] for at in places), key=lambda token: token.key)
     for at, item in zip(sorted(places), items, strict=True):
         spoken[at] = item
     return spoken
+
+
+def _listed(tokens: list[Token], spoken: list[Token], places: list[int], *, asked: bool) -> Listed:
+    first = min(places)
+    behind = spoken[first - 1]
+    at = next(at for at, token in enumerate(tokens) if token is spoken[first])
+    return Listed(
+        words=[token.surface for token in tokens],
+        keys=[token.key for token in tokens],
+        kinds=[spoken[place].kind for place in places],
+        behind=behind.surface,
+        behind_kind=behind.kind,
+        marked=at > 0 and not tokens[at - 1].key and tokens[at - 1].surface not in _ENDS,
+        asked=asked,
+        alternative=spoken[max(places) - 1].surface == "or",
+    )
 
 
 def _written_in(tokens: list[Token], known: Lexicon) -> list[Token]:

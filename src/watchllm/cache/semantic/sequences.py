@@ -32,11 +32,6 @@ def shared(left: Sequence[str], right: Sequence[str]) -> int:
     return same
 
 
-def forms(left: Sequence[str], right: Sequence[str]) -> int:
-    """How many of two prompts' words, in the same order, are written differently."""
-    return sum(one != other for one, other in zip(left, right, strict=True))
-
-
 def matches(left: Sequence[str], right: Sequence[str], start: int, end_a: int, end_b: int) -> list[tuple[int, int]]:
     """The pairs of places of a longest common subsequence of left[start:end_a] and right[start:end_b]."""
     size = end_a - start

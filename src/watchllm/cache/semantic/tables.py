@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+from watchllm.cache.semantic.marks import COPULA, DO, THERE
+
 _SIGNS: Final[dict[str, tuple[float, str]]] = {
     "$": (1.0, "usd"),
     "€": (1.0, "eur"),
@@ -10,6 +12,13 @@ _SIGNS: Final[dict[str, tuple[float, str]]] = {
     "%": (1.0, "percent"),
 }
 """Units that every language writes alike."""
+_MARKING: Final = {
+    "there": THERE,
+    "do": DO,
+    "does": DO,
+    "did": DO,
+    **dict.fromkeys(("is", "are", "am", "was", "were"), COPULA),
+}
 Phrases = dict[str, dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]]]
 """Phrases by their first and their second word ("" = there is none), the longest first, with what they become."""
 
@@ -79,3 +88,11 @@ def pairs(text: str) -> dict[str, float]:
 def split(text: str) -> list[str]:
     """The parts of a table between bars."""
     return [part for part in (" ".join(part.split()) for part in text.split("|")) if part]
+
+
+def marking(indefinite: str, definite: str) -> dict[str, int]:
+    """Of each article its number, and what else `marks` tells."""
+    found = {
+        word: number for number, words in enumerate(split(f"{indefinite}|{definite}"), 1) for word in words.split()
+    }
+    return found | _MARKING if found else found

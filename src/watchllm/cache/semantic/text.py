@@ -2,23 +2,14 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Final, NamedTuple
 
-from watchllm.cache.normal_form import normalized
+from watchllm.cache.semantic.characters import normal
 from watchllm.cache.semantic.lexicon import lexicon, markers
 from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EMOJI, EMOTICON, EXACT_MARK
-from watchllm.cache.semantic.signs import (
-    PRIME,
-    is_asked_about,
-    is_factorial,
-    is_formula,
-    is_minus,
-    primes,
-    spelled_out,
-)
+from watchllm.cache.semantic.signs import FACTORIAL, MINUS, PRIME, is_factorial, is_minus, primes
 
 MAX_CHARACTERS: Final = 8_192
 """Longer prompts are not compared: the work per pair is bounded, and so is the share that an embedder reads."""
@@ -35,6 +26,9 @@ _QUOTES: Final = str.maketrans(
     {"’": "'", "‘": "'", "‚": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "–": "-", "—": "-", "…": "...",
      "\u00a0": " ", "\u202f": " ", "\u2044": "/", PRIME: "'"}
 )  # fmt: skip
+_GUILLEMETS: Final = re.compile(r"(?<=[«‹])\s+|\s+(?=[»›])")
+"""Blanks that belong to the marks."""
+_AREA: Final = re.compile(r"(\d\s?|\b(?:in|to|into|per|of|a|the|en|por|pro)\s)((?:[kcmd]?m|ft|yd|mi))\^([23])\b")
 _FENCE: Final = re.compile(r"```(?:[\w+#-]*\n)?(.*?)(?:```|\Z)", re.DOTALL)
 _INLINE: Final = re.compile(r"`([^`\n]{1,400})`")
 _QUOTED: Final = re.compile(r'"([^"]{1,2000})"|(?<![\w"])\'([^\'\n]{1,400})\'(?!\w)')
@@ -42,11 +36,19 @@ _LONG_EMOTICON: Final = 6
 _INTERPRETED: Final = frozenset("$\\")
 _CHOICE: Final = re.compile(r"(?<!\S)\S+ \? [^?:\n]{1,80} : \S+")
 """a ? b : c, where no mark is punctuation. Looked for from where words begin only: each is gone through once."""
+_LETTERS: Final = {
+    "de": frozenset("äöüßé"),
+    "es": frozenset("áéíóúüñ"),
+    "fr": frozenset("àâçéèêëîïôûùüÿœæ"),
+}
+"""Of those that English does not have, which a language has."""
+_ACCENTED: Final = frozenset(chr(code) for code in range(0xDF, 0x250)) | frozenset(
+    chr(code) for code in range(0x1E00, 0x1F00)
+)
 _COLON: Final = re.compile(r":\s+")
 _PAYLOAD_AFTER: Final = 18
-_EDGE_BEFORE: Final = "(\"'¿¡"
-_EDGE_AFTER: Final = ".,;:!?)\"'…"
-_ENDS: Final = frozenset((BREAK, COMMA, COLON))
+_EDGE_BEFORE: Final = "({\"'¿¡"
+_EDGE_AFTER: Final = ".,;:!?)}\"'…"
 _RULES: Final = frozenset("-#_")
 """Alone they draw lines and mark items."""
 _COUNTED: Final = re.compile(r"\d+(?:-[^\W\d_]{2,})+")
@@ -60,6 +62,10 @@ class Text(NamedTuple):
     words: list[str]
     exact: list[str]
     language: str
+    written: list[str]
+    """`exact` in the letter case in which it stands."""
+    rest: str
+    """The text without what was set aside, which has its marks in it."""
 
 
 def read(prompt: str) -> Text | None:
@@ -68,22 +74,25 @@ def read(prompt: str) -> Text | None:
         return None
     text = prompt
     if not prompt.isascii():
-        folded = normalized("NFKC", spelled_out(prompt))
-        if folded is None:
+        compatible = normal(prompt)
+        if compatible is None:
             return None
-        text = folded.translate(_QUOTES)
+        text = _GUILLEMETS.sub("", compatible).translate(_QUOTES)
     if len(text) > 2 * MAX_CHARACTERS:
         return None  # There are letters that are eighteen when they are normalized.
     if not text.replace("\n", " ").replace("\t", " ").isprintable():
         text = "".join(char if char.isprintable() or char in "\n\t" else _space(char) for char in text)
     if not text.isascii():
         text = EMOJI.sub(r" \g<0> ", text, count=MAX_TOKENS)
-    exact: list[str] = []
-    text = _set_aside(text, exact)
-    words = _cut(text, exact)
+    if "^" in text:
+        text = _AREA.sub(r"\1\2\3", text)
+    written: list[str] = []
+    text = _set_aside(text, written)
+    exact = [_named(content) for content in written]
+    words = _cut(text)
     if len(words) > MAX_TOKENS:
         return None
-    return Text(words, exact, language_of(words, text))
+    return Text(words, exact, language_of(words, text), written, text)
 
 
 def language_of(words: list[str], text: str = "") -> str:
@@ -92,9 +101,18 @@ def language_of(words: list[str], text: str = "") -> str:
     known = markers()
     for word in words:
         for language in (found := known.get(word, ())):
-            scores[language] = scores.get(language, 0.0) + 1.0 / len(found)
+            scores[language] = scores.get(language, 0.0) + (0.5 if word == "a" else 1.0) / len(found)
+    if "¿" in text or "¡" in text:
+        return "es"
+    if scores and not text.isascii():
+        letters = frozenset(text.lower()) & _ACCENTED
+        for language in tuple(scores):
+            if language != "en":
+                scores[language] = scores[language] + 0.5 if letters <= _LETTERS[language] and letters else 0.0
     if scores:
         best = max(scores, key=scores.__getitem__)
+        if not scores[best]:
+            return ""
         if sum(score >= scores[best] - 0.2 for score in scores.values()) == 1:
             return best
         return ""
@@ -103,6 +121,11 @@ def language_of(words: list[str], text: str = "") -> str:
             if (char := match[0]).isalpha():
                 return f"script {unicodedata.name(char, 'unknown').partition(' ')[0].lower()}"
     return ""
+
+
+def _named(content: str) -> str:
+    """One word in quotation marks is often a name; of more words, letter case may be what is asked about."""
+    return content[:1].lower() + content[1:] if content.isalpha() else content
 
 
 def _space(char: str) -> str:
@@ -118,15 +141,13 @@ def _set_aside(text: str, exact: list[str]) -> str:
         return f" {EXACT_MARK}{len(exact) - 1} "
 
     def quoted(match: re.Match[str]) -> str:
-        content = " ".join((match[1] or match[2] or "").split())
-        if not _INTERPRETED.isdisjoint(content):
-            return keep(match[0])  # In a shell the two kinds of quotation mark are not the same.
-        # One word in quotation marks is a name; of a letter or more words, its case may be what is asked about.
-        return keep(content[:1].lower() + content[1:] if " " not in content and len(content) > 1 else content)
+        content = match[1] or match[2] or ""
+        # In a shell the two kinds of quotation mark are not the same.
+        return keep(content if _INTERPRETED.isdisjoint(content) else match[0])
 
     if "`" in text:
-        text = _FENCE.sub(lambda match: keep(match[1].strip()), text)
-        text = _INLINE.sub(lambda match: keep(" ".join(match[1].split())), text)
+        text = _FENCE.sub(lambda match: keep(match[1].strip("\n").rstrip()), text)
+        text = _INLINE.sub(lambda match: keep(match[1].strip()), text)
     if " ? " in text and " : " in text:
         text = _CHOICE.sub(lambda match: keep(match[0]), text)
     colon = _COLON.search(text)
@@ -141,29 +162,19 @@ def _set_aside(text: str, exact: list[str]) -> str:
     return text
 
 
-def _cut(text: str, exact: list[str]) -> list[str]:
+def _cut(text: str) -> list[str]:
     words: list[str] = []
     chunks = text.split()
-    in_formula = is_formula(chunks)
     for at, chunk in enumerate(chunks):
         if len(words) > MAX_TOKENS:
             break
         if chunk.isalpha() or chunk[0] == EXACT_MARK:
             words.append(chunk)
-            continue
-        if in_formula or len(chunk) > _OFTEN_MET:
-            found: Sequence[str] = _cut_chunk(chunk, in_formula=in_formula)
+        elif chunk == MINUS:
+            if 0 < at < len(chunks) - 1 and is_minus(chunks[at - 1], chunks[at + 1]):
+                words.append(chunk)
         else:
-            found = _pieces(chunk)
-        if not found or found[0] in _ENDS:
-            # Nothing but punctuation.
-            before, after = chunks[at - 1] if at else "", chunks[at + 1] if at + 1 < len(chunks) else ""
-            if is_asked_about(chunk, before, after):
-                exact.append(chunk)
-                found = (f"{EXACT_MARK}{len(exact) - 1}",)
-            elif chunk == "-" and is_minus(before, after):
-                found = (chunk,)
-        words.extend(found)
+            words.extend(_pieces(chunk) if len(chunk) <= _OFTEN_MET else _cut_chunk(chunk))
     return words
 
 
@@ -173,9 +184,9 @@ def _pieces(chunk: str) -> tuple[str, ...]:
     return tuple(_cut_chunk(chunk))
 
 
-def _cut_chunk(chunk: str, *, in_formula: bool = False) -> list[str]:
+def _cut_chunk(chunk: str) -> list[str]:
     """Cut what stands between blanks. Only punctuation is dropped: what might be an operator or a bracket of an
-    interval stays a word of its own, and in a formula every bracket does.
+    interval stays a word of its own.
     """
     words: list[str] = []
     if len(chunk) < _LONG_EMOTICON and EMOTICON.fullmatch(chunk):
@@ -188,22 +199,20 @@ def _cut_chunk(chunk: str, *, in_formula: bool = False) -> list[str]:
     stripped = core.rstrip(_EDGE_AFTER)
     if len(stripped) > 2 and stripped[0] == stripped[-1] == "*":
         stripped = stripped.strip("*") or stripped  # Emphasis in Markdown.
+    if stripped.endswith("s") and core[len(stripped) : len(stripped) + 1] == "'" and chunk[0] != "'":
+        stripped += "'"  # The kings' brothers.
     tail = core[core.find(stripped) + len(stripped) :] if stripped else core
     bracket = stripped.endswith("]") and len(stripped) > 1 and "[" not in stripped
     if bracket:
         stripped = stripped[:-1].rstrip(_EDGE_AFTER)
-    if in_formula:
-        words.extend("(" * head.count("("))
     if stripped:
         _cut_core(stripped, words)
         if "'" not in head and '"' not in head:
             words.extend(PRIME * primes(stripped, tail))
-    if in_formula:
-        words.extend(")" * tail.count(")"))
     if bracket:
         words.append("]")
     if "!" in tail and stripped and is_factorial(stripped, tail):
-        words.append("!")
+        words.append(FACTORIAL)
     if "." in tail or "!" in tail or "?" in tail:
         words.append(BREAK)
     elif ":" in tail:

@@ -16,6 +16,8 @@ from watchllm.cache.semantic.cross_encoder import (
     approved,
     digest_of,
     lifted,
+    log_odds,
+    probability,
 )
 from watchllm.cache.semantic.cross_encoding import CrossEncoding
 from watchllm.cache.semantic.decide import Decision
@@ -119,6 +121,18 @@ def test_pairs_that_can_be_told_apart_without_fault_have_a_calibration_too() -> 
 def test_numbers_that_tell_nothing_or_the_opposite_have_none() -> None:
     assert fitted(readings(-0.6, 0.0)) is None
     assert fitted([Reading(0.3, 2.0, bool(number % 2)) for number in range(60)]) is None
+
+
+@pytest.mark.parametrize(("equal", "different"), [(0.08, 0.25), (0.12, 0.25), (0.07, 0.32), (0.2, 0.2), (0.3, 0.05)])
+def test_a_model_that_is_always_right_is_believed_whatever_the_confidence_was(equal: float, different: float) -> None:
+    readings_of_both = [Reading(equal, 9.0, equal=True), Reading(different, 6.0, equal=False)]
+    found = fitted(readings_of_both * 12)
+    assert found is not None
+    sure, unsure = (
+        probability(log_odds(one.confidence) + found.slope * one.logit + found.intercept) for one in readings_of_both
+    )
+    # What a label is smoothed to: twelve of twelve are thirteen of fourteen.
+    assert (sure, unsure) == (pytest.approx(13 / 14, abs=1e-6), pytest.approx(1 / 14, abs=1e-6))
 
 
 def test_too_few_of_a_kind_are_not_fitted() -> None:

@@ -65,7 +65,7 @@ def doubtful(
         (doubtful(), Policy(), True),
         (doubtful(0.89), Policy(similarity_threshold=0.9), False),
         (doubtful(0.9), Policy(similarity_threshold=0.9), True),
-        (doubtful(0.49), Policy(), False),  # they are about different things
+        (doubtful(0.44), Policy(), False),  # they are about different things
         (doubtful(confidence=0.04), Policy(), False),  # a yes would not be enough
         (doubtful(confidence=0.04), Policy(min_confidence=0.7), True),
         (doubtful(confidence=0.5), Policy(min_confidence=1.0), False),

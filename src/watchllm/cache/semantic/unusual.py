@@ -1,0 +1,50 @@
+"""Which of a prompt's words are looked at closely: nearly all are not, and are known again from the last time."""
+
+import re
+from typing import Final, NamedTuple
+
+from watchllm.cache.semantic.text import Text
+from watchllm.cache.semantic.vocabulary import vocabulary
+
+_PLAIN: Final = re.compile(r"(?:[^\W\d_]'?[^\W\d_'][^\W\d_']*(?:['-][^\W\d_]+)*|[aI])[.,;:!?]?|I'[a-z]+")
+_WORD: Final = re.compile(r"[^\W\d_]\w*")
+_LONGEST: Final = 24
+_REMEMBERED: Final = 20_000
+_TITLE: Final = 3
+_plain: set[str] = set()
+"""Words that were found to be plain; bounded, and filled by whoever comes by."""
+
+
+class Unusual(NamedTuple):
+    """A prompt's text without what was set aside of it, `exact` as written, and of its `chunks` between blanks those
+    that are not plain words in lower case or with a capital: `odd`, in no order; `words` are theirs in lower case."""
+
+    text: str
+    exact: list[str]
+    chunks: list[str]
+    odd: str
+    words: frozenset[str]
+
+
+def unusual(text: Text) -> Unusual:
+    """Find them."""
+    chunks = text.rest.split()
+    odd = {chunk for chunk in set(chunks).difference(_plain) if not _is_plain(chunk)}
+    if chunks and chunks[-1] == "a":
+        odd.add("a")  # No article.
+    joined = " ".join(odd)
+    return Unusual(text.rest, text.written, chunks, joined, frozenset(_WORD.findall(joined.lower())))
+
+
+def _is_plain(chunk: str) -> bool:
+    if len(chunk) > _LONGEST or _PLAIN.fullmatch(chunk) is None or (len(chunk) == 2 and not chunk.isalpha()):
+        return False
+    rest = chunk[1:].rstrip(".,;:!?")
+    if rest and (not rest.islower() or (chunk[0].isupper() and len(rest) + 1 < _TITLE)):
+        return False
+    if vocabulary().speaks_of_writing(chunk.lower().rstrip(".,;:!?")):
+        return False
+    if len(_plain) >= _REMEMBERED:
+        _plain.clear()
+    _plain.add(chunk)
+    return True

@@ -53,12 +53,14 @@ class Hammer:
                 answer = connection.response(b"POST")
             except (OSError, ConnectionClosed, h11.RemoteProtocolError) as error:
                 self.failed.append(f"request {number}: {error!r}")
-                connection = _closed(connection)
+                _close(connection)
+                connection = None
                 continue
             self._judge(number, answer)
             if not keeps or answer.header("connection") == "close":
-                connection = _closed(connection)
-        _closed(connection)
+                connection.close()
+                connection = None
+        _close(connection)
 
     def _request(self, number: int) -> bytes:
         text = "always the same" if number % 3 else f"question {number}"
@@ -74,6 +76,6 @@ class Hammer:
             self.failed.append(f"request {number}: {answer.status} {answer.body[:200]!r}")
 
 
-def _closed(connection: RawConnection | None) -> None:
+def _close(connection: RawConnection | None) -> None:
     if connection is not None:
         connection.close()

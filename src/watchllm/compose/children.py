@@ -155,17 +155,22 @@ def _run_child(name: str, run: Run, given: Given, told: _Told, mask: set[int | s
         code = run(given)
     except KeyboardInterrupt:
         code = 0
-    except OSError as error:
-        if told.done:
+    except BaseException as error:  # noqa: BLE001  (this frame is the child's last: it tells, and ends the process)
+        if told.done or not _is_for_operators(error):
             _print_traceback()
         else:
-            told.tell(str(error.strerror or error))
-    except BaseException:  # noqa: BLE001  (this frame is the child's last: it tells, and ends the process)
-        _print_traceback()
+            told.tell(str(error))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _is_for_operators(error: BaseException) -> bool:
+    """Whether the message alone says what is wrong."""
+    from watchllm.compose.errors import FAILURES, WRONG_USAGE
+
+    return isinstance(error, (OSError, *FAILURES, *WRONG_USAGE))
 
 
 def _print_traceback() -> None:
@@ -188,9 +193,7 @@ def in_child(work: Callable[[], bytes]) -> bytes:
             _write_all(writer, work())
             code = 0
         except Exception as error:  # noqa: BLE001  (told to the parent, which raises)
-            from watchllm.compose.errors import FAILURES, WRONG_USAGE
-
-            if not isinstance(error, (*FAILURES, *WRONG_USAGE)):
+            if not _is_for_operators(error):
                 _print_traceback()
             _write_all(writer, str(error).encode())
         finally:

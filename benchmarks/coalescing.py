@@ -16,6 +16,7 @@ from tests.support.inside import CHAT, Inside, inside, until
 from tests.support.inside import run as inside_run
 from tests.support.product import Installation, Project
 from watchllm.proxy.app import ProxyApp
+from watchllm.proxy.streamed_flight import StreamedFlight
 from watchllm.wire.exchange import Exchange
 from watchllm.wire.server_connection import ServerConnection
 
@@ -110,8 +111,8 @@ async def _streams(installation: Installation, project: Project, number: int) ->
 async def _relay(pair: Inside) -> float:
     """Let some chunks go to all that joined the only stream; CPU microseconds a chunk and follower."""
     (flight,) = pair.services.flights.values()
+    assert isinstance(flight, StreamedFlight)
     stream = flight._stream
-    assert stream is not None
     await until(lambda: stream.end, "the first chunk")
     position = stream.end
     began = time.thread_time()

@@ -62,11 +62,12 @@ def main() -> None:
     parser.add_argument("--wrong", action="store_true", help="print pairs that were served and must not be")
     parser.add_argument("--vetoes", action="store_true", help="print pairs that a guard forbade wrongly")
     arguments = parser.parse_args()
-    judged = list(judge(pairs(arguments.files), StaticEmbedder.load(), Policy(arguments.min_confidence)))
+    policy = Policy(arguments.min_confidence)
+    judged = list(judge(pairs(arguments.files), StaticEmbedder.load(), policy))
     if not judged:
         parser.error("there are no pairs in these files")
     print(_HEADING)
-    for name, row in summary(judged).items():
+    for name, row in summary(judged, policy).items():
         print(line(name, row))
     print("guards:", dict(Counter(one.decision.guard for one in judged if one.decision.guard).most_common()))
     for one in judged:

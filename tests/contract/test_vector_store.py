@@ -292,3 +292,34 @@ def test_a_question_is_told_by_sixteen_bytes(store: VectorStore) -> None:
 
 def question(number: int) -> bytes:
     return number.to_bytes(QUESTION_LENGTH, "big")
+
+
+def test_what_judges_cost_is_added_up_by_project_and_day(open_vectors: VectorOpener) -> None:
+    store = open_vectors()
+    assert store.spent(project(1), 7) == 0
+    for of, day, cost in ((1, 7, 5), (2, 7, 11), (1, 7, 3)):
+        assert store.spend(project(of), day, cost)
+    store.flush()
+    assert [store.spent(project(of), 7) for of in (1, 2, 3)] == [8, 11, 0]
+    assert store.spent(project(1), 8) == 0
+    store.close()
+    again = open_vectors()
+    again.spend(project(1), 7, 1)
+    again.flush()
+    assert [again.spent(project(of), 7) for of in (1, 2)] == [9, 11]
+
+
+def test_of_what_judges_cost_the_latest_day_is_kept(store: VectorStore) -> None:
+    for day, cost in ((7, 5), (8, 2), (7, 100)):
+        store.spend(project(1), day, cost)
+    store.flush()
+    assert [store.spent(project(1), day) for day in (7, 8, 9)] == [0, 2, 0]
+
+
+def test_no_purge_gives_a_project_its_budget_back(store: VectorStore) -> None:
+    put(store, partition(1), 1)
+    store.spend(project(1), 7, 5)
+    assert purge(store, project(1), InvalidationFilter()) == 1
+    assert store.spent(project(1), 7) == 5
+    with pytest.raises(ValueError, match="16 bytes"):
+        store.spent(b"short", 7)

@@ -140,3 +140,22 @@ def test_a_plan_limits_all_projects_of_its_organization(proxy: Gateway) -> None:
     answers = [ask(proxy, project, "x") for project in (first, second, first)]
     assert [answer.status for answer in answers] == [200, 200, 429]
     assert answers[0].header("x-quota-remaining") == "0"
+
+
+def test_what_was_spent_can_be_looked_up(proxy: Gateway) -> None:
+    home = proxy.installation
+    project = project_with(home)
+    cost = sum(cost_of(ask(proxy, project, text)) for text in ("one", "two"))
+    assert ask(proxy, project, "one").header("x-watchllm-cache") == "HIT"
+
+    def spent() -> dict[str, object] | None:
+        found = home.run_json("usage", "spent", project.id)
+        return dict(found) if found["requests_month"] == 3 else None
+
+    found = wait_for(spent, "the recorder to bring three requests into the database")
+    for name in ("usd_day", "usd_month", "usd_total"):
+        # Each answer's own line was rounded to the micro-dollar.
+        assert float(str(found[name])) == pytest.approx(cost, abs=1.1e-6)
+    unknown = home.run("usage", "spent", "prj_nobody", check=False)
+    assert (unknown.returncode, "no project has the id" in unknown.stderr) == (1, True)
+    assert home.run("usage", "spent", "nobody", check=False).returncode == 1

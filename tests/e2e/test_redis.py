@@ -11,6 +11,7 @@ import pytest
 from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
 from tests.support.raw_http import RawResponse
 from tests.support.redis_server import RedisServer
+from tests.support.semantic import LIKE, QUESTION, serving, wait_until_warm
 from tests.support.waiting import wait_for
 
 # The provider behind `openai` is the simulator, to whom this says how long to take.
@@ -59,6 +60,23 @@ def test_an_answer_stored_by_one_proxy_is_a_hit_at_every_other(fleet: Fleet, sim
     streamed = fleet.other.chat(fleet.project.key, "what is shared?", stream=True)
     assert streamed.header("x-watchllm-cache") == "HIT"
     assert streamed.body.rstrip().endswith(b"data: [DONE]")
+
+
+def test_a_proxy_that_starts_finds_answers_from_its_first_request_on(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.one.chat(fleet.project.key, "known before")
+    wait_for(lambda: _hit(fleet.other, fleet.project, "known before"), "it to be stored")
+    fleet.other.stop()
+    again = fleet.other.installation.start_proxy(wait=False)
+    only = {"Cache-Control": "only-if-cached"}
+
+    def first_answer() -> int:
+        try:
+            return again.chat(fleet.project.key, "known before", headers=only).status
+        except OSError:
+            return 0
+
+    assert wait_for(first_answer, "the first answer") == 200
+    again.stop()
 
 
 def test_a_change_is_in_force_on_every_proxy(fleet: Fleet) -> None:
@@ -198,3 +216,23 @@ def test_changes_while_redis_is_gone_are_saved_and_published_later(fleet: Fleet)
     assert made.name == "later"
     wait_for(lambda: fleet.other.chat(key, "hello").status == 200, "it to be published")
     with_console.stop()
+
+
+def test_a_like_question_is_answered_from_redis(fleet: Fleet, sim: Sim) -> None:
+    project = serving(fleet.one)
+    assert fleet.one.chat(project.key, "hello").status == 200  # The first that asks has the engine loaded.
+    wait_until_warm(fleet.one)
+    first = fleet.one.chat(project.key, QUESTION)
+    assert first.status == 200
+    assert fleet.one.chat(project.key, LIKE).header("x-watchllm-cache") == "HIT-SEMANTIC"
+    # Another process of this host has the vectors, and nothing at hand of the answers.
+    fleet.one.stop()
+    again = wait_until_warm(fleet.installation.start_proxy())
+    try:
+        before = sim.calls()
+        like = again.chat(project.key, LIKE)
+        assert like.header("x-watchllm-cache") == "HIT-SEMANTIC"
+        assert like.json() == first.json()
+        assert sim.calls() == before
+    finally:
+        again.stop()

@@ -1,6 +1,7 @@
 """A judge is asked where the engine is in doubt: whom it lets through, what it may cost, and what is remembered."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -121,6 +122,20 @@ def test_who_does_not_answer_in_time_costs_a_miss(warm: Gateway) -> None:
     assert given_up[2:4] + given_up[6:] == (504, "BYPASS", "provider_timeout")
 
 
+def test_a_judge_that_hangs_is_left_alone(warm: Gateway, sim: Sim) -> None:
+    project = judging(warm, f"{JUDGE}+hang")
+    warm.installation.run("project", "set", project.id, "judge_timeout_ms=20")
+    told = []
+    for number in range(1, 50):
+        answer = asked(warm, project, EQUAL + "?" * number)
+        told.append(reasons(warm, answer))
+        if told[-1] == ("miss", "judge_resting"):
+            break
+    assert told == [("miss", "judge_timeout")] * (len(told) - 1) + [("miss", "judge_resting")]
+    assert outcome(answer) == "MISS"
+    assert 5 <= len(judged(sim)) == len(told) - 1 < 50
+
+
 def test_a_verdict_that_comes_late_is_remembered(warm: Gateway, sim: Sim) -> None:
     project = judging(warm, f"{JUDGE}+slow-500ms")
     warm.installation.run("project", "set", project.id, "judge_timeout_ms=1")
@@ -178,6 +193,29 @@ def test_requests_that_ask_the_same_share_a_judgement(warm: Gateway, sim: Sim) -
     assert len(judged(sim)) == 2
 
 
+def test_a_restart_gives_nobody_the_days_budget_back(own: Gateway, sim: Sim) -> None:
+    project = judging(own, judge_usd_day="0.000001")
+    assert outcome(asked(own, project, EQUAL)) == "HIT-SEMANTIC"
+    own.stop()
+    again = wait_until_warm(own.installation.start_proxy())
+    assert reasons(again, asked(again, project, OTHER)) == ("miss", "judge_budget")
+    second = judging(again, judge_usd_day="0.000001")
+    assert reasons(again, asked(again, second, OTHER)) == ("miss", "judge")
+    assert len(judged(sim)) == 2
+
+
+def test_a_judge_that_lost_its_price_is_not_called_where_the_project_wants_to_know_it(own: Gateway, sim: Sim) -> None:
+    project = judging(own, unpriced="refuse")
+    assert reasons(own, asked(own, project, OTHER)) == ("miss", "judge")
+    (own.installation.home / "prices.toml").unlink()
+    own.installation.run("db", "upgrade")
+    answer = asked(own, project, EQUAL)
+    assert (outcome(answer), reasons(own, answer)) == ("MISS", ("miss", "judge_unusable"))
+    assert len(judged(sim)) == 1
+    refused = own.installation.run("project", "set", project.id, f"judge_model={JUDGE}", check=False)
+    assert (refused.returncode, "no price is known for it" in refused.stderr) == (2, True)
+
+
 def test_projects_share_no_verdicts(warm: Gateway, sim: Sim) -> None:
     first, second = judging(warm), judging(warm, judge_per_minute="0")
     assert outcome(asked(warm, first, EQUAL)) == "HIT-SEMANTIC"
@@ -194,15 +232,34 @@ def test_a_verdict_is_forgotten_with_the_answer(warm: Gateway, sim: Sim) -> None
     assert len(judged(sim)) == 2
 
 
-def test_what_is_invalidated_while_a_judge_thinks_is_not_served(warm: Gateway, sim: Sim) -> None:
+def invalidated(gateway: Gateway, project: Project) -> None:
+    key = gateway.installation.key(project.id, scopes=("inference", "cache:write"))
+    assert gateway.post("/v1/cache/invalidate", key, {"all": True}).json()["invalidated"] >= 1
+
+
+def purged(gateway: Gateway, project: Project) -> None:
+    gateway.installation.run("cache", "purge", "--project", project.id)
+
+
+def purged_of_a_key(gateway: Gateway, project: Project) -> None:
+    """Like questions alone forget it: the exact answer is still there."""
+    with gateway.installation.control_plane() as plane:
+        (key,) = plane.keys(project.id)
+    gateway.installation.run("cache", "purge", "--project", project.id, "--source-key", key.id)
+    assert outcome(gateway.chat(project.key, STORED)) == "HIT"
+
+
+@pytest.mark.parametrize("forget", [invalidated, purged, purged_of_a_key])
+def test_what_is_forgotten_while_a_judge_thinks_is_not_served(
+    warm: Gateway, sim: Sim, forget: Callable[[Gateway, Project], None]
+) -> None:
     project = judging(warm)
     assert reasons(warm, asked(warm, project, OTHER)) == ("miss", "judge")  # STORED can be shown from now on
-    warm.installation.run("project", "set", project.id, f"judge_model={JUDGE}+slow-2s")
-    key = warm.installation.key(project.id, scopes=("inference", "cache:write"))
+    warm.installation.run("project", "set", project.id, f"judge_model={JUDGE}+slow-4s")
     with ThreadPoolExecutor(1) as client:
         answer = client.submit(warm.chat, project.key, EQUAL)
         wait_for(lambda: len(judged(sim)) == 2, "the judge to be asked")
-        assert warm.post("/v1/cache/invalidate", key, {"all": True}).json()["invalidated"] >= 1
+        forget(warm, project)
         assert outcome(answer.result()) == "MISS"
     assert reasons(warm, answer.result()) == ("miss", "gone")
 

@@ -16,6 +16,7 @@ from watchllm.proxy.directives import Directives
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.request import Request
 from watchllm.proxy.shared_stream import SharedStream
+from watchllm.proxy.streamed_flight import StreamedFlight
 from watchllm.proxy.waiter import Landed, Waiter
 from watchllm.wire.exchange import Exchange
 
@@ -117,9 +118,12 @@ class Trip:
         self.settled: list[tuple[Request, int, str]] = []
         self.stored: list[bytes] = []
         self.ends = 0
-        stream = SharedStream(StreamAssembler("generate"), has_usage=False) if streamed else None
         self.leader = self.waiter(streamed=streamed)
-        self.flight = Flight(self.leader.request, self, stream)
+        if streamed:
+            stream = SharedStream(StreamAssembler("generate"), has_usage=False)
+            self.flight: Flight = StreamedFlight(self.leader.request, self, stream)
+        else:
+            self.flight = Flight(self.leader.request, self)
         self.add(self.leader)
         self.flight.begin(cast(Any, self.provider))
 

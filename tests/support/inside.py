@@ -23,8 +23,10 @@ from tests.support.raw_http import RawResponse, request_bytes
 from watchllm.compose.proxy import ProxyProcess
 from watchllm.configuration import InstanceProvider
 from watchllm.domain.usage_event import UsageEvent
+from watchllm.limits.tiers import TIERS
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.services import Services
+from watchllm.proxy.streamed_flight import StreamedFlight
 from watchllm.proxy.waiter import Waiter
 from watchllm.sim.app import SimApp, SimOptions
 from watchllm.sim.knobs import Knobs
@@ -108,6 +110,7 @@ class Inside:
         self.installation = installation
         self.project = project
         self.services: Services = proxy._services
+        self._app = proxy._app
         self.port = port
         self.sim = sim
         self.steps = steps
@@ -179,9 +182,14 @@ class Inside:
         return sum(len(flight._waiters) for flight in self.services.flights.values())
 
     @property
+    def buying(self) -> int:
+        """Requests that wait for a purchase of embeddings that can be joined."""
+        return sum(len(purchase._waiters) for purchase in set(self._app.embeddings._calls._under_way.values()))
+
+    @property
     def paused(self) -> bool:
         """Whether a call that can be joined is paused, because nobody reads on."""
-        return any(flight._paused for flight in self.services.flights.values())
+        return any(isinstance(flight, StreamedFlight) and flight._paused for flight in self.services.flights.values())
 
     async def all_wait(self, count: int) -> None:
         await until(lambda: self.waiting == count, f"{count} waiting", within=30)
@@ -275,6 +283,8 @@ async def inside(
         steps.release_all()
         await pair.all_settled()
         await until(lambda: not pair.services.flights, "no call under way")
+        await until(lambda: pair.services.slots.under_way == 0, "no slot taken")
+        assert not any(map(pair.services.slots.waiting_in, TIERS))
         await until(lambda: proxy._server.connections == 0, "no connection")
         assert len({event.request_id for event in pair.events}) == len(pair.events) == pair.asked
         gc.collect()

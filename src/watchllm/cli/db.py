@@ -1,4 +1,4 @@
-"""`watchllm db upgrade`: forward-only migrations, for those who run them apart from the start."""
+"""`watchllm db`: forward-only migrations, for those who run them apart from the start, and the move to PostgreSQL."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +11,6 @@ if TYPE_CHECKING:
     from watchllm.control.first_run import FirstRun
 
 app = typer.Typer(no_args_is_help=True, help="The database's schema.")
-
-
-@app.callback()
-def group() -> None:
-    """Without it, typer would make the only command the whole group."""
 
 
 @app.command()
@@ -51,3 +46,44 @@ def _shown(made: "FirstRun | None") -> str:
     if made is None:
         return "There was a first run already; what it made is shown once only."
     return f"console sign-in  {made.email}  {made.password}\nproject key      {made.key}"
+
+
+@app.command()
+def move(
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="sqlite:///FILE; default: the home's.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--to", metavar="URL", help="postgresql://…; default: WATCHLLM_DATABASE_URL.")
+    ] = None,
+    as_json: bool = JSON,
+) -> None:
+    """Move everything from SQLite into an empty PostgreSQL: all of it, or nothing.
+
+    Stop `watchllm up` first. A password given by WATCHLLM_DATABASE_URL shows in no list of processes.
+    """
+    from watchllm.compose.database import is_postgres
+    from watchllm.compose.move import move as move_all
+    from watchllm.configuration import home_database_url
+
+    settings = configuration()
+    configured = settings.database_url
+    own = home_database_url(settings.directory) if is_postgres(configured) else configured
+    to = target or settings.database_direct_url or (configured if is_postgres(configured) else None)
+    if to is None:
+        raise typer.BadParameter("where to? postgresql://USER:PASSWORD@HOST:PORT/NAME", param_hint="--to")
+
+    def tell(table: str, rows: int) -> None:
+        typer.echo(f"{table}: {rows} rows", err=True)
+
+    counts = move_all(settings, source or own, to, tell)
+    if as_json:
+        print_json({"rows": counts})
+        return
+    typer.echo("moved; start WatchLLM with WATCHLLM_DATABASE_URL set to the new database", err=True)
+    if settings.secret_key is None:
+        typer.echo(
+            f"and WATCHLLM_SECRET_KEY to what {settings.home / 'secret.key'} holds, on every host: "
+            "provider keys stay sealed under it",
+            err=True,
+        )

@@ -140,7 +140,7 @@ def _judge_pairs(
             judged = list(deciding if options is None else consult(deciding, policy, ask_of(options)))
     except BadPair as error:
         raise typer.BadParameter(str(error), param_hint=str(pairs)) from None
-    rows = summary(judged)
+    rows = summary(judged, policy)
     asked: dict[str, dict[str, Any]] = {}
     if reader is not None:
         asked["cross_encoder"] = said(judged, reader)

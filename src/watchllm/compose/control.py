@@ -1,17 +1,16 @@
-"""Builds the control plane: SQLite, the snapshot in LMDB, the master secret, prices and vendors."""
+"""Builds the control plane: the database, the snapshot in LMDB, the master secret, prices and vendors."""
 
 import getpass
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
+from watchllm.compose.database import bring_up_to_date, open_database
 from watchllm.configuration import Configuration, ConfigurationError
 from watchllm.control import first_run, plans, prices, schema, secrets, vendors
 from watchllm.control.database import Database
-from watchllm.control.errors import DatabaseUnusable
 from watchllm.control.plane import ControlPlane
 from watchllm.control.publication import SnapshotWriter
 from watchllm.control.publisher import Publisher
@@ -20,7 +19,6 @@ from watchllm.domain.sealing import Keyring
 from watchllm.domain.snapshot import PriceRow, Vendor
 from watchllm.stores import home
 from watchllm.stores.lmdb.snapshot_writer import LmdbSnapshotWriter
-from watchllm.stores.sqlite.engine import open_engine
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +35,7 @@ def open_control_plane(configuration: Configuration, *, actor: str | None = None
     keyring = keyring_of(configuration)
     database = open_database(configuration)
     try:
-        schema.upgrade(database.engine)
+        bring_up_to_date(configuration, database)
         secrets.check(database, keyring)
         snapshot = open_snapshot(configuration)
         try:
@@ -78,7 +76,7 @@ def upgrade_schema(configuration: Configuration) -> tuple[bool, str]:
     """
     home.prepare(configuration.home)
     with closing(open_database(configuration)) as database:
-        upgraded = schema.upgrade(database.engine)
+        upgraded = bring_up_to_date(configuration, database)
     with open_control_plane(configuration) as plane:
         plane.publisher.publish_pending()
         plane.publisher.publish_all()
@@ -101,15 +99,6 @@ def publisher_for(
     return Publisher(
         database, snapshot, keyring, lambda: _static(configuration), lambda: plans.plans(configuration.home)
     )
-
-
-def open_database(configuration: Configuration) -> Database:
-    """The database alone, whatever its schema. Raises DatabaseUnusable."""
-    if not configuration.database_url.startswith("sqlite:"):
-        raise DatabaseUnusable(
-            "WATCHLLM_DATABASE_URL: this version keeps its state in SQLite, sqlite:///FILE; PostgreSQL is not in it yet"
-        )
-    return Database(open_engine(configuration.database_url), lambda: time.time_ns() // 1_000_000)
 
 
 def bootstrap(configuration: Configuration) -> first_run.FirstRun | None:

@@ -8,9 +8,11 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from watchllm.compose.checks import FAILED, OK, WARNING, Check
-from watchllm.compose.control import SNAPSHOT_FOLDER, keyring_of, open_database, open_snapshot, publisher_for
+from watchllm.compose.control import SNAPSHOT_FOLDER, keyring_of, open_snapshot, publisher_for
+from watchllm.compose.database import is_postgres, open_database
 from watchllm.compose.doctor_cross_encoder import examine_cross_encoder
 from watchllm.compose.doctor_embedder import examine_embedder
+from watchllm.compose.doctor_postgres import examine_postgres
 from watchllm.compose.doctor_providers import examine_providers
 from watchllm.compose.doctor_running import examine_running
 from watchllm.compose.errors import FAILURES
@@ -79,13 +81,16 @@ def _stores(configuration: Configuration, keyring: Keyring | None) -> Iterator[C
                 yield Check("database", FAILED, f"its schema is {current}, this program's {schema.HEAD}", advice)
                 return
             yield Check("database", OK, f"schema {current}")
+            if is_postgres(configuration.database_url):
+                yield from examine_postgres(configuration, database)
             if keyring is not None:
                 check = _sealed(database, keyring)
                 yield check
                 if check.status != FAILED:
                     yield _snapshot(configuration, database, keyring)
     except FAILURES as error:
-        yield Check("database", FAILED, str(error), "see WATCHLLM_DATABASE_URL; is the disk full or read-only?")
+        reason = "can it be reached" if is_postgres(configuration.database_url) else "is the disk full or read-only"
+        yield Check("database", FAILED, str(error), f"see WATCHLLM_DATABASE_URL; {reason}?")
 
 
 def _sealed(database: Database, keyring: Keyring) -> Check:

@@ -16,7 +16,7 @@ import uvloop
 from watchllm.compose.limiting import open_limiting
 from watchllm.configuration import Configuration
 from watchllm.domain import ids
-from watchllm.domain.errors import ProviderFailed
+from watchllm.domain.errors import ProviderFailed, Unavailable
 from watchllm.domain.sealing import Keyring
 from watchllm.domain.settings import OFF
 from watchllm.journal.journal import Journal
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import ssl
     from pathlib import Path
 
-    from watchllm.cache.entry import Answers
+    from watchllm.cache.entry import Answers, InvalidationFilter
     from watchllm.cache.semantic.engine import Engine
     from watchllm.compose.shared import Shared
     from watchllm.proxy.slots import Slots
@@ -52,8 +52,6 @@ _IDLE_SECONDS = 3.0
 _HANDOVER_SECONDS = 2.0
 # What the first cached answer does not need is loaded this long after requests are taken.
 _WARM_UP_SECONDS = 0.1
-# A loop that is so late has more to do than it can.
-_LATE_SECONDS = 0.25
 # Connections to one provider for what the gateway asks on its own account, beside the calls of its clients.
 _OWN_CALLS = 64
 # To find out whether any uses the semantic cache; where none of these does, it is loaded when the first one asks.
@@ -146,7 +144,7 @@ class ProxyProcess:
         self._admin_problem: str | None = None
         self._outbound: Outbound | None = None
         self._starting: asyncio.Task[Server] | None = None
-        self._was_late = False
+        self._purging: set[asyncio.Task[None]] = set()
         folder = configuration.directory
         home.prepare(folder)
         self._shared = None if configuration.redis_url is None else _open_shared(configuration, loop)
@@ -185,20 +183,25 @@ class ProxyProcess:
             leases=None if self._shared is None else self._shared.leases,
             limiting=limiting,
             trusted_proxies=configuration.trusted_proxies,
+            store_counters=dict if self._shared is None else self._shared.counters,
             semantic=Semantic(loop, self._open_engine, self._uses_semantic),
             make_outbound=self._make_outbound,
             make_slots=self._make_slots,
             dependencies=self._dependencies,
             recorder_lag=self._recorder_lag,
         )
+        if self._shared is not None:
+            self._shared.on_invalidation = self._forget_prompts
         self._app = ProxyApp(self._services)
-        self._server = Server(self._app, self._services.limits, loop, self._be_late)
+        self._server = Server(self._app, self._services.limits, loop, self._swept)
 
     async def listen(self, sockets: Sequence[socket.socket]) -> int:
         """Take requests, from `sockets` where there are any; the port. Raises OSError where the address cannot be
         had."""
         configuration = self._configuration
         tls = _tls_context(configuration)
+        if self._shared is not None:
+            await self._shared.reached()
         if sockets:
             await self._server.listen_on(sockets, tls=tls)
         else:
@@ -256,6 +259,14 @@ class ProxyProcess:
 
         return open_engine(self._configuration, lambda: self._services.outbound.pool)
 
+    def _forget_prompts(self, project: bytes, what: InvalidationFilter) -> None:
+        """An invalidation anywhere: the prompts of this host whose answers are gone are of no use."""
+        engine = self._services.semantic.engine
+        if engine is not None:
+            task = self._loop.create_task(_purge(engine, project, what))
+            self._purging.add(task)
+            task.add_done_callback(self._purging.discard)
+
     def _make_outbound(self) -> Outbound:
         from watchllm.proxy.upstream import Destinations
         from watchllm.wire.client import ClientPool
@@ -280,12 +291,9 @@ class ProxyProcess:
         half_of_memory = configuration.max_inflight_bytes // 2
         return Slots(self._loop, limits, lambda: self._server.inflight_bytes > half_of_memory)
 
-    def _be_late(self, seconds: float) -> None:
-        """The loop came to look after its connections so many seconds late: twice in a row, it has too much to do."""
-        late = seconds > _LATE_SECONDS
+    def _swept(self, late: float) -> None:
         if self._services.slots_made is not None:
-            self._services.slots_made.be_late(late=late and self._was_late)
-        self._was_late = late
+            self._services.slots_made.loop_was(late)
 
     async def _open_admin(self) -> None:
         """Requests are served without operators, too: why they cannot reach this process is told by its health."""
@@ -355,6 +363,13 @@ class ProxyProcess:
             "redis": None if self._shared is None else self._shared.state(),
         }
         return states | {name: state for name, state in sometimes.items() if state is not None}
+
+
+async def _purge(engine: Engine, project: bytes, what: InvalidationFilter) -> None:
+    try:
+        await engine.purge(project, what)
+    except Unavailable:
+        pass  # The engine's health tells why; what stays costs a look-up each time, and is never served.
 
 
 def _open_cache(configuration: Configuration) -> LmdbExactStore:

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from watchllm.compose.recorder_stop import Stop
 from watchllm.configuration import Configuration
-from watchllm.control import schema
-from watchllm.control.errors import ControlError
+from watchllm.control.errors import ControlError, PlansUnusable
 from watchllm.journal.recorder import Recorder, StoreUnavailable
 from watchllm.journal.series import any_live, remove_drafts
 from watchllm.journal.status import RecorderStatus, holds_lock, lock_recorder, write_status
@@ -24,6 +23,7 @@ POLL_SECONDS = 0.05
 _STANDBY_SECONDS = 0.25
 _STATUS_SECONDS = 0.5
 _DRAFTS_SECONDS = 60.0
+_EXPIRE_SECONDS = 600.0
 _LONGEST_REST_SECONDS = 0.5
 _URGENT_SECONDS = 15.0
 _URGENT_PART = 0.25
@@ -112,20 +112,20 @@ def _work(configuration: Configuration, folder: Path, lock: int, stop: Stop) -> 
 def _record(configuration: Configuration, folder: Path, lock: int, status: "_Status", stop: Stop) -> None:
     """Apply until told to stop, or until the lock is lost. Raises StoreUnavailable, ControlError and OSError."""
     # Here, not above: SQLAlchemy takes a quarter of a second, in which this process is ready already.
-    from watchllm.compose.control import open_database
+    from watchllm.compose.database import bring_up_to_date, open_database, usage_store
     from watchllm.compose.limiting import LEDGER_FOLDER
+    from watchllm.compose.retention import retention_of
     from watchllm.journal.ledgered import Ledgered
     from watchllm.stores.lmdb.ledger import LmdbLedger
-    from watchllm.stores.sqlite.usage import SqliteUsageStore
 
     with (
         closing(open_database(configuration)) as database,
         closing(LmdbLedger(configuration.home / LEDGER_FOLDER)) as ledger,
     ):
-        schema.upgrade(database.engine)
-        store = SqliteUsageStore(database.engine, lambda: time.time_ns() // 1_000_000)
-        recorder = Recorder(folder, Ledgered(store, ledger), _say)
-        drafts_removed = 0.0
+        bring_up_to_date(configuration, database)
+        store = Ledgered(usage_store(configuration, database), ledger)
+        recorder = Recorder(folder, store, _say)
+        drafts_removed, expired = 0.0, -_EXPIRE_SECONDS
         while True:
             # Asked before the pass: what was written before the signal is applied by it (up to a batch).
             last = stop.is_set()
@@ -138,6 +138,15 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
             if time.monotonic() - drafts_removed > _DRAFTS_SECONDS:
                 remove_drafts(folder)
                 drafts_removed = time.monotonic()
+            if time.monotonic() - expired > _EXPIRE_SECONDS:
+                try:
+                    more_to_forget = store.expire(retention_of(configuration, database))
+                except PlansUnusable as error:
+                    # Recording goes on, and nothing is forgotten that somebody may have meant to keep.
+                    _say(f"{error}; until then nothing is forgotten")
+                    more_to_forget = False
+                if not more_to_forget:
+                    expired = time.monotonic()
             if not more:
                 stop.wait(POLL_SECONDS)
             else:

@@ -68,11 +68,11 @@ class ControlPlane:
 
     def set_project(self, project_id: str, changes: Mapping[str, Any]) -> projects.Project:
         """Apply settings parsed by `domain.settings.parse_settings`. Raises Invalid for a judge that the project may
-        not use."""
+        not use, or that has no price where the project refuses such models."""
 
         def change(work: UnitOfWork) -> projects.Project:
             project = projects.change_settings(work, project_id, changes)
-            judges.check(work.connection, project_id, changes)
+            judges.check(work.connection, project_id, changes, self.publisher.prices)
             return project
 
         return self._change(change)

@@ -81,6 +81,10 @@ class Publisher:
         """Derive the whole snapshot again; whether it had to be changed. Only then is the lock taken."""
         return self._snapshot.differs(self._everything()) and self._snapshot.update(self._everything)
 
+    def prices(self) -> dict[str, tuple[PriceRow, ...]]:
+        """The price rows of each provider as they would be published now. Raises PricesUnusable."""
+        return self._static()[1]
+
     def is_in_step(self) -> bool:
         """Whether the proxies of this host know all that the database says, and nothing else."""
         return not self._snapshot.differs(self._everything())

@@ -31,9 +31,9 @@ class ProjectSettings(Limits, frozen=True, omit_defaults=True):
     others asked.
 
     `judge_model` is asked where the confidence alone does not suffice, None = nobody is. A request waits for it at most
-    `judge_timeout_ms`; it is asked `judge_per_minute` times at most and for `judge_usd_day` a day of UTC, both in every
-    proxy process. `judge_in_shadow`: in shadow, too, where nothing is served. `cross_encoder`: so is the instance's
-    cross-encoder, before the judge, where the instance has one."""
+    `judge_timeout_ms`; it is asked `judge_per_minute` times at most in every proxy process, and for `judge_usd_day` a
+    day of UTC on each host. `judge_in_shadow`: in shadow, too, where nothing is served. `cross_encoder`: so is the
+    instance's cross-encoder, before the judge, where the instance has one."""
 
     cache: bool = True
     cache_ttl: int = 86_400

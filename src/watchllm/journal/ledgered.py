@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from watchllm.domain.ledger import Periods, Place
-from watchllm.journal.recorder import Batch, Position, SetAside, UsageStore
+from watchllm.journal.recorder import Batch, Position, Retention, SetAside, UsageStore
 
 
 class Ledger(Protocol):
@@ -47,6 +47,9 @@ class Ledgered:
         subjects = projects | {event.key_id for event, _ in batch.settled} | self._store.organizations(projects)
         self._ledger.write(self._store.spent(subjects, self._periods()), _places(batch.positions))
         return count
+
+    def expire(self, retention: Retention) -> bool:
+        return self._store.expire(retention)
 
     def spent(self, subjects: Iterable[str] | None, periods: Iterable[str]) -> dict[str, Periods]:
         return self._store.spent(subjects, periods)

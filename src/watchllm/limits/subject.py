@@ -42,13 +42,21 @@ class Bounds(NamedTuple):
         return not (self.monthly is self.day is self.month is self.total is None)
 
 
-class Subject(NamedTuple):
-    """A key with all whose limits it is under. `bound_calls`: any of them bounds calls upstream."""
+class Subject:
+    """A key with all whose limits it is under. `bound_calls`: any of them bounds calls upstream; `needs_history`: what
+    was used before this process began counts for any of them.
 
-    bounds: tuple[Bounds, ...]
-    bound_calls: bool
-    needs_history: bool
-    has_hard_budget: bool
+    `metered` is what a limiter keeps of it at hand, so that it need not look for it on each request.
+    """
+
+    __slots__ = ("bound_calls", "bounds", "has_hard_budget", "metered", "needs_history")
+
+    def __init__(self, bounds: tuple[Bounds, ...]) -> None:
+        self.bounds = bounds
+        self.bound_calls = any(one.bound_calls for one in bounds)
+        self.needs_history = any(one.needs_history for one in bounds)
+        self.has_hard_budget = any(one.is_hard and not (one.day is one.month is one.total is None) for one in bounds)
+        self.metered: object = None
 
 
 def bounds_of(name: str, kind: str, limits: Limits, overage: int = 0) -> Bounds | None:
@@ -74,14 +82,7 @@ def bounds_of(name: str, kind: str, limits: Limits, overage: int = 0) -> Bounds 
 def subject_of(*bounds: Bounds | None) -> Subject | None:
     """A key under all of `bounds`; None = it is not limited."""
     found = tuple(one for one in bounds if one is not None)
-    if not found:
-        return None
-    return Subject(
-        found,
-        any(one.bound_calls for one in found),
-        any(one.needs_history for one in found),
-        any(one.is_hard and not (one.day is one.month is one.total is None) for one in found),
-    )
+    return Subject(found) if found else None
 
 
 def _nanos(usd: float | None) -> Nanos | None:

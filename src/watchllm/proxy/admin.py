@@ -102,6 +102,10 @@ def metrics(services: Services, public: Server) -> str:
     lines += _semantic(services)
     lines += slot_metrics(services.slots)
     lines += [
+        f"# TYPE watchllm_redis_{name}_total counter\nwatchllm_redis_{name}_total {value}"
+        for name, value in services.store_counters().items()
+    ]
+    lines += [
         f"# TYPE {name} {kind}\n{name} {value}"
         for name, kind, value in (
             ("watchllm_overhead_seconds_total", "counter", counted.overhead_sum_us / 1e6),

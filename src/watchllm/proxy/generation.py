@@ -33,6 +33,7 @@ from watchllm.proxy.request import Request
 from watchllm.proxy.retelling import kept_for_dialect, serve_entry, take_over, told_in
 from watchllm.proxy.services import Services
 from watchllm.proxy.settle import LABELS
+from watchllm.proxy.unanswered import Unanswered
 
 # A request with none of these takes the short way: one look at its headers instead of one for each of their meanings.
 _UNUSUAL = HEADERS | ANSWER_HEADERS | LABELS
@@ -153,85 +154,64 @@ def _look_up(
         services.settlement.settle_hit(request, target)
         exchange.respond(200, head, entry.body)
         return None
+    unanswered = Unanswered(request, endpoint, asked, body, key, entry)
     if key is not None and tenant.semantic and wishes.read and wishes.semantic:
-        like = services.semantic.look_up(services, request, endpoint, asked, body)
+        like = services.semantic.look_up(services, unanswered)
         if isinstance(like, Entry):
-            _serve_like(services, request, endpoint, like, asked)
+            _serve_like(services, unanswered, like)
             return None
         if like is not None:
-            return _when_read(services, request, endpoint, asked, body, key, entry, like)
-    return _otherwise(services, request, endpoint, asked, body, key, entry)
+            return _when_read(services, unanswered, like)
+    return _otherwise(services, unanswered)
 
 
-def _otherwise(
-    services: Services,
-    request: Request,
-    endpoint: Endpoint,
-    asked: Asked,
-    body: bytes,
-    key: bytes | None,
-    entry: Entry | None,
-) -> Coroutine[Any, Any, None]:
-    """What goes on to answer from upstream what the cache cannot; `entry` is what it had and could not give."""
-    wishes = request.directives
+def _otherwise(services: Services, unanswered: Unanswered) -> Coroutine[Any, Any, None]:
+    """What goes on to answer from upstream what the cache cannot."""
+    wishes = unanswered.request.directives
     if wishes is not None and wishes.only_if_cached:
         raise TimedOut(
             "The answer is not in the cache, and only-if-cached forbids to ask upstream.", code="not_in_cache"
         )
-    if entry is None:
-        return _upstream()(services, request, endpoint, asked, body, key, None, None)
-    return _refresh(services, request, endpoint, asked, body, key, entry)
+    if unanswered.entry is None:
+        return _upstream()(services, unanswered, None)
+    return _refresh(services, unanswered, unanswered.entry)
 
 
-async def _when_read(
-    services: Services,
-    request: Request,
-    endpoint: Endpoint,
-    asked: Asked,
-    body: bytes,
-    key: bytes | None,
-    entry: Entry | None,
-    reading: Coroutine[Any, Any, Entry | None],
-) -> None:
-    """Answer a question that is so long that a thread reads it."""
+async def _when_read(services: Services, unanswered: Unanswered, reading: Coroutine[Any, Any, Entry | None]) -> None:
+    """Answer a question that is so long that a thread reads it, or that a judge is asked about."""
     like = await reading
     if like is not None:
-        _serve_like(services, request, endpoint, like, asked)
+        _serve_like(services, unanswered, like)
     else:
-        await _otherwise(services, request, endpoint, asked, body, key, entry)
+        await _otherwise(services, unanswered)
 
 
-def _serve_like(services: Services, request: Request, endpoint: Endpoint, entry: Entry, asked: Asked) -> None:
+def _serve_like(services: Services, unanswered: Unanswered, entry: Entry) -> None:
     """Answer from the entry of a like question."""
+    request, asked = unanswered.request, unanswered.asked
     if request.looked is not None:
         services.history.like(request, asked.named, request.looked, entry)
-    serve_entry(services, request, endpoint, entry, HIT_SEMANTIC, include_usage=asked.include_usage)
+    serve_entry(services, request, unanswered.endpoint, entry, HIT_SEMANTIC, include_usage=asked.include_usage)
 
 
 @cache
-def _upstream() -> Callable[..., Coroutine[Any, Any, None]]:
+def _upstream() -> Callable[[Services, Unanswered, Entry | None], Coroutine[Any, Any, None]]:
     """Loaded when first needed: the first answer of a process comes from the cache, and need not wait for it."""
     from watchllm.proxy.miss import answer_from_upstream
 
     return answer_from_upstream
 
 
-async def _refresh(
-    services: Services,
-    request: Request,
-    endpoint: Endpoint,
-    asked: Asked,
-    body: bytes,
-    key: bytes | None,
-    entry: Entry,
-) -> None:
+async def _refresh(services: Services, unanswered: Unanswered, entry: Entry) -> None:
     """Answer from upstream; where that fails, from the `entry` that is too old if the request allows it."""
+    request = unanswered.request
     wishes = request.directives
     assert wishes is not None
     stale = entry if wishes.accept_stale(entry, request.wall_ms) else None
     try:
-        await _upstream()(services, request, endpoint, asked, body, key, entry, stale)
+        await _upstream()(services, unanswered, stale)
     except GatewayError as error:
         if stale is None or error.status < 500 or request.exchange.started:
             raise
-        serve_entry(services, request, endpoint, stale, HIT_STALE, include_usage=asked.include_usage)
+        include_usage = unanswered.asked.include_usage
+        serve_entry(services, request, unanswered.endpoint, stale, HIT_STALE, include_usage=include_usage)

@@ -21,6 +21,7 @@ from watchllm.limits.subject import Subject
 from watchllm.proxy.request import Request
 
 _PATIENCE_SECONDS = 5.0
+_NOTHING = Demand()
 _MISTAKEN = (400, 404, 413, 415, 422)
 
 
@@ -49,7 +50,7 @@ class Limiting:
         if subject is None:
             return None
         began = perf_counter()
-        if subject.needs_history and self.limiter.unknown(subject):
+        if subject.needs_history and not self.limiter.knows(subject):
             return self._enter_when_known(request, subject)
         self._enter(request, subject)
         request.limits_took = perf_counter() - began
@@ -77,28 +78,33 @@ class Limiting:
         principal, admission = request.principal, request.admission
         if principal is None or principal.subject is None:
             return
-        usage = event.usage
-        tokens = 0 if usage is None or event.cache in FREE_HITS else usage.input + usage.output
-        used = Demand(tokens, event.cost or 0)
+        usage, cost = event.usage, event.cost
+        if event.cache in FREE_HITS and not cost:
+            used = _NOTHING
+        else:
+            used = Demand(0 if usage is None or event.cache in FREE_HITS else usage.input + usage.output, cost or 0)
         if admission is None:
             # A call of the gateway's own, or a request that did not enter: what could not be read counts as one made.
             is_mistaken = request.limiting is not None and event.status in _MISTAKEN
             self.limiter.charge(principal.subject, used, requests=int(is_mistaken))
             return
         request.admission = None
+        if admission.portions and not request.calls:
+            self.limiter.give_back(admission)  # It was refused in a queue, or its answer was found on the way there.
         billable = admission.counted and is_billable(event.endpoint, event.provider, event.status)
         self.limiter.settle(admission, used, billable=billable)
 
     def lines(self, subject: Subject, *, discreet: bool) -> str:
         """Header lines that tell what is left. `discreet`: nothing that would tell whether a hit was given."""
-        limiter = self.limiter
-        lines = _rate_lines("requests", limiter.requests(subject))
-        if not discreet:
-            lines += _rate_lines("tokens", limiter.tokens(subject))
-        quota = limiter.quota(subject)
+        requests, tokens, quota = self.limiter.standings(subject)
+        lines = "" if requests is None else _rate_lines("requests", requests)
+        if tokens is not None and not discreet:
+            lines += _rate_lines("tokens", tokens)
         if quota is not None:
-            lines += f"X-Quota-Limit: {quota.limit}\r\nX-Quota-Remaining: {quota.remaining}\r\n"
-            lines += f"X-Quota-Reset: {quota.reset}\r\n"
+            lines += (
+                f"X-Quota-Limit: {quota.limit}\r\nX-Quota-Remaining: {quota.remaining}\r\n"
+                f"X-Quota-Reset: {quota.reset}\r\n"
+            )
         return lines
 
     def _enter(self, request: Request, subject: Subject) -> None:
@@ -129,7 +135,7 @@ class Limiting:
         waits = {self._learning[name] for name in missing if name in self._learning}
         if waits:
             await asyncio.wait(waits, timeout=_PATIENCE_SECONDS)
-        if self.limiter.unknown(subject):
+        if not self.limiter.knows(subject):
             raise Unavailable(
                 "It is not known yet how much of this key's quota or budget is used: "
                 f"{self.problem or 'the journals are being read'}. Try again in a moment.",
@@ -163,12 +169,11 @@ def _refusal(error: Exceeded) -> LimitExceeded:
     return refusal
 
 
-def _rate_lines(what: str, standing: Standing | None) -> str:
-    if standing is None:
-        return ""
+def _rate_lines(what: str, standing: Standing) -> str:
+    limit, remaining, reset = standing
     return (
-        f"x-ratelimit-limit-{what}: {standing.limit}\r\nx-ratelimit-remaining-{what}: {standing.remaining}\r\n"
-        f"x-ratelimit-reset-{what}: {_duration(standing.reset)}\r\n"
+        f"x-ratelimit-limit-{what}: {limit}\r\nx-ratelimit-remaining-{what}: {remaining}\r\n"
+        f"x-ratelimit-reset-{what}: {_duration(reset)}\r\n"
     )
 
 

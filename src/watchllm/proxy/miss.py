@@ -8,10 +8,8 @@ from time import perf_counter
 
 from watchllm.cache.entry import Entry
 from watchllm.domain.usage_event import HIT, HIT_COALESCED
-from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
 from watchllm.proxy.approach import Candidate, candidates_known, candidates_of
-from watchllm.proxy.asked import Asked
 from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.calls import head_of, pass_status_on
 from watchllm.proxy.demand import demand_of
@@ -22,30 +20,25 @@ from watchllm.proxy.request import Request
 from watchllm.proxy.retelling import replayed, serve_entry
 from watchllm.proxy.services import Services
 from watchllm.proxy.single_call import SingleCall, has_one_try
+from watchllm.proxy.streamed_flight import StreamedFlight
+from watchllm.proxy.unanswered import Unanswered
 from watchllm.proxy.waiter import Landed, Waiter
 from watchllm.routing.target import Target
 
 
-async def answer_from_upstream(
-    services: Services,
-    request: Request,
-    endpoint: Endpoint,
-    asked: Asked,
-    body: bytes,
-    key: bytes | None,
-    entry: Entry | None,
-    stale: Entry | None,
-) -> None:
-    """Answer `request` from a call upstream: one that is under way for the same question, or one of its own.
+async def answer_from_upstream(services: Services, unanswered: Unanswered, stale: Entry | None) -> None:
+    """Answer from a call upstream: one that is under way for the same question, or one of its own.
 
-    The answer is stored under `key`, None = nowhere. `entry` is what the cache had and could not give. Where `stale`
-    can answer instead, a provider's failure is raised even where its status could be passed on. Raises GatewayError.
+    Where `stale` can answer instead, a provider's failure is raised even where its status could be passed on. Raises
+    GatewayError.
     """
+    request, endpoint, asked = unanswered.request, unanswered.endpoint, unanswered.asked
+    body, key = unanswered.body, unanswered.key
     wishes = request.directives
     principal = request.principal
     assert wishes is not None
     assert principal is not None
-    reason = miss_reason(entry, wishes, asked.bypass, request.wall_ms)
+    reason = miss_reason(unanswered.entry, wishes, asked.bypass, request.wall_ms)
     services.history.missed(request, asked.target, asked.named, asked.key, body, endpoint.family, reason)
     # A request that must not read or must not store neither leads nor joins.
     tenant = principal.tenant
@@ -59,6 +52,8 @@ async def answer_from_upstream(
         from watchllm.proxy.pictures import see_to_pictures  # few requests show any
 
         await see_to_pictures(services, request, plan, candidates)
+    if services.cache.is_remote and len(candidates) > 1:
+        await plan.bring_stored(candidates)
     if services.leases is not None and place is not None and key is not None and place not in services.flights:
         from watchllm.proxy.elsewhere import answered_elsewhere  # where there is only one process, nothing is
 
@@ -77,7 +72,7 @@ async def answer_from_upstream(
         waiter = _lead(services, request, plan, candidates)
     landed = await waiter
     if landed is not None:  # else it was relayed as a stream
-        _give(services, request, endpoint, asked, landed, has_stale=stale is not None)
+        _give(services, unanswered, landed, has_stale=stale is not None)
 
 
 async def _join(services: Services, request: Request, plan: Plan, place: bytes) -> Waiter | None:
@@ -100,7 +95,10 @@ async def _join(services: Services, request: Request, plan: Plan, place: bytes) 
 
 def _lead(services: Services, request: Request, plan: Plan, candidates: tuple[Candidate, ...]) -> Waiter:
     """Make the call, which others may join at the plan's place."""
-    flight = Flight(request, plan, plan.shared_stream(), plan.labels)
+    stream = plan.shared_stream()
+    flight = (
+        Flight(request, plan, plan.labels) if stream is None else StreamedFlight(request, plan, stream, plan.labels)
+    )
     if plan.place is not None:
         services.flights[plan.place] = flight
     waiter = _waiter(request, plan)
@@ -160,16 +158,9 @@ def _to_join(services: Services, request: Request, plan: Plan, place: bytes, *, 
     return flight
 
 
-def _give(
-    services: Services,
-    request: Request,
-    endpoint: Endpoint,
-    asked: Asked,
-    landed: Landed,
-    *,
-    has_stale: bool,
-) -> None:
+def _give(services: Services, unanswered: Unanswered, landed: Landed, *, has_stale: bool) -> None:
     """Answer a waiter from a whole answer."""
+    request, endpoint, asked = unanswered.request, unanswered.endpoint, unanswered.asked
     answer, verdict = landed.answer, landed.verdict
     leads = request.cache != HIT_COALESCED
     if landed.entry is not None and leads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from watchllm.providers.openai.assemble import StreamAssembler
 from watchllm.proxy import egress
 from watchllm.proxy.approach import AnswerSink, Approach, Candidate, Endable, addressed, upstream_dialect
 from watchllm.proxy.asked import Asked
+from watchllm.proxy.at_hand import MOST_KEYS, bring, places_of
 from watchllm.proxy.bad_answers import no_stream, wrong_with
 from watchllm.proxy.calls import account, store
 from watchllm.proxy.directives import Directives
@@ -256,6 +258,21 @@ class Plan:
                 return None
             self._lossy = True  # for who waits for it, too
         return key, told
+
+    async def bring_stored(self, candidates: Sequence[Candidate]) -> None:
+        """Have at hand what a shared cache holds of the fallbacks' answers, before `stored` is asked for them."""
+        wishes = self._leader.directives
+        assert wishes is not None
+        if self._leader.cache == BYPASS or not wishes.read:
+            return
+        asked = self.asked.target.identity[:3]
+        others = {each.target.identity[:3]: each.target for each in candidates}
+        others.pop(asked, None)
+        keys = [key for to in others.values() for key in places_of(self._key_at(to), self.endpoint, to)]
+        tenant, _ = self._tenant_and_wishes()
+        brought = bring(self._services, tenant.partition, keys[:MOST_KEYS]) if keys else None
+        if brought is not None:
+            await brought
 
     def _key_at(self, target: Target) -> bytes:
         """Where the answer of a fallback is found: under the target that gave it, never under the one asked for."""

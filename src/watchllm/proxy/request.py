@@ -64,8 +64,6 @@ class Request:
     """Who tells what is left of its limits; None = it is under none, or nobody sent it."""
     limits_took = 0.0
     """Seconds that the limits took."""
-    brought: tuple[bytes, ...] = ()
-    """Keys of like questions' answers that were fetched from a shared cache."""
     waited_for_judge = 0.0
     """Seconds that a judge of a like question was waited for."""
     hedged = False

@@ -82,6 +82,9 @@ class Services(msgspec.Struct):
     recorder_lag: Callable[[], float | None] = lambda: None
     """Seconds by which usage is late in the database; None = nobody brings it there."""
 
+    store_counters: Callable[[], dict[str, int]] = dict
+    """What happened at a shared cache since the start, by name; nothing where there is none."""
+
     leases: Leases | None = None
     """Which process makes a call, where there are several; None = this is the only one."""
 

@@ -30,6 +30,7 @@ WAIT_BOUNDS: Final = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30
 """Upper bounds of the histogram of waits, in seconds; the last bucket is open."""
 
 
+LATE_SECONDS: Final = 0.25
 _PART_WHEN_LATE: Final = 8
 
 
@@ -115,6 +116,7 @@ class Slots:
         "_timer",
         "_timer_due",
         "_wakes",
+        "_was_late",
         "refused",
         "under_way",
         "wait_seconds",
@@ -137,6 +139,7 @@ class Slots:
         self._queue = FairQueue(TIERS, bounds_for(limits.queued))
         self._drain = DrainRate()
         self._wakes = False
+        self._was_late = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
 
@@ -200,13 +203,15 @@ class Slots:
         """Who waited does not any more."""
         self._queue.remove(place)
 
-    def be_late(self, *, late: bool) -> None:
-        """While this process is `late` with what it has to do, no more calls are begun than end.
+    def loop_was(self, late: float) -> None:
+        """The loop came to do a regular thing `late` seconds after its time. When that is much twice running, this
+        process has more to do than it can: no more calls are begun than end, until it is in time again.
 
         Not fewer than a part of them all: what makes it late may be somebody else's work.
         """
+        was_late, self._was_late = self._was_late, late > LATE_SECONDS
         most = self._limits.calls
-        if not late:
+        if not (was_late and self._was_late):
             self._allowed = most
         elif self._allowed == most:
             self._allowed = min(most, max(1, self.under_way, most // _PART_WHEN_LATE))
@@ -269,10 +274,7 @@ class Slots:
 
     def _waited_in_vain(self, place: Place, now: float) -> GatewayError:
         if place.timeout is not None and place.timeout <= self._limits.wait:
-            error = TimedOut(
-                f"No call could be begun within the {place.timeout:g} s that X-WatchLLM-Timeout allows: too many are "
-                "under way. Try again or allow more time."
-            )
+            error = not_begun_within(place.timeout)
             self.refused[place.tier.name, error.code] += 1
             return error
         return self._shed(place.tier, now)
@@ -292,3 +294,11 @@ class Slots:
             error = Unavailable(f"{problem}; {what_to_do}.", retry_after=after)
         self.refused[tier.name, error.code] += 1
         return error
+
+
+def not_begun_within(seconds: float) -> TimedOut:
+    """The error of a request that waited for a slot for as long as it allows a call to take."""
+    return TimedOut(
+        f"No call could be begun within the {seconds:g} s that X-WatchLLM-Timeout allows: too many are under way. Try "
+        "again or allow more time."
+    )

@@ -9,7 +9,7 @@ from watchllm.domain.errors import Forbidden
 from watchllm.domain.settings import OFF, REFUSE
 from watchllm.domain.snapshot import KeyRecord, ProjectRecord, Vendor
 from watchllm.limits.subject import KEY, ORGANIZATION, PROJECT, bounds_of, subject_of
-from watchllm.limits.tiers import SELF_HOSTED, TIERS_BY_NAME, Tier
+from watchllm.limits.tiers import SELF_HOSTED, TIERS, TIERS_BY_NAME, Tier
 from watchllm.proxy.directives import HEADERS, Directives, directives
 from watchllm.routing.resolve import Router
 from watchllm.routing.route import Route
@@ -88,7 +88,7 @@ class Tenant:
     def tier(self) -> Tier:
         """How it is served when there is not enough for all: here, and nowhere else, a project gets its tier."""
         organization = self.project.organization
-        return SELF_HOSTED if organization is None else TIERS_BY_NAME.get(organization.tier, SELF_HOSTED)
+        return SELF_HOSTED if organization is None else TIERS_BY_NAME.get(organization.tier, TIERS[-1])
 
     def defaults(self, vendor: Vendor, family: str) -> Defaults:
         """What a vendor's row declares to mean the same when left out."""

@@ -42,7 +42,8 @@ def breaker_key(project_id: str, target: Target) -> BreakerKey:
 
 class BreakerState(msgspec.Struct, frozen=True):
     """A breaker for operators. `retry_in` is the seconds until the next probe, 0 where none is waited for; `outcomes`
-    and `failures` are those of the last 30 s, at most the latest 100. `key` is a key's id or `instance`."""
+    and `failures` are those of the last 30 s, at most the latest 100. `key` is a key's id or `instance`; of a judge,
+    whose `provider` is `semantic.judge`, the model's name."""
 
     project_id: str
     provider: str

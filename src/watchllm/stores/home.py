@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SECRET_FILE = "secret.key"  # noqa: S105 (a file's name)
 PREVIOUS_SECRET_FILE = "secret.key.previous"  # noqa: S105 (a file's name)
 PROXY_LOCK = "proxy.lock"
+IDENTITY_FILE = "home.id"
 
 _LOOK_SECONDS = 0.02
 _LOOKS = 3
@@ -146,6 +147,22 @@ def master_secrets(home: StrPath, configured: str | None, previous: str | None) 
         except OSError as error:
             raise HomeUnusable(f"{path} cannot be read: {error}") from None
     return tuple(found)
+
+
+def identity(home: StrPath) -> str:
+    """A name of this folder that no other has, made at the first call: what tells the journals of hosts apart in a
+    database that they share. Raises HomeUnusable."""
+    from watchllm.domain.ids import new_id
+
+    prepare(home)
+    path = os.path.join(home, IDENTITY_FILE)
+    try:
+        if not os.path.exists(path):
+            _create(path, new_id("home_"))
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise HomeUnusable(f"{path} cannot be read or made: {error}") from None
 
 
 @contextmanager

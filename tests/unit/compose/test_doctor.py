@@ -242,14 +242,18 @@ def test_redis_is_asked_whether_it_may_evict_what_must_not_be_lost(
         server.stop()
 
 
-def test_a_redis_that_does_not_answer_and_postgresql_have_failed(ready: Configuration) -> None:
+def test_a_redis_that_does_not_answer_has_failed(ready: Configuration) -> None:
     redis = load({"home": str(ready.home)}, {"WATCHLLM_REDIS_URL": "redis://u:secret@127.0.0.1:1"})
     assert check(redis, "redis").status == "failed"
     assert "secret" not in check(redis, "redis").detail
-    variables = {"WATCHLLM_DATABASE_URL": "postgresql://127.0.0.1/x", "WATCHLLM_SECRET_KEY": "x" * 32}
+
+
+def test_a_postgresql_that_cannot_be_reached_has_failed(ready: Configuration) -> None:
+    variables = {"WATCHLLM_DATABASE_URL": "postgresql://127.0.0.1:1/x", "WATCHLLM_SECRET_KEY": "x" * 32}
     found = check(load({"home": str(ready.home)}, variables), "database")
     assert found.status == "failed"
-    assert "PostgreSQL is not in it yet" in found.detail
+    assert "refused" in found.detail
+    assert "can it be reached" in found.advice
 
 
 def provider(ready: Configuration, base_url: str, key: str = "right") -> Check:

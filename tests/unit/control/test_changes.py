@@ -247,3 +247,20 @@ def test_a_judge_has_to_be_one_that_the_project_may_use(world: "World") -> None:
         world.plane.set_project(project.id, parse_settings({"instance_keys": "off"}))
     world.plane.set_project(project.id, parse_settings({"judge_model": "sim/judge", "allowed_providers": "sim"}))
     assert world.plane.project(project.id).settings.judge_model == "sim/judge"
+
+
+def test_a_judge_without_a_price_is_refused_where_the_project_refuses_such_models(world: "World") -> None:
+    project = world.plane.create_project("Mine", ProjectSettings(unpriced="refuse"))
+    unpriced = parse_settings({"judge_model": "openai/nobody-knows-its-price"})
+    with pytest.raises(Invalid, match=r"no price is known for it.*prices\.toml, or set unpriced=allow"):
+        world.plane.set_project(project.id, unpriced)
+    assert world.plane.project(project.id).settings.judge_model is None
+    for model in ("openai/gpt-4o-mini", "sim/judge"):
+        world.plane.set_project(project.id, parse_settings({"judge_model": model}))
+    (world.configuration.home / "prices.toml").write_text('[openai."nobody-knows-*"]\ninput = 1.0\n')
+    world.plane.set_project(project.id, unpriced)
+    (world.configuration.home / "prices.toml").unlink()
+    world.plane.set_project(project.id, parse_settings({"unpriced": "allow"}))
+    with pytest.raises(Invalid, match="no price is known for it"):
+        world.plane.set_project(project.id, parse_settings({"unpriced": "refuse"}))
+    assert world.plane.project(project.id).settings.unpriced == "allow"

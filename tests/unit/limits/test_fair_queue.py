@@ -75,6 +75,16 @@ def test_a_project_that_floods_does_not_take_the_turns_of_another_of_its_tier() 
         assert simulation.done["pro", project] == pytest.approx(simulation.done.total() / 4, rel=0.05)
 
 
+def test_a_project_that_comes_late_is_owed_nothing_for_the_time_before() -> None:
+    simulation = Simulation(slots=1)
+    simulation.ask("pro", "early", times=20)
+    simulation.run(300)
+    simulation.ask("pro", "late", times=20)
+    before = simulation.done.copy()
+    simulation.run(20)
+    assert (simulation.done - before)["pro", "late"] == pytest.approx(10, abs=1)
+
+
 def test_one_that_asks_again_when_it_was_served_does_not_always_go_first() -> None:
     """What is left of a project when nothing of it waits is what keeps it from beginning anew each time."""
     queue = fair_queue()

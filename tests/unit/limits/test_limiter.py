@@ -101,7 +101,7 @@ def test_use_beyond_the_quota_that_is_paid_for_is_served_up_to_its_cap(limiter: 
     for _ in range(5):
         finish(limiter, limiter.enter(who, counted=True))
     assert refused(lambda: limiter.enter(who, counted=True)).code == "quota_exceeded"
-    standing = limiter.quota(who)
+    standing = limiter.standings(who).quota
     assert standing is not None
     assert (standing.limit, standing.remaining) == (2, 0)
 
@@ -124,7 +124,7 @@ def test_tokens_are_reserved_and_then_what_was_not_used_is_free_again(limiter: L
 def test_a_hit_takes_a_request_and_no_tokens(limiter: Limiter) -> None:
     who = subject(Limits(tokens_per_minute=10, requests_per_minute=5))
     finish(limiter, limiter.enter(who, counted=True))
-    tokens, requests = limiter.tokens(who), limiter.requests(who)
+    requests, tokens, _ = limiter.standings(who)
     assert tokens is not None
     assert requests is not None
     assert (tokens.remaining, requests.remaining) == (10, 4)

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.flight import COST, DONE, LAST, Trip, chunk, client_of, landed
 from watchllm.proxy import shared_stream
+from watchllm.proxy.streamed_flight import StreamedFlight
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def held(trip: Trip) -> int:
-    assert trip.flight._stream is not None
+    assert isinstance(trip.flight, StreamedFlight)
     return trip.flight._stream._held
 
 

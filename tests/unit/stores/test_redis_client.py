@@ -218,6 +218,20 @@ def test_late_replies_are_never_taken_for_those_of_later_commands(server: RedisS
     with_client(server.url, use)
 
 
+def test_a_server_that_became_a_replica_is_connected_to_anew(server: RedisServer) -> None:
+    async def use(client: Client) -> None:
+        await client.call(b"k", "SET", b"k", b"v")
+        server.command("REPLICAOF", "127.0.0.1", 1)
+        with pytest.raises(hiredis.ReplyError, match="READONLY"):
+            await client.call(b"k", "SET", b"k", b"v")
+        assert client.counters()["failures"] == 1
+        server.command("REPLICAOF", "NO", "ONE")
+        await until(lambda: client.problem is None)
+        assert await client.call(b"k", "SET", b"k", b"v") == b"OK"
+
+    with_client(server.url, use)
+
+
 def test_more_than_can_wait_is_refused(server: RedisServer) -> None:
     async def use(client: Client) -> None:
         server.pause()

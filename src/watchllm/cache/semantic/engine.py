@@ -29,6 +29,7 @@ from watchllm.cache.semantic.partition import Found, Prompt
 from watchllm.cache.semantic.text import MAX_CHARACTERS
 from watchllm.cache.semantic.vectors import PROJECT_LENGTH, StoredVector, VectorStore, partition_of
 from watchllm.cache.semantic.verdicts import Pair, Verdicts
+from watchllm.domain.money import Nanos
 
 if TYPE_CHECKING:
     from watchllm.cache.semantic.embedder import Vectors
@@ -186,6 +187,14 @@ class Engine:
         """Whether the store still has that prompt: a purge by another process is in force before it is followed. One
         that was kept just now may not have been written yet."""
         return now_ms - pair.created_ms < _WRITTEN_MS or self._store.get(pair.partition, pair.key) is not None
+
+    def spent_on_judges(self, project: bytes, day: int) -> Nanos:
+        """What judges cost a project on a day of UTC since 1970, in earlier lives of this process, too."""
+        return self._store.spent(project, day)
+
+    def spend_on_judge(self, project: bytes, day: int, cost: Nanos) -> None:
+        """Have what a judge did cost outlive this process."""
+        self._store.spend(project, day, cost)
 
     def forget(self, partition: bytes, key: bytes) -> None:
         """Find that entry no longer: it is gone."""

@@ -118,23 +118,28 @@ def read_across(
 def consult(judged: Iterable[Judged], policy: Policy, ask: Callable[[Pair], Opinion]) -> Iterator[Judged]:
     """Have a judge decide about the pairs that a proxy would ask one about."""
     for one in judged:
-        pair = one.pair
-        if not (is_asked_about(one.decision, policy) and can_be_shown(pair.a) and can_be_shown(pair.b)):
+        if not is_judged(one, policy):
             yield one
             continue
-        opinion = ask(pair)
+        opinion = ask(one.pair)
         yield one._replace(decision=approved(one.decision) if opinion.verdict else one.decision, opinion=opinion)
 
 
-def summary(judged: Iterable[Judged]) -> dict[str, dict[str, Any]]:
+def is_judged(one: Judged, policy: Policy) -> bool:
+    """Whether a proxy would ask a judge about that pair, whatever it thinks of it itself."""
+    pair = one.pair
+    return is_asked_about(one.decision, policy) and can_be_shown(pair.a) and can_be_shown(pair.b)
+
+
+def summary(judged: Iterable[Judged], policy: Policy) -> dict[str, dict[str, Any]]:
     """What came of it by capability, and of all together under `all`: rates from 0 to 1, None where nothing counts.
 
-    `recall_judged` is the recall with a judge without fault, who is asked about what no guard forbids.
+    `recall_judged` is the recall with a judge without fault, who is asked about what a proxy would ask one about.
     """
     everything = list(judged)
     ordered = sorted(everything, key=lambda one: one.pair.capability)
-    found = {name: _row(list(rows)) for name, rows in groupby(ordered, key=lambda one: one.pair.capability)}
-    return {**{name: row for name, row in found.items() if name != "all"}, "all": _row(everything)}
+    found = {name: _row(list(rows), policy) for name, rows in groupby(ordered, key=lambda one: one.pair.capability)}
+    return {**{name: row for name, row in found.items() if name != "all"}, "all": _row(everything, policy)}
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
@@ -150,7 +155,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 _decode = msgspec.json.Decoder(Pair).decode
 
 
-def _row(judged: list[Judged]) -> dict[str, Any]:
+def _row(judged: list[Judged], policy: Policy) -> dict[str, Any]:
     labelled = [one for one in judged if one.pair.label is not None]
     positives = sum(one.pair.label == 1 for one in labelled)
     hits = [one for one in labelled if one.decision.hit]
@@ -164,7 +169,7 @@ def _row(judged: list[Judged]) -> dict[str, Any]:
         "precision_95": list(wilson(right, len(hits))) if hits else None,
         "recall": _share(right, positives),
         "recall_judged": _share(
-            sum(one.pair.label == 1 and (one.decision.hit or one.decision.guard is None) for one in labelled), positives
+            sum(one.pair.label == 1 and (one.decision.hit or is_judged(one, policy)) for one in labelled), positives
         ),
         "false_hit_rate": _share(wrong, negatives),
         "false_hit_rate_95": list(wilson(wrong, negatives)) if negatives else None,

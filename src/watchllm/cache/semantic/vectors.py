@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from watchllm.cache.entry import NEVER, InvalidationFilter
+from watchllm.domain.money import Nanos
 
 PROJECT_LENGTH = 16
 CONTEXT_LENGTH = 16
@@ -105,6 +106,17 @@ class VectorStore(Protocol):
     def put_verdict(self, partition: bytes, key: bytes, created_ms: int, question: bytes, *, equal: bool) -> bool:
         """Keep what a judge said, as long as that vector is kept, unless it is gone; MAX_VERDICTS of one vector at
         most. Whether it was taken."""
+        ...
+
+    def spent(self, project: bytes, day: int) -> Nanos:
+        """What judges cost the project on a day (of UTC, since 1970), as far as it was written."""
+        ...
+
+    def spend(self, project: bytes, day: int, cost: Nanos) -> bool:
+        """Add what a judge did cost on that day; only the latest day is kept. Whether it was taken.
+
+        No purge, expiry or eviction takes it away.
+        """
         ...
 
     def position(self) -> int:

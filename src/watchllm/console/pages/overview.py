@@ -236,7 +236,7 @@ def _kept(console: Console, user: User) -> tuple[str, list[ProjectCard], int]:
 
 
 def _uses(console: Console, project_id: str) -> Mapping[str, KeyState]:
-    with console.plane.database.reading() as connection:
+    with console.plane.database.reporting() as connection:
         return key_use_log.states(connection, project_id)
 
 

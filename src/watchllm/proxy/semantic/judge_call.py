@@ -19,14 +19,13 @@ from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import BYPASS, CANCELLED, COMPLETE, ERROR
 from watchllm.providers import tokens
 from watchllm.providers.endpoints import ENDPOINTS
-from watchllm.proxy.approach import Candidate, candidates_known, candidates_of
+from watchllm.proxy.approach import candidates_known, candidates_of
 from watchllm.proxy.bad_answers import wrong_with
 from watchllm.proxy.calls import account, status_refusal
 from watchllm.proxy.plan import Plan
 from watchllm.proxy.request import Request
 from watchllm.proxy.single_call import calls_for
 from watchllm.proxy.upstream import Answer, WholeAnswer
-from watchllm.routing.route import Route
 from watchllm.wire.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -89,6 +88,16 @@ class JudgeCall:
         return verdict
 
     async def _answer(self, document: dict[str, Any]) -> tuple[Answer, bool | None]:
+        """Ask in a slot, if one is free: else the call that the verdict might save had better take its turn."""
+        slots = self._services.slots
+        if not slots.take():
+            raise Unavailable("Too many calls to providers are under way to ask a judge as well.")
+        try:
+            return await self._asked(document)
+        finally:
+            slots.release()
+
+    async def _asked(self, document: dict[str, Any]) -> tuple[Answer, bool | None]:
         services, request = self._services, self.request
         assert request.principal is not None
         tenant = request.principal.tenant
@@ -97,25 +106,13 @@ class JudgeCall:
         request.target, request.model = asked.target, asked.target.model
         plan = Plan(services, request, _CHAT, asked, body, None, None)
         candidates = candidates_known(services, asked.targets) or await candidates_of(services, tenant, asked.targets)
-        if not services.slots.take():
-            # It waits for no turn: the call that it may save is what waits then.
-            raise Unavailable("Too many calls to providers are under way to ask the judge.")
-        try:
-            return await self._called(asked.route, candidates, plan, document)
-        finally:
-            services.slots.release()
-
-    async def _called(
-        self, route: Route, candidates: tuple[Candidate, ...], plan: Plan, document: dict[str, Any]
-    ) -> tuple[Answer, bool | None]:
-        services, request = self._services, self.request
         done: asyncio.Future[Answer] = services.loop.create_future()
 
         def head_arrived() -> None:
             request.first_byte = perf_counter()
 
         sink = WholeAnswer(done, head_arrived)
-        call = calls_for(services, request, route, candidates, plan.approach, sink, plan.standard)
+        call = calls_for(services, request, asked.route, candidates, plan.approach, sink, plan.standard)
         sink.call = call
         expiry = services.loop.call_later(GIVES_UP_SECONDS, _give_up, sink)
         try:

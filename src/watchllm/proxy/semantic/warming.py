@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from watchllm.cache.entry import Entry
     from watchllm.cache.semantic.engine import Engine
     from watchllm.providers.endpoints import Endpoint
-    from watchllm.proxy.asked import Asked
     from watchllm.proxy.request import Request
     from watchllm.proxy.services import Services
+    from watchllm.proxy.unanswered import Unanswered
     from watchllm.routing.target import Target
 
 SWITCH_SECONDS = 0.0005
@@ -76,20 +76,18 @@ class Semantic:
             self._thread = threading.Thread(target=self._load, name="semantic-load", daemon=True)
             self._thread.start()
 
-    def look_up(
-        self, services: Services, request: Request, endpoint: Endpoint, asked: Asked, body: bytes
-    ) -> Entry | Coroutine[Any, Any, Entry | None] | None:
+    def look_up(self, services: Services, unanswered: Unanswered) -> Entry | Coroutine[Any, Any, Entry | None] | None:
         """What `stage.look_up` gives; a miss while it is not loaded. Never loads anything on the event loop."""
         if self._stage is not None:
             try:
-                return self._stage.look_up(services, request, endpoint, asked, body)  # type: ignore[no-any-return]
+                return self._stage.look_up(services, unanswered)  # type: ignore[no-any-return]
             except Exception as error:  # noqa: BLE001  (reported; the provider can still answer)
-                self.failed(services, request, error)
+                self.failed(services, unanswered.request, error)
                 return None
         self.start()
         reason = "unavailable" if self._problem is not None else ""
         self.count(WARMING_UP, reason)
-        request.looked = Looked(WARMING_UP, reason)
+        unanswered.request.looked = Looked(WARMING_UP, reason)
         return None
 
     def failed(self, services: Services, request: Request, error: Exception) -> None:

@@ -32,10 +32,11 @@ from watchllm.stores.lmdb.vectors_layout import (
     open_file,
     source_digest,
     unpack_count,
+    unpack_spent,
     unpack_state,
 )
 from watchllm.stores.lmdb.vectors_session import unpack
-from watchllm.stores.lmdb.vectors_writer import Bounds, Purging, VectorWriter, Verdict
+from watchllm.stores.lmdb.vectors_writer import Bounds, Purging, Spent, VectorWriter, Verdict
 
 if TYPE_CHECKING:
     from watchllm.domain.paths import StrPath
@@ -110,6 +111,14 @@ class LmdbVectorStore:
         verdict = Verdict(created_ms, _checked_question(question), equal)
         return self._writer.write(_checked_id(partition, key), verdict)
 
+    def spent(self, project: bytes, day: int) -> int:
+        packed = self._reading(lambda txn: txn.get(_checked_project(project), db=self._db.spent), None)
+        latest, cost = unpack_spent(packed)
+        return cost if latest == day else 0
+
+    def spend(self, project: bytes, day: int, cost: int) -> bool:
+        return self._writer.write(_checked_project(project), Spent(day, cost))
+
     def position(self) -> int:
         return self._reading(self._state, (0, 0, 0))[0]
 
@@ -137,8 +146,7 @@ class LmdbVectorStore:
         return unpack_count(self._reading(lambda txn: txn.get(key, db=self._db.counts), None))
 
     async def purge(self, project: bytes, what: InvalidationFilter) -> int:
-        if len(project) != PROJECT_LENGTH:
-            raise ValueError(f"a project is {PROJECT_LENGTH} bytes, not {len(project)}")
+        _checked_project(project)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[int] = loop.create_future()
 
@@ -198,6 +206,12 @@ def _checked_id(partition: bytes, key: bytes) -> bytes:
     if len(partition) != PARTITION_LENGTH or len(key) != KEY_LENGTH:
         raise ValueError(f"expected a partition of 40 bytes and a key of 32, not {len(partition)} and {len(key)}")
     return partition + key
+
+
+def _checked_project(project: bytes) -> bytes:
+    if len(project) != PROJECT_LENGTH:
+        raise ValueError(f"a project is {PROJECT_LENGTH} bytes, not {len(project)}")
+    return project
 
 
 def _checked_question(question: bytes) -> bytes:

@@ -8,9 +8,10 @@
     expiry     `expires_ms` (u64) + id → nothing: vectors that expire, soonest first
     changes    number → id of the vector that was put or removed; the latest CHANGES_KEPT
     verdicts   id of a vector + digest of a question (16 B) → its `created_ms` (u64) + 1 = equal, 0 = not
+    spent      project → day of UTC since 1970 (u64) + what judges cost it on that day, in nano-dollars (u64)
 
 Integers are big-endian, so that keys sort by them. Numbers are given in write transactions, one after another, for all
-processes. All of it changes in the same transaction as the vector.
+processes. All of it but `spent` changes in the same transaction as the vector.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ CHANGES_KEPT = 65_536
 STATE_KEY = b"state"
 STATE = struct.Struct(">QQQ")
 
+SPENT = struct.Struct(">QQ")
 VERDICT = struct.Struct(">QB")
 VERDICT_COST = (ID_LENGTH + QUESTION_LENGTH + VERDICT.size + 16) * 8 // 5
 
-_NAMES = ("info", "vectors", "order", "sources", "counts", "expiry", "changes", "verdicts")
+_NAMES = ("info", "vectors", "order", "sources", "counts", "expiry", "changes", "verdicts", "spent")
 _INDEX_COST = 700  # The five small records beside a vector, at the fill that random keys reach.
 
 
@@ -52,6 +54,7 @@ class Databases(msgspec.Struct, frozen=True):
     expiry: Any
     changes: Any
     verdicts: Any
+    spent: Any
 
 
 def source_digest(source: str) -> bytes:
@@ -72,6 +75,11 @@ def open_file(folder: StrPath, max_bytes: int) -> tuple[lmdb.Environment, Databa
 def unpack_state(packed: bytes | None) -> tuple[int, int, int]:
     """Latest change, vectors, bytes."""
     return (0, 0, 0) if packed is None else STATE.unpack(packed)
+
+
+def unpack_spent(packed: bytes | None) -> tuple[int, int]:
+    """Day and nano-dollars."""
+    return (0, 0) if packed is None else SPENT.unpack(packed)
 
 
 def unpack_count(packed: bytes | None) -> int:

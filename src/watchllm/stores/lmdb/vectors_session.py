@@ -13,6 +13,7 @@ from watchllm.cache.semantic.vectors import MAX_VERDICTS, PROJECT_LENGTH, Stored
 from watchllm.stores.lmdb.derived_file import U64
 from watchllm.stores.lmdb.vectors_layout import (
     CHANGES_KEPT,
+    SPENT,
     STATE,
     STATE_KEY,
     VERDICT,
@@ -21,6 +22,7 @@ from watchllm.stores.lmdb.vectors_layout import (
     cost_of,
     source_digest,
     unpack_count,
+    unpack_spent,
     unpack_state,
 )
 
@@ -114,6 +116,13 @@ class VectorSession:
             else:
                 self.bytes += VERDICT_COST
         self.txn.put(key, VERDICT.pack(max(created_ms, 0), equal), db=self._db.verdicts)
+
+    def spend(self, project: bytes, day: int, cost: int) -> None:
+        """Add to what judges cost the project on a day, unless a later one has begun."""
+        latest, spent = unpack_spent(self.txn.get(project, db=self._db.spent))
+        if day >= latest:
+            total = cost + (spent if day == latest else 0)
+            self.txn.put(project, SPENT.pack(day, total), db=self._db.spent)
 
     def _verdicts(self, vector_id: bytes) -> list[bytes]:
         """The keys of a vector's verdicts."""

@@ -68,8 +68,15 @@ class Verdict(msgspec.Struct, frozen=True):
     equal: bool
 
 
-Write: TypeAlias = tuple[bytes, StoredVector | Verdict | None]
-"""A vector's id, and what to store there; None removes."""
+class Spent(msgspec.Struct, frozen=True):
+    """What a judge did cost on a day."""
+
+    day: int
+    cost: int
+
+
+Write: TypeAlias = tuple[bytes, StoredVector | Verdict | Spent | None]
+"""A vector's id, and what to store there; None removes. Of what was spent, the project."""
 
 
 class VectorWriter:
@@ -103,7 +110,7 @@ class VectorWriter:
             self._changed.notify_all()
         self._thread.join()
 
-    def write(self, vector_id: bytes, vector: StoredVector | Verdict | None) -> bool:
+    def write(self, vector_id: bytes, vector: StoredVector | Verdict | Spent | None) -> bool:
         """Whether it was queued."""
         size = _OVERHEAD
         if isinstance(vector, StoredVector):
@@ -208,6 +215,8 @@ class VectorWriter:
                 removed += session.delete(vector_id)
             elif isinstance(vector, Verdict):
                 session.put_verdict(vector_id, vector.created_ms, vector.question, equal=vector.equal)
+            elif isinstance(vector, Spent):
+                session.spend(vector_id, vector.day, vector.cost)
             else:
                 session.put(vector_id, vector)
                 sources.add((vector_id[:PROJECT_LENGTH], vector.source))

@@ -13,7 +13,7 @@ from watchllm.stores.redis.client import Script
 from watchllm.stores.redis.link import Argument
 
 _CONNECT_SECONDS = 2.0
-_ANSWER_SECONDS = 10.0
+_ANSWER_SECONDS = 5.0
 
 
 class Blocking:

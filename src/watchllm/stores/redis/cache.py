@@ -8,6 +8,7 @@ invalidations: else it might serve what was to be forgotten. The layout, and wha
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from watchllm.stores.redis.cache_layout import (
     GENERATION,
     PUT,
     REMOVE,
+    REPLACED,
     Record,
     entry_key,
     key_of,
@@ -32,8 +34,8 @@ from watchllm.stores.redis.generations import Generations
 from watchllm.stores.redis.link import Unreachable, encode
 from watchllm.stores.redis.memory import Memory
 
-LARGEST_ENTRY = 8 << 20
-"""Bytes of the longest body that is kept."""
+LARGEST_ENTRY = 2 << 20
+"""Bytes of the longest body that is kept: what others fetch meanwhile waits for it on the same connection."""
 
 MOST_KEYS = 64
 """Fetched at once."""
@@ -45,7 +47,10 @@ _STALE_MS = 3_600_000
 _FOR_EVER_MS = 10 * 365 * 86_400_000
 _LOOK_SECONDS = 0.4
 _IN_TOUCH_SECONDS = 1.0
+# Nobody waits for a put.
+_PUT_SECONDS = 5.0
 _SETTLE_SECONDS = 0.005
+_REFUSAL_SECONDS = 60.0
 
 
 class Counters(msgspec.Struct):
@@ -62,15 +67,22 @@ class Counters(msgspec.Struct):
 
 
 class RedisExactStore:
-    """The port `cache.entry.Answers`. Made on the running loop; `heard` and `listening` are for the subscription.
+    """The port `cache.entry.Answers`. Made on the running loop; `heard…` and `listening` are for the subscription.
 
-    `now_ms` is the wall clock, `memory_bytes` bounds the tier.
+    What is stored goes by `bulk`, where it may take its time without making look-ups late. `now_ms` is the wall clock,
+    `memory_bytes` bounds the tier.
     """
 
     is_remote = True
 
     def __init__(
-        self, client: Client, loop: asyncio.AbstractEventLoop, *, memory_bytes: int, now_ms: Callable[[], int]
+        self,
+        client: Client,
+        bulk: Client,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        memory_bytes: int,
+        now_ms: Callable[[], int],
     ) -> None:
         self.counters = Counters()
         self.pending = 0
@@ -78,13 +90,19 @@ class RedisExactStore:
         self.memory = Memory(memory_bytes)
         self.generations = Generations()
         self._client = client
+        self._bulk = bulk
+        self._process = os.urandom(8)
         self._loop = loop
         self._now_ms = now_ms
         self._brought: dict[bytes, Entry] = {}
+        self._fetching = 0
+        self._outdated: set[bytes] = set()
+        """What was replaced while fetches are under way: they may bring the old one."""
         self._in_touch_until = 0.0
         self._listening = False
         self._newest_begun_ms = 0
         self._refused_until_ms = -1
+        self._refusal: tuple[float, str] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._look()
@@ -104,20 +122,28 @@ class RedisExactStore:
         """Bring what is stored under `keys`, MOST_KEYS at most, to hand: `done` is called when it is there, and inside
         that call `get` finds it. False = all is at hand, or Redis cannot be asked: `done` will not be called."""
         if self.is_in_touch:
-            keys = [key for key in keys if project + key not in self.memory]
+            # Of what has expired here, another process may have a new answer.
+            keys = [key for key in keys if not self.memory.has_fresh(project + key, self._now_ms())]
             if not keys:
                 return False
         wanted = [entry_key(project, key) for key in keys]
 
+        def ended() -> None:
+            self._fetching -= 1
+            if not self._fetching:
+                self._outdated.clear()
+            done()
+
         def on_reply(reply: Any) -> None:
             if isinstance(reply, list):
-                self._look_through(project, keys, reply, done)
+                self._look_through(project, keys, reply, ended)
             else:
                 self.counters.unanswered += 1
-                done()
+                ended()
 
         command = encode("MGET", key_of(project, "g"), *wanted)
         if self._client.submit(wanted[0], command, on_reply):
+            self._fetching += 1
             return True
         self.counters.unanswered += 1
         return False
@@ -130,7 +156,9 @@ class RedisExactStore:
             self.remove(project, key)
             return
         generation, is_over = self._begun(begun_ms)
-        if is_over or self.generations.voids(project, generation, entry.model, entry.kind, entry.created_ms):
+        if is_over or self.generations.voids(
+            project, generation, entry.model, entry.kind, entry.created_ms, key, entry.key_id
+        ):
             self.counters.refused += 1
             return
         entry_id = project + key
@@ -146,13 +174,17 @@ class RedisExactStore:
             self.memory.remove(project, entry_id, only=entry)
             if reply == 0:
                 self.counters.refused += 1
-            else:
-                self.counters.dropped += 1
+                return
+            self.counters.dropped += 1
+            if isinstance(reply, hiredis.ReplyError):
+                self._refusal = self._loop.time(), str(reply)
 
         value = packed(entry, generation)
-        arguments = (key, generation, value, left, entry.created_ms, entry.kind, entry.model)
+        about = (REPLACED, entry_id + self._process)
+        stored = (key, generation, value, left, entry.created_ms, entry.kind, entry.model)
+        arguments = (*stored, *about, key.hex(), entry.key_id or "")
         keys = (entry_key(project, key), key_of(project, "l"), key_of(project, "x"), key_of(project, "i"))
-        if self._client.run(PUT, keys, arguments, on_reply, _seconds_for(value)):
+        if self._bulk.run(PUT, keys, arguments, on_reply, _PUT_SECONDS):
             self.pending += 1
         else:
             self.counters.dropped += 1
@@ -165,14 +197,14 @@ class RedisExactStore:
             self.pending -= 1
 
         keys = (entry_key(project, key), key_of(project, "x"), key_of(project, "i"))
-        if self._client.run(REMOVE, keys, (key,), on_reply):
+        if self._bulk.run(REMOVE, keys, (key, REPLACED, project + key + self._process), on_reply, _PUT_SECONDS):
             self.pending += 1
 
     def invalidated_since(self, project: bytes, model: str, kind: str, begun_ms: int, key: bytes | None = None) -> bool:
         """Whether an invalidation that matches such an entry, if it were created now, came at or after `begun_ms`: as
         far as is known here, and after a `fetch` that is all there was when it was made."""
         generation, is_over = self._begun(begun_ms)
-        return is_over or self.generations.voids(project, generation, model, kind, self._now_ms())
+        return is_over or self.generations.voids(project, generation, model, kind, self._now_ms(), key)
 
     async def invalidate(self, project: bytes, what: InvalidationFilter) -> int:
         """Forget all that matches, in every process; the number forgotten.
@@ -190,9 +222,11 @@ class RedisExactStore:
 
     def health(self) -> str | None:
         """Why the cache does not work as it should, or None."""
-        if self.is_in_touch or not self._client.problem:
-            return None
-        return "Redis cannot be reached: what is stored is not found, and nothing is stored"
+        if self._client.problem and not self.is_in_touch:
+            return "Redis cannot be reached: what is stored is not found, and nothing is stored"
+        if self._refusal is not None and self._loop.time() - self._refusal[0] < _REFUSAL_SECONDS:
+            return f"new answers cannot be stored in Redis: {self._refusal[1]}"
+        return None
 
     async def settled(self, seconds: float) -> None:
         """Until Redis has answered all that was put, or that time is over."""
@@ -213,13 +247,21 @@ class RedisExactStore:
         self.memory.clear()
         self.generations.forget()
 
-    def heard(self, message: bytes) -> None:
-        """An invalidation somewhere, as CHANNEL tells it."""
+    def heard(self, message: bytes) -> tuple[bytes, InvalidationFilter]:
+        """An invalidation somewhere, as CHANNEL tells it: of which project, and what."""
         project, text = message[:_PROJECT_LENGTH], message[_PROJECT_LENGTH:]
         generation, _, what = text.partition(b"|")
         record = record_of(generation, b"0|0|" + what)
-        self.generations.learn(record.generation, self._moment())
         self._forget_own(project, record)
+        return project, record.what
+
+    def heard_replaced(self, message: bytes) -> None:
+        """Another answer was stored, or one removed, as REPLACED tells it."""
+        entry_id, process = message[: -len(self._process)], message[-len(self._process) :]
+        if process != self._process:
+            if self._fetching:
+                self._outdated.add(entry_id)
+            self.memory.remove(entry_id[:_PROJECT_LENGTH], entry_id)
 
     def _forget_own(self, project: bytes, record: Record) -> None:
         self.generations.learn(record.generation, self._moment())
@@ -273,9 +315,11 @@ class RedisExactStore:
             entry, generation = unpacked(value)
         except msgspec.DecodeError:
             return None  # Of another version, or nobody's: as if it were not there.
-        if self.generations.voids(project, generation, entry.model, entry.kind, entry.created_ms):
+        key = entry_id[_PROJECT_LENGTH:]
+        if self.generations.voids(project, generation, entry.model, entry.kind, entry.created_ms, key, entry.key_id):
             return None
-        self.memory.put(project, entry_id, entry, generation)
+        if entry_id not in self._outdated:
+            self.memory.put(project, entry_id, entry, generation)
         return entry
 
     # Being in touch
@@ -302,10 +346,9 @@ class RedisExactStore:
                 self.memory.clear()
                 self.generations.restart()
             if generation > self.generations.latest:
-                if known:
-                    # A message is on its way, or was lost.
-                    self.memory.clear()
-                    self.generations.forget()
+                # A message is on its way, or was lost.
+                self.memory.clear()
+                self.generations.forget()
                 self.generations.learn(generation, self._moment())
 
         self._client.submit(GENERATION, encode("GET", GENERATION), on_reply)
@@ -321,8 +364,3 @@ class RedisExactStore:
 
     def _moment(self) -> int:
         return max(self._now_ms(), self._newest_begun_ms)
-
-
-def _seconds_for(value: bytes) -> float:
-    """Nobody waits for a put: a large one is given the time that it takes over the network."""
-    return 1.0 + len(value) / (1 << 20)

@@ -14,7 +14,7 @@ from watchllm.cache.entry import CacheStats, Entry, InvalidationFilter
 from watchllm.domain.errors import Unavailable
 from watchllm.stores.redis.address import parse
 from watchllm.stores.redis.cache import RedisExactStore
-from watchllm.stores.redis.cache_layout import CHANNEL, GENERATION
+from watchllm.stores.redis.cache_layout import CHANNEL, GENERATION, REPLACED
 from watchllm.stores.redis.client import Client
 from watchllm.stores.redis.link import Unreachable
 from watchllm.stores.redis.purge import number_in
@@ -45,11 +45,20 @@ class RedisStoreInThread:
 
         async def begin() -> None:
             self._client = Client(address, self._loop)
-            self.store = store = RedisExactStore(self._client, self._loop, memory_bytes=memory_bytes, now_ms=now_ms)
+            self.store = store = RedisExactStore(
+                self._client, self._client, self._loop, memory_bytes=memory_bytes, now_ms=now_ms
+            )
+
+            def on_message(channel: bytes, message: bytes) -> None:
+                if channel == CHANNEL:
+                    store.heard(message)
+                else:
+                    store.heard_replaced(message)
+
             self._subscription = Subscription(
                 address,
-                (CHANNEL,),
-                lambda _channel, message: store.heard(message),
+                (CHANNEL, REPLACED),
+                on_message,
                 lambda: store.listening(connected=True),
                 self._loop,
                 lambda: store.listening(connected=False),
@@ -81,7 +90,7 @@ class RedisStoreInThread:
 
     def invalidated_since(self, project: bytes, model: str, kind: str, begun_ms: int, key: bytes | None = None) -> bool:
         self._run(self._get(project, b"no such key"))
-        return self._call(lambda: self.store.invalidated_since(project, model, kind, begun_ms))
+        return self._call(lambda: self.store.invalidated_since(project, model, kind, begun_ms, key))
 
     async def invalidate(self, project: bytes, what: InvalidationFilter) -> int:
         return self._run(self.store.invalidate(project, what))

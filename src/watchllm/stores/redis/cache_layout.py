@@ -4,9 +4,9 @@ All keys of a project share a hash tag, so that one script sees all of it and a 
 
     watchllm:{PROJECT}:e:KEY   an entry: the generation its call began in (8 bytes), MessagePack; expires by itself
     watchllm:{PROJECT}:g       the generation of the project's last invalidation
-    watchllm:{PROJECT}:l       hash: generation → invalidation, `time|done|before|after|kind|=model`
+    watchllm:{PROJECT}:l       hash: generation → invalidation, `time|done|before|after|kind|source|keys|=model`
     watchllm:{PROJECT}:x       sorted set: KEY → when Redis lets it expire, by its own clock
-    watchllm:{PROJECT}:i       hash: KEY → `generation|created|size|kind|model`
+    watchllm:{PROJECT}:i       hash: KEY → `generation|created|size|kind|source|model`
     watchllm:{generation}      counts all invalidations of all projects
 
 *Generations* stand for time, because the clocks of hosts do not agree: an invalidation is given the next number, every
@@ -25,6 +25,11 @@ from watchllm.cache.entry import Entry, InvalidationFilter
 from watchllm.stores.redis.client import Script
 
 CHANNEL = b"watchllm:invalidated"
+"""Tells a project, a generation and a filter."""
+
+REPLACED = b"watchllm:replaced"
+"""Tells a project, a key and the process that stored another answer there, or removed it."""
+
 GENERATION = b"watchllm:{generation}"
 
 KEPT_MS = 2 * 3_600_000
@@ -32,10 +37,11 @@ KEPT_MS = 2 * 3_600_000
 
 MOST_RECORDS = 128
 _GENERATION_BYTES = 8
+_NO_KEY = ","
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Entry).decode
-_RECORD = re.compile(rb"(\d+)\|(\d)\|(\d*)\|(\d*)\|([^|]*)\|(.*)", re.DOTALL)
+_RECORD = re.compile(rb"(\d+)\|(\d)\|(\d*)\|(\d*)\|([^|]*)\|([^|]*)\|([0-9a-f,]*)\|(.*)", re.DOTALL)
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -44,9 +50,18 @@ class Record(msgspec.Struct, frozen=True):
     generation: int
     what: InvalidationFilter
 
-    def voids(self, generation: int, model: str, kind: str, created_ms: int) -> bool:
-        """Whether the answer of a call that began in `generation` must not be stored or seen."""
-        return self.generation > generation and self.what.matches(model, kind, created_ms)
+    def voids(
+        self,
+        generation: int,
+        model: str,
+        kind: str,
+        created_ms: int,
+        key: bytes | None = None,
+        source: str | None = None,
+    ) -> bool:
+        """Whether the answer of a call that began in `generation` must not be stored or seen. A `key` or `source` that
+        is not known, None, may be the one that is meant."""
+        return self.generation > generation and self.what.matches(model, kind, created_ms, key, source)
 
 
 def key_of(project: bytes, what: str) -> bytes:
@@ -67,29 +82,35 @@ def unpacked(value: bytes) -> tuple[Entry, int]:
 
 
 def packed_filter(what: InvalidationFilter) -> bytes:
-    """`before|after|kind|=model`, the parts that are not given empty."""
+    """`before|after|kind|source|keys|=model`, the parts that are not given empty; keys in hex, with commas."""
     before, after = ("" if ms is None else str(max(0, ms)) for ms in (what.before_ms, what.after_ms))
     model = "" if what.model is None else "=" + what.model
-    return f"{before}|{after}|{what.kind or ''}|{model}".encode()
+    keys = "" if what.keys is None else ",".join(key.hex() for key in what.keys) or _NO_KEY
+    return f"{before}|{after}|{what.kind or ''}|{what.source or ''}|{keys}|{model}".encode()
 
 
 def record_of(generation: bytes, text: bytes) -> Record:
     match = _RECORD.fullmatch(text)
     assert match is not None
-    _, _, before, after, kind, model = match.groups()
+    _, _, before, after, kind, source, keys, model = match.groups()
     what = InvalidationFilter(
         model[1:].decode() if model else None,
         kind.decode() or None,
         int(before) if before else None,
         int(after) if after else None,
+        tuple(bytes.fromhex(key) for key in keys.decode().split(",") if key) if keys else None,
+        source.decode() or None,
     )
     return Record(int(generation), what)
 
 
 _MATCHES = """
-local function matches(text, model, kind, created)
-  local before, after, its_kind, its_model = string.match(text, '^%d+|%d|(%d*)|(%d*)|([^|]*)|(.*)$')
-  return (its_model == '' or its_model == '=' .. model) and (its_kind == '' or its_kind == kind)
+local function matches(text, model, kind, created, key, source)
+  local before, after, its_kind, its_source, keys, its_model =
+    string.match(text, '^%d+|%d|(%d*)|(%d*)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
+  return (its_source == '' or source == '' or its_source == source)
+    and (keys == '' or string.find(',' .. keys .. ',', ',' .. key .. ',', 1, true) ~= nil)
+    and (its_model == '' or its_model == '=' .. model) and (its_kind == '' or its_kind == kind)
     and (before == '' or created < tonumber(before)) and (after == '' or created > tonumber(after))
 end
 """
@@ -99,22 +120,26 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-# KEYS: entry, l, x, i. ARGV: KEY, generation, value, milliseconds to live, created, kind, model. 0 = refused.
+# KEYS: entry, l, x, i. ARGV: KEY, generation, value, milliseconds to live, created, kind, model, channel, message, the
+# KEY in hex, source ("" = not known).
+# 0 = refused.
 PUT = Script(
     _MATCHES
     + """
 local log = redis.call('HGETALL', KEYS[2])
 for index = 1, #log, 2 do
-  if tonumber(log[index]) > tonumber(ARGV[2]) and matches(log[index + 1], ARGV[7], ARGV[6], tonumber(ARGV[5])) then
+  if tonumber(log[index]) > tonumber(ARGV[2])
+    and matches(log[index + 1], ARGV[7], ARGV[6], tonumber(ARGV[5]), ARGV[10], ARGV[11]) then
     return 0
   end
 end
 """
     + _NOW
     + """
+if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('PUBLISH', ARGV[8], ARGV[9]) end
 redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
 redis.call('ZADD', KEYS[3], string.format('%.0f', now + tonumber(ARGV[4])), ARGV[1])
-redis.call('HSET', KEYS[4], ARGV[1], table.concat({ARGV[2], ARGV[5], #ARGV[3], ARGV[6], ARGV[7]}, '|'))
+redis.call('HSET', KEYS[4], ARGV[1], table.concat({ARGV[2], ARGV[5], #ARGV[3], ARGV[6], ARGV[11], ARGV[7]}, '|'))
 local gone = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 10)
 if #gone > 0 then
   redis.call('ZREM', KEYS[3], unpack(gone))
@@ -124,9 +149,9 @@ return 1
 """
 )
 
-# KEYS: entry, x, i. ARGV: KEY.
+# KEYS: entry, x, i. ARGV: KEY, channel, message.
 REMOVE = Script("""
-redis.call('DEL', KEYS[1])
+if redis.call('DEL', KEYS[1]) == 1 then redis.call('PUBLISH', ARGV[2], ARGV[3]) end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[3], ARGV[1])
 return 1
@@ -156,7 +181,7 @@ if #kept >= tonumber(ARGV[4]) then
     if kept[index][4] == '0' then done = '0' end
     last = kept[index][2]
   end
-  redis.call('HSET', KEYS[1], last, string.format('%.0f|%s||||', latest, done))
+  redis.call('HSET', KEYS[1], last, string.format('%.0f|%s||||||', latest, done))
 end
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f|0|', now) .. ARGV[2])
 if tonumber(redis.call('GET', KEYS[2]) or '0') < tonumber(ARGV[1]) then redis.call('SET', KEYS[2], ARGV[1]) end

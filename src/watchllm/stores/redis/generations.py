@@ -58,9 +58,18 @@ class Generations:
         found = self._records.get(project)
         return () if found is None else found[1]
 
-    def voids(self, project: bytes, generation: int, model: str, kind: str, created_ms: int) -> bool:
+    def voids(
+        self,
+        project: bytes,
+        generation: int,
+        model: str,
+        kind: str,
+        created_ms: int,
+        key: bytes | None = None,
+        source: str | None = None,
+    ) -> bool:
         """Whether a known invalidation voids the answer of a call that began in `generation`."""
-        return any(record.voids(generation, model, kind, created_ms) for record in self.of(project))
+        return any(record.voids(generation, model, kind, created_ms, key, source) for record in self.of(project))
 
     def forget(self) -> None:
         """Messages may have been missed: of every project the records are read again before they are relied on."""

@@ -21,6 +21,7 @@ CHANNEL = b"watchllm:ended"
 _LEASE_MS = 3_000
 _WAITED_FOR_MS = 60_000
 _LOOK_SECONDS = 0.5
+_RELEASE_SECONDS = 5.0
 _PROJECT_LENGTH = 16
 
 # KEYS: c, w. ARGV: process, milliseconds, milliseconds of w. 1 = the caller has it.
@@ -48,10 +49,18 @@ Told = Callable[[bool], None]
 
 
 class RedisLeases:
-    """The port `cache.leases.Leases`. `is_under_way` says whether this process makes a call for a place."""
+    """The port `cache.leases.Leases`. `is_under_way` says whether this process makes a call for a place. `bulk` is the
+    connection by which answers are stored: the end of a call is told after it."""
 
-    def __init__(self, client: Client, loop: asyncio.AbstractEventLoop, is_under_way: Callable[[bytes], bool]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        bulk: Client,
+        loop: asyncio.AbstractEventLoop,
+        is_under_way: Callable[[bytes], bool],
+    ) -> None:
         self._client = client
+        self._bulk = bulk
         self._loop = loop
         self._is_under_way = is_under_way
         self._process = os.urandom(8).hex().encode()
@@ -75,7 +84,7 @@ class RedisLeases:
     def release(self, place: bytes) -> None:
         if place in self._held:
             self._held.discard(place)
-            self._client.run(_RELEASE, _keys(place), (self._process, CHANNEL, place), _nothing)
+            self._bulk.run(_RELEASE, _keys(place), (self._process, CHANNEL, place), _nothing, _RELEASE_SECONDS)
 
     def heard(self, place: bytes) -> None:
         """A call has ended somewhere, as CHANNEL tells it."""

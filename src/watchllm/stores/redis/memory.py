@@ -25,6 +25,10 @@ class Memory:
     def __contains__(self, entry_id: bytes) -> bool:
         return entry_id in self._entries
 
+    def has_fresh(self, entry_id: bytes, now_ms: int) -> bool:
+        found = self._entries.get(entry_id)
+        return found is not None and found[0].is_fresh(now_ms)
+
     def get(self, entry_id: bytes) -> Entry | None:
         found = self._entries.get(entry_id)
         if found is None:
@@ -60,7 +64,9 @@ class Memory:
         """Forget what the invalidation voids."""
         for entry_id in list(self._projects.get(project, ())):
             entry, generation = self._entries[entry_id]
-            if record.voids(generation, entry.model, entry.kind, entry.created_ms):
+            if record.voids(
+                generation, entry.model, entry.kind, entry.created_ms, entry_id[len(project) :], entry.key_id
+            ):
                 self.remove(project, entry_id)
 
     def clear(self) -> None:

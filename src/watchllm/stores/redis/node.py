@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import hiredis
+
 from watchllm.stores.redis.address import Address
 from watchllm.stores.redis.link import Link, Unreachable, connect
 
@@ -108,6 +110,9 @@ class Node:
         done = holder[0]
         if done is not None:
             done(reply)
+        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("READONLY") and self._link is not None:
+            # It has become a replica: its name may lead to another server by now.
+            self._link.close("it is a replica, which takes no writes")
 
     def _look_at_the_clock(self) -> None:
         self._timer = None

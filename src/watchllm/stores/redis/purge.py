@@ -30,7 +30,7 @@ _SECONDS = 5.0
 _PAGE = 500
 _DELETED_AT_ONCE = 200
 _TRIMMED_AT_ONCE = 2_000
-_INDEX_FIELDS = 5
+_INDEX_FIELDS = 6
 
 
 async def invalidate(
@@ -61,7 +61,7 @@ async def stats(client: Client, project: bytes) -> CacheStats:
         index = key_of(project, "x"), key_of(project, "i")
         while await client.call_script(TRIM, index, (_TRIMMED_AT_ONCE,), seconds=_SECONDS) == _TRIMMED_AT_ONCE:
             pass
-        async for _, _, _, length, kind, _ in _indexed(client, project):
+        async for _, _, _, length, kind, *_ in _indexed(client, project):
             entries += 1
             size += length
             by_kind[kind] = by_kind.get(kind, 0) + 1
@@ -74,8 +74,8 @@ async def stats(client: Client, project: bytes) -> CacheStats:
 async def _delete(client: Client, project: bytes, what: InvalidationFilter, generation: int) -> int:
     count = 0
     found: list[bytes] = []
-    async for key, begun, created_ms, _, kind, model in _indexed(client, project):
-        if begun < generation and what.matches(model, kind, created_ms):
+    async for key, begun, created_ms, _, kind, model, source in _indexed(client, project):
+        if begun < generation and what.matches(model, kind, created_ms, key, source or None):
             found.append(key)
         if len(found) >= _DELETED_AT_ONCE:
             count += await _delete_these(client, project, found, generation)
@@ -91,8 +91,8 @@ async def _delete_these(client: Client, project: bytes, found: list[bytes], gene
     return int(await client.call_script(DELETE, keys, (generation, *found), seconds=_SECONDS))
 
 
-async def _indexed(client: Client, project: bytes) -> AsyncIterator[tuple[bytes, int, int, int, str, str]]:
-    """Of each entry of the index: key, generation, when it was created, bytes, kind and model."""
+async def _indexed(client: Client, project: bytes) -> AsyncIterator[tuple[bytes, int, int, int, str, str, str]]:
+    """Of each entry of the index: key, generation, when it was created, bytes, kind, model, whose request caused it."""
     index = key_of(project, "i")
     cursor: Any = b"0"
     seen: set[bytes] = set()
@@ -102,8 +102,8 @@ async def _indexed(client: Client, project: bytes) -> AsyncIterator[tuple[bytes,
             if key in seen:
                 continue  # A scan may tell of one twice.
             seen.add(key)
-            generation, created, length, kind, model = text.split(b"|", _INDEX_FIELDS - 1)
-            yield key, int(generation), int(created), int(length), kind.decode(), model.decode()
+            generation, created, length, kind, source, model = text.split(b"|", _INDEX_FIELDS - 1)
+            yield key, int(generation), int(created), int(length), kind.decode(), model.decode(), source.decode()
         if cursor == b"0":
             return
 

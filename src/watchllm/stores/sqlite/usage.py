@@ -15,10 +15,11 @@ from watchllm.control.database import Clock
 from watchllm.domain.ledger import Periods
 from watchllm.domain.usage_event import OpenedCall, UsageEvent
 from watchllm.domain.usage_log import COLUMNS, row_of
-from watchllm.journal.recorder import DAMAGE_TAG, Batch, Position, SetAside, StoreUnavailable
+from watchllm.journal.recorder import DAMAGE_TAG, DAY_MS, Batch, Position, Retention, SetAside, StoreUnavailable
 from watchllm.journal.recovery import aborted
 
-_KEEP_FINISHED_MS = 86_400_000
+_KEEP_FINISHED_MS = DAY_MS
+_FORGET_AT_ONCE = 2000
 _BUSY_MS = 500
 _IN_CHUNK = 500
 _LARGEST = (1 << 63) - 1
@@ -111,6 +112,21 @@ class SqliteUsageStore:
             # Some request has a row already (a folder that was rescued, a record that was read before a crash of the
             # disk): look each one up, which is slow and rare.
             return self._apply(batch, careful=True)
+
+    def expire(self, retention: Retention) -> bool:
+        now = self._clock()
+        limits: list[tuple[str, tuple[object, ...]]] = []
+        if (day := retention.first_day(now)) is not None:
+            limits.append(("at_ms < ?", (day * DAY_MS,)))
+        for project, day in retention.first_days(now).items():
+            limits.append(("project_id = ? AND at_ms < ?", (project, day * DAY_MS)))
+        left = _FORGET_AT_ONCE
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            for condition, values in limits:
+                rows = f"SELECT id FROM usage_logs WHERE {condition} LIMIT ?"  # noqa: S608 (conditions of our own)
+                done = connection.execute(f"DELETE FROM usage_logs WHERE id IN ({rows})", (*values, left))  # noqa: S608
+                left -= done.rowcount
+        return left == 0
 
     def _apply(self, batch: Batch, *, careful: bool) -> int:
         now = self._clock()

@@ -2,8 +2,9 @@
 
 import pytest
 
-from watchllm.cache.semantic.decide import Decision
-from watchllm.cache.semantic.evaluate import BadPair, Judged, Pair, read_pairs, summary, wilson
+from watchllm.cache.semantic.decide import DEFAULT_POLICY, Decision, Policy
+from watchllm.cache.semantic.evaluate import BadPair, Judged, Opinion, Pair, consult, read_pairs, summary, wilson
+from watchllm.cache.semantic.judge import MAX_QUESTION
 
 
 def judged(label: int | None, *, hit: bool, capability: str = "all") -> Judged:
@@ -40,7 +41,8 @@ def test_rates_are_of_what_they_say() -> None:
             judged(0, hit=True, capability="date"),
             judged(0, hit=False, capability="date"),
             judged(None, hit=True, capability="date"),
-        ]
+        ],
+        DEFAULT_POLICY,
     )
     assert list(rows) == ["date", "number", "all"]
     assert (rows["number"]["recall"], rows["number"]["precision"], rows["number"]["false_hit_rate"]) == (0.5, 1.0, None)
@@ -50,11 +52,41 @@ def test_rates_are_of_what_they_say() -> None:
     assert (everything["recall"], everything["precision"], everything["false_hit_rate"]) == (0.5, 0.5, 0.5)
 
 
-def test_a_judge_without_fault_is_asked_where_no_guard_forbids() -> None:
-    forbidden = Judged(Pair("p", "a", "b", 1, "all"), Decision(0.9, 0.0, hit=False, guard="number", reason=""), 1e-5)
-    rows = summary([judged(1, hit=True), judged(1, hit=False), judged(0, hit=False), forbidden])
-    assert rows["all"]["recall"] == 1 / 3
-    assert rows["all"]["recall_judged"] == 2 / 3
+def doubtful(
+    similarity: float = 0.9, confidence: float = 0.5, *, guard: str | None = None, label: int = 1, a: str = "a"
+) -> Judged:
+    """A miss, and about what."""
+    return Judged(Pair("p", a, "b", label), Decision(similarity, confidence, hit=False, guard=guard, reason=""), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("one", "policy", "asked"),
+    [
+        (doubtful(), Policy(), True),
+        (doubtful(0.89), Policy(similarity_threshold=0.9), False),
+        (doubtful(0.9), Policy(similarity_threshold=0.9), True),
+        (doubtful(0.49), Policy(), False),  # they are about different things
+        (doubtful(confidence=0.04), Policy(), False),  # a yes would not be enough
+        (doubtful(confidence=0.04), Policy(min_confidence=0.7), True),
+        (doubtful(confidence=0.5), Policy(min_confidence=1.0), False),
+        (doubtful(guard="number"), Policy(), False),
+        (doubtful(a="x" * (MAX_QUESTION + 1)), Policy(), False),
+        # What is sure enough and yet below the floor is no matter of doubt.
+        (doubtful(0.8, 0.95), Policy(similarity_threshold=0.9), False),
+    ],
+)
+def test_recall_with_a_judge_is_of_those_that_a_proxy_would_ask_about(one: Judged, policy: Policy, asked: bool) -> None:
+    consulted = list(consult([one], policy, lambda pair: Opinion(pair.label == 1, 0.1, (1, 1))))
+    assert (consulted[0].opinion is not None, consulted[0].decision.hit) == (asked, asked)
+    row = summary([one, judged(1, hit=True), judged(0, hit=False)], policy)["all"]
+    assert row["recall"] == 1 / 2
+    assert row["recall_judged"] == summary([*consulted, judged(1, hit=True)], policy)["all"]["recall"]
+    assert row["recall_judged"] == (2 / 2 if asked else 1 / 2)
+
+
+def test_a_judge_without_fault_makes_no_hit_of_what_is_none() -> None:
+    rows = summary([judged(1, hit=True), doubtful(label=0)], DEFAULT_POLICY)
+    assert (rows["all"]["recall_judged"], rows["all"]["false_hit_rate"]) == (1.0, 0.0)
 
 
 def test_the_interval_of_a_rate() -> None:

@@ -46,7 +46,7 @@ async def until(condition: Any) -> None:
 def looked_up(semantic: Semantic) -> Any:
     request = SimpleNamespace(looked=None)
     nothing: Any = None
-    assert semantic.look_up(nothing, cast(Any, request), nothing, nothing, b"") is None
+    assert semantic.look_up(nothing, cast(Any, SimpleNamespace(request=request))) is None
     return request.looked
 
 
@@ -64,7 +64,7 @@ def test_a_look_up_before_it_is_there_is_a_miss_that_loads_nothing_on_the_loop()
         "    def opening():\n        go.wait()\n        raise SystemExit\n"
         "    semantic = Semantic(asyncio.get_running_loop(), opening)\n"
         "    request = SimpleNamespace(looked=None)\n"
-        "    semantic.look_up(None, request, None, None, b'')\n"
+        "    semantic.look_up(None, SimpleNamespace(request=request))\n"
         "    semantic.keep_later(None, request, None, None, None, b'', b'')\n"
         f"    print(request.looked.outcome, semantic.state, [name for name in {HEAVY} if name in sys.modules])\n"
         "    go.set()\n    semantic.close()\n"
@@ -140,8 +140,8 @@ def test_a_bug_is_reported_and_costs_a_hit() -> None:
 
         semantic._stage = cast(Any, SimpleNamespace(look_up=breaking))
         services = SimpleNamespace(counters=SimpleNamespace(internal_errors=0))
-        request, nothing = SimpleNamespace(looked=None, id="req_1"), cast(Any, None)
-        assert semantic.look_up(cast(Any, services), cast(Any, request), nothing, nothing, b"") is None
+        request = SimpleNamespace(looked=None, id="req_1")
+        assert semantic.look_up(cast(Any, services), cast(Any, SimpleNamespace(request=request))) is None
         assert (services.counters.internal_errors, reported) == (1, [error])
         assert cast(Any, request.looked).reason == "failed"
         semantic.close()

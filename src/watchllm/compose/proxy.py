@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from watchllm.compose.limiting import open_limiting
+from watchllm.compose.proxy_settings import instance_credentials, server_limits, tls_context
 from watchllm.configuration import Configuration
 from watchllm.domain import ids
 from watchllm.domain.errors import ProviderFailed, Unavailable
@@ -26,7 +27,6 @@ from watchllm.proxy.semantic.warming import Semantic
 from watchllm.proxy.services import Outbound, Services
 from watchllm.proxy.settle import Counters, Settlement
 from watchllm.proxy.tenants import Tenants
-from watchllm.routing.resolve import InstanceCredential
 from watchllm.stores import home
 from watchllm.stores.lmdb.cache import LmdbExactStore
 from watchllm.stores.lmdb.snapshot import LmdbSnapshotReader
@@ -34,7 +34,6 @@ from watchllm.wire.server import Server, ServerLimits
 from watchllm.wire.types import Origin, Timeouts
 
 if TYPE_CHECKING:
-    import ssl
     from pathlib import Path
 
     from watchllm.cache.entry import Answers, InvalidationFilter
@@ -199,7 +198,7 @@ class ProxyProcess:
         """Take requests, from `sockets` where there are any; the port. Raises OSError where the address cannot be
         had."""
         configuration = self._configuration
-        tls = _tls_context(configuration)
+        tls = tls_context(configuration)
         if self._shared is not None:
             await self._shared.reached()
         if sockets:
@@ -388,37 +387,6 @@ def _open_shared(configuration: Configuration, loop: asyncio.AbstractEventLoop) 
     from watchllm.compose.shared import Shared  # few proxies have a Redis
 
     return Shared(configuration, loop)
-
-
-def server_limits(configuration: Configuration) -> ServerLimits:
-    """The wire's bounds as configured."""
-    return ServerLimits(
-        max_head_bytes=configuration.max_header_bytes,
-        max_body_bytes=configuration.max_body_bytes,
-        max_inflight_bytes=configuration.max_inflight_bytes,
-        max_connections=configuration.max_connections,
-        header_timeout=configuration.header_timeout,
-        idle_timeout=configuration.idle_timeout,
-    )
-
-
-def instance_credentials(configuration: Configuration) -> dict[str, InstanceCredential]:
-    """The instance-wide provider keys and base URLs as configured."""
-    return {
-        name: InstanceCredential(provider.api_key, provider.base_url)
-        for name, provider in configuration.instance_providers.items()
-    }
-
-
-def _tls_context(configuration: Configuration) -> ssl.SSLContext | None:
-    if configuration.tls_cert is None:
-        return None
-    import ssl
-
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(configuration.tls_cert, configuration.tls_key)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 def _now_ms() -> int:

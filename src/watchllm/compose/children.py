@@ -144,7 +144,6 @@ def _run_child(name: str, run: Run, given: Given, told: _Told, mask: set[int | s
     import setproctitle
 
     setproctitle.setproctitle(f"watchllm {name}")
-    signal.set_wakeup_fd(-1)
     for number in _HANDLED:
         signal.signal(number, signal.SIG_DFL)
     # A terminal that is closed tells all of its processes; what follows from it is for the supervisor to decide.

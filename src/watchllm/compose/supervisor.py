@@ -65,11 +65,11 @@ class Supervisor:
         self._to_replace: list[Role] = []
         self._successor: Child | None = None
         self._had_terminal = os.isatty(0)
-        self._wakes, writer = os.pipe()
-        for pipe in (self._wakes, writer):
+        self._wakes, self._writer = os.pipe()
+        for pipe in (self._wakes, self._writer):
             os.set_blocking(pipe, False)
         # A signal ends a wait through this pipe, also one that comes just before the wait begins.
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, RETIRE):
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_hangup)
@@ -123,6 +123,9 @@ class Supervisor:
 
     def _forget_but(self, own: Role) -> None:
         """In a child: close what belongs to its parent and to the other roles."""
+        signal.set_wakeup_fd(-1)
+        for pipe in (self._wakes, self._writer):
+            os.close(pipe)
         for child in self._children.values():
             child.close()
         for role in self.roles:
@@ -145,6 +148,8 @@ class Supervisor:
 
     def _bury(self, child: Child) -> None:
         """See to the place of a child that has ended."""
+        if self._stopping:
+            return
         if child is self._successor:
             self._successor = None
             place = self._to_replace.pop(0)
@@ -180,6 +185,7 @@ class Supervisor:
         now = time.monotonic()
         for child in self._children.values():
             if child.kill_at is not None and child.kill_at <= now:
+                child.kill_at = now + _LONGEST_SLEEP_SECONDS  # One that the kernel holds is not asked in a hurry.
                 child.signal(signal.SIGKILL)
 
     # --- replacing all -----------------------------------------------------------------------------------------------

@@ -244,7 +244,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_upstream", "WATCHLLM_MAX_UPSTREAM", forms.count),
     Setting("max_queued", "WATCHLLM_MAX_QUEUED", forms.count),
     Setting("queue_timeout", "WATCHLLM_QUEUE_TIMEOUT", forms.seconds),
-    Setting("cache_max_bytes", "WATCHLLM_CACHE_MAX_BYTES", forms.size),
+    Setting("cache_max_bytes", "WATCHLLM_CACHE_MAX_BYTES", forms.size_from_mib),
     Setting("cache_memory_bytes", "WATCHLLM_CACHE_MEMORY_BYTES", forms.size),
     Setting("embedder", "WATCHLLM_EMBEDDER", forms.embedder, mask_url),
     Setting("embedder_api_key", "WATCHLLM_EMBEDDER_API_KEY", forms.plain, mask),

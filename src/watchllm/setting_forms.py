@@ -24,26 +24,44 @@ def flag(text: str) -> bool:
 
 
 def port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
+    if not _is_number(text) or int(text) > 65535:
         raise ValueError("a port number from 0 (any free port) to 65535")
     return int(text)
 
 
+_MOST_COUNTED = 10**9
+
+
 def count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError("a whole number of at least 1")
+    if not _is_number(text) or not 1 <= int(text) <= _MOST_COUNTED:
+        raise ValueError(f"a whole number from 1 to {_MOST_COUNTED}")
     return int(text)
 
 
 _UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_LARGEST = 16 << 40
+"""Bytes: what is mapped into memory has to fit into a process's addresses."""
 
 
 def size(text: str) -> int:
     digits = text.rstrip("abgikmABGIKM ")
     factor = _UNITS.get(text[len(digits) :].strip().lower())
-    if factor is None or not digits.isdecimal() or int(digits) < 1:
-        raise ValueError("a size such as 1048576, 32MiB or 1GiB")
+    if factor is None or not _is_number(digits) or not 1 <= int(digits) * factor <= _LARGEST:
+        raise ValueError("a size such as 1048576, 32MiB or 1GiB, at most 16384GiB")
     return int(digits) * factor
+
+
+def size_from_mib(text: str) -> int:
+    """A size of at least 1 MiB."""
+    found = size(text)
+    if found < 1 << 20:
+        raise ValueError("a size of at least 1MiB, such as 1048576, 32MiB or 1GiB")
+    return found
+
+
+def _is_number(text: str) -> bool:
+    # Python refuses to read numbers of thousands of digits, with a message of its own.
+    return text.isdecimal() and text.isascii() and len(text) <= 20
 
 
 def seconds(text: str) -> float:
@@ -81,9 +99,25 @@ def base_url(text: str) -> str:
 
 def embedder(text: str) -> str:
     kind, _, model = text.partition(":")
-    if text != "static" and (kind not in ("openai", "fastembed") or not model or model.startswith("@http")):
+    if text != "static" and (kind not in ("openai", "fastembed") or not model):
         raise ValueError("static, openai:MODEL, openai:MODEL@BASE_URL or fastembed:MODEL_OR_FOLDER")
+    if kind == "openai":
+        _check_endpoint(model)
     return text
+
+
+def _check_endpoint(text: str) -> None:
+    """What is meant for a base URL and not taken for one would be part of a model's name, and prompts would go to
+    OpenAI."""
+    model, at, place = text.partition("@")
+    expected = "openai:MODEL or openai:MODEL@BASE_URL, with http:// or https:// after the @"
+    if not model or "://" in model or any(character.isspace() for character in text):
+        raise ValueError(expected)
+    if at:
+        try:
+            base_url(place)
+        except ValueError:
+            raise ValueError(expected) from None
 
 
 def calibration(text: str) -> tuple[float, float]:
@@ -106,7 +140,7 @@ def messages_base_url(text: str) -> str:
 
 def listen_address(text: str) -> str:
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+    if not colon or not host or not _is_number(port) or int(port) > 65535:
         raise ValueError("HOST:PORT, such as 127.0.0.1:9464")
     return text
 

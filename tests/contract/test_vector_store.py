@@ -156,6 +156,19 @@ def test_one_keys_flood_displaces_only_its_own(open_vectors: VectorOpener) -> No
     assert store.count(project(1), "key_flood") == 10
 
 
+def test_not_even_several_keys_floods_displace_what_others_put(open_vectors: VectorOpener) -> None:
+    store = open_vectors(max_per_project=20, max_per_source=10)
+    for number in range(5):
+        put(store, partition(1), number, source="key_a")
+    for number in range(100, 150):
+        for flooding in ("key_b", "key_c", "key_d"):
+            put(store, partition(1), number + 1000 * ord(flooding[-1]), source=flooding)
+        store.flush()
+    assert store.count(project(1)) == 20
+    assert [store.count(project(1), f"key_{one}") for one in "abcd"] == [5, 5, 5, 5]
+    assert [store.get(partition(1), key(number)) is not None for number in range(5)] == [True] * 5
+
+
 def test_the_file_is_bounded_and_whoever_holds_most_gives(open_vectors: VectorOpener) -> None:
     store = open_vectors(max_bytes=1 << 20)
     put(store, partition(1), *range(20))

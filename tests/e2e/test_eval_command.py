@@ -42,6 +42,14 @@ def test_without_labels_nothing_is_said_of_right_and_wrong(installation: Install
     assert told["summary"]["all"]["precision"] is None
 
 
+def test_an_id_is_given_back_as_it_was_given(installation: Installation, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{**PAIRS[0], "id": name} for name in (7, "7", "seven")]
+    told = installation.run_json("eval", written(tmp_path, rows))
+    assert [one["id"] for one in told["decisions"]] == [7, "7", "seven"]
+    twice = installation.run("eval", written(tmp_path, [rows[0], rows[0]]), check=False)
+    assert (twice.returncode, "the id '7' was there before" in twice.stderr) == (2, True)
+
+
 def test_a_wrong_file_is_wrong_usage(installation: Installation, tmp_path: Path) -> None:
     bad = installation.run("eval", written(tmp_path, [{"id": "1", "a": "Hi"}]), check=False)
     assert bad.returncode == 2
@@ -144,6 +152,8 @@ def test_another_judge_is_asked_through_the_gateway(
     assert (judge["asked"], judge["yes"], judge["missed_yes"], judge["cost_usd"]) == (2, 0, 1, None)
     assert judge["ms_per_asked"] > 0
     assert sim.calls() == 2
+    bare = installation.run(*arguments[:-1], gateway.base_url.removesuffix("/v1"), check=False)
+    assert (bare.returncode, "with /v1" in bare.stderr) == (2, True)
     broken = installation.run(*arguments[:-1], "http://127.0.0.1:9/v1", check=False)
     assert (broken.returncode, "could not be asked" in broken.stderr) == (1, True)
 

@@ -68,6 +68,22 @@ def test_what_the_cache_was_not_asked_is_said(gateway: Gateway, project: Project
     assert "max-age" in reasons[3] or "no answer" not in reasons[3]
 
 
+def test_what_was_not_to_be_asked_upstream_is_a_miss_that_nothing_is_stored_for(
+    gateway: Gateway, project: Project
+) -> None:
+    only = {"Cache-Control": "only-if-cached"}
+    embedding = {"model": "text-embedding-3-small", "input": ["One", "Two"]}
+    for answer in (
+        gateway.chat(project.key, "Known?", headers=only),
+        gateway.post("/v1/embeddings", project.key, embedding, headers=only),
+    ):
+        assert answer.status == 504
+        told = explained(gateway, answer)
+        assert (told["outcome"], told["entry"]) == ("miss", None)
+        assert "stored" in told["reason"]
+        assert "only-if-cached forbids to ask upstream" in told["reason"]
+
+
 def test_a_request_that_the_cache_left_out_is_a_bypass(gateway: Gateway, project: Project) -> None:
     gateway.chat(project.key, "Stored")
     for headers, fields in (({"X-WatchLLM-Cache": "off"}, {}), ({}, {"store": True})):

@@ -92,6 +92,8 @@ def test_a_no_is_a_miss_and_is_remembered(warm: Gateway, sim: Sim) -> None:
     for _ in range(2):
         other = asked(warm, project, OTHER)
         assert (outcome(other), reasons(warm, other)) == ("MISS", ("miss", "judge"))
+        shown = warm.installation.run("explain", other.header("X-Request-Id") or "").stdout
+        assert "the judge said that the stored answer will not do; before that: confidence" in shown
     assert len(judged(sim)) == 1
 
 
@@ -101,6 +103,27 @@ def test_what_the_engine_is_sure_of_is_nobody_elses_business(warm: Gateway, sim:
     forbidden = warm.chat(project.key, "How do I not reset the password of my router?", headers=UNSTORED)
     assert reasons(warm, forbidden) == ("miss", "negation")
     assert judged(sim) == []
+
+
+def test_another_judge_is_asked_anew(warm: Gateway, sim: Sim) -> None:
+    project = judging(warm)
+    assert outcome(asked(warm, project, EQUAL)) == "HIT-SEMANTIC"
+    warm.installation.run("project", "set", project.id, f"judge_model={JUDGE}+status-500")
+    assert reasons(warm, asked(warm, project, EQUAL)) == ("miss", "judge_failed")
+    warm.installation.run("project", "set", project.id, f"judge_model={JUDGE}")
+    assert outcome(asked(warm, project, EQUAL)) == "HIT-SEMANTIC"
+    assert len(judged(sim)) == 2
+
+
+def test_a_judge_sees_the_whole_answer_or_is_not_asked(warm: Gateway, sim: Sim) -> None:
+    project = judging(warm)
+    for size, reason in ((8_000, ("hit", "judge")), (8_001, ("miss", "judge_long"))):
+        model = f"gpt-4o-mini+tokens-1+big-{size - len('Answer')}"
+        (choice,) = warm.chat(project.key, STORED, model=model).json()["choices"]
+        assert len(choice["message"]["content"]) == size
+        assert reasons(warm, asked(warm, project, EQUAL, model=model)) == reason
+    (texts,) = [json.loads(body["messages"][1]["content"]) for body in judged(sim)]
+    assert len(texts["answer_a"]) == 8_000
 
 
 def test_a_verdict_survives_a_restart(own: Gateway, sim: Sim) -> None:

@@ -103,6 +103,21 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
         ("OPENAI_BASE_URL", "api.openai.com", "https://"),
         ("WATCHLLM_ADMIN_ADDR", "9464", "HOST:PORT"),
         ("WATCHLLM_TLS_CERT", "cert.pem", "WATCHLLM_TLS_KEY"),
+        ("WATCHLLM_CACHE_MAX_BYTES", "200KiB", "at least 1MiB"),
+        ("WATCHLLM_CACHE_MAX_BYTES", "999999999GiB", "at most 16384GiB"),
+        ("WATCHLLM_JOURNAL_MAX_BYTES", "9" * 5000, "at most 16384GiB"),
+        ("WATCHLLM_MAX_CONNECTIONS", "9" * 5000, "1 to 1000000000"),
+        ("WATCHLLM_PROXY_PORT", "9" * 5000, "port"),
+        ("WATCHLLM_SEMANTIC_MAX_PER_KEY", "\u0663", "whole number"),
+        ("WATCHLLM_EMBEDDER", "openai:nomic@127.0.0.1:18507/v1", "http:// or https:// after the @"),
+        ("WATCHLLM_EMBEDDER", "openai:nomic@ftp://127.0.0.1/v1", "http:// or https:// after the @"),
+        ("WATCHLLM_EMBEDDER", "openai:nomic@httpx://127.0.0.1/v1", "http:// or https:// after the @"),
+        ("WATCHLLM_EMBEDDER", "openai:nomic@http://", "http:// or https:// after the @"),
+        ("WATCHLLM_EMBEDDER", "openai:nomic@", "http:// or https:// after the @"),
+        ("WATCHLLM_EMBEDDER", "openai:@http://127.0.0.1/v1", "openai:MODEL@BASE_URL"),
+        ("WATCHLLM_EMBEDDER", "openai:http://127.0.0.1:18507/v1", "openai:MODEL@BASE_URL"),
+        ("WATCHLLM_EMBEDDER", "openai:nomic http://127.0.0.1:18507/v1", "openai:MODEL@BASE_URL"),
+        ("WATCHLLM_EMBEDDER", "word2vec", "static, openai:MODEL"),
     ],
 )
 def test_a_bad_value_names_the_variable_and_the_form(tmp_path: Path, variable: str, value: str, form: str) -> None:
@@ -110,6 +125,21 @@ def test_a_bad_value_names_the_variable_and_the_form(tmp_path: Path, variable: s
         load({}, {"WATCHLLM_HOME": str(tmp_path), variable: value})
     assert variable in str(caught.value)
     assert form in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "embedder",
+    [
+        "static",
+        "openai:text-embedding-3-small",
+        "openai:nomic-embed-text:v1.5@http://127.0.0.1:11434/v1",
+        "openai:m@https://user:pass@models.example/v1",
+        "fastembed:BAAI/bge-small-en-v1.5",
+        "fastembed:/srv/models@2024/bge",
+    ],
+)
+def test_an_embedder_is_read_as_it_is_written(tmp_path: Path, embedder: str) -> None:
+    assert load({}, {"WATCHLLM_EMBEDDER": embedder}, cwd=tmp_path).embedder == embedder
 
 
 def test_a_bad_secret_is_not_repeated_in_the_message(tmp_path: Path) -> None:

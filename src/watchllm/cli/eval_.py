@@ -71,11 +71,13 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="[MODEL]",
-            help="Have a judge decide where the engine is in doubt; without a model, one who knows the labels.",
+            help="Have a judge decide where the engine is in doubt; without a model (or with sim/judge) the labels do, "
+            "and nobody is asked.",
         ),
     ] = None,
     judge_url: Annotated[
-        str | None, typer.Option(help="The gateway that the judge is asked through; the default is this host's proxy.")
+        str | None,
+        typer.Option(help="The gateway that the judge is asked through, with /v1; the default is this host's proxy."),
     ] = None,
     judge_key_env: Annotated[
         str, typer.Option(help="The environment variable with a project key for it.")

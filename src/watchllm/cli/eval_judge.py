@@ -62,10 +62,13 @@ def ask_of(options: JudgeOptions) -> "Callable[[Pair], Opinion]":
             f"a judge other than {PERFECT} is asked through a gateway: put a project key into {options.key_env}",
             param_hint="--judge",
         )
-    url = f"{(options.url or _own_gateway()).rstrip('/')}/chat/completions"
-    if not url.startswith(("http://", "https://")):
-        raise typer.BadParameter("expected an http(s) URL", param_hint="--judge-url")
-    return lambda pair: _through_gateway(pair, options, url, key)
+    base_url = (options.url or _own_gateway()).rstrip("/")
+    if not base_url.startswith(("http://", "https://")) or not base_url.endswith("/v1"):
+        raise typer.BadParameter(
+            "expected a gateway's http(s) URL with /v1 at its end, such as http://127.0.0.1:8787/v1",
+            param_hint="--judge-url",
+        )
+    return lambda pair: _through_gateway(pair, options, f"{base_url}/chat/completions", key)
 
 
 def worth(judged: "Sequence[Judged]", options: JudgeOptions) -> dict[str, Any]:

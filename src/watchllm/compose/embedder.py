@@ -47,10 +47,10 @@ def endpoint_of(configuration: Configuration) -> EmbeddingEndpoint:
     from watchllm.proxy.semantic.endpoint import EmbeddingEndpoint
 
     name = configuration.embedder.partition(":")[2]
-    model, at, place = name.partition("@http")
+    model, at, place = name.partition("@")
     api_key = configuration.embedder_api_key
     if at:
-        return EmbeddingEndpoint("http" + place, model, api_key or "", configuration.embedder_dimensions)
+        return EmbeddingEndpoint(place, model, api_key or "", configuration.embedder_dimensions)
     provider = configuration.instance_providers.get("openai")
     base_url = (provider.base_url if provider else None) or _OPENAI
     api_key = api_key or (provider.api_key if provider else None)

@@ -12,7 +12,7 @@ from watchllm.domain.settings import REFUSE
 from watchllm.domain.snapshot import PriceRow
 from watchllm.providers.prices import find
 from watchllm.routing.resolve import InstanceCredential, Router
-from watchllm.routing.route import Route
+from watchllm.routing.route import Route, rule_for
 
 Prices: TypeAlias = Mapping[str, tuple[PriceRow, ...]]
 
@@ -34,6 +34,12 @@ def check(connection: Connection, project_id: str, changes: Mapping[str, Any], p
         return
     known = vendors.vendors()
     router = Router(known, {vendor.name: _ANY_KEY for vendor in known})
+    prefix, slash, _ = model.partition("/")
+    if slash and rule_for(model, record.routes) is None and router.leads_to(model, record) is None:
+        # A request may name a model of the default provider so. A judge that is mistyped would only never say yes.
+        default = record.settings.default_provider
+        told = "" if default is None else f". Where {default} names a model so, write {default}/{model}"
+        raise Invalid(f"judge_model={model} cannot be used: no provider {prefix!r} is known{told}")
     try:
         route = router.route(model, record, test_key=False)
     except GatewayError as error:

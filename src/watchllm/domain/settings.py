@@ -13,6 +13,8 @@ __all__ = ["ALLOW", "OFF", "ON", "REFUSE", "SHADOW", "InvalidSetting", "ProjectS
 
 NEVER_EXPIRES = -1
 NEVER_STORE = 0
+LEAST_CONFIDENCE = 0.5
+"""What `min_confidence` is at least: below, it is likelier that an answer is wrong than that it is right."""
 _MAX_JUDGE_MS = 10_000
 _MAX_ASSUMED = 10_000_000
 _MAX_JUDGE_PER_MINUTE = 100_000
@@ -26,7 +28,7 @@ class ProjectSettings(Limits, frozen=True, omit_defaults=True):
     answer whose length the request does not bound.
 
     `semantic` is the mode of the semantic cache. A stored answer is served when the confidence that it is right reaches
-    `min_confidence` (0 to 1; None = the engine's own) and, where it is set, the similarity `similarity_threshold`.
+    `min_confidence` (0.5 to 1; None = the engine's own) and, where it is set, the similarity `similarity_threshold`.
     `hit_headers`: answers tell whether and how they came from the cache, which in a cache that several share tells what
     others asked.
 
@@ -68,6 +70,16 @@ def with_changes(settings: ProjectSettings, changes: Mapping[str, Any]) -> Proje
     return msgspec.structs.replace(settings, **changes)
 
 
+def _confidence(text: str) -> float:
+    try:
+        confidence = form.share(text)
+    except ValueError:
+        confidence = 0.0
+    if confidence < LEAST_CONFIDENCE:
+        raise ValueError(f"expected a number from {LEAST_CONFIDENCE} to 1: how sure it has to be that serving is right")
+    return confidence
+
+
 _PARSERS: dict[str, Callable[[str], Any]] = {
     **LIMIT_FORMS,
     "assumed_output_tokens": form.whole(1, _MAX_ASSUMED),
@@ -79,7 +91,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "instance_keys": form.on_off,
     "unpriced": form.unpriced,
     "semantic": form.mode,
-    "min_confidence": form.share,
+    "min_confidence": _confidence,
     "similarity_threshold": form.share,
     "hit_headers": form.on_off,
     "judge_model": form.model,

@@ -66,7 +66,7 @@ def hit_head(request: Request, content_type: str = JSON) -> bytes:
     target = request.target
     usage = request.usage
     if request.hides_hits:
-        return _discreet(request, content_type, total)
+        return _discreet(request, content_type)
     limits, spans = "", ""
     if request.limiting is not None:
         limits = _limit_lines(request)
@@ -145,7 +145,7 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
             called += f"X-WatchLLM-Dropped: {_listed(request.dropped)}\r\n"
     lines = _passed_down(request, upstream_headers) if upstream_headers else ""
     if request.hides_hits:
-        return _discreet(request, content_type, total, lines if request.upstream_status >= 400 else "")
+        return _discreet(request, content_type, lines if request.upstream_status >= 400 else "")
     if request.limiting is not None:
         lines += _limit_lines(request)
     return (
@@ -164,15 +164,16 @@ def _limit_lines(request: Request) -> str:
     return limiting.lines(principal.subject, discreet=request.hides_hits)
 
 
-def _discreet(request: Request, content_type: str, total: str, lines: str = "") -> bytes:
-    """The header lines that an answer has whether it came from the cache or from upstream, and those of its own."""
+def _discreet(request: Request, content_type: str, lines: str = "") -> bytes:
+    """The header lines that an answer has whether it came from the cache or from upstream, and those of its own. None
+    tells how long that took, which is how a hit is known."""
     target = request.target
     provider = "" if target is None else f"X-WatchLLM-Provider: {target.provider}\r\n"
     if request.limiting is not None:
         lines += _limit_lines(request)
     return (
         f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\n"
-        f"{provider}X-WatchLLM-Model: {request.model}\r\nX-WatchLLM-Latency-Ms: {total}\r\n{lines}"
+        f"{provider}X-WatchLLM-Model: {request.model}\r\n{lines}"
     ).encode("latin-1")
 
 

@@ -28,6 +28,7 @@ from watchllm.proxy.directives import directives
 from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch, read_batch
 from watchllm.proxy.embedding_calls import EmbeddingCalls
 from watchllm.proxy.generation import generate
+from watchllm.proxy.history import NOT_ASKED
 from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.purchase import Bought, Item, Waiter
 from watchllm.proxy.request import Request
@@ -67,18 +68,20 @@ class Embeddings:
         if not missing:
             await self._serve(request, batch, known, HIT, turns)
             return
+        reason = f"{len(missing)} of {len(batch.first)} different inputs had no answer stored that may be given"
+        if batch.wishes.only_if_cached:
+            reason = f"{reason}; {NOT_ASKED}"
+        services = self._services
+        named = batch.document["model"]
+        services.history.missed(request, batch.target, named, None, batch.body, endpoint.family, reason)
         if batch.wishes.only_if_cached:
             raise TimedOut(
                 "Not all of these are in the cache, and only-if-cached forbids to ask upstream.", code="not_in_cache"
             )
         has_stale = all(place in stale for place in missing)
-        reason = f"{len(missing)} of {len(batch.first)} different inputs had no answer stored that may be given"
-        services = self._services
-        named = batch.document["model"]
-        services.history.missed(request, batch.target, named, None, batch.body, endpoint.family, reason)
         if request.admission is not None:
-            services.limiting.reserve(
-                request, lambda: demand_of(services, request, batch.body, batch.route.first_targets)
+            self._services.limiting.reserve(
+                request, lambda: demand_of(self._services, request, batch.body, batch.route.first_targets)
             )
         try:
             await self._buy(request, endpoint, batch, known, missing, turns, has_stale=has_stale)

@@ -28,6 +28,7 @@ from watchllm.proxy.asked import Asked
 from watchllm.proxy.at_hand import bring, places_of
 from watchllm.proxy.directives import HEADERS
 from watchllm.proxy.eager import Outcome
+from watchllm.proxy.history import miss_reason
 from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.request import Request
 from watchllm.proxy.retelling import kept_for_dialect, serve_entry, take_over, told_in
@@ -169,6 +170,10 @@ def _otherwise(services: Services, unanswered: Unanswered) -> Coroutine[Any, Any
     """What goes on to answer from upstream what the cache cannot."""
     wishes = unanswered.request.directives
     if wishes is not None and wishes.only_if_cached:
+        request, asked = unanswered.request, unanswered.asked
+        reason = miss_reason(unanswered.entry, wishes, asked.bypass, request.wall_ms)
+        family = unanswered.endpoint.family
+        services.history.missed(request, asked.target, asked.named, asked.key, unanswered.body, family, reason)
         raise TimedOut(
             "The answer is not in the cache, and only-if-cached forbids to ask upstream.", code="not_in_cache"
         )

@@ -23,6 +23,7 @@ from watchllm.domain.usage_event import BYPASS, HIT, MISS
 from watchllm.proxy.digests import LARGE, field_digests
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.request import Request
+from watchllm.proxy.semantic.looked import because
 from watchllm.proxy.tenant import Tenant
 from watchllm.routing.resolve import Target
 
@@ -41,6 +42,9 @@ _READ_ON_AFTER_SECONDS = 0.05
 _HEADERS_IN_ORDER = tuple(sorted(ANSWER_HEADERS))
 
 
+NOT_ASKED = "only-if-cached forbids to ask upstream"
+
+
 class _Unread(msgspec.Struct, frozen=True):
     """What the digests of a request are made of. `headers` are the values of _HEADERS_IN_ORDER, () = there are none."""
 
@@ -54,8 +58,8 @@ class _Unread(msgspec.Struct, frozen=True):
 
 
 class Remembered(msgspec.Struct):
-    """A request whose fields later ones are compared with: one that went upstream, or the first that the cache answered
-    to a body that this process had not seen.
+    """A request whose fields later ones are compared with: one that the cache did not answer, or the first that it
+    answered to a body that this process had not seen.
 
     `named` is the model as the client named it, `outcome` is HIT, MISS or BYPASS, `reason` says why the cache did not
     answer, `stores` that the answer may be kept, `fields` is digest by field's name: empty while `unread` is still to
@@ -89,7 +93,13 @@ class Hit(msgspec.Struct, frozen=True, gc=False):
 
 
 def miss_reason(entry: Entry | None, wishes: Directives, bypass: str | None, now_ms: int) -> str:
-    """Why the cache did not answer. `bypass` names what in the body forbids caching."""
+    """Why the cache did not answer, and nobody else where nobody was to be asked. `bypass` names what in the body
+    forbids caching."""
+    reason = _not_answered(entry, wishes, bypass, now_ms)
+    return f"{reason}; {NOT_ASKED}" if wishes.only_if_cached else reason
+
+
+def _not_answered(entry: Entry | None, wishes: Directives, bypass: str | None, now_ms: int) -> str:
     if bypass is not None:
         return f"a request with {bypass} is neither read from the cache nor stored"
     if wishes.bypass:
@@ -124,10 +134,11 @@ class History:
     def missed(
         self, request: Request, target: Target, named: str, key: bytes | None, body: bytes, family: str, reason: str
     ) -> None:
-        """Remember a request that goes upstream; its `body` was read before. About 1 µs, the digests come later."""
+        """Remember a request that the cache did not answer; its `body` was read before. About 1 µs, the digests come
+        later."""
         wishes = request.directives
         outcome = BYPASS if request.cache == BYPASS else MISS
-        stores = outcome == MISS and wishes is not None and wishes.store
+        stores = outcome == MISS and wishes is not None and wishes.store and not wishes.only_if_cached
         self._remember(request, target, named, key, body, family, outcome, reason, stores=stores)
 
     def first_seen(self, request: Request, target: Target, key: bytes, body: bytes, family: str) -> None:
@@ -308,7 +319,7 @@ def _semantic(looked: Looked, project: _Project) -> dict[str, Any]:
         "similarity": None if decision is None else round(decision.similarity, 4),
         "confidence": None if decision is None else round(decision.confidence, 4),
         "guard": None if decision is None else decision.guard,
-        "because": None if decision is None else decision.reason,
+        "because": None if decision is None else because(looked.outcome, looked.reason, decision.reason),
         "nearest": None if decision is None else _stored_by(looked.key, looked.created_ms, project),
         "entry": None if looked.key is None else entry_id(looked.key),
     }

@@ -249,6 +249,14 @@ def test_a_judge_has_to_be_one_that_the_project_may_use(world: "World") -> None:
     assert world.plane.project(project.id).settings.judge_model == "sim/judge"
 
 
+def test_a_judge_of_no_provider_is_no_model_of_the_default_provider(world: "World") -> None:
+    project = world.plane.create_project("p", ProjectSettings(default_provider="sim"))
+    with pytest.raises(Invalid, match=r"no provider 'nope' is known\. Where sim names a model so, write sim/nope/abc"):
+        world.plane.set_project(project.id, parse_settings({"judge_model": "nope/abc"}))
+    world.plane.set_project(project.id, parse_settings({"judge_model": "sim/nope/abc"}))
+    world.plane.set_project(project.id, parse_settings({"judge_model": "judge"}))
+
+
 def test_a_judge_without_a_price_is_refused_where_the_project_refuses_such_models(world: "World") -> None:
     project = world.plane.create_project("Mine", ProjectSettings(unpriced="refuse"))
     unpriced = parse_settings({"judge_model": "openai/nobody-knows-its-price"})

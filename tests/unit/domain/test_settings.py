@@ -22,10 +22,17 @@ def test_a_new_project_decides_by_meaning_and_never_serves() -> None:
         parse_settings({"semantic": "yes"})
 
 
-@pytest.mark.parametrize("name", ["min_confidence", "similarity_threshold"])
-def test_confidence_and_similarity_are_shares(name: str) -> None:
+@pytest.mark.parametrize(("name", "least"), [("min_confidence", "0.5"), ("similarity_threshold", "0")])
+def test_confidence_and_similarity_are_shares(name: str, least: str) -> None:
     assert parse_settings({name: "0.85"}) == {name: 0.85}
+    assert parse_settings({name: least}) == {name: float(least)}
     assert parse_settings({name: ""}) == {name: None}
     for text in ("1.01", "-0.1", "nan", "inf", "much"):
-        with pytest.raises(InvalidSetting, match="expected a number from 0 to 1"):
+        with pytest.raises(InvalidSetting, match=f"expected a number from {least} to 1"):
             parse_settings({name: text})
+
+
+def test_no_project_is_served_what_is_likelier_wrong_than_right() -> None:
+    for text in ("0", "0.49"):
+        with pytest.raises(InvalidSetting, match=r"min_confidence=.*: expected a number from 0\.5 to 1: how sure"):
+            parse_settings({"min_confidence": text})

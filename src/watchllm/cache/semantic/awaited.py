@@ -13,14 +13,17 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from watchllm.cache.semantic.shares import Shares
+
 if TYPE_CHECKING:
     from watchllm.cache.semantic.embedder import Vectors
 
 SLOW, BUSY, FAILED, RESTING = "embedder_slow", "embedder_busy", "embedder_failed", "embedder_resting"
-"""It took longer than a look-up waits; too many texts are under way; it failed; it is left alone after failures."""
+"""It took longer than a look-up waits; too many texts are under way, of all projects or of this one; it failed; it is
+left alone after failures."""
 
 MOST_AT_ONCE: Final = 64
-"""Texts under way, which are all that a look-up may add to: with so many before it, it would not be in time."""
+"""Texts under way, which projects share: with so many before it, a look-up would not be in time."""
 
 
 class NotEmbedded(Exception):
@@ -66,7 +69,7 @@ class Awaited:
         """All that were charged."""
         self._embed = embed
         self._seconds = seconds
-        self._most_at_once = most_at_once
+        self._places = Shares(most_at_once)
         self._on_close = on_close
         self._under_way: dict[tuple[bytes, str], asyncio.Task[Embedded]] = {}
 
@@ -91,9 +94,9 @@ class Awaited:
             self._on_close()
 
     def _begin(self, whose: tuple[bytes, str]) -> asyncio.Task[Embedded]:
-        if len(self._under_way) >= self._most_at_once:
+        if not self._places.take(whose[0]):
             self.counted[BUSY] += 1
-            raise NotEmbedded(BUSY, f"{self.name}: {self._most_at_once} texts are under way")
+            raise NotEmbedded(BUSY, f"{self.name}: too many texts are under way")
         task = asyncio.ensure_future(self._made(whose[1]))
         self._under_way[whose] = task
         task.add_done_callback(partial(self._ended, whose, monotonic()))
@@ -104,6 +107,7 @@ class Awaited:
 
     def _ended(self, whose: tuple[bytes, str], began: float, task: asyncio.Task[Embedded]) -> None:
         del self._under_way[whose]
+        self._places.give_back(whose[0])
         if task.cancelled():
             return
         error = task.exception()

@@ -14,9 +14,10 @@ from time import monotonic
 from typing import Final
 
 from watchllm.cache.semantic.cross_encoder import AS_IT_COMES, Calibration, CrossEncoder, CrossEncoderUnavailable
+from watchllm.cache.semantic.shares import Shares
 
 MOST_UNDER_WAY: Final = 16
-"""Pairs that are read or wait to be read: with so many before it, another would not be in time."""
+"""Pairs that are read or wait for it, which projects share: with so many before it, another would not be in time."""
 
 
 class CrossEncoding:
@@ -36,10 +37,9 @@ class CrossEncoding:
         self.counted: Counter[str] = Counter()
         """Pairs by what came of them: `read`, `late`, `too_long`, `failed`."""
         self._load = load
-        self._most_under_way = most_under_way
+        self._places = Shares(most_under_way)
         self._thread = ThreadPoolExecutor(1, "semantic-cross")
         self._loading: Future[CrossEncoder] | None = None
-        self._under_way = 0
         self._problem: str | None = None
 
     def start(self) -> None:
@@ -68,15 +68,14 @@ class CrossEncoding:
         told = str(error) if isinstance(error, CrossEncoderUnavailable) else f"{type(error).__name__}: {error}"
         return f"doubts stay misses: {told}"
 
-    def read(self, stored: str, asked: str) -> asyncio.Future[float | None] | None:
-        """The model's number for two questions, as `CrossEncoder.logit` says; None where too many are under way, or the
-        model is not there."""
+    def read(self, stored: str, asked: str, project: bytes) -> asyncio.Future[float | None] | None:
+        """The model's number for two questions of a project, as `CrossEncoder.logit` says; None where too many are
+        under way, or the model is not there."""
         encoder = self._encoder()
-        if encoder is None or self._under_way >= self._most_under_way:
+        if encoder is None or not self._places.take(project):
             return None
-        self._under_way += 1
         reading = asyncio.get_running_loop().run_in_executor(self._thread, encoder.logit, stored, asked)
-        reading.add_done_callback(partial(self._ended, monotonic()))
+        reading.add_done_callback(partial(self._ended, project, monotonic()))
         return reading
 
     def close(self) -> None:
@@ -88,8 +87,8 @@ class CrossEncoding:
             return None
         return loading.result()
 
-    def _ended(self, began: float, reading: asyncio.Future[float | None]) -> None:
-        self._under_way -= 1
+    def _ended(self, project: bytes, began: float, reading: asyncio.Future[float | None]) -> None:
+        self._places.give_back(project)
         if reading.cancelled():
             return
         error = reading.exception()

@@ -27,13 +27,15 @@ class Candidate(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """`guard` names what said no; `reason` says in words why it is a hit or a miss."""
+    """`guard` names what said no; `reason` says in words why it is a hit or a miss. `stored_says_more`: no guard said
+    no and all that differs are words that only the stored prompt has."""
 
     similarity: float
     confidence: float
     hit: bool
     guard: str | None
     reason: str
+    stored_says_more: bool = False
 
 
 DEFAULT_POLICY: Final = Policy()
@@ -66,11 +68,15 @@ def decide(
     probability = confidence(evidence(question, features, alignment, similarity))
     if probability < policy.min_confidence:
         reason = f"confidence {probability:.2f} is below {policy.min_confidence:.2f}: {_difference(alignment)}"
-        return Decision(similarity, probability, hit=False, guard=None, reason=reason)
+        says_more = bool(alignment.right) and not alignment.left and not alignment.moved
+        return Decision(similarity, probability, hit=False, guard=None, reason=reason, stored_says_more=says_more)
     if policy.similarity_threshold is not None and similarity < policy.similarity_threshold:
         reason = f"similarity {similarity:.2f} is below {policy.similarity_threshold:.2f}"
         return Decision(similarity, probability, hit=False, guard=None, reason=reason)
-    return Decision(similarity, probability, hit=True, guard=None, reason="every difference is explained")
+    reason = "every difference is explained"
+    if not alignment.explained:
+        reason = f"confidence {probability:.2f} reaches {policy.min_confidence:.2f}: {_difference(alignment)}"
+    return Decision(similarity, probability, hit=True, guard=None, reason=reason)
 
 
 def _difference(alignment: Alignment) -> str:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 import numpy
@@ -26,6 +26,7 @@ from watchllm.cache.semantic.judge import can_be_shown
 from watchllm.cache.semantic.lexicon import LANGUAGES, lexicon
 from watchllm.cache.semantic.memory import Memory
 from watchllm.cache.semantic.partition import Found, Prompt
+from watchllm.cache.semantic.shares import Shares
 from watchllm.cache.semantic.text import MAX_CHARACTERS
 from watchllm.cache.semantic.vectors import PROJECT_LENGTH, StoredVector, VectorStore, partition_of
 from watchllm.cache.semantic.verdicts import Pair, Verdicts
@@ -36,12 +37,16 @@ if TYPE_CHECKING:
 
 MOST_COMPARED: Final = 5
 """Stored prompts that are compared with one question: similarity finds them, and does not know the best of them."""
+MOST_READ: Final = 64
+"""Long prompts that are read or wait for it, which projects share."""
+READER_BUSY: Final = "reader_busy"
 _QUICK: Final = 1_024
 """Characters that are read in well under 2 ms, whatever words they are."""
 _WRITTEN_MS: Final = 1_000
 _DAY_MS: Final = 86_400_000
 _decode = msgspec.msgpack.Decoder(Features).decode
 _encode = msgspec.msgpack.Encoder().encode
+_T = TypeVar("_T")
 
 
 class Question(NamedTuple):
@@ -81,6 +86,7 @@ class Engine:
         self._executor = ThreadPoolExecutor(1, "semantic")
         self.reader = ThreadPoolExecutor(1, "semantic-read")
         """For long prompts, which do not wait for graphs that are built."""
+        self._reads = Shares(MOST_READ)
         self.memory = Memory(store, embedder.dimensions, max_entries=max_entries, executor=self._executor)
         # Words and weights are read now, not with the first question.
         for language in LANGUAGES:
@@ -124,18 +130,27 @@ class Engine:
         return Question(self._embedder.embed((prompt,))[0], features(prompt), prompt)
 
     async def read_slowly(self, prompt: str, partition: bytes, *, patient: bool = False) -> Question:
-        """What is compared of any prompt in `partition`; `patient`: nobody waits for it. Raises NotEmbedded."""
-        loop = asyncio.get_running_loop()
+        """What is compared of any prompt in `partition`; `patient`: nobody waits for it. Raises NotEmbedded, also where
+        too many long prompts are being read."""
+        project = partition[:PROJECT_LENGTH]
         if not isinstance(self._embedder, Awaited):
-            return await loop.run_in_executor(self.reader, self.read, prompt)
-        vector = await self._embedder.vector(prompt, partition[:PROJECT_LENGTH], patient=patient)
+            return await self._in_reader(project, self.read, prompt)
+        vector = await self._embedder.vector(prompt, project, patient=patient)
         if len(prompt) <= _QUICK:
             return Question(vector, features(prompt), prompt)
-        return Question(vector, await loop.run_in_executor(self.reader, features, prompt), prompt)
+        return Question(vector, await self._in_reader(project, features, prompt), prompt)
+
+    def _in_reader(self, project: bytes, read: Callable[[str], _T], prompt: str) -> asyncio.Future[_T]:
+        if not self._reads.take(project):
+            raise NotEmbedded(READER_BUSY, "too many long prompts are being read")
+        reading = asyncio.get_running_loop().run_in_executor(self.reader, read, prompt)
+        # Not when who waits has gone: what he asked for is still in the queue.
+        reading.add_done_callback(lambda _: self._reads.give_back(project))
+        return reading
 
     def read_later(self, prompt: str, partition: bytes, then: Callable[[Question], None]) -> None:
         """Read a prompt for which nobody waits, and call `then` with it; never where it cannot be embedded, which
-        `health` tells."""
+        `health` tells, or too many are being read."""
         task = asyncio.get_running_loop().create_task(self._read_then(prompt, partition, then))
         self._reading.add(task)
         task.add_done_callback(self._reading.discard)

@@ -29,7 +29,7 @@ class Pair(msgspec.Struct, frozen=True):
     """`label` 1 = serving the answer to `a` for `b` is right, 0 = it is not, None = nobody said. `context` is what both
     were asked in: it is the same for both, so it decides nothing."""
 
-    id: str
+    id: str | int
     a: str
     b: str
     label: int | None = None
@@ -80,7 +80,7 @@ def read_pairs(lines: Iterable[bytes]) -> Iterator[Pair]:
         if pair.label not in (None, 0, 1):
             raise BadPair(f"line {number}: label is 1, 0 or left out, not {pair.label}")
         if pair.id in seen:
-            raise BadPair(f"line {number}: the id {pair.id[:80]!r} was there before")
+            raise BadPair(f"line {number}: the id {str(pair.id)[:80]!r} was there before")
         seen.add(pair.id)
         yield pair
 
@@ -166,15 +166,20 @@ def _row(judged: list[Judged], policy: Policy) -> dict[str, Any]:
         "hits": sum(one.decision.hit for one in judged),
         "hit_rate": _share(sum(one.decision.hit for one in judged), len(judged)),
         "precision": _share(right, len(hits)),
-        "precision_95": list(wilson(right, len(hits))) if hits else None,
+        "precision_95": _interval(right, len(hits)),
         "recall": _share(right, positives),
         "recall_judged": _share(
             sum(one.pair.label == 1 and (one.decision.hit or is_judged(one, policy)) for one in labelled), positives
         ),
         "false_hit_rate": _share(wrong, negatives),
-        "false_hit_rate_95": list(wilson(wrong, negatives)) if negatives else None,
+        "false_hit_rate_95": _interval(wrong, negatives),
         "microseconds": round(sum(one.seconds for one in judged) / len(judged) * 1e6, 1) if judged else None,
     }
+
+
+def _interval(part: int, whole: int) -> list[float] | None:
+    """As many digits as anybody reads: 1.0 is no 0.9999999999999999."""
+    return [round(bound, 6) for bound in wilson(part, whole)] if whole else None
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -79,7 +79,7 @@ class VectorStore(Protocol):
     and are seen, here and elsewhere, when their batch is committed, milliseconds later.
 
     A project holds at most `max_per_project` vectors and one source key of it at most `max_per_source`: beyond, the
-    oldest of the project or of that key go, so that one caller's flood displaces only its own.
+    oldest of that key go, or of whichever of the project's keys holds most, so that a flood displaces only its own.
     """
 
     def put(self, partition: bytes, key: bytes, vector: StoredVector) -> bool:

@@ -48,6 +48,7 @@ class Verdicts:
         self._store.put_verdict(*pair, equal=equal)
 
 
-def digest_of(question: str) -> bytes:
-    """What tells a question, to the letter, from others in its partition."""
-    return blake2b(question.encode(errors="surrogatepass"), digest_size=QUESTION_LENGTH).digest()
+def digest_of(question: str, model: str) -> bytes:
+    """What tells a question, to the letter, from others in its partition that the judge `model` said something of."""
+    said_by = blake2b(model.encode(), digest_size=16, person=b"judge").digest()
+    return blake2b(question.encode(errors="surrogatepass"), digest_size=QUESTION_LENGTH, key=said_by).digest()

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from watchllm.cache.semantic.cross_encoder import Calibration, lifted
+from watchllm.cache.semantic.vectors import PROJECT_LENGTH
 from watchllm.cache.semantic.verdicts import Pair
 from watchllm.proxy.semantic.judgement import Judgement
 from watchllm.proxy.semantic.looked import BY_CROSS_ENCODER
@@ -37,7 +38,7 @@ class CrossReadings:
             return judgement
         encoding = engine.cross_encoding
         assert encoding is not None
-        reading = encoding.read(stored, asked)
+        reading = encoding.read(stored, asked, pair.partition[:PROJECT_LENGTH])
         if reading is None:
             return BUSY
         judgement = self._under_way[pair] = Judgement(TIMED_OUT)

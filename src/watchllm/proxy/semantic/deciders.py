@@ -3,7 +3,7 @@ then the project's judge. A yes of either will do; what one does not say yes to,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from watchllm.cache.entry import Entry
 from watchllm.cache.semantic import cross_encoder, judge, verdicts
@@ -19,6 +19,9 @@ from watchllm.proxy.semantic.looked import BY_CROSS_ENCODER, BY_JUDGE
 if TYPE_CHECKING:
     from watchllm.proxy.request import Request
     from watchllm.proxy.services import Services
+
+_MAX_BODY: Final = 128 << 10
+"""Bytes of an answer that is read for a judge, in well under a millisecond."""
 
 
 class Decider(Protocol):
@@ -108,9 +111,10 @@ class _Judge:
         self._services = services
         self._request = request
         self._text = question.text
-        self.digest = verdicts.digest_of(question.text)
         assert request.principal is not None
         settings = request.principal.tenant.settings
+        assert settings.judge_model is not None
+        self.digest = verdicts.digest_of(question.text, settings.judge_model)
         self._is_wanted = settings.semantic == ON or settings.judge_in_shadow
         self.seconds = _within(request, settings.judge_timeout_ms / 1e3)
 
@@ -121,9 +125,12 @@ class _Judge:
 
     def ask(self, pair: Pair, decision: Decision, stored: str, entry: Entry) -> Judgement | str:
         services = self._services
+        answer = answer_text(entry) if len(entry.body) <= _MAX_BODY else None
+        if answer is None or len(answer) > judge.MAX_ANSWER:
+            return judging.TOO_LONG
         if services.judges is None:
             services.judges = judging.Judges(services)
-        return services.judges.ask(self._request, pair, stored, self._text, answer_text(entry))
+        return services.judges.ask(self._request, pair, stored, self._text, answer)
 
     def approved(self, decision: Decision, confidence: float | None) -> Decision:
         return judge.approved(decision)

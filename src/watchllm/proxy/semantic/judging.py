@@ -16,6 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from watchllm.cache.semantic import judge
+from watchllm.cache.semantic.shares import Shares
+from watchllm.cache.semantic.vectors import PROJECT_LENGTH
 from watchllm.cache.semantic.verdicts import Pair
 from watchllm.domain.errors import GatewayError, TimedOut, Unavailable
 from watchllm.domain.money import Nanos
@@ -34,14 +36,14 @@ if TYPE_CHECKING:
     from watchllm.routing.breaker import BreakerKey, Ticket
 
 MOST_UNDER_WAY: Final = 64
-"""Judgements of one process at a time: beyond, a look-up is a miss."""
+"""Judgements of one process at a time, which projects share: beyond, a look-up is a miss."""
 _MOST_PROJECTS: Final = 4_096
 _MINUTE_MS: Final = 60_000
 _DAY_MS: Final = 86_400_000
 
 NO, UNCLEAR, FAILED = BY_JUDGE, "judge_unclear", "judge_failed"
 TIMED_OUT, BUDGET, BUSY, SHADOW = "judge_timeout", "judge_budget", "judge_busy", "judge_asked"
-RESTING, UNUSABLE = "judge_resting", "judge_unusable"
+RESTING, UNUSABLE, TOO_LONG = "judge_resting", "judge_unusable", "judge_long"
 """Why a look-up that a judge was, or was to be, asked about is a miss."""
 
 
@@ -98,6 +100,7 @@ class Judges:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._under_way: dict[Pair, _Call] = {}
+        self._places = Shares(MOST_UNDER_WAY)
         self._allowances: OrderedDict[bytes, Allowance] = OrderedDict()
 
     def ask(self, client: Request, pair: Pair, stored: str, asked: str, answer: str) -> Judgement | str:
@@ -110,12 +113,14 @@ class Judges:
         tenant = client.principal.tenant
         settings = tenant.settings
         assert settings.judge_model is not None
-        if len(self._under_way) >= MOST_UNDER_WAY:
+        if not self._places.take(_project(pair)):
             return BUSY
         ticket = self._services.breakers.admit(_breaker(tenant, settings.judge_model))
         if ticket is None:
+            self._places.give_back(_project(pair))
             return RESTING
         if not self._allowance(tenant.partition).take(settings, self._services.now_ms()):
+            self._places.give_back(_project(pair))
             ticket.give_back(Health.NOTHING)
             return BUDGET
         document = judge.request_for(settings.judge_model, stored, asked, answer)
@@ -185,6 +190,7 @@ class Judges:
     def _end(self, pair: Pair, judgement: _Call, reason: str | None) -> None:
         if self._under_way.get(pair) is judgement:
             del self._under_way[pair]
+            self._places.give_back(_project(pair))
         judgement.end(reason)
 
     def _allowance(self, partition: bytes) -> Allowance:
@@ -195,6 +201,10 @@ class Judges:
                 self._allowances.popitem(last=False)
         self._allowances.move_to_end(partition)
         return found
+
+
+def _project(pair: Pair) -> bytes:
+    return pair.partition[:PROJECT_LENGTH]
 
 
 def _breaker(tenant: Tenant, model: str) -> BreakerKey:

@@ -16,6 +16,32 @@ HIT, SHADOW_HIT, MISS, EMPTY, NOT_TRIED, WARMING = "hit", "shadow-hit", "miss", 
 BY_JUDGE, BY_CROSS_ENCODER = "judge", "cross_encoder"
 """The reason of a hit that the yes of one of them made one; of a miss that its no did."""
 
+_SAID = {
+    BY_JUDGE: "the judge said that the stored answer will not do",
+    "judge_timeout": "the judge did not answer in time",
+    "judge_budget": "the project's allowance for judges is used up",
+    "judge_busy": "too many judgements were under way",
+    "judge_resting": "the judge, or its provider, is left alone for a while",
+    "judge_unclear": "the judge said neither yes nor no",
+    "judge_failed": "there was no answer from the judge; the row of its call says why",
+    "judge_long": "the stored answer is longer than a judge is shown",
+    "judge_unusable": "the project's judge may not or cannot be called",
+    "judge_asked": "in shadow nobody waits for the judge, which was asked",
+    BY_CROSS_ENCODER: "the cross-encoder did not take the two for equal",
+    "cross_encoder_timeout": "the cross-encoder was not done in time",
+    "cross_encoder_busy": "too many pairs were with the cross-encoder",
+    "cross_encoder_long": "the two are longer than the cross-encoder reads",
+    "cross_encoder_failed": "the cross-encoder failed; health says how",
+    "cross_encoder_asked": "in shadow nobody waits for the cross-encoder, which was asked",
+    "gone": "the stored answer is there no longer, or not for this request",
+}
+
+
+def because(outcome: str, reason: str, decided: str) -> str:
+    """Why that came of it, in words: who said no last, and what was `decided` before anybody was asked."""
+    said = _SAID.get(reason) if outcome == MISS else None
+    return decided if said is None else f"{said}; before that: {decided}"
+
 
 class Looked(msgspec.Struct):
     """`reason` says in a word what said no: the guard's name, `confidence`, `similarity`, `gone` (its answer is) or why

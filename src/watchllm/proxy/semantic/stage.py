@@ -14,7 +14,7 @@ from watchllm.cache.semantic.decide import DEFAULT_MIN_CONFIDENCE, Decision, Pol
 from watchllm.cache.semantic.engine import Engine, Judged, Question
 from watchllm.cache.semantic.question import NotTried
 from watchllm.cache.semantic.verdicts import Pair
-from watchllm.domain.settings import ON, ProjectSettings
+from watchllm.domain.settings import LEAST_CONFIDENCE, ON, ProjectSettings
 from watchllm.proxy.at_hand import bring
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.retelling import told_in
@@ -252,6 +252,7 @@ class _LookUp:
             return Finding(Looked(looked.WARMING, "reading", None, partition, question))
         nearest: Judged | None = None
         doubt: Doubt | None = None
+        refused: Judged | None = None
         reason = ""
         deciders = deciders_for(self._services, self._request, engine, policy, question)
         for judged in candidates:
@@ -261,19 +262,19 @@ class _LookUp:
                 judged, by, unheard = self._remembered(deciders, judged)
                 if unheard:
                     doubt = _worthier(doubt, Doubt(judged, partition, unheard))
-                elif not by:
-                    reason = reason or deciders[-1].name
+                elif not by and not reason:
+                    refused, reason = judged, deciders[-1].name
             if judged.decision.hit:
                 entry = self._entry(Pair(partition, judged.key, judged.created_ms, _NO_QUESTION), wall_ms)
                 if entry is not None:
                     is_on = settings.semantic == ON
                     outcome = looked.HIT if is_on else looked.SHADOW_HIT
                     return Finding(self._about(judged, outcome, by, question), entry if is_on else None)
-                reason = "gone"
+                refused, reason = judged, "gone"
         if nearest is None:
             return Finding(Looked(looked.EMPTY, "", None, partition, question))
-        about = nearest if doubt is None else doubt.judged
-        reason = reason or about.decision.guard or _below(about.decision, settings)
+        about = doubt.judged if doubt is not None else refused or nearest
+        reason = reason or about.decision.guard or _below(about.decision, policy)
         return Finding(self._about(about, looked.MISS, reason, question), doubt=doubt)
 
     def _remembered(self, deciders: tuple[Decider, ...], judged: Judged) -> tuple[Judged, str, tuple[Decider, ...]]:
@@ -344,9 +345,9 @@ def _policy(settings: ProjectSettings, wishes: Directives) -> Policy:
     floor = settings.similarity_threshold
     if wishes.threshold is not None:
         floor = wishes.threshold if floor is None else max(floor, wishes.threshold)
-    return Policy(DEFAULT_MIN_CONFIDENCE if least is None else least, floor)
+    # A project may have been given less before there was a least.
+    return Policy(DEFAULT_MIN_CONFIDENCE if least is None else max(least, LEAST_CONFIDENCE), floor)
 
 
-def _below(decision: Decision, settings: ProjectSettings) -> str:
-    least = settings.min_confidence
-    return "confidence" if decision.confidence < (DEFAULT_MIN_CONFIDENCE if least is None else least) else "similarity"
+def _below(decision: Decision, policy: Policy) -> str:
+    return "confidence" if decision.confidence < policy.min_confidence else "similarity"

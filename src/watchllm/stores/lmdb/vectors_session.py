@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -130,12 +131,20 @@ class VectorSession:
         return [key for key, _ in found if key.startswith(vector_id)]
 
     def shrink_project(self, project: bytes, most: int) -> int:
-        """Forget the project's oldest until it holds at most `most`; how many."""
-        return self._shrink(self._db.order, project, project, most)
+        """Forget the oldest of whichever of its keys holds most until the project holds at most `most`; how many."""
+        surplus = unpack_count(self.txn.get(project, db=self._db.counts)) - most
+        if surplus <= 0:
+            return 0
+        largest = [(-held, source) for source, held in self._source_counts(project)]
+        heapq.heapify(largest)
+        for _ in range(surplus):
+            held, source = largest[0]
+            heapq.heapreplace(largest, (held + 1, source))
+        return sum(self._shrink(project, source, -held) for held, source in largest)
 
     def shrink_source(self, project: bytes, source: str, most: int) -> int:
         """The same for what one source key put."""
-        return self._shrink(self._db.sources, project, project + source_digest(source), most)
+        return self._shrink(project, project + source_digest(source), most)
 
     def shrink_largest(self, most_bytes: int, limit: int) -> int:
         """Forget up to `limit` of the oldest of whichever project holds most, while the file holds too much."""
@@ -154,14 +163,26 @@ class VectorSession:
             self.delete(vector_id)
         return len(due)
 
-    def _shrink(self, database: Any, project: bytes, prefix: bytes, most: int) -> int:
-        surplus = unpack_count(self.txn.get(prefix, db=self._db.counts)) - most
+    def _shrink(self, project: bytes, source: bytes, most: int) -> int:
+        surplus = unpack_count(self.txn.get(source, db=self._db.counts)) - most
         if surplus <= 0:
             return 0
-        oldest = [rest for key, rest in self._from(database, prefix, surplus) if key.startswith(prefix)]
+        oldest = [rest for key, rest in self._from(self._db.sources, source, surplus) if key.startswith(source)]
         for rest in oldest:
             self.delete(project + rest)
         return len(oldest)
+
+    def _source_counts(self, project: bytes) -> list[tuple[bytes, int]]:
+        """What a project's vectors are under in `sources`, by the key that put them, and how many they are."""
+        found = []
+        with self.txn.cursor(self._db.counts) as cursor:
+            if cursor.set_range(project):
+                for key, packed in cursor:
+                    if not key.startswith(project):
+                        break
+                    if len(key) > PROJECT_LENGTH:
+                        found.append((key, unpack_count(packed)))
+        return found
 
     def _project_counts(self) -> Iterator[tuple[bytes, bytes]]:
         with self.txn.cursor(self._db.counts) as cursor:

@@ -86,13 +86,15 @@ def test_only_so_many_are_under_way() -> None:
         with pytest.raises(NotEmbedded) as told:
             await embedder.vector("c", PROJECT)
         assert told.value.reason == BUSY
+        other = asyncio.ensure_future(embedder.vector("c", OTHER))
         joined = asyncio.ensure_future(embedder.vector("b", PROJECT))
         await asyncio.sleep(0)
         gate.open.set()
-        await asyncio.gather(*waiting, joined)
+        await asyncio.gather(*waiting, joined, other)
+        assert gate.asked == ["a", "b", "c"]
         assert await embedder.vector("c", PROJECT) is VECTOR
 
-    with_gate(test, seconds=10, most_at_once=2)
+    with_gate(test, seconds=10, most_at_once=4)
 
 
 def test_what_goes_wrong_is_told_until_it_works() -> None:

@@ -21,6 +21,8 @@ from watchllm.cache.semantic.cross_encoding import CrossEncoding
 from watchllm.cache.semantic.decide import Decision
 from watchllm.cache.semantic.verdicts import digest_of as judges_digest_of
 
+PROJECT, OTHER = b"p" * 16, b"o" * 16
+
 
 class Scripted:
     """Stands for the model where only its being asked matters; `gate` holds it up."""
@@ -74,7 +76,7 @@ def test_a_verdict_is_of_one_question_model_calibration_and_bound() -> None:
         digest_of("What is it?", "n", AS_IT_COMES, 0.8),
         digest_of("What is it?", "m", Calibration(1.0, 0.1), 0.8),
         digest_of("What is it?", "m", AS_IT_COMES, 0.9),
-        judges_digest_of("What is it?"),
+        judges_digest_of("What is it?", "m"),
     }
     assert len(digests) == 6
     assert {len(digest) for digest in digests} == {16}
@@ -141,13 +143,13 @@ def test_it_is_of_no_use_before_it_is_loaded() -> None:
 
     async def ask() -> None:
         encoding = CrossEncoding(load, seconds=60.0)
-        assert (encoding.version, encoding.is_loading, encoding.read("a", "b")) == (None, False, None)
+        assert (encoding.version, encoding.is_loading, encoding.read("a", "b", PROJECT)) == (None, False, None)
         encoding.start()
-        assert (encoding.version, encoding.is_loading, encoding.read("a", "b")) == (None, True, None)
+        assert (encoding.version, encoding.is_loading, encoding.read("a", "b", PROJECT)) == (None, True, None)
         assert encoding.problem is None
         loads.set()
         await ready(encoding)
-        assert (encoding.version, await encoding.read("a", "b")) == ("scripted", 1.0)
+        assert (encoding.version, await encoding.read("a", "b", PROJECT)) == ("scripted", 1.0)
         encoding.close()
 
     asyncio.run(ask())
@@ -162,7 +164,7 @@ def test_one_that_cannot_be_loaded_is_told(error: Exception) -> None:
         encoding = CrossEncoding(load, seconds=60.0)
         encoding.start()
         await ready(encoding)
-        assert (encoding.version, encoding.read("a", "b")) == (None, None)
+        assert (encoding.version, encoding.read("a", "b", PROJECT)) == (None, None)
         assert "no such folder" in (encoding.problem or "")
         encoding.close()
 
@@ -172,21 +174,23 @@ def test_one_that_cannot_be_loaded_is_told(error: Exception) -> None:
 def test_the_loop_goes_on_while_it_reads_and_so_many_wait_at_most() -> None:
     async def ask() -> None:
         model = Scripted()
-        encoding = encoding_of(model, most=2)
+        encoding = encoding_of(model, most=4)
         await ready(encoding)
         model.gate.clear()
-        one, two = encoding.read("a", "b"), encoding.read("a", "c")
+        one, two = encoding.read("a", "b", PROJECT), encoding.read("a", "c", PROJECT)
         assert one is not None
         assert two is not None
-        assert encoding.read("a", "d") is None
+        assert encoding.read("a", "d", PROJECT) is None
+        other = encoding.read("a", "d", OTHER)
+        assert other is not None
         await asyncio.sleep(0)  # the loop turns, the model does not answer
         assert not one.done()
         model.gate.set()
-        assert await asyncio.gather(one, two) == [1.0, 1.0]
-        third = encoding.read("a", "d")
+        assert await asyncio.gather(one, two, other) == [1.0, 1.0, 1.0]
+        third = encoding.read("a", "d", PROJECT)
         assert third is not None
         assert await third == 1.0
-        assert encoding.counted == {"read": 3}
+        assert encoding.counted == {"read": 4}
         encoding.close()
 
     asyncio.run(ask())
@@ -197,17 +201,17 @@ def test_what_fails_or_comes_late_is_told_until_one_is_in_time() -> None:
         model = Scripted(lambda: 1 / 0)
         encoding = encoding_of(model)
         await ready(encoding)
-        failed = encoding.read("a", "b")
+        failed = encoding.read("a", "b", PROJECT)
         assert failed is not None
         with pytest.raises(ZeroDivisionError):
             await failed
         assert "ZeroDivisionError" in (encoding.problem or "")
         model.answer = lambda: None
         encoding.seconds = 0.0
-        assert await (encoding.read("a", "b") or failed) is None
+        assert await (encoding.read("a", "b", PROJECT) or failed) is None
         assert "took longer than 0 ms" in (encoding.problem or "")
         encoding.seconds = 60.0
-        assert await (encoding.read("a", "b") or failed) is None
+        assert await (encoding.read("a", "b", PROJECT) or failed) is None
         assert encoding.problem is None
         assert encoding.counted == {"failed": 1, "too_long": 2}
         encoding.close()

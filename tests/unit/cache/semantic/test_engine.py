@@ -1,5 +1,7 @@
 """Embedder, vectors and decision together: what is kept is judged as `watchllm eval` would, as long as it lives."""
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import pytest
 from tests.support.exact_store import Clock, key
 from tests.support.vector_store import open_lmdb_vectors
 from watchllm.cache.entry import Entry
+from watchllm.cache.semantic.awaited import NotEmbedded
 from watchllm.cache.semantic.decide import DEFAULT_POLICY
-from watchllm.cache.semantic.engine import MOST_COMPARED, Engine, Judged
+from watchllm.cache.semantic.engine import MOST_COMPARED, MOST_READ, READER_BUSY, Engine, Judged
 from watchllm.cache.semantic.partition import Prompt
 from watchllm.cache.semantic.static import StaticEmbedder
 from watchllm.cache.semantic.verdicts import Pair
@@ -125,3 +128,26 @@ def test_a_short_prompt_is_read_on_the_loop_and_a_long_one_is_not(engine: Engine
     assert engine.is_quick("What is it?")
     assert not engine.is_quick("word " * 300)
     assert numpy.isfinite(engine.read("word " * 300).vector).all()
+
+
+def test_a_project_that_has_many_long_prompts_read_leaves_the_reader_to_others(engine: Engine) -> None:
+    mine, others = engine.partition(PROJECT, CONTEXT), engine.partition(b"o" * 16, CONTEXT)
+    long = "How do I reset it? " * 100
+
+    async def test(held: threading.Event) -> None:
+        engine.reader.submit(held.wait)
+        asking = [asyncio.ensure_future(engine.read_slowly(long, mine)) for _ in range(99)]
+        other = asyncio.ensure_future(engine.read_slowly(long, others))
+        await asyncio.sleep(0)
+        held.set()
+        told = await asyncio.gather(*asking, return_exceptions=True)
+        refused = [one.reason for one in told if isinstance(one, NotEmbedded)]
+        assert refused == [READER_BUSY] * (99 - MOST_READ // 2)
+        assert (await other).text == long
+        assert (await engine.read_slowly(long, mine)).text == long
+
+    held = threading.Event()
+    try:
+        asyncio.run(test(held))
+    finally:
+        held.set()

@@ -21,7 +21,7 @@ def test_lines_become_pairs_and_empty_ones_are_passed_over() -> None:
     [
         (b"no json", "line 2"),
         (b'{"id": "2", "a": "x"}', "line 2"),
-        (b'{"id": 2, "a": "x", "b": "y"}', "line 2"),
+        (b'{"id": 2.5, "a": "x", "b": "y"}', "line 2"),
         (b'{"id": "2", "a": "x", "b": "y", "label": 2}', "label is 1, 0"),
         (b'{"id": "1", "a": "x", "b": "y"}', "was there before"),
         (b"\xff", "line 2"),
@@ -93,3 +93,9 @@ def test_the_interval_of_a_rate() -> None:
     low, high = wilson(8, 10)
     assert (round(low, 3), round(high, 3)) == (0.490, 0.943)  # Wilson, 1927, by hand
     assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_intervals_are_told_in_digits_that_can_be_read() -> None:
+    told = summary([judged(1, hit=True)] * 84 + [judged(0, hit=False)] * 277, Policy())["all"]
+    assert told["precision_95"] == [0.956268, 1.0]
+    assert told["false_hit_rate_95"] == [0.0, 0.013678]

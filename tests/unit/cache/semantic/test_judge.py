@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.cache.semantic.deciding import decision
 from watchllm.cache.semantic.decide import Decision, Policy
 from watchllm.cache.semantic.evaluate import Judged, Opinion, Pair, consult
 from watchllm.cache.semantic.judge import (
@@ -17,6 +18,7 @@ from watchllm.cache.semantic.judge import (
     request_for,
     verdict_of,
 )
+from watchllm.cache.semantic.verdicts import digest_of
 
 GREY = Decision(0.9, 0.3, hit=False, guard=None, reason="")
 
@@ -33,6 +35,23 @@ def test_it_is_asked_in_the_grey_zone_only() -> None:
     assert not is_asked_about(GREY._replace(confidence=0.04), policy)
     assert is_asked_about(GREY._replace(confidence=0.051), policy)
     assert not is_asked_about(GREY._replace(similarity=LEAST_SIMILARITY - 0.01), policy)
+
+
+@pytest.mark.parametrize("more", ["for the hall in the cellar", "through the old console"])
+def test_it_is_not_asked_about_a_stored_prompt_that_says_all_that_is_asked_and_more(more: str) -> None:
+    """Somebody who adds to a question must not have it answered for those who ask it plainly."""
+    plain, longer = "How do I open the gate?", f"How do I open the gate {more}?"
+    poisoned, harmless = decision(longer, plain), decision(plain, longer)
+    assert poisoned.guard is harmless.guard is None
+    assert lifted(poisoned.confidence) >= 0.8
+    assert not is_asked_about(poisoned, Policy())
+    assert is_asked_about(harmless, Policy())
+
+
+def test_another_judge_has_said_nothing_yet() -> None:
+    digests = {digest_of(question, model) for question in ("a", "b") for model in ("groq/one", "groq/two")}
+    assert len(digests) == 4
+    assert digest_of("a", "groq/one") in digests
 
 
 def test_a_stricter_project_asks_less() -> None:
@@ -110,9 +129,7 @@ def test_no_text_breaks_out_of_its_string() -> None:
     assert "\n" not in user["content"]
 
 
-def test_a_long_answer_is_cut_and_says_so() -> None:
-    shown = json.loads(request_for("m", "a", "b", "x" * (MAX_ANSWER + 1))["messages"][1]["content"])["answer_a"]
-    assert shown == "x" * MAX_ANSWER + " […]"
+def test_it_is_shown_the_whole_answer_or_none() -> None:
     whole = json.loads(request_for("m", "a", "b", "x" * MAX_ANSWER)["messages"][1]["content"])["answer_a"]
     assert whole == "x" * MAX_ANSWER
     assert "answer_a" not in json.loads(request_for("m", "a", "b", None)["messages"][1]["content"])

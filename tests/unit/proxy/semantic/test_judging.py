@@ -300,8 +300,23 @@ def test_only_so_many_are_under_way_at_a_time(court: Court) -> None:
     court.says = court.never
 
     async def many() -> list[Judgement | str]:
-        return [court.ask(number) for number in range(judging.MOST_UNDER_WAY + 1)]
+        return [court.ask(number) for number in range(judging.MOST_UNDER_WAY)] + [court.ask(0, project=2)]
 
-    *asked, last = court.loop.run_until_complete(many())
-    assert all(isinstance(one, Judgement) for one in asked)
-    assert last == "judge_busy"
+    *asked, other = court.loop.run_until_complete(many())
+    half = judging.MOST_UNDER_WAY // 2
+    assert all(isinstance(one, Judgement) for one in asked[:half])
+    assert asked[half:] == ["judge_busy"] * half
+    assert isinstance(other, Judgement), "one project leaves places to others"
+
+
+@pytest.mark.parametrize("settings", [{}, {"judge_per_minute": 0}])
+def test_who_is_through_gives_its_place_back(court: Court, settings: dict[str, int]) -> None:
+    reason = "judge_budget" if settings else None
+    for number in range(2 * judging.MOST_UNDER_WAY):
+        assert court.outcome(number, **settings) == reason
+
+
+def test_who_is_left_alone_takes_no_place(court: Court) -> None:
+    court.says = court.never
+    told = [court.outcome(number) for number in range(TIME_OUTS_IN_A_ROW + 2 * judging.MOST_UNDER_WAY)]
+    assert set(told[TIME_OUTS_IN_A_ROW:]) == {"judge_resting"}

@@ -39,6 +39,7 @@ FIGURES = {
 }
 ON_REQUEST = {
     "exact_hit_redis": "Exact hit, the cache in Redis",
+    "workers": "Several workers",
     "soak": "Soak: a million distinct requests (minutes)",
     "cache_store": "The exact cache's store by itself",
 }

@@ -14,7 +14,7 @@ import msgspec
 
 from watchllm.compose.cache_admin import OperatedStore, now_ms, open_store
 from watchllm.compose.control import SNAPSHOT_FOLDER
-from watchllm.compose.proxy import instance_credentials
+from watchllm.compose.proxy_settings import instance_credentials
 from watchllm.configuration import Configuration
 from watchllm.domain.errors import GatewayError
 from watchllm.proxy.known_answers import KnownAnswer, KnownAnswers

@@ -8,12 +8,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import uvloop
 
 from watchllm.compose.limiting import open_limiting
+from watchllm.compose.proxy_settings import instance_credentials, server_limits, tls_context
 from watchllm.configuration import Configuration
 from watchllm.domain import ids
 from watchllm.domain.errors import ProviderFailed, Unavailable
@@ -26,7 +27,6 @@ from watchllm.proxy.semantic.warming import Semantic
 from watchllm.proxy.services import Outbound, Services
 from watchllm.proxy.settle import Counters, Settlement
 from watchllm.proxy.tenants import Tenants
-from watchllm.routing.resolve import InstanceCredential
 from watchllm.stores import home
 from watchllm.stores.lmdb.cache import LmdbExactStore
 from watchllm.stores.lmdb.snapshot import LmdbSnapshotReader
@@ -34,7 +34,6 @@ from watchllm.wire.server import Server, ServerLimits
 from watchllm.wire.types import Origin, Timeouts
 
 if TYPE_CHECKING:
-    import ssl
     from pathlib import Path
 
     from watchllm.cache.entry import Answers, InvalidationFilter
@@ -42,7 +41,12 @@ if TYPE_CHECKING:
     from watchllm.compose.shared import Shared
     from watchllm.proxy.slots import Slots
 
+RETIRE = signal.SIGUSR2
+"""Asks a proxy to leave new connections to its successor and to serve those that it has to their end."""
+
 _ORPHAN_DRAIN_SECONDS = 0.3
+# A client that has sent nothing for so long is hardly sending at the very moment in which its connection is closed.
+_IDLE_SECONDS = 3.0
 # Longer than an orphan takes to end, so that `watchllm up` can be started again at once after it was killed.
 _HANDOVER_SECONDS = 2.0
 # What the first cached answer does not need is loaded this long after requests are taken.
@@ -58,58 +62,70 @@ def run_proxy(
     *,
     parent: int | None = None,
     on_ready: Callable[[int], None] | None = None,
-    reuse_port: bool = False,
+    sockets: Sequence[socket.socket] = (),
 ) -> int:
-    """Run until SIGTERM or SIGINT, then drain; the exit code.
+    """Run until SIGTERM or SIGINT, then drain, refusing what comes; or until SIGUSR2, then retire: serve the
+    connections that there are and leave the others to a successor. The exit code.
 
     `parent` is the reading end of a pipe that the supervisor holds open: at its end this process ends too. `on_ready`
-    is called with the port once requests are taken.
+    is called with the port once requests are taken. `sockets` are listened on instead of the configured address.
 
-    Two processes on one home would each keep limits and live state of their own: the second is refused with 1, on
-    stderr, unless the first is ending.
+    Without Redis two processes on one home would each keep limits and live state of their own: the second is refused
+    with 1, on stderr, unless the first is ending.
     """
     ids.reseed()
+    shared = configuration.redis_url is not None
     try:
-        claim = home.claim_for_proxy(configuration.directory, wait_seconds=_HANDOVER_SECONDS)
+        claim = home.claim_for_proxy(configuration.directory, wait_seconds=_HANDOVER_SECONDS, shared=shared)
     except home.HomeInUse as error:
         # Here, not by the caller: the supervisor's child has nobody above it who would know this error.
         sys.stderr.write(f"watchllm proxy: {error}\n")
         return 1
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(configuration, parent, on_ready, reuse_port))
+            return runner.run(_serve(configuration, parent, on_ready, sockets))
     finally:
         os.close(claim)
 
 
 async def _serve(
-    configuration: Configuration, parent: int | None, on_ready: Callable[[int], None] | None, reuse_port: bool
+    configuration: Configuration,
+    parent: int | None,
+    on_ready: Callable[[int], None] | None,
+    sockets: Sequence[socket.socket],
 ) -> int:
     loop = asyncio.get_running_loop()
-    stop: asyncio.Future[float] = loop.create_future()
+    stop: asyncio.Future[tuple[float, bool]] = loop.create_future()
 
-    def ask_to_stop(drain_seconds: float) -> None:
-        if not stop.done():
-            stop.set_result(drain_seconds)
+    def ask_to_stop(seconds: float, retire: bool) -> None:
+        if stop.done():
+            proxy.hurry(seconds)
+        else:
+            stop.set_result((seconds, retire))
+
+    def be_orphaned(pipe: int) -> None:
+        loop.remove_reader(pipe)
+        ask_to_stop(_ORPHAN_DRAIN_SECONDS, False)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ask_to_stop, configuration.drain_seconds)
+        loop.add_signal_handler(number, ask_to_stop, configuration.drain_seconds, False)
+    loop.add_signal_handler(RETIRE, ask_to_stop, configuration.drain_seconds, True)
     if parent is not None:
-        loop.add_reader(parent, ask_to_stop, _ORPHAN_DRAIN_SECONDS)
+        loop.add_reader(parent, be_orphaned, parent)
 
     proxy = ProxyProcess(configuration, loop)
     try:
-        port = await proxy.listen(reuse_port)
+        port = await proxy.listen(sockets)
         # What is loaded now stays: the collector need not look at it again and again.
         gc.freeze()
         gc.set_threshold(20_000, 50, 100)
         gc.enable()
         if on_ready is not None:
             on_ready(port)
-        seconds = await stop
+        seconds, retire = await stop
+        await proxy.drain(seconds, retire=retire)
         if parent is not None:
             loop.remove_reader(parent)
-        await proxy.drain(seconds)
     finally:
         await proxy.close()
     return 0
@@ -178,18 +194,30 @@ class ProxyProcess:
         self._app = ProxyApp(self._services)
         self._server = Server(self._app, self._services.limits, loop, self._swept)
 
-    async def listen(self, reuse_port: bool) -> int:
-        """Take requests; the port. Raises OSError where the address cannot be had."""
+    async def listen(self, sockets: Sequence[socket.socket]) -> int:
+        """Take requests, from `sockets` where there are any; the port. Raises OSError where the address cannot be
+        had."""
         configuration = self._configuration
-        tls = _tls_context(configuration)
+        tls = tls_context(configuration)
         if self._shared is not None:
             await self._shared.reached()
-        await self._server.listen_tcp(configuration.host, configuration.proxy_port, reuse_port=reuse_port, tls=tls)
+        if sockets:
+            await self._server.listen_on(sockets, tls=tls)
+        else:
+            await self._server.listen_tcp(configuration.host, configuration.proxy_port, tls=tls)
         self._loop.call_later(_WARM_UP_SECONDS, self._warm_up)
         return self._server.port
 
-    async def drain(self, seconds: float) -> None:
-        await self._server.drain(seconds)
+    async def drain(self, seconds: float, *, retire: bool) -> None:
+        """Finish what was accepted, refusing what comes; or serve the connections that there are to their end."""
+        if retire:
+            await self._server.retire(seconds, _IDLE_SECONDS)
+        else:
+            await self._server.drain(seconds)
+
+    def hurry(self, seconds: float) -> None:
+        """Whatever is under way or begins, drain within `seconds`."""
+        self._server.hurry(seconds)
 
     async def close(self) -> None:
         await self._server.close()
@@ -359,37 +387,6 @@ def _open_shared(configuration: Configuration, loop: asyncio.AbstractEventLoop) 
     from watchllm.compose.shared import Shared  # few proxies have a Redis
 
     return Shared(configuration, loop)
-
-
-def server_limits(configuration: Configuration) -> ServerLimits:
-    """The wire's bounds as configured."""
-    return ServerLimits(
-        max_head_bytes=configuration.max_header_bytes,
-        max_body_bytes=configuration.max_body_bytes,
-        max_inflight_bytes=configuration.max_inflight_bytes,
-        max_connections=configuration.max_connections,
-        header_timeout=configuration.header_timeout,
-        idle_timeout=configuration.idle_timeout,
-    )
-
-
-def instance_credentials(configuration: Configuration) -> dict[str, InstanceCredential]:
-    """The instance-wide provider keys and base URLs as configured."""
-    return {
-        name: InstanceCredential(provider.api_key, provider.base_url)
-        for name, provider in configuration.instance_providers.items()
-    }
-
-
-def _tls_context(configuration: Configuration) -> ssl.SSLContext | None:
-    if configuration.tls_cert is None:
-        return None
-    import ssl
-
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(configuration.tls_cert, configuration.tls_key)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 def _now_ms() -> int:

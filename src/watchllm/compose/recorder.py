@@ -5,19 +5,17 @@ with the database is tried again with growing pauses: the journals keep what is 
 """
 
 import os
-import select
-import signal
 import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Self
 
+from watchllm.compose.recorder_stop import Stop
 from watchllm.configuration import Configuration
 from watchllm.control.errors import ControlError, PlansUnusable
 from watchllm.journal.recorder import Recorder, StoreUnavailable
-from watchllm.journal.series import remove_drafts
+from watchllm.journal.series import any_live, remove_drafts
 from watchllm.journal.status import RecorderStatus, holds_lock, lock_recorder, write_status
 from watchllm.stores import home
 
@@ -31,20 +29,30 @@ _URGENT_SECONDS = 15.0
 _URGENT_PART = 0.25
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
+# Less than the supervisor waits for its children beyond their drain.
+_BEYOND_DRAIN_SECONDS = 3.0
 
 
 def run_recorder(
-    configuration: Configuration, *, parent: int | None = None, on_ready: Callable[[int], None] | None = None
+    configuration: Configuration,
+    *,
+    parent: int | None = None,
+    on_ready: Callable[[int], None] | None = None,
+    outlive_proxies: bool = False,
 ) -> int:
     """Run until SIGTERM or SIGINT; then apply what is there and end. The exit code.
 
+    With `outlive_proxies` it then goes on until the proxies of this home have ended and all is applied, for no longer
+    than they may take (see `Stop`); SIGUSR2 ends it as SIGTERM does without: another recorder is about to go on.
+
     `parent` is the reading end of a pipe that the supervisor holds open: at its end this process ends at once.
     """
-    with _Stop(parent) as stop:
+    folder = configuration.home / "journal"
+    patience = configuration.drain_seconds + _BEYOND_DRAIN_SECONDS if outlive_proxies else 0.0
+    with Stop(parent, patience, lambda: _proxies_run(folder)) as stop:
         home.prepare(configuration.home)
         if on_ready is not None:
             on_ready(0)
-        folder = configuration.home / "journal"
         while not stop.is_set():
             lock = _become_the_one(folder, stop)
             if lock is None:
@@ -56,7 +64,14 @@ def run_recorder(
     return 0
 
 
-def _become_the_one(folder: Path, stop: "_Stop") -> int | None:
+def _proxies_run(folder: Path) -> bool:
+    try:
+        return any_live(folder)
+    except OSError:
+        return False  # What cannot be looked at cannot be recorded, and is not waited for.
+
+
+def _become_the_one(folder: Path, stop: Stop) -> int | None:
     told = False
     while True:
         try:
@@ -69,11 +84,11 @@ def _become_the_one(folder: Path, stop: "_Stop") -> int | None:
         if not told:
             _say(reason)
             told = True
-        if stop.wait(_STANDBY_SECONDS):
-            return None
+        if stop.wait(_STANDBY_SECONDS) or stop.is_asked:
+            return None  # Whoever has the lock sees to the rest.
 
 
-def _work(configuration: Configuration, folder: Path, lock: int, stop: "_Stop") -> None:
+def _work(configuration: Configuration, folder: Path, lock: int, stop: Stop) -> None:
     """Record, whatever goes wrong, until told to stop or until the folder with our lock was removed."""
     status = _Status(folder)
     pause = _FIRST_PAUSE_SECONDS
@@ -94,7 +109,7 @@ def _work(configuration: Configuration, folder: Path, lock: int, stop: "_Stop") 
             return
 
 
-def _record(configuration: Configuration, folder: Path, lock: int, status: "_Status", stop: "_Stop") -> None:
+def _record(configuration: Configuration, folder: Path, lock: int, status: "_Status", stop: Stop) -> None:
     """Apply until told to stop, or until the lock is lost. Raises StoreUnavailable, ControlError and OSError."""
     # Here, not above: SQLAlchemy takes a quarter of a second, in which this process is ready already.
     from watchllm.compose.database import bring_up_to_date, open_database, usage_store
@@ -113,11 +128,11 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
         drafts_removed, expired = 0.0, -_EXPIRE_SECONDS
         while True:
             # Asked before the pass: what was written before the signal is applied by it (up to a batch).
-            stopping = stop.is_set()
+            last = stop.is_set()
             began = time.monotonic()
             more = recorder.run_once()
             took = time.monotonic() - began
-            if stopping or not holds_lock(folder, lock):
+            if (last and not (more and stop.is_patient())) or not holds_lock(folder, lock):
                 return
             status.progress(recorder, more=more)
             if time.monotonic() - drafts_removed > _DRAFTS_SECONDS:
@@ -188,43 +203,6 @@ class _Status:
             # The status only informs. What keeps the journal itself from being read is told by the pass.
             if self.problem is None:
                 _say(f"the recorder's status cannot be written: {error}")
-
-
-class _Stop:
-    """A flag that SIGTERM, SIGINT and the supervisor's end set, and that ends a wait at once."""
-
-    def __init__(self, parent: int | None) -> None:
-        self._parent = parent
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)
-        self._is_set = False
-
-    def __enter__(self) -> Self:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        os.close(self._reader)
-        os.close(self._writer)
-
-    def is_set(self) -> bool:
-        self.wait(0.0)
-        return self._is_set
-
-    def wait(self, seconds: float) -> bool:
-        """Wait so long, or until the flag is set; whether it is."""
-        if not self._is_set:
-            watched = [self._reader] if self._parent is None else [self._reader, self._parent]
-            readable, _, _ = select.select(watched, [], [], seconds)
-            self._is_set = bool(readable)
-        return self._is_set
-
-    def _on_signal(self, _number: int, _frame: object) -> None:
-        self._is_set = True
-        os.write(self._writer, b"x")
 
 
 def _say(message: str) -> None:

@@ -67,12 +67,14 @@ def run_proxy(
     `parent` is the reading end of a pipe that the supervisor holds open: at its end this process ends too. `on_ready`
     is called with the port once requests are taken.
 
-    Two processes on one home would each keep limits and live state of their own: the second is refused with 1, on
-    stderr, unless the first is ending.
+    Without Redis, two processes on one home would each keep limits and live state of their own: the second is refused
+    with 1, on stderr, unless the first is ending.
     """
     ids.reseed()
     try:
-        claim = home.claim_for_proxy(configuration.directory, wait_seconds=_HANDOVER_SECONDS)
+        claim = home.claim_for_proxy(
+            configuration.directory, wait_seconds=_HANDOVER_SECONDS, shared=configuration.redis_url is not None
+        )
     except home.HomeInUse as error:
         # Here, not by the caller: the supervisor's child has nobody above it who would know this error.
         sys.stderr.write(f"watchllm proxy: {error}\n")
@@ -149,7 +151,7 @@ class ProxyProcess:
         counters = Counters()
         tenants = Tenants(self._snapshot, instance_credentials(configuration))
         settlement = Settlement(counters, self._journal, tenants.price)
-        settlement.limiting = limiting = open_limiting(configuration, self._journal, self._snapshot, loop)
+        settlement.limiting = limiting = open_limiting(configuration, self._journal, self._snapshot, self._shared, loop)
         self._services = Services(
             loop=loop,
             tenants=tenants,
@@ -318,11 +320,10 @@ class ProxyProcess:
             "journal": journal_state(self._journal),
             "recorder": recorder_state(self._configuration.home / "journal"),
         }
-        unknown = self._services.limiting.problem
         sometimes = {
             "semantic": self._services.semantic.state,
             "admin": self._admin_problem,
-            "limits": None if unknown is None else f"degraded: keys with a quota or a budget are refused: {unknown}",
+            "limits": self._services.limiting.state(),
             "redis": None if self._shared is None else self._shared.state(),
         }
         return states | {name: state for name, state in sometimes.items() if state is not None}

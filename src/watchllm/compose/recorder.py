@@ -12,15 +12,20 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from watchllm.configuration import Configuration
+from watchllm.configuration import Configuration, ConfigurationError
 from watchllm.control import schema
 from watchllm.control.errors import ControlError
 from watchllm.journal.recorder import Recorder, StoreUnavailable
 from watchllm.journal.series import remove_drafts
 from watchllm.journal.status import RecorderStatus, holds_lock, lock_recorder, write_status
 from watchllm.stores import home
+
+if TYPE_CHECKING:
+    from watchllm.journal.ledgered import Ledgered
+    from watchllm.journal.shared_ledger import SharedLedger
+    from watchllm.stores.sqlite.usage import SqliteUsageStore
 
 POLL_SECONDS = 0.05
 _STANDBY_SECONDS = 0.25
@@ -29,6 +34,8 @@ _DRAFTS_SECONDS = 60.0
 _LONGEST_REST_SECONDS = 0.5
 _URGENT_SECONDS = 15.0
 _URGENT_PART = 0.25
+# The database is not to wait for a Redis that hangs.
+_REDIS_SECONDS = 0.25
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 
@@ -109,7 +116,9 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
     ):
         schema.upgrade(database.engine)
         store = SqliteUsageStore(database.engine, lambda: time.time_ns() // 1_000_000)
-        recorder = Recorder(folder, Ledgered(store, ledger), _say)
+        ledgered = Ledgered(store, ledger)
+        shared = None if configuration.redis_url is None else _shared_ledger(configuration.redis_url, ledgered, store)
+        recorder = Recorder(folder, shared or ledgered, _say)
         drafts_removed = 0.0
         while True:
             # Asked before the pass: what was written before the signal is applied by it (up to a batch).
@@ -120,6 +129,9 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
             if stopping or not holds_lock(folder, lock):
                 return
             status.progress(recorder, more=more)
+            if shared is not None:
+                shared.tend()
+                status.not_told = shared.problem
             if time.monotonic() - drafts_removed > _DRAFTS_SECONDS:
                 remove_drafts(folder)
                 drafts_removed = time.monotonic()
@@ -127,6 +139,18 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
                 stop.wait(POLL_SECONDS)
             else:
                 stop.wait(rest_after(took, status.behind, recorder.pending_bytes / configuration.journal_max_bytes))
+
+
+def _shared_ledger(url: str, ledgered: "Ledgered", store: "SqliteUsageStore") -> "SharedLedger":
+    from watchllm.journal.shared_ledger import SharedLedger
+    from watchllm.stores.redis.blocking import Blocking
+    from watchllm.stores.redis.limits_ledger import RedisAccounts
+
+    try:
+        redis = Blocking(url, _REDIS_SECONDS)
+    except ValueError as error:
+        raise ConfigurationError(f"WATCHLLM_REDIS_URL is not valid; expected {error}") from None
+    return SharedLedger(ledgered, store, RedisAccounts(redis))
 
 
 def rest_after(took: float, behind: float, filled: float) -> float:
@@ -143,6 +167,8 @@ class _Status:
 
     def __init__(self, folder: Path) -> None:
         self.problem: str | None = None
+        self.not_told: str | None = None
+        """Why the proxies could not be told who has spent what."""
         self.recovered = False
         self._folder = folder
         self._caught_up = time.monotonic()
@@ -172,7 +198,7 @@ class _Status:
         self._written = now
         self._status.at_ms = time.time_ns() // 1_000_000
         self._status.lag_seconds = round(self.behind, 3)
-        self._status.problem = self.problem
+        self._status.problem = self.problem or self.not_told
         try:
             write_status(self._folder, self._status)
         except OSError as error:

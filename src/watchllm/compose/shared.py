@@ -14,11 +14,14 @@ from watchllm.stores.redis.cache_layout import CHANNEL as INVALIDATED
 from watchllm.stores.redis.client import Client
 from watchllm.stores.redis.leases import CHANNEL as ENDED
 from watchllm.stores.redis.leases import RedisLeases
+from watchllm.stores.redis.limiter import SharedLimiter
+from watchllm.stores.redis.limits_layout import CHANNEL as LIMITS
 from watchllm.stores.redis.snapshot_follower import SnapshotFollower
 from watchllm.stores.redis.snapshot_layout import CHANNEL as SNAPSHOT
 from watchllm.stores.redis.subscription import Subscription
 
 if TYPE_CHECKING:
+    from watchllm.journal.journal import Journal
     from watchllm.proxy.flight import Flight
 
 _SETTLE_SECONDS = 1.0
@@ -38,9 +41,17 @@ class Shared:
         self.cache = RedisExactStore(self.client, loop, memory_bytes=configuration.cache_memory_bytes, now_ms=_now_ms)
         self.flights: dict[bytes, Flight] = {}
         self.leases = RedisLeases(self.client, loop, self.flights.__contains__)
+        self._limits: SharedLimiter | None = None
+        self._limits_on_outage = configuration.limits_on_outage
+        self._loop = loop
         self._subscription = Subscription(
-            address, (SNAPSHOT, INVALIDATED, ENDED), self._on_message, self._on_connected, loop, self._on_lost
+            address, (SNAPSHOT, INVALIDATED, ENDED, LIMITS), self._on_message, self._on_connected, loop, self._on_lost
         )
+
+    def keep_limits(self, journal: Journal) -> SharedLimiter:
+        """The limits that all proxies share; what is used under them is written in `journal` first."""
+        self._limits = SharedLimiter(self.client, self._loop, journal.series, journal.end, self._limits_on_outage)
+        return self._limits
 
     def state(self) -> str:
         """`ok`, or what is wrong and since when: requests are served all the same."""
@@ -57,6 +68,8 @@ class Shared:
         self._subscription.close()
         await self._follower.close()
         self.leases.close()
+        if self._limits is not None:
+            await self._limits.close()
         await self.cache.settled(_SETTLE_SECONDS)
         self.cache.close()
         self.client.close()
@@ -66,6 +79,9 @@ class Shared:
             self.cache.heard(data)
         elif channel == ENDED:
             self.leases.heard(data)
+        elif channel == LIMITS:
+            if self._limits is not None:
+                self._limits.begun_anew(data.decode())
         else:
             self._follower.look()
 

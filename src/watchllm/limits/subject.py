@@ -43,12 +43,14 @@ class Bounds(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """A key with all whose limits it is under. `bound_calls`: any of them bounds calls upstream."""
+    """A key with all whose limits it is under. `bound_calls`: any of them bounds calls upstream. `organization` is the
+    id of that to which all of them belong."""
 
     bounds: tuple[Bounds, ...]
     bound_calls: bool
     needs_history: bool
     has_hard_budget: bool
+    organization: str = ""
 
 
 def bounds_of(name: str, kind: str, limits: Limits, overage: int = 0) -> Bounds | None:
@@ -71,7 +73,7 @@ def bounds_of(name: str, kind: str, limits: Limits, overage: int = 0) -> Bounds 
     return bounds if any(bound is not None for bound in bounds[2:-1]) else None
 
 
-def subject_of(*bounds: Bounds | None) -> Subject | None:
+def subject_of(*bounds: Bounds | None, organization: str = "") -> Subject | None:
     """A key under all of `bounds`; None = it is not limited."""
     found = tuple(one for one in bounds if one is not None)
     if not found:
@@ -81,6 +83,7 @@ def subject_of(*bounds: Bounds | None) -> Subject | None:
         any(one.bound_calls for one in found),
         any(one.needs_history for one in found),
         any(one.is_hard and not (one.day is one.month is one.total is None) for one in found),
+        organization,
     )
 
 

@@ -77,9 +77,11 @@ class Embeddings:
         named = batch.document["model"]
         services.history.missed(request, batch.target, named, None, batch.body, endpoint.family, reason)
         if request.admission is not None:
-            services.limiting.reserve(
+            reserving = services.limiting.reserve(
                 request, lambda: demand_of(services, request, batch.body, batch.route.first_targets)
             )
+            if reserving is not None:
+                await reserving
         try:
             await self._buy(request, endpoint, batch, known, missing, turns, has_stale=has_stale)
         except GatewayError as error:

@@ -45,9 +45,10 @@ def prepare(home: StrPath) -> None:
         ) from None
 
 
-def claim_for_proxy(home: StrPath, *, wait_seconds: float) -> int:
-    """Become the folder's only proxy process: a descriptor to keep open, as the kernel lets go of the lock when it is
-    closed or the process ends, however it ends. A holder that is about to end is waited for.
+def claim_for_proxy(home: StrPath, *, wait_seconds: float, shared: bool = False) -> int:
+    """Become the folder's only proxy process, or with `shared` one of several: a descriptor to keep open, as
+    the kernel lets go of the lock when it is closed or the process ends, however it ends. A holder that is about to end
+    is waited for.
 
     Raises HomeInUse, which names the holder, after `wait_seconds`; HomeUnusable where no lock can be had at all.
     """
@@ -59,7 +60,7 @@ def claim_for_proxy(home: StrPath, *, wait_seconds: float) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() >= end:
@@ -82,8 +83,8 @@ def _in_use(home: StrPath, descriptor: int) -> str:
     holder = os.pread(descriptor, _PID_BYTES, 0).decode("ascii", "replace").strip()
     named = f"process {holder}" if holder.isdigit() else "another process"
     return (
-        f"{named} is the proxy on {home} already, and this version runs one for each home. Stop it, or set "
-        "WATCHLLM_HOME to another folder"
+        f"{named} is the proxy on {home} already, and without Redis there is one for each home. Stop it, set "
+        "WATCHLLM_HOME to another folder, or give both the same WATCHLLM_REDIS_URL"
     )
 
 

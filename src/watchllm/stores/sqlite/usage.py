@@ -104,6 +104,20 @@ class SqliteUsageStore:
         with self._transaction("BEGIN") as connection:
             return {found for name in projects if (found := self._organization(connection, name)) is not None}
 
+    def organizations_of(self, projects: Iterable[str]) -> dict[str, str]:
+        with self._transaction("BEGIN") as connection:
+            pairs = [(name, self._organization(connection, name)) for name in projects]
+        return {name: organization for name, organization in pairs if organization is not None}
+
+    def members(self, organization: str) -> set[str]:
+        with self._transaction("BEGIN") as connection:
+            rows = connection.execute(
+                "SELECT id FROM projects WHERE organization_id = ? UNION ALL SELECT keys.id FROM keys "
+                "JOIN projects ON projects.id = keys.project_id WHERE projects.organization_id = ?",
+                (organization, organization),
+            ).fetchall()
+        return {organization, *(name for (name,) in rows)}
+
     def apply(self, batch: Batch) -> int:
         try:
             return self._apply(batch, careful=False)

@@ -38,6 +38,7 @@ _FRESH_SECONDS = 2.0
 _LARGEST_SLICE = 10_000
 _LARGEST_SPARE = 1_000
 _TRIES = 4
+_NEAR = 16
 _GRACE_SECONDS = 0.02
 _SWEEP_SECONDS = 10.0
 
@@ -207,14 +208,18 @@ class SharedLimiter:
             return admission
         self._outage.over(account)
         until = sent + self._timing.slice / 1000
+        for bounds in subject.bounds:
+            account.holding(bounds.id).is_near = False
         for ask, said in zip(asks, told, strict=True):
             holding = account.holding(ask.bounds.id)
             if ask.kind == "r" and said.extra:
                 account.end_slice(ask.bounds.id, holding)
                 holding.slice = Slice(said.extra, said.bucket, until)
             elif ask.kind == "q":
+                holding.is_near = holding.is_near or _is_near(ask, said)
                 _granted(holding, requests=ask.need + said.extra)
             elif ask.kind == "c":
+                holding.is_near = holding.is_near or _is_near(ask, said)
                 _granted(holding, places=ask.need + said.extra)
         _begin(account, subject, counted)
         admission.holds = True
@@ -266,12 +271,16 @@ class SharedLimiter:
             if bounds.concurrent is not None:
                 holding.used_places -= 1
                 account.change(bounds.id)
+                if holding.is_near:
+                    account.hurry()
             if bounds.monthly is not None and admission.counted:
                 holding.used_requests -= 1
                 if billable:
                     holding.requests -= 1
                     holding.drained += 1
                 account.change(bounds.id)
+                if holding.is_near:
+                    account.hurry()
 
     # Calls
 
@@ -312,6 +321,7 @@ class SharedLimiter:
                 if _budgets(bounds, nanos):
                     admission.account.holding(bounds.id).nanos -= nanos
                     admission.account.change(bounds.id)
+                    admission.account.hurry()
 
     def _book(self, account: Account, subject: Subject, at: Moment, nanos: int, requests: int) -> None:
         if nanos or requests:
@@ -328,7 +338,7 @@ class SharedLimiter:
         for ask in asks:
             arguments += (ask.kind, ask.bounds.id, ask.limit, ask.need, ask.more)
         deadline = self._loop.time() + _PATIENCE_SECONDS
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
             reply = await account.run(TAKE, tuple(arguments))
             while reply[0] == UNKNOWN:
                 if self._loop.time() > deadline:
@@ -339,9 +349,13 @@ class SharedLimiter:
             if reply[0] != REFUSED:
                 return self._keep(account, asks, reply)
             _, index, wait, returning, account.live = reply
-            if not returning:
+            if returning:
+                await asyncio.sleep(returning / 1000 + _GRACE_SECONDS)
+            elif attempt or asks[index - 1].kind in "rtu":
                 break
-            await asyncio.sleep(returning / 1000 + _GRACE_SECONDS)
+            else:
+                # What another has given up a moment ago may not be told yet.
+                await asyncio.sleep(_GRACE_SECONDS)
         raise self._refusal(account, asks[index - 1], None if wait < 0 else wait / 1000)
 
     def _keep(self, account: Account, asks: list[Ask], reply: list[Any]) -> list[Told]:
@@ -470,6 +484,10 @@ def _begin(account: Account, subject: Subject, counted: bool) -> None:
         if bounds.monthly is not None and counted:
             holding.used_requests += 1
             account.change(bounds.id)
+
+
+def _is_near(ask: Ask, said: Told) -> bool:
+    return said.left < ask.limit // 4 or said.left < _NEAR
 
 
 def _granted(holding: Holding, *, nanos: int = 0, requests: int = 0, places: int = 0) -> None:

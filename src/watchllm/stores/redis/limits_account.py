@@ -22,10 +22,13 @@ from watchllm.stores.redis.limits_scripts import JOIN, REPORT
 from watchllm.stores.redis.link import Argument, Unreachable
 
 REPORT_SECONDS = 0.1
+_HURRIED_REPORT_SECONDS = 0.004
 _CALM_REPORT_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
-_MANY_SEGMENTS = 20
 _MOST_SEGMENTS = 64
+# As long as there are fewer, each use is a segment of its own: of several, the database may have counted some, and all
+# of them count again until it has counted the last.
+_MOST_FINE = 50
 _LEASE_MS = 5_000
 # Longer than a recorder takes to close what a killed proxy left open.
 _HOLD_MS = 60_000
@@ -62,6 +65,7 @@ class Holding:
     __slots__ = (
         "asked_at",
         "drained",
+        "is_near",
         "most_places",
         "nanos",
         "places",
@@ -82,6 +86,8 @@ class Holding:
         self.used_places = 0
         self.most_places = 0
         self.drained = 0
+        self.is_near = False
+        """Whether little was left of the places or of the month's requests: then nothing is kept to spare."""
         self.slice: Slice | None = None
         self.asked_at = 0.0
         """When a slice was last asked for, and how many requests were made since."""
@@ -133,8 +139,8 @@ class Account:
         self._calm: asyncio.Future[None] | None = None
         self._joining: asyncio.Future[None] | None = None
         self._segments: list[Segment] = []
-        self._fresh: dict[tuple[str, Moment], list[int]] = {}
-        self._fresh_place: str = ""
+        self._fresh: list[Segment] = []
+        self._hurried = False
         self._changed: set[str] = set()
         self._returns: list[tuple[bytes, int, int, int]] = []
         self._uses: dict[bytes, int] = {}
@@ -155,11 +161,26 @@ class Account:
 
     def book(self, name: str, at: Moment, nanos: Nanos, requests: int, place: Place | None) -> None:
         """Count what was used, which is in the journal before `place`, None = it could not be written yet."""
-        sums = self._fresh.setdefault((name, at), [0, 0])
-        sums[0] += nanos
-        sums[1] += requests
-        self._fresh_place = max(self._fresh_place, _NOWHERE if place is None else place_text(place))
+        ends = _NOWHERE if place is None else place_text(place)
+        last = self._fresh[-1] if self._fresh else None
+        if last is None or (last.place != ends and len(self._fresh) < _MOST_FINE):
+            self._fresh.append(Segment(ends, {(name, at): [nanos, requests]}))
+        else:
+            sums = last.used.setdefault((name, at), [0, 0])
+            sums[0] += nanos
+            sums[1] += requests
+            if last.place != ends:
+                self._fresh[-1] = Segment(max(ends, last.place), last.used)
         self._keep_time()
+
+    def hurry(self) -> None:
+        """Somebody else may wait for what is given back now."""
+        if not self._hurried:
+            self._hurried = True
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            self._keep_time()
 
     def use(self, kind: str, name: str, amount: int) -> None:
         """Count more of a minute than was reserved."""
@@ -287,23 +308,22 @@ class Account:
         self._keep_time()
 
     def _seal(self) -> list[Segment]:
-        """What was booked since the last time, as a segment."""
-        if not self._fresh:
-            return []
-        segment = Segment(self._fresh_place, self._fresh)
-        self._fresh, self._fresh_place = {}, ""
-        self._segments.append(segment)
-        if len(self._segments) > _MOST_SEGMENTS:
+        """What was booked since the last time."""
+        fresh, self._fresh = self._fresh, []
+        self._segments += fresh
+        while len(self._segments) > _MOST_SEGMENTS + _MOST_FINE:
             self._segments = _merged(self._segments)
-        return [segment]
+        return fresh
 
     def _keep_time(self) -> None:
         if self._timer is None and self._reporting is None:
-            many = len(self._segments) > _MANY_SEGMENTS
-            self._timer = self._loop.call_later(_CALM_REPORT_SECONDS if many else REPORT_SECONDS, self._tick)
+            many = len(self._segments) > _MOST_SEGMENTS
+            seconds = _CALM_REPORT_SECONDS if many else REPORT_SECONDS
+            self._timer = self._loop.call_later(_HURRIED_REPORT_SECONDS if self._hurried else seconds, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
+        self._hurried = False
         now = self._loop.time()
         for name, holding in self.holdings.items():
             if holding.slice is not None and holding.slice.until <= now:
@@ -316,8 +336,9 @@ class Account:
 
     def _shrink(self, name: str, holding: Holding) -> None:
         """Give back what is more than was needed since the last time."""
-        places = max(holding.used_places, holding.most_places)
-        requests = min(holding.requests, holding.used_requests + _SPARE_PARTS * holding.drained)
+        places = max(holding.used_places, 0 if holding.is_near else holding.most_places)
+        spare = 0 if holding.is_near else _SPARE_PARTS * holding.drained
+        requests = min(holding.requests, holding.used_requests + spare)
         if (places, requests) != (holding.places, holding.requests):
             holding.places, holding.requests = min(places, holding.places), requests
             self._changed.add(name)

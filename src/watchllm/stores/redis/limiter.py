@@ -82,8 +82,8 @@ class SharedAdmission:
 
 
 class SharedLimiter:
-    """Implements `proxy.limiting.Limits`. For one event loop. `end` is the journal's end, `series` its name, and
-    `wall` the time in epoch seconds."""
+    """Implements `proxy.limiting.Limits`. For one event loop. `end` is the journal's end, `series` its name.
+    `wall` is the time in epoch seconds, `clock` that of the loop."""
 
     def __init__(
         self,
@@ -94,6 +94,7 @@ class SharedLimiter:
         policy: str,
         timing: Timing = Timing(),  # noqa: B008  (immutable)
         wall: Callable[[], float] = time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._client = client
         self._loop = loop
@@ -103,16 +104,17 @@ class SharedLimiter:
         self._outage = Outage(policy)
         self._timing = timing
         self._wall = wall
+        self._clock = clock or loop.time
         self._accounts: dict[str, Account] = {}
         self._told: dict[tuple[str, str], Told] = {}
         self._joining: set[asyncio.Task[None]] = set()
-        self._swept = loop.time()
+        self._swept = self._clock()
 
     def enter(self, subject: Subject, *, counted: bool) -> SharedAdmission | Coroutine[Any, Any, SharedAdmission]:
         """Admit a request, at once or after a wait. Raises Exceeded, Unavailable."""
         account = self._accounts.get(subject.organization)
         if account is not None and account.joined:
-            now = self._loop.time()
+            now = self._clock()
             if now - account.heard_at < _FRESH_SECONDS and _has_room(account, subject, counted, now):
                 return self._take_own(account, subject, counted)
         return self._enter(subject, counted)
@@ -201,7 +203,7 @@ class SharedLimiter:
             if subject.needs_history:
                 await self._know(account, subject)
             asks = self._asks_to_enter(account, subject, counted)
-            sent = self._loop.time()
+            sent = self._clock()
             told = await self._take(account, asks)
         except (Unreachable, hiredis.ReplyError):
             admission.share = self._outage.enter(account, subject, self._told, counted=counted)
@@ -227,7 +229,7 @@ class SharedLimiter:
 
     def _asks_to_enter(self, account: Account, subject: Subject, counted: bool) -> list[Ask]:
         asks = []
-        now = self._loop.time()
+        now = self._clock()
         for bounds in subject.bounds:
             holding = account.holding(bounds.id)
             if bounds.requests is not None:
@@ -337,11 +339,11 @@ class SharedLimiter:
         arguments: list[Argument] = [len(asks)]
         for ask in asks:
             arguments += (ask.kind, ask.bounds.id, ask.limit, ask.need, ask.more)
-        deadline = self._loop.time() + _PATIENCE_SECONDS
+        deadline = self._clock() + _PATIENCE_SECONDS
         for attempt in range(_TRIES):
             reply = await account.run(TAKE, tuple(arguments))
             while reply[0] == UNKNOWN:
-                if self._loop.time() > deadline:
+                if self._clock() > deadline:
                     raise _unknown()
                 await self._client.call(WANTED, "SADD", WANTED, account.organization)
                 await asyncio.sleep(_LOOK_SECONDS)
@@ -360,7 +362,7 @@ class SharedLimiter:
 
     def _keep(self, account: Account, asks: list[Ask], reply: list[Any]) -> list[Told]:
         account.counted_reply(reply[1], reply[2])
-        now = self._loop.time()
+        now = self._clock()
         told = []
         for ask, (extra, left, bucket, reset) in zip(asks, reply[3:], strict=True):
             said = Told(extra, left, bucket, now + reset / 1000, ask.limit)
@@ -371,7 +373,7 @@ class SharedLimiter:
 
     def _refusal(self, account: Account, ask: Ask, wait: float | None) -> Exceeded:
         bounds, kind = ask.bounds, ask.kind
-        now, at = self._loop.time(), moment(self._wall())
+        now, at = self._clock(), moment(self._wall())
         if kind in ("r", "q"):
             self._told[bounds.id, kind] = Told(0, 0, 0, now + (wait or 0.0), ask.limit)
         if kind == "r":
@@ -397,12 +399,12 @@ class SharedLimiter:
             return
         place = self._end()
         if place != self._began or place is None:
-            deadline = self._loop.time() + _PATIENCE_SECONDS
+            deadline = self._clock() + _PATIENCE_SECONDS
             while True:
                 counted = await self._client.call(PLACES, "HGET", PLACES, self._series)
                 if place is not None and counted is not None and counted.decode() >= place_text(place):
                     break
-                if self._loop.time() > deadline:
+                if self._clock() > deadline:
                     raise _unknown()
                 await asyncio.sleep(_LOOK_SECONDS)
                 place = place or self._end()
@@ -415,13 +417,13 @@ class SharedLimiter:
         account = self._accounts.get(organization)
         if account is None:
             self._sweep()
-            account = Account(organization, self._series, self._client, self._loop, self._timing)
+            account = Account(organization, self._series, self._client, self._loop, self._timing, self._clock)
             self._accounts[organization] = account
         return account
 
     def _sweep(self) -> None:
         """Forget who was idle."""
-        now = self._loop.time()
+        now = self._clock()
         if now - self._swept < _SWEEP_SECONDS:
             return
         self._swept = now
@@ -434,7 +436,7 @@ class SharedLimiter:
     def _least(self, subject: Subject, kind: str) -> Standing | None:
         account = self._accounts.get(subject.organization)
         least: Standing | None = None
-        now = self._loop.time()
+        now = self._clock()
         for bounds in subject.bounds:
             limit = bounds.requests if kind == "r" else bounds.tokens if kind == "t" else bounds.quota
             said = self._told.get((bounds.id, kind))

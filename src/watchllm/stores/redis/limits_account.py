@@ -115,7 +115,13 @@ class Account:
     """Of one organization, in one process. For its event loop only. `series` is the process's journal."""
 
     def __init__(
-        self, organization: str, series: str, client: Client, loop: asyncio.AbstractEventLoop, timing: Timing
+        self,
+        organization: str,
+        series: str,
+        client: Client,
+        loop: asyncio.AbstractEventLoop,
+        timing: Timing,
+        clock: Callable[[], float],
     ) -> None:
         self.organization = organization
         self.key = account_of(organization)
@@ -144,7 +150,8 @@ class Account:
         self._changed: set[str] = set()
         self._returns: list[tuple[bytes, int, int, int]] = []
         self._uses: dict[bytes, int] = {}
-        self._busy_at = loop.time()
+        self._clock = clock
+        self._busy_at = clock()
         self._timer: asyncio.TimerHandle | None = None
         self._reporting: asyncio.Task[None] | None = None
 
@@ -274,7 +281,7 @@ class Account:
                 self._calm.set_result(None)
         if reply[0] == LOST:
             self.joined = False
-        self.heard_at = self._loop.time()
+        self.heard_at = self._clock()
         return reply
 
     async def _join(self) -> None:
@@ -324,7 +331,7 @@ class Account:
     def _tick(self) -> None:
         self._timer = None
         self._hurried = False
-        now = self._loop.time()
+        now = self._clock()
         for name, holding in self.holdings.items():
             if holding.slice is not None and holding.slice.until <= now:
                 self.end_slice(name, holding)
@@ -361,7 +368,7 @@ class Account:
             pass  # Told to the operator by the client's state; the next one joins again.
         finally:
             self._reporting = None
-            if self._is_busy(self._loop.time()):
+            if self._is_busy(self._clock()):
                 self._keep_time()
 
 

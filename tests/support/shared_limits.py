@@ -1,7 +1,8 @@
 """Proxies that share limits in a real Redis, in one process, and what stands for their recorders."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -122,17 +123,21 @@ def subject(key: Limits | None = None, project: Limits | None = None) -> Subject
     return made
 
 
-def recorder(url: str) -> RedisAccounts:
-    return RedisAccounts(Blocking(url))
+@contextmanager
+def recorder(url: str) -> Iterator[RedisAccounts]:
+    """What a recorder tells the proxies by."""
+    redis = Blocking(url)
+    yield RedisAccounts(redis)
+    redis.close()
 
 
 def told(url: str, *proxies: Proxy, spent: dict[str, tuple[int, int]] | None = None, finished: bool = False) -> None:
     """What a recorder tells that has counted everything of these."""
     periods = {name: {"total": sums, "2026-11": sums, "2026-11-29": sums} for name, sums in (spent or {}).items()}
     places = {proxy.series: proxy.place._replace(finished=finished) for proxy in proxies}
-    accounts = recorder(url)
-    accounts.write_all(ORGANIZATION, periods, places)
-    accounts.counted(places)
+    with recorder(url) as accounts:
+        accounts.write_all(ORGANIZATION, periods, places)
+        accounts.counted(places)
 
 
 async def refused(coroutine: Awaitable[object]) -> Exceeded:

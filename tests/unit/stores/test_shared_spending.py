@@ -23,6 +23,7 @@ from watchllm.domain.ledger import Place
 from watchllm.domain.limits import Limits
 from watchllm.limits.exceeded import Exceeded
 from watchllm.stores.redis.limiter import SharedAdmission
+from watchllm.stores.redis.limits_ledger import RedisAccounts
 from watchllm.stores.redis.link import Unreachable
 
 BUDGET = 5 * USD
@@ -44,10 +45,10 @@ def clock(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Clock:
 class World:
     """Some proxies, their journals, and a database that counts them."""
 
-    def __init__(self, server: RedisServer, clock: Clock, chance: random.Random) -> None:
+    def __init__(self, server: RedisServer, clock: Clock, chance: random.Random, accounts: RedisAccounts) -> None:
         self.server, self.clock, self.chance = server, clock, chance
         self.who = subject(Limits(budget_usd_month=BUDGET / USD), Limits(monthly_requests=QUOTA))
-        self.accounts = recorder(server.url)
+        self.accounts = accounts
         self.proxies: list[Proxy] = []
         self.open: list[tuple[Proxy, SharedAdmission, int]] = []
         self.journals: dict[str, list[tuple[Place, int, int]]] = {}
@@ -163,8 +164,8 @@ class World:
 def test_nothing_is_spent_twice_or_forgotten(server: RedisServer, clock: Clock, seed: int) -> None:
     chance = random.Random(seed)
 
-    async def use() -> None:
-        world = World(server, clock, chance)
+    async def use(accounts: RedisAccounts) -> None:
+        world = World(server, clock, chance, accounts)
         for _ in range(3):
             await world.begin()
         asked = asyncio.create_task(_ask_on(world))
@@ -176,7 +177,8 @@ def test_nothing_is_spent_twice_or_forgotten(server: RedisServer, clock: Clock, 
             await world.close()
         assert left == (BUDGET - world.spent, QUOTA - world.billed)
 
-    asyncio.run(asyncio.wait_for(use(), 60))
+    with recorder(server.url) as accounts:
+        asyncio.run(asyncio.wait_for(use(accounts), 60))
 
 
 async def _ask_on(world: World) -> None:

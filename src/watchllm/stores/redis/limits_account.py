@@ -238,6 +238,7 @@ class Account:
                 self._uses[window] = self._uses.get(window, 0) + amount
             raise
         if reply[0] == LOST:
+            await self._join()
             return
         self.counted_reply(reply[1], reply[2])
         for name, state in states.items():

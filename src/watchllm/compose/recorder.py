@@ -10,20 +10,19 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from watchllm.configuration import Configuration, ConfigurationError
 from watchllm.control import schema
 from watchllm.control.errors import ControlError
-from watchllm.journal.recorder import Recorder, StoreUnavailable
+from watchllm.journal.recorder import Recorder, StoreUnavailable, UsageStore
 from watchllm.journal.series import remove_drafts
 from watchllm.journal.status import RecorderStatus, holds_lock, lock_recorder, write_status
 from watchllm.stores import home
 
 if TYPE_CHECKING:
-    from watchllm.journal.ledgered import Ledgered
     from watchllm.journal.shared_ledger import SharedLedger
     from watchllm.stores.sqlite.usage import SqliteUsageStore
 
@@ -105,20 +104,14 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
     """Apply until told to stop, or until the lock is lost. Raises StoreUnavailable, ControlError and OSError."""
     # Here, not above: SQLAlchemy takes a quarter of a second, in which this process is ready already.
     from watchllm.compose.control import open_database
-    from watchllm.compose.limiting import LEDGER_FOLDER
-    from watchllm.journal.ledgered import Ledgered
-    from watchllm.stores.lmdb.ledger import LmdbLedger
     from watchllm.stores.sqlite.usage import SqliteUsageStore
 
-    with (
-        closing(open_database(configuration)) as database,
-        closing(LmdbLedger(configuration.home / LEDGER_FOLDER)) as ledger,
-    ):
+    with ExitStack() as stack:
+        database = stack.enter_context(closing(open_database(configuration)))
         schema.upgrade(database.engine)
         store = SqliteUsageStore(database.engine, lambda: time.time_ns() // 1_000_000)
-        ledgered = Ledgered(store, ledger)
-        shared = None if configuration.redis_url is None else _shared_ledger(configuration.redis_url, ledgered, store)
-        recorder = Recorder(folder, shared or ledgered, _say)
+        shared = _shared_ledger(configuration, store, stack)
+        recorder = Recorder(folder, shared or _own_ledger(configuration, store, stack), _say)
         drafts_removed = 0.0
         while True:
             # Asked before the pass: what was written before the signal is applied by it (up to a batch).
@@ -141,16 +134,28 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
                 stop.wait(rest_after(took, status.behind, recorder.pending_bytes / configuration.journal_max_bytes))
 
 
-def _shared_ledger(url: str, ledgered: "Ledgered", store: "SqliteUsageStore") -> "SharedLedger":
+def _own_ledger(configuration: Configuration, store: "SqliteUsageStore", stack: ExitStack) -> UsageStore:
+    """`store`, and the proxies of this host are told who has spent what."""
+    from watchllm.compose.limiting import LEDGER_FOLDER
+    from watchllm.journal.ledgered import Ledgered
+    from watchllm.stores.lmdb.ledger import LmdbLedger
+
+    return Ledgered(store, stack.enter_context(closing(LmdbLedger(configuration.home / LEDGER_FOLDER))))
+
+
+def _shared_ledger(configuration: Configuration, store: "SqliteUsageStore", stack: ExitStack) -> "SharedLedger | None":
+    """The same for the proxies of all hosts; None where they share nothing."""
+    if configuration.redis_url is None:
+        return None
     from watchllm.journal.shared_ledger import SharedLedger
     from watchllm.stores.redis.blocking import Blocking
     from watchllm.stores.redis.limits_ledger import RedisAccounts
 
     try:
-        redis = Blocking(url, _REDIS_SECONDS)
+        redis = stack.enter_context(closing(Blocking(configuration.redis_url, _REDIS_SECONDS)))
     except ValueError as error:
         raise ConfigurationError(f"WATCHLLM_REDIS_URL is not valid; expected {error}") from None
-    return SharedLedger(ledgered, store, RedisAccounts(redis))
+    return SharedLedger(store, RedisAccounts(redis))
 
 
 def rest_after(took: float, behind: float, filled: float) -> float:

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from watchllm.domain.ledger import Periods, Place
-from watchllm.journal.ledgered import Ledgered, periods_told, places_of
-from watchllm.journal.recorder import Batch, Position, SetAside
+from watchllm.journal.ledgered import periods_told, places_of
+from watchllm.journal.recorder import Batch, Position, SetAside, UsageStore
 
 _PAUSE_SECONDS = 1.0
 
@@ -46,8 +46,8 @@ class Accounts(Protocol):
         ...
 
 
-class Directory(Protocol):
-    """Who belongs to whom, from the database. Raises StoreUnavailable."""
+class Database(UsageStore, Protocol):
+    """The recorder's database, which also knows who belongs to whom. Raises StoreUnavailable."""
 
     def organizations_of(self, projects: Iterable[str]) -> dict[str, str]:
         """By project; those that are not known are left out."""
@@ -63,8 +63,7 @@ class SharedLedger:
 
     def __init__(
         self,
-        store: Ledgered,
-        directory: Directory,
+        store: Database,
         accounts: Accounts,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
@@ -72,7 +71,6 @@ class SharedLedger:
         self.problem: str | None = None
         """Why they could not be told; None = they were."""
         self._store = store
-        self._directory = directory
         self._accounts = accounts
         self._now = now
         self._monotonic = monotonic
@@ -125,15 +123,16 @@ class SharedLedger:
         # Before the totals: what is recorded in between counts in them, and not less.
         places = places_of(self._store.positions())
         for organization in sorted(wanted):
-            spent = self._store.spent(self._directory.members(organization), periods_told(self._now()))
+            spent = self._store.spent(self._store.members(organization), periods_told(self._now()))
             self._accounts.write_all(organization, spent, places)
         if is_all:
             self._accounts.counted(places)
             self._all_is_due = False
 
     def _tell(self, batch: Batch) -> None:
-        places = places_of(batch.positions)
-        projects = self._directory.organizations_of({event.project_id for event, _ in batch.settled})
+        # Those of other hosts, too: what their recorders have counted is in the totals. Before these, as above.
+        places = {name: at for name, at in places_of(self._store.positions()).items() if not at.finished}
+        projects = self._store.organizations_of({event.project_id for event, _ in batch.settled})
         touched: dict[str, set[str]] = {organization: {organization} for organization in projects.values()}
         for event, _ in batch.settled:
             organization = projects.get(event.project_id)
@@ -142,5 +141,5 @@ class SharedLedger:
         periods = periods_told(self._now())
         for organization, subjects in touched.items():
             self._accounts.write(organization, self._store.spent(subjects, periods), places)
-        if places:
-            self._accounts.counted(places)
+        if batch.positions:
+            self._accounts.counted(places_of(batch.positions))

@@ -12,7 +12,7 @@ from watchllm.domain.ledger import Periods, Place
 from watchllm.journal.shared_ledger import NotTold
 from watchllm.stores.redis.blocking import Blocking
 from watchllm.stores.redis.limits_layout import CHANNEL, KEPT, PLACES, WANTED, account_of, place_text, prefix_of
-from watchllm.stores.redis.limits_scripts import LEDGER
+from watchllm.stores.redis.limits_scripts import COUNTED, LEDGER
 from watchllm.stores.redis.link import Argument
 
 # Live proxies join an account that is begun anew as soon as they are told; those that do not are not waited for longer.
@@ -52,7 +52,8 @@ class RedisAccounts:
         if finished:
             self._ask(lambda: self._redis.redis.hdel(PLACES, *finished))
         if under_way:
-            self._ask(lambda: self._redis.redis.hset(PLACES, mapping=under_way))
+            arguments = [text for pair in under_way.items() for text in pair]
+            self._ask(lambda: self._redis.run(COUNTED, (PLACES,), *arguments))
 
     def _write(
         self, organization: str, spent: dict[str, Periods], places: dict[str, Place], modes: tuple[str, str]

@@ -394,3 +394,13 @@ end
 return 1
 """
 )
+
+# KEYS: places. ARGV: series and place by turns. Others may have told of a later place meanwhile.
+COUNTED = Script("""
+for index = 1, #ARGV, 2 do
+  if ARGV[index + 1] > (redis.call('HGET', KEYS[1], ARGV[index]) or '') then
+    redis.call('HSET', KEYS[1], ARGV[index], ARGV[index + 1])
+  end
+end
+return 1
+""")

@@ -52,6 +52,6 @@ def _measure(bench: Bench, where: str, environment: Mapping[str, str]) -> list[R
 
 def _limit(gateway: Gateway, project: Project, limits: Mapping[str, str]) -> None:
     # All of them named: what was set for the last figure would stay.
-    named = dict.fromkeys(("requests_per_minute", "monthly_requests", "concurrent_requests"), "") | limits
+    named = {**dict.fromkeys(("requests_per_minute", "monthly_requests", "concurrent_requests"), ""), **limits}
     with gateway.installation.control_plane() as plane:
         plane.set_project(project.id, parse_settings(named))

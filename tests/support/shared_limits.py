@@ -13,8 +13,7 @@ from watchllm.domain.limits import Limits
 from watchllm.limits.exceeded import Exceeded
 from watchllm.limits.limiter import Demand
 from watchllm.limits.subject import KEY, PROJECT, Subject, bounds_of, subject_of
-from watchllm.stores.redis import limiter as limiter_module
-from watchllm.stores.redis import limits_account, limits_ledger
+from watchllm.stores.redis import limits_account, limits_ledger, limits_taking
 from watchllm.stores.redis.address import parse
 from watchllm.stores.redis.blocking import Blocking
 from watchllm.stores.redis.client import Client, Script
@@ -42,7 +41,7 @@ class Clock:
 def use_clock(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Have all scripts see a clock of the test's own."""
     for module, name in (
-        (limiter_module, "TAKE"),
+        (limits_taking, "TAKE"),
         (limits_account, "JOIN"),
         (limits_account, "REPORT"),
         (limits_ledger, "LEDGER"),

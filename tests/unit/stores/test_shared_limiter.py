@@ -133,8 +133,8 @@ def test_what_is_told_again_counts_once(server: RedisServer, clock: Clock) -> No
         await one.tell()
         await one.limiter._accounts["org_1"].report()
         admission = await other.enter(who)
-        assert other.limiter._told["key_1", "m"].left == USD * 3 // 4
-        assert other.limiter._told["key_1", "q"].left == 8
+        assert other.limiter._taking.told["key_1", "m"].left == USD * 3 // 4
+        assert other.limiter._taking.told["key_1", "q"].left == 8
         await other.reserve(admission, nanos=USD * 3 // 4)
         assert (await refused(other.reserve(admission, nanos=1))).code == "insufficient_quota"
 
@@ -205,7 +205,7 @@ def test_an_account_is_known_when_all_who_write_journals_have_told_theirs(server
         assert not waiting.done()
         other.limiter.begun_anew("org_1")
         await waiting
-        assert one.limiter._told["key_1", "q"].left == 10 - 3 - 1
+        assert one.limiter._taking.told["key_1", "q"].left == 10 - 3 - 1
 
     with_proxies(server.url, 2, use, clock=lambda: clock.now)
 

@@ -237,5 +237,5 @@ async def _left(world: World) -> tuple[int, int]:
     """What Redis says to a new proxy is left of the budget and of the quota."""
     proxy = await world.begin()
     await proxy.enter(world.who, counted=False)
-    told = proxy.limiter._told
+    told = proxy.limiter._taking.told
     return told["key_1", "m"].left, told["prj_1", "q"].left

@@ -14,54 +14,25 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from math import ceil
 from time import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import hiredis
 
-from watchllm.domain.errors import Unavailable
 from watchllm.domain.ledger import Place
-from watchllm.limits import exceeded
-from watchllm.limits.exceeded import Exceeded
 from watchllm.limits.limiter import Demand, Standing
-from watchllm.limits.spending import DAY_SECONDS, Moment, moment, month_ends
-from watchllm.limits.subject import Bounds, Subject
+from watchllm.limits.spending import Moment, moment, month_ends
+from watchllm.limits.subject import Subject
 from watchllm.stores.redis.client import Client
 from watchllm.stores.redis.limits_account import Account, Holding, Slice, Timing
-from watchllm.stores.redis.limits_layout import PLACES, REFUSED, UNKNOWN, WANTED, place_text
+from watchllm.stores.redis.limits_asks import Ask, budgets
 from watchllm.stores.redis.limits_outage import Outage, Share
-from watchllm.stores.redis.limits_scripts import TAKE
-from watchllm.stores.redis.link import Argument, Unreachable
+from watchllm.stores.redis.limits_taking import Taking
+from watchllm.stores.redis.link import Unreachable
 
-_LOOK_SECONDS = 0.03
-_PATIENCE_SECONDS = 3.0
 _FRESH_SECONDS = 2.0
 _LARGEST_SLICE = 10_000
 _LARGEST_SPARE = 1_000
-_TRIES = 4
-_NEAR = 16
-_GRACE_SECONDS = 0.02
 _SWEEP_SECONDS = 10.0
-
-
-class Ask(NamedTuple):
-    """One line of TAKE."""
-
-    kind: str
-    bounds: Bounds
-    limit: int
-    need: int
-    more: int = 0
-
-
-class Told(NamedTuple):
-    """What TAKE said of an ask: what was taken beyond the need, what is left, in which bucket it counts, and when
-    nothing of it counts any more, of the loop's clock."""
-
-    extra: int
-    left: int
-    bucket: int
-    reset: float
-    limit: int
 
 
 class SharedAdmission:
@@ -100,13 +71,12 @@ class SharedLimiter:
         self._loop = loop
         self._series = series
         self._end = end
-        self._began = end()
         self._outage = Outage(policy)
         self._timing = timing
         self._wall = wall
         self._clock = clock or loop.time
         self._accounts: dict[str, Account] = {}
-        self._told: dict[tuple[str, str], Told] = {}
+        self._taking = Taking(client, series, end, self._clock, wall)
         self._joining: set[asyncio.Task[None]] = set()
         self._swept = self._clock()
 
@@ -115,6 +85,8 @@ class SharedLimiter:
         account = self._accounts.get(subject.organization)
         if account is not None and account.joined:
             now = self._clock()
+            if self._taking.refused:
+                self._taking.refuse_again(subject, now, counted=counted)
             if now - account.heard_at < _FRESH_SECONDS and _has_room(account, subject, counted, now):
                 return self._take_own(account, subject, counted)
         return self._enter(subject, counted)
@@ -142,10 +114,12 @@ class SharedLimiter:
         for bounds in admission.subject.bounds:
             if bounds.tokens is not None and over > 0:
                 account.use("t", bounds.id, over)
-        if over < 0:
-            for kind, name, bucket, amount in admission.uses:
-                if kind == "t":
-                    account.give_back(kind, name, bucket, min(amount, -over))
+        unused: dict[str, int] = {}
+        for kind, name, bucket, amount in admission.uses:
+            if kind == "t" and over < 0:
+                back = min(amount, unused.setdefault(name, -over))
+                unused[name] -= back
+                account.give_back(kind, name, bucket, back)
         self._let_go(admission)
         if admission.holds:
             self._leave(account, admission, billable)
@@ -201,12 +175,12 @@ class SharedLimiter:
         admission = SharedAdmission(subject, account, moment(self._wall()), counted)
         try:
             if subject.needs_history:
-                await self._know(account, subject)
+                await self._taking.know(account, subject)
             asks = self._asks_to_enter(account, subject, counted)
             sent = self._clock()
-            told = await self._take(account, asks)
+            told = await self._taking.take(account, asks)
         except (Unreachable, hiredis.ReplyError):
-            admission.share = self._outage.enter(account, subject, self._told, counted=counted)
+            admission.share = self._outage.enter(account, subject, self._taking.told, counted=counted)
             return admission
         self._outage.over(account)
         until = sent + self._timing.slice / 1000
@@ -218,10 +192,10 @@ class SharedLimiter:
                 account.end_slice(ask.bounds.id, holding)
                 holding.slice = Slice(said.extra, said.bucket, until)
             elif ask.kind == "q":
-                holding.is_near = holding.is_near or _is_near(ask, said)
+                holding.is_near = holding.is_near or said.is_near
                 _granted(holding, requests=ask.need + said.extra)
             elif ask.kind == "c":
-                holding.is_near = holding.is_near or _is_near(ask, said)
+                holding.is_near = holding.is_near or said.is_near
                 _granted(holding, places=ask.need + said.extra)
         _begin(account, subject, counted)
         admission.holds = True
@@ -241,7 +215,7 @@ class SharedLimiter:
                 asks.append(Ask("q", bounds, bounds.monthly, int(counted), more))
             if bounds.tokens is not None:
                 asks.append(Ask("t", bounds, bounds.tokens, 0))
-            asks += _budgets(bounds, 0)
+            asks += budgets(bounds, 0)
         return asks
 
     def _slice_wanted(self, holding: Holding, now: float) -> int:
@@ -295,15 +269,15 @@ class SharedLimiter:
                 asks.append(Ask("u", bounds, bounds.upstream, 1))
             if bounds.tokens is not None:
                 asks.append(Ask("t", bounds, bounds.tokens, tokens))
-            budgets = _budgets(bounds, nanos)
-            if budgets:
-                asks += [*budgets, Ask("h", bounds, 0, nanos)]
+            must_cover = budgets(bounds, nanos)
+            if must_cover:
+                asks += [*must_cover, Ask("h", bounds, 0, nanos)]
         if not asks:
             return
         try:
-            told = await self._take(account, asks)
+            told = await self._taking.take(account, asks)
         except (Unreachable, hiredis.ReplyError):
-            share = self._outage.enter(account, subject, self._told, counted=False)
+            share = self._outage.enter(account, subject, self._taking.told, counted=False)
             share.reserve(demand)
             admission.share = share
             return
@@ -320,7 +294,7 @@ class SharedLimiter:
         nanos = admission.reserved.nanos
         if nanos:
             for bounds in admission.subject.bounds:
-                if _budgets(bounds, nanos):
+                if budgets(bounds, nanos):
                     admission.account.holding(bounds.id).nanos -= nanos
                     admission.account.change(bounds.id)
                     admission.account.hurry()
@@ -333,82 +307,6 @@ class SharedLimiter:
                     account.book(bounds.id, at, nanos, requests, place)
 
     # Redis
-
-    async def _take(self, account: Account, asks: list[Ask]) -> list[Told]:
-        """Take all that is asked for, or nothing. Raises Exceeded, Unavailable and what the client raises."""
-        arguments: list[Argument] = [len(asks)]
-        for ask in asks:
-            arguments += (ask.kind, ask.bounds.id, ask.limit, ask.need, ask.more)
-        deadline = self._clock() + _PATIENCE_SECONDS
-        for attempt in range(_TRIES):
-            reply = await account.run(TAKE, tuple(arguments))
-            while reply[0] == UNKNOWN:
-                if self._clock() > deadline:
-                    raise _unknown()
-                await self._client.call(WANTED, "SADD", WANTED, account.organization)
-                await asyncio.sleep(_LOOK_SECONDS)
-                reply = await account.run(TAKE, tuple(arguments))
-            if reply[0] != REFUSED:
-                return self._keep(account, asks, reply)
-            _, index, wait, returning, account.live = reply
-            if returning:
-                await asyncio.sleep(returning / 1000 + _GRACE_SECONDS)
-            elif attempt or asks[index - 1].kind in "rtu":
-                break
-            else:
-                # What another has given up a moment ago may not be told yet.
-                await asyncio.sleep(_GRACE_SECONDS)
-        raise self._refusal(account, asks[index - 1], None if wait < 0 else wait / 1000)
-
-    def _keep(self, account: Account, asks: list[Ask], reply: list[Any]) -> list[Told]:
-        account.counted_reply(reply[1], reply[2])
-        now = self._clock()
-        told = []
-        for ask, (extra, left, bucket, reset) in zip(asks, reply[3:], strict=True):
-            said = Told(extra, left, bucket, now + reset / 1000, ask.limit)
-            if ask.kind != "h":
-                self._told[ask.bounds.id, ask.kind] = said
-            told.append(said)
-        return told
-
-    def _refusal(self, account: Account, ask: Ask, wait: float | None) -> Exceeded:
-        bounds, kind = ask.bounds, ask.kind
-        now, at = self._clock(), moment(self._wall())
-        if kind in ("r", "q"):
-            self._told[bounds.id, kind] = Told(0, 0, 0, now + (wait or 0.0), ask.limit)
-        if kind == "r":
-            return exceeded.requests(bounds, wait)
-        if kind == "c":
-            return exceeded.concurrent(bounds)
-        if kind == "q":
-            return exceeded.quota(bounds, month_ends(at.month) - self._wall())
-        if kind == "u":
-            return exceeded.upstream(bounds, wait)
-        if kind == "t":
-            return exceeded.tokens(bounds, ask.need, wait)
-        if kind == "d":
-            return exceeded.budget(bounds, "day", (at.day + 1) * DAY_SECONDS - self._wall())
-        if kind == "m":
-            return exceeded.budget(bounds, "month", month_ends(at.month) - self._wall())
-        return exceeded.budget(bounds, "total", None)
-
-    async def _know(self, account: Account, subject: Subject) -> None:
-        """Wait until what this process has written of those who are new to it is counted. Raises Unavailable."""
-        new = [bounds.id for bounds in subject.bounds if bounds.needs_history and bounds.id not in account.known]
-        if not new:
-            return
-        place = self._end()
-        if place != self._began or place is None:
-            deadline = self._clock() + _PATIENCE_SECONDS
-            while True:
-                counted = await self._client.call(PLACES, "HGET", PLACES, self._series)
-                if place is not None and counted is not None and counted.decode() >= place_text(place):
-                    break
-                if self._clock() > deadline:
-                    raise _unknown()
-                await asyncio.sleep(_LOOK_SECONDS)
-                place = place or self._end()
-        account.known.update(new)
 
     def _account(self, subject: Subject) -> Account:
         return self._open(subject.organization)
@@ -430,8 +328,9 @@ class SharedLimiter:
         for organization in [name for name, account in self._accounts.items() if account.is_idle]:
             account = self._accounts.pop(organization)
             for name in account.holdings:
+                self._taking.refused.pop(name, None)
                 for kind in "rtqcudma":
-                    self._told.pop((name, kind), None)
+                    self._taking.told.pop((name, kind), None)
 
     def _least(self, subject: Subject, kind: str) -> Standing | None:
         account = self._accounts.get(subject.organization)
@@ -439,7 +338,7 @@ class SharedLimiter:
         now = self._clock()
         for bounds in subject.bounds:
             limit = bounds.requests if kind == "r" else bounds.tokens if kind == "t" else bounds.quota
-            said = self._told.get((bounds.id, kind))
+            said = self._taking.told.get((bounds.id, kind))
             if limit is None or said is None:
                 continue
             left, reset = said.left, ceil(max(0.0, said.reset - now))
@@ -488,10 +387,6 @@ def _begin(account: Account, subject: Subject, counted: bool) -> None:
             account.change(bounds.id)
 
 
-def _is_near(ask: Ask, said: Told) -> bool:
-    return said.left < ask.limit // 4 or said.left < _NEAR
-
-
 def _granted(holding: Holding, *, nanos: int = 0, requests: int = 0, places: int = 0) -> None:
     """Redis has it, and so do we."""
     holding.nanos += nanos
@@ -499,18 +394,3 @@ def _granted(holding: Holding, *, nanos: int = 0, requests: int = 0, places: int
     holding.places += places
     told = holding.told
     holding.told = (told[0] + nanos, told[1] + requests, told[2] + places, *told[3:])
-
-
-def _budgets(bounds: Bounds, nanos: int) -> list[Ask]:
-    if not bounds.is_hard:
-        return []
-    limits = (("d", bounds.day), ("m", bounds.month), ("a", bounds.total))
-    return [Ask(kind, bounds, limit, nanos) for kind, limit in limits if limit is not None]
-
-
-def _unknown() -> Unavailable:
-    return Unavailable(
-        "It is not known yet how much of this key's quota or budget is used: no recorder has told Redis. Try again in "
-        "a moment.",
-        retry_after=1,
-    )

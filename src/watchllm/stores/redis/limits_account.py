@@ -17,7 +17,8 @@ from watchllm.domain.ledger import Place
 from watchllm.domain.money import Nanos
 from watchllm.limits.spending import Moment
 from watchllm.stores.redis.client import Client, Script
-from watchllm.stores.redis.limits_layout import LOST, account_of, place_text, prefix_of
+from watchllm.stores.redis.limits_layout import LOST, account_of, prefix_of
+from watchllm.stores.redis.limits_pending import Pending, Segment
 from watchllm.stores.redis.limits_scripts import JOIN, REPORT
 from watchllm.stores.redis.link import Argument, Unreachable
 
@@ -25,16 +26,10 @@ REPORT_SECONDS = 0.1
 _HURRIED_REPORT_SECONDS = 0.004
 _CALM_REPORT_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
-_MOST_SEGMENTS = 64
-# As long as there are fewer, each use is a segment of its own: of several, the database may have counted some, and all
-# of them count again until it has counted the last.
-_MOST_FINE = 50
 _LEASE_MS = 5_000
 # Longer than a recorder takes to close what a killed proxy left open.
 _HOLD_MS = 60_000
 _TRIES = 3
-# Until the process ends: where its usage cannot be written down, it is never counted by the database before.
-_NOWHERE = "}"
 # Spare requests of the month that are kept, in terms of those used since the last report.
 _SPARE_PARTS = 4
 
@@ -104,13 +99,6 @@ class Holding:
         )
 
 
-class Segment(NamedTuple):
-    """What was used up to a place in this process's journal: nanos and requests by subject and time."""
-
-    place: str
-    used: dict[tuple[str, Moment], list[int]]
-
-
 class Account:
     """Of one organization, in one process. For its event loop only. `series` is the process's journal."""
 
@@ -144,8 +132,7 @@ class Account:
         self._in_flight = 0
         self._calm: asyncio.Future[None] | None = None
         self._joining: asyncio.Future[None] | None = None
-        self._segments: list[Segment] = []
-        self._fresh: list[Segment] = []
+        self._pending = Pending()
         self._hurried = False
         self._changed: set[str] = set()
         self._returns: list[tuple[bytes, int, int, int]] = []
@@ -167,17 +154,8 @@ class Account:
         self._keep_time()
 
     def book(self, name: str, at: Moment, nanos: Nanos, requests: int, place: Place | None) -> None:
-        """Count what was used, which is in the journal before `place`, None = it could not be written yet."""
-        ends = _NOWHERE if place is None else place_text(place)
-        last = self._fresh[-1] if self._fresh else None
-        if last is None or (last.place != ends and len(self._fresh) < _MOST_FINE):
-            self._fresh.append(Segment(ends, {(name, at): [nanos, requests]}))
-        else:
-            sums = last.used.setdefault((name, at), [0, 0])
-            sums[0] += nanos
-            sums[1] += requests
-            if last.place != ends:
-                self._fresh[-1] = Segment(max(ends, last.place), last.used)
+        """As Pending.book."""
+        self._pending.book(name, at, nanos, requests, place)
         self._keep_time()
 
     def hurry(self) -> None:
@@ -223,7 +201,7 @@ class Account:
         """Tell what there is to tell. Raises Unreachable."""
         if not self.joined:
             await self._join()
-        fresh = self._seal()
+        fresh = self._pending.seal()
         states = {name: self.holdings[name].state() for name in self._changed if name in self.holdings}
         told = {name: self.holdings[name].told for name in states}
         self._changed.clear()
@@ -263,7 +241,7 @@ class Account:
         """What a script says of the account."""
         self.live = max(live, 1)
         self.counted = counted.decode()
-        self._segments = [segment for segment in self._segments if segment.place > self.counted]
+        self._pending.count(self.counted)
 
     async def _call(self, script: Script, arguments: tuple[Argument, ...]) -> list[Any]:
         timing = self._timing
@@ -304,28 +282,20 @@ class Account:
 
     async def _tell_all(self) -> None:
         self._incarnation += 1
-        self._seal()
+        self._pending.seal()
         self._changed.clear()
         states = {name: holding.state() for name, holding in self.holdings.items() if any(holding.state())}
         for name, holding in self.holdings.items():
             holding.told = states.get(name, (0, 0, 0, 0, 0))
         held = [(name, *state) for name, state in states.items()]
-        reply = await self._call(JOIN, _told(held, self._segments, [], {}))
+        reply = await self._call(JOIN, _told(held, self._pending.segments, [], {}))
         self.counted_reply(reply[1], reply[2])
         self.joined = True
         self._keep_time()
 
-    def _seal(self) -> list[Segment]:
-        """What was booked since the last time."""
-        fresh, self._fresh = self._fresh, []
-        self._segments += fresh
-        while len(self._segments) > _MOST_SEGMENTS + _MOST_FINE:
-            self._segments = _merged(self._segments)
-        return fresh
-
     def _keep_time(self) -> None:
         if self._timer is None and self._reporting is None:
-            many = len(self._segments) > _MOST_SEGMENTS
+            many = self._pending.is_long
             seconds = _CALM_REPORT_SECONDS if many else REPORT_SECONDS
             self._timer = self._loop.call_later(_HURRIED_REPORT_SECONDS if self._hurried else seconds, self._tick)
 
@@ -337,7 +307,13 @@ class Account:
             if holding.slice is not None and holding.slice.until <= now:
                 self.end_slice(name, holding)
             self._shrink(name, holding)
-        if self._fresh or self._changed or self._returns or self._uses or now - self.heard_at >= _CALM_REPORT_SECONDS:
+        if (
+            self._pending.fresh
+            or self._changed
+            or self._returns
+            or self._uses
+            or now - self.heard_at >= _CALM_REPORT_SECONDS
+        ):
             self._reporting = self._loop.create_task(self._report_now())
         elif self._is_busy(now):
             self._keep_time()
@@ -353,7 +329,7 @@ class Account:
         holding.most_places, holding.drained = holding.used_places, 0
 
     def _is_busy(self, now: float) -> bool:
-        if self._segments or any(any(holding.state()) or holding.slice for holding in self.holdings.values()):
+        if self._pending.segments or any(any(holding.state()) or holding.slice for holding in self.holdings.values()):
             self._busy_at = now
         return now - self._busy_at < _IDLE_SECONDS
 
@@ -398,20 +374,3 @@ def _told(
         for row in rows:
             arguments.extend(row)
     return tuple(arguments)
-
-
-def _merged(segments: list[Segment]) -> list[Segment]:
-    """Half as many: each two as one that ends where the second does."""
-    merged = []
-    for first, second in zip(segments[::2], segments[1::2], strict=False):
-        used = {key: list(sums) for key, sums in first.used.items()}
-        for key, (nanos, requests) in second.used.items():
-            sums = used.setdefault(key, [0, 0])
-            sums[0] += nanos
-            sums[1] += requests
-        merged.append(Segment(second.place, used))
-    return merged + segments[len(segments) // 2 * 2 :]
-
-
-Ends = Callable[[], Place | None]
-"""Where the next record of this process's journal will be; None = nothing can be written now."""

@@ -11,8 +11,9 @@ from redis import RedisError
 from watchllm.domain.ledger import Periods, Place
 from watchllm.journal.shared_ledger import NotTold
 from watchllm.stores.redis.blocking import Blocking
+from watchllm.stores.redis.client import Script
 from watchllm.stores.redis.limits_layout import CHANNEL, KEPT, PLACES, WANTED, account_of, place_text, prefix_of
-from watchllm.stores.redis.limits_scripts import COUNTED, LEDGER
+from watchllm.stores.redis.limits_scripts import COMMON
 from watchllm.stores.redis.link import Argument
 
 # Live proxies join an account that is begun anew as soon as they are told; those that do not are not waited for longer.
@@ -23,6 +24,59 @@ _LARGEST = 1 << 53
 _IF_KEPT, _WHOLE, _PART_OF_WHOLE = "0", "1", "2"
 
 T = TypeVar("T")
+
+# ARGV: prefix; 0 what is new, if the account is kept, 1 all of it, or the last of all, 2 a part of that; organization,
+# channel, how long the awaited are awaited in ms; then, each list after its length: places (series, place); awaited
+# series; what was spent (subject, slot, period, nanos, requests). 1 = the account is kept.
+LEDGER = Script(
+    COMMON
+    + """
+local state = redis.call('HMGET', account, 'ready', 'grace')
+local known = state[1] or state[2]
+if ARGV[2] == '0' and not known then return 0 end
+local index = 6
+local function next_one() index = index + 1 return ARGV[index - 1] end
+local places, awaited = {}, {}
+for _ = 1, tonumber(next_one()) do places[#places + 1] = {next_one(), next_one()} end
+for _ = 1, tonumber(next_one()) do awaited[#awaited + 1] = next_one() end
+for _ = 1, tonumber(next_one()) do
+  local field, period, nanos, requests = 'L|' .. next_one() .. '|' .. next_one(), tonumber(next_one()),
+    tonumber(next_one()), tonumber(next_one())
+  local before, old_nanos, old_requests = parsed(redis.call('HGET', account, field))
+  if before == period then nanos, requests = math.max(nanos, old_nanos), math.max(requests, old_requests) end
+  if not before or before <= period then
+    redis.call('HSET', account, field, text(period) .. ' ' .. text(nanos) .. ' ' .. text(requests))
+  end
+end
+for _, pair in ipairs(places) do
+  local name, place = pair[1], pair[2]
+  if place == '~' then
+    drop(name, '~')
+    redis.call('DEL', held(name))
+    redis.call('HDEL', account, 'p|' .. name, 'j|' .. name)
+  elseif place > (redis.call('HGET', account, 'p|' .. name) or '') then
+    redis.call('HSET', account, 'p|' .. name, place)
+    drop(name, place)
+  end
+end
+if ARGV[2] == '1' and not known then
+  redis.call('HSET', account, 'awaited', table.concat(awaited, ' '), 'grace', text(now + tonumber(ARGV[5])))
+  redis.call('PERSIST', account)
+  redis.call('PUBLISH', ARGV[4], ARGV[3])
+end
+return 1
+"""
+)
+
+# KEYS: places. ARGV: series and place by turns. Others may have told of a later place meanwhile.
+COUNTED = Script("""
+for index = 1, #ARGV, 2 do
+  if ARGV[index + 1] > (redis.call('HGET', KEYS[1], ARGV[index]) or '') then
+    redis.call('HSET', KEYS[1], ARGV[index], ARGV[index + 1])
+  end
+end
+return 1
+""")
 
 
 class RedisAccounts:

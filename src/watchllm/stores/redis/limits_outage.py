@@ -18,8 +18,8 @@ from watchllm.limits.limiter import Admission, Demand, Limiter
 from watchllm.limits.subject import Bounds, Subject
 
 if TYPE_CHECKING:
-    from watchllm.stores.redis.limiter import Told
     from watchllm.stores.redis.limits_account import Account
+    from watchllm.stores.redis.limits_asks import Told
 
 LOCAL_SHARE, OPEN, CLOSED = "local-share", "open", "closed"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from watchllm.stores.redis.client import Script
 
-_COMMON = """
+COMMON = """
 local account, prefix = KEYS[1], ARGV[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -78,7 +78,7 @@ end
 
 # ARGV: prefix, series, incarnation, window, bucket, lease, hold and slice in ms; what follows begins at 9.
 _OF_PROXY = (
-    _COMMON
+    COMMON
     + """
 local series = ARGV[2]
 local window, bucket, lease, hold, slice = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]),
@@ -351,56 +351,3 @@ end
 return told
 """
 )
-
-# ARGV: prefix; 0 what is new, if the account is kept, 1 all of it, or the last of all, 2 a part of that; organization,
-# channel, how long the awaited are awaited in ms; then, each list after its length: places (series, place); awaited
-# series; what was spent (subject, slot, period, nanos, requests). 1 = the account is kept.
-LEDGER = Script(
-    _COMMON
-    + """
-local state = redis.call('HMGET', account, 'ready', 'grace')
-local known = state[1] or state[2]
-if ARGV[2] == '0' and not known then return 0 end
-local index = 6
-local function next_one() index = index + 1 return ARGV[index - 1] end
-local places, awaited = {}, {}
-for _ = 1, tonumber(next_one()) do places[#places + 1] = {next_one(), next_one()} end
-for _ = 1, tonumber(next_one()) do awaited[#awaited + 1] = next_one() end
-for _ = 1, tonumber(next_one()) do
-  local field, period, nanos, requests = 'L|' .. next_one() .. '|' .. next_one(), tonumber(next_one()),
-    tonumber(next_one()), tonumber(next_one())
-  local before, old_nanos, old_requests = parsed(redis.call('HGET', account, field))
-  if before == period then nanos, requests = math.max(nanos, old_nanos), math.max(requests, old_requests) end
-  if not before or before <= period then
-    redis.call('HSET', account, field, text(period) .. ' ' .. text(nanos) .. ' ' .. text(requests))
-  end
-end
-for _, pair in ipairs(places) do
-  local name, place = pair[1], pair[2]
-  if place == '~' then
-    drop(name, '~')
-    redis.call('DEL', held(name))
-    redis.call('HDEL', account, 'p|' .. name, 'j|' .. name)
-  elseif place > (redis.call('HGET', account, 'p|' .. name) or '') then
-    redis.call('HSET', account, 'p|' .. name, place)
-    drop(name, place)
-  end
-end
-if ARGV[2] == '1' and not known then
-  redis.call('HSET', account, 'awaited', table.concat(awaited, ' '), 'grace', text(now + tonumber(ARGV[5])))
-  redis.call('PERSIST', account)
-  redis.call('PUBLISH', ARGV[4], ARGV[3])
-end
-return 1
-"""
-)
-
-# KEYS: places. ARGV: series and place by turns. Others may have told of a later place meanwhile.
-COUNTED = Script("""
-for index = 1, #ARGV, 2 do
-  if ARGV[index + 1] > (redis.call('HGET', KEYS[1], ARGV[index]) or '') then
-    redis.call('HSET', KEYS[1], ARGV[index], ARGV[index + 1])
-  end
-end
-return 1
-""")

@@ -193,3 +193,26 @@ def test_a_budget_that_is_set_later_counts_what_was_spent_before(fleet: Fleet) -
 
 def _refused(answer: RawResponse) -> RawResponse | None:
     return answer if answer.status == 429 else None
+
+
+def test_several_proxies_on_one_home_share_its_limits(fleet: Fleet) -> None:
+    project = fleet.project(requests_per_minute=3, monthly_requests=10)
+    third = fleet.homes[0].start_proxy()
+    try:
+        answers = [ask(gateway, project, "Why?") for gateway in (*fleet.gateways, third, fleet.one)]
+        assert [answer.status for answer in answers] == [200, 200, 200, 429]
+        assert answers[2].header("x-quota-remaining") == "7"
+    finally:
+        third.stop()
+
+
+def test_limits_that_cannot_be_asked_for_are_told(fleet: Fleet) -> None:
+    project = fleet.project(requests_per_minute=4)
+    assert [ask(gateway, project, "Why?").status for gateway in fleet.gateways] == [200, 200]
+    fleet.redis.stop()
+    # Each has half of it.
+    assert [ask(fleet.one, project, "Why?").status for _ in range(3)] == [200, 200, 429]
+    states = fleet.one.get("/health/ready").json()["dependencies"]
+    assert "its share of the limits" in states["limits"]
+    fleet.redis.start()
+    wait_for(lambda: "limits" not in fleet.one.get("/health/ready").json()["dependencies"], "being in touch again")

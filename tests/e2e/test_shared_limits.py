@@ -166,7 +166,9 @@ def test_what_a_proxy_has_used_is_known_after_it_has_ended(fleet: Fleet, how: in
         assert ask(fleet.one, project, f"question {number}").status == 200
     fleet.one.process.signal(how)
     fleet.one.process.wait()
-    assert [ask(fleet.other, project, f"more {number}").status for number in range(3)] == [200, 200, 429]
+    # What a killed one held counts until its recorder has closed what it left open.
+    wait_for(lambda: ask(fleet.other, project, "more").status == 200, "what is left of it")
+    assert [ask(fleet.other, project, f"more {number}").status for number in range(2)] == [200, 429]
     fleet.one = fleet.homes[0].start_proxy()
     assert ask(fleet.one, project, "again").status == 429
 
@@ -207,11 +209,11 @@ def test_several_proxies_on_one_home_share_its_limits(fleet: Fleet) -> None:
 
 
 def test_limits_that_cannot_be_asked_for_are_told(fleet: Fleet) -> None:
-    project = fleet.project(requests_per_minute=4)
-    assert [ask(gateway, project, "Why?").status for gateway in fleet.gateways] == [200, 200]
+    project = fleet.project(requests_per_minute=6)
+    assert [ask(gateway, project, "Why?").status for gateway in (*fleet.gateways, fleet.one)] == [200, 200, 200]
     fleet.redis.stop()
     # Each has half of it.
-    assert [ask(fleet.one, project, "Why?").status for _ in range(3)] == [200, 200, 429]
+    assert [ask(fleet.one, project, "Why?").status for _ in range(4)] == [200, 200, 200, 429]
     states = fleet.one.get("/health/ready").json()["dependencies"]
     assert "its share of the limits" in states["limits"]
     fleet.redis.start()

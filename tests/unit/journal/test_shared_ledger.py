@@ -62,11 +62,9 @@ class Clock:
 def usage(tmp_path: Path) -> Iterator[Usage]:
     usage = Usage(tmp_path)
     with usage.engine.begin() as connection:
-        for statement in (
-            "INSERT INTO organizations (id, name, created_ms) VALUES ('org_1', 'one', 0)",
-            "INSERT INTO projects (id, organization_id, name, settings, created_ms) VALUES ('prj_1', 'org_1', '', '{}', 0)",
-        ):
-            connection.exec_driver_sql(statement)
+        connection.exec_driver_sql("INSERT INTO organizations (id, name, created_ms) VALUES ('org_1', 'one', 0)")
+        project = "INSERT INTO projects (id, organization_id, name, settings, created_ms)"
+        connection.exec_driver_sql(f"{project} VALUES ('prj_1', 'org_1', 'one', '{{}}', 0)")
     yield usage
     usage.engine.dispose()
 

@@ -200,7 +200,7 @@ def test_an_account_is_known_when_all_who_write_journals_have_told_theirs(server
         with recorder(server.url) as accounts:
             accounts.write_all("org_1", {}, {proxy.series: Place(0, 50) for proxy in (one, other)})
         waiting = asyncio.create_task(one.enter(who))
-        while b"org_1" not in server.command("SMEMBERS", WANTED):
+        while b"jrn_0" not in server.command("HGET", "watchllm:{org_1}:account", "names"):
             await asyncio.sleep(0.001)
         assert not waiting.done()
         other.limiter.begun_anew("org_1")

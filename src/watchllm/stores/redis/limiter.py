@@ -76,7 +76,7 @@ class SharedLimiter:
         self._wall = wall
         self._clock = clock or loop.time
         self._accounts: dict[str, Account] = {}
-        self._taking = Taking(client, series, end, self._clock, wall)
+        self._taking = Taking(client, loop, series, end, self._clock, wall)
         self._joining: set[asyncio.Task[None]] = set()
         self._swept = self._clock()
 
@@ -189,8 +189,7 @@ class SharedLimiter:
         for ask, said in zip(asks, told, strict=True):
             holding = account.holding(ask.bounds.id)
             if ask.kind == "r" and said.extra:
-                account.end_slice(ask.bounds.id, holding)
-                holding.slice = Slice(said.extra, said.bucket, until)
+                account.begin_slice(ask.bounds.id, holding, Slice(said.extra, said.bucket, until))
             elif ask.kind == "q":
                 holding.is_near = holding.is_near or said.is_near
                 _granted(holding, requests=ask.need + said.extra)

@@ -135,6 +135,8 @@ class Account:
         self._pending = Pending()
         self._hurried = False
         self._changed: set[str] = set()
+        self._watched: set[str] = set()
+        """Whose holdings are not all given back: the others need no look."""
         self._returns: list[tuple[bytes, int, int, int]] = []
         self._uses: dict[bytes, int] = {}
         self._clock = clock
@@ -151,6 +153,7 @@ class Account:
     def change(self, name: str) -> None:
         """What is held of `name` has changed."""
         self._changed.add(name)
+        self._watched.add(name)
         self._keep_time()
 
     def book(self, name: str, at: Moment, nanos: Nanos, requests: int, place: Place | None) -> None:
@@ -176,6 +179,13 @@ class Account:
     def give_back(self, kind: str, name: str, bucket: int, amount: int, slice_size: int = 0) -> None:
         """Count less of a minute than was taken there."""
         self._returns.append((_window(kind, name), bucket, amount, slice_size))
+        self._keep_time()
+
+    def begin_slice(self, name: str, holding: Holding, taken: Slice) -> None:
+        """It may be used from now on, in place of what was left of the last one."""
+        self.end_slice(name, holding)
+        holding.slice = taken
+        self._watched.add(name)
         self._keep_time()
 
     def end_slice(self, name: str, holding: Holding) -> None:
@@ -303,10 +313,13 @@ class Account:
         self._timer = None
         self._hurried = False
         now = self._clock()
-        for name, holding in self.holdings.items():
+        for name in list(self._watched):
+            holding = self.holdings[name]
             if holding.slice is not None and holding.slice.until <= now:
                 self.end_slice(name, holding)
             self._shrink(name, holding)
+            if holding.slice is None and not any(holding.state()):
+                self._watched.discard(name)
         if (
             self._pending.fresh
             or self._changed
@@ -329,7 +342,7 @@ class Account:
         holding.most_places, holding.drained = holding.used_places, 0
 
     def _is_busy(self, now: float) -> bool:
-        if self._pending.segments or any(any(holding.state()) or holding.slice for holding in self.holdings.values()):
+        if self._pending.segments or self._watched:
             self._busy_at = now
         return now - self._busy_at < _IDLE_SECONDS
 

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import hiredis
+
 from watchllm.domain.errors import Unavailable
 from watchllm.domain.ledger import Place
 from watchllm.limits.exceeded import Exceeded
@@ -15,10 +17,11 @@ from watchllm.stores.redis.limits_account import Account
 from watchllm.stores.redis.limits_asks import Ask, Told, refusal
 from watchllm.stores.redis.limits_layout import PLACES, REFUSED, UNKNOWN, WANTED, place_text
 from watchllm.stores.redis.limits_scripts import TAKE
-from watchllm.stores.redis.link import Argument
+from watchllm.stores.redis.link import Argument, Unreachable
 
 _LOOK_SECONDS = 0.03
 _PATIENCE_SECONDS = 3.0
+_LOOKS = 30
 _TRIES = 4
 _GRACE_SECONDS = 0.02
 # Requests of a minute that all are used cannot be had before; what is left of a month may be found to be more.
@@ -40,6 +43,7 @@ class Taking:
     def __init__(
         self,
         client: Client,
+        loop: asyncio.AbstractEventLoop,
         series: str,
         end: Callable[[], Place | None],
         clock: Callable[[], float],
@@ -49,6 +53,8 @@ class Taking:
         self.refused: dict[str, Refused] = {}
         """By id, who has just been refused for a while."""
         self._client = client
+        self._loop = loop
+        self._looking: dict[str, asyncio.Task[None]] = {}
         self._series = series
         self._end = end
         self._began = end()
@@ -66,8 +72,7 @@ class Taking:
             while reply[0] == UNKNOWN:
                 if self._clock() > deadline:
                     raise _unknown()
-                await self._client.call(WANTED, "SADD", WANTED, account.organization)
-                await asyncio.sleep(_LOOK_SECONDS)
+                await self._until_told(account)
                 reply = await account.run(TAKE, tuple(arguments))
             if reply[0] != REFUSED:
                 return self._keep(account, asks, reply)
@@ -80,6 +85,27 @@ class Taking:
                 # What another has given up a moment ago may not be told yet.
                 await asyncio.sleep(_GRACE_SECONDS)
         raise self._refused(asks[index - 1], None if wait < 0 else wait / 1000)
+
+    async def _until_told(self, account: Account) -> None:
+        """Wait for a recorder to write the account, for a while: one look for all who wait."""
+        looking = self._looking.get(account.organization)
+        if looking is None:
+            looking = self._loop.create_task(self._look(account))
+            self._looking[account.organization] = looking
+        await asyncio.wait({looking})
+
+    async def _look(self, account: Account) -> None:
+        try:
+            for _ in range(_LOOKS):
+                if not any(await self._client.call(account.key, "HMGET", account.key, "ready", "grace")):
+                    await self._client.call(WANTED, "SADD", WANTED, account.organization)
+                await asyncio.sleep(_LOOK_SECONDS)
+                if any(await self._client.call(account.key, "HMGET", account.key, "ready", "grace")):
+                    return
+        except (Unreachable, hiredis.ReplyError):
+            pass  # Who waits finds out by asking.
+        finally:
+            del self._looking[account.organization]
 
     def _keep(self, account: Account, asks: list[Ask], reply: list[Any]) -> list[Told]:
         account.counted_reply(reply[1], reply[2])

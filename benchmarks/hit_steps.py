@@ -26,6 +26,7 @@ from watchllm.limits.spending import Spent, moment
 from watchllm.limits.subject import PROJECT, bounds_of, subject_of
 from watchllm.proxy import egress
 from watchllm.proxy.directives import directives
+from watchllm.proxy.local_limits import LocalLimits
 from watchllm.proxy.request import Request
 from watchllm.wire.exchange import BodyMode, Exchange
 from watchllm.wire.server import Server, ServerLimits
@@ -140,7 +141,9 @@ def _limited(configuration: Configuration, project_id: str, key_id: str, process
         plane.set_key(key_id, limits)
         plane.set_project(project_id, {**limits, "monthly_requests": 10**9})
     at = moment(time.time())
-    limiter = process._services.limiting.limiter
+    local = process._services.limiting._limits
+    assert isinstance(local, LocalLimits)
+    limiter = local.limiter
     limiter._meters.clear()
     subject = subject_of(bounds_of(project_id, PROJECT, Limits(monthly_requests=1)))
     assert subject is not None

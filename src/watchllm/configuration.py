@@ -82,6 +82,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     max_upstream: int = 1024
     max_queued: int = 2048
     queue_timeout: float = 30.0
+    limits_on_outage: str = "local-share"
     cache_max_bytes: int = 1024 * _MIB
     cache_memory_bytes: int = 64 * _MIB
     embedder: str = "static"
@@ -244,6 +245,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_upstream", "WATCHLLM_MAX_UPSTREAM", forms.count),
     Setting("max_queued", "WATCHLLM_MAX_QUEUED", forms.count),
     Setting("queue_timeout", "WATCHLLM_QUEUE_TIMEOUT", forms.seconds),
+    Setting("limits_on_outage", "WATCHLLM_LIMITS_ON_OUTAGE", forms.one_of("local-share", "open", "closed")),
     Setting("cache_max_bytes", "WATCHLLM_CACHE_MAX_BYTES", forms.size_from_mib),
     Setting("cache_memory_bytes", "WATCHLLM_CACHE_MEMORY_BYTES", forms.size),
     Setting("embedder", "WATCHLLM_EMBEDDER", forms.embedder, mask_url),

@@ -262,6 +262,31 @@ def test_what_keys_projects_and_organizations_spend_is_summed_up_once(usage: Usa
     assert store.organizations([]) == set()
 
 
+def test_who_belongs_to_whom_is_known(usage: Usage) -> None:
+    for organization, project, key in (
+        ("org_1", "prj_1", "key_1"),
+        ("org_1", "prj_2", "key_2"),
+        ("org_2", "prj_3", "key_3"),
+    ):
+        usage.change(
+            "INSERT INTO organizations (id, name, created_ms) "
+            f"VALUES ('{organization}', '{organization}', 1) ON CONFLICT DO NOTHING"
+        )
+        usage.change(
+            "INSERT INTO projects (id, organization_id, name, settings, created_ms) "
+            f"VALUES ('{project}', '{organization}', '{project}', '{{}}', 1)"
+        )
+        usage.change(
+            "INSERT INTO keys (id, project_id, digest, prefix, name, scopes, test, expires_at, created_ms) "
+            f"VALUES ('{key}', '{project}', '{key}', 'wllm', 'k', '', false, 0, 1)"
+        )
+    store = usage.store()
+    assert store.organizations_of(["prj_3", "prj_1", "prj_unknown"]) == {"prj_1": "org_1", "prj_3": "org_2"}
+    assert store.organizations_of([]) == {}
+    assert store.members("org_1") == {"org_1", "prj_1", "prj_2", "key_1", "key_2"}
+    assert store.members("org_3") == {"org_3"}
+
+
 def test_newer_records_are_set_aside_and_applied_by_the_version_that_knows_them(
     usage: Usage, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,6 +384,10 @@ def test_recorders_of_several_hosts_share_the_database_and_leave_each_others_jou
         for _ in range(3):
             first.recorder.run_once()
         assert first.query("SELECT COUNT(*) FROM journal_opened") == [(2,)]
+        # Of limits that are shared it matters what all hosts have applied.
+        of_each = first.store().positions(), second.store().positions()
+        assert first.store().positions_everywhere() == of_each[0] | of_each[1]
+        assert len(of_each[0] | of_each[1]) == len(of_each[0]) + len(of_each[1]) == 2
         die(other)
         second.recorder = second.new_recorder()
         second.record()

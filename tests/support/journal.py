@@ -18,7 +18,8 @@ from watchllm.domain.ids import new_request_id
 from watchllm.domain.usage import ModelPrice, TokenUsage
 from watchllm.domain.usage_event import Attempt, OpenedCall, UsageEvent
 from watchllm.journal.journal import Journal
-from watchllm.journal.recorder import Recorder, UsageStore
+from watchllm.journal.recorder import Recorder
+from watchllm.journal.shared_ledger import SharedUsageStore
 from watchllm.stores.postgres.usage import PostgresUsageStore
 from watchllm.stores.sqlite.usage import SqliteUsageStore
 
@@ -140,7 +141,7 @@ class Usage:
     def is_postgres(self) -> bool:
         return self.engine.dialect.name == "postgresql"
 
-    def store(self) -> UsageStore:
+    def store(self) -> SharedUsageStore:
         """The store as a recorder that has just started gets it; its clock is `now_ms`, None = the real one."""
 
         def clock() -> int:

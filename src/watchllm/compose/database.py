@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 from watchllm.configuration import Configuration
 from watchllm.control import schema
 from watchllm.control.database import Database
-from watchllm.journal.recorder import UsageStore
+from watchllm.journal.shared_ledger import SharedUsageStore
 from watchllm.stores import home
 from watchllm.stores.sqlite.engine import open_engine as open_sqlite
 
@@ -51,7 +51,7 @@ def bring_up_to_date(configuration: Configuration, database: Database) -> bool:
         direct.dispose()
 
 
-def usage_store(configuration: Configuration, database: Database) -> UsageStore:
+def usage_store(configuration: Configuration, database: Database) -> SharedUsageStore:
     """The recorder's store in `database`. Raises HomeUnusable."""
     if is_postgres(configuration.database_url):
         from watchllm.stores.postgres.usage import PostgresUsageStore

@@ -1,4 +1,5 @@
-"""Builds the limits of a proxy process: its own meters, and what was spent before it began (ledger and journals)."""
+"""Builds the limits of a proxy process: shared with all others in Redis, where there is one; else its own meters, and
+what was spent before it began (ledger and journals)."""
 
 from __future__ import annotations
 
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING
 from watchllm.limits.limiter import Limiter
 from watchllm.limits.spending import Moment, Spent, moment_of_day
 from watchllm.proxy.limiting import Limiting
+from watchllm.proxy.local_limits import LocalLimits
 
 if TYPE_CHECKING:
+    from watchllm.compose.shared import Shared
     from watchllm.configuration import Configuration
     from watchllm.domain.snapshot import SnapshotReader
     from watchllm.journal.journal import Journal
@@ -27,10 +30,16 @@ _GIVES_UP_SECONDS = 4.5
 
 
 def open_limiting(
-    configuration: Configuration, journal: Journal, snapshot: SnapshotReader, loop: asyncio.AbstractEventLoop
+    configuration: Configuration,
+    journal: Journal,
+    snapshot: SnapshotReader,
+    shared: Shared | None,
+    loop: asyncio.AbstractEventLoop,
 ) -> Limiting:
     """The limits of this process; what is needed for the past is opened when it is first asked for."""
-    return Limiting(Limiter(), _Past(configuration, journal, snapshot, loop).spent, loop)
+    if shared is not None:
+        return Limiting(shared.keep_limits(journal))
+    return Limiting(LocalLimits(Limiter(), _Past(configuration, journal, snapshot, loop).spent, loop))
 
 
 class _Past:

@@ -163,7 +163,7 @@ class ProxyProcess:
         counters = Counters()
         tenants = Tenants(self._snapshot, instance_credentials(configuration))
         settlement = Settlement(counters, self._journal, tenants.price)
-        settlement.limiting = limiting = open_limiting(configuration, self._journal, self._snapshot, loop)
+        settlement.limiting = limiting = open_limiting(configuration, self._journal, self._snapshot, self._shared, loop)
         self._services = Services(
             loop=loop,
             tenants=tenants,
@@ -354,11 +354,10 @@ class ProxyProcess:
             "journal": journal_state(self._journal),
             "recorder": recorder_state(self._configuration.home / "journal"),
         }
-        unknown = self._services.limiting.problem
         sometimes = {
             "semantic": self._services.semantic.state,
             "admin": self._admin_problem,
-            "limits": None if unknown is None else f"degraded: keys with a quota or a budget are refused: {unknown}",
+            "limits": self._services.limiting.state(),
             "redis": None if self._shared is None else self._shared.state(),
         }
         return states | {name: state for name, state in sometimes.items() if state is not None}

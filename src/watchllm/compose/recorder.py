@@ -8,16 +8,20 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from watchllm.compose.recorder_stop import Stop
-from watchllm.configuration import Configuration
+from watchllm.configuration import Configuration, ConfigurationError
 from watchllm.control.errors import ControlError, PlansUnusable
-from watchllm.journal.recorder import Recorder, StoreUnavailable
+from watchllm.journal.recorder import Recorder, StoreUnavailable, UsageStore
 from watchllm.journal.series import any_live, remove_drafts
 from watchllm.journal.status import RecorderStatus, holds_lock, lock_recorder, write_status
 from watchllm.stores import home
+
+if TYPE_CHECKING:
+    from watchllm.journal.shared_ledger import SharedLedger, SharedUsageStore
 
 POLL_SECONDS = 0.05
 _STANDBY_SECONDS = 0.25
@@ -27,6 +31,8 @@ _EXPIRE_SECONDS = 600.0
 _LONGEST_REST_SECONDS = 0.5
 _URGENT_SECONDS = 15.0
 _URGENT_PART = 0.25
+# The database is not to wait for a Redis that hangs.
+_REDIS_SECONDS = 0.25
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 # Less than the supervisor waits for its children beyond their drain.
@@ -113,17 +119,14 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
     """Apply until told to stop, or until the lock is lost. Raises StoreUnavailable, ControlError and OSError."""
     # Here, not above: SQLAlchemy takes a quarter of a second, in which this process is ready already.
     from watchllm.compose.database import bring_up_to_date, open_database, usage_store
-    from watchllm.compose.limiting import LEDGER_FOLDER
     from watchllm.compose.retention import retention_of
-    from watchllm.journal.ledgered import Ledgered
-    from watchllm.stores.lmdb.ledger import LmdbLedger
 
-    with (
-        closing(open_database(configuration)) as database,
-        closing(LmdbLedger(configuration.home / LEDGER_FOLDER)) as ledger,
-    ):
+    with ExitStack() as stack:
+        database = stack.enter_context(closing(open_database(configuration)))
         bring_up_to_date(configuration, database)
-        store = Ledgered(usage_store(configuration, database), ledger)
+        kept = usage_store(configuration, database)
+        shared = _shared_ledger(configuration, kept, stack)
+        store = shared or _own_ledger(configuration, kept, stack)
         recorder = Recorder(folder, store, _say)
         drafts_removed, expired = 0.0, -_EXPIRE_SECONDS
         while True:
@@ -135,6 +138,9 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
             if (last and not (more and stop.is_patient())) or not holds_lock(folder, lock):
                 return
             status.progress(recorder, more=more)
+            if shared is not None:
+                shared.tend()
+                status.not_told = shared.problem
             if time.monotonic() - drafts_removed > _DRAFTS_SECONDS:
                 remove_drafts(folder)
                 drafts_removed = time.monotonic()
@@ -153,6 +159,30 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
                 stop.wait(rest_after(took, status.behind, recorder.pending_bytes / configuration.journal_max_bytes))
 
 
+def _own_ledger(configuration: Configuration, store: "SharedUsageStore", stack: ExitStack) -> UsageStore:
+    """`store`, and the proxies of this host are told who has spent what."""
+    from watchllm.compose.limiting import LEDGER_FOLDER
+    from watchllm.journal.ledgered import Ledgered
+    from watchllm.stores.lmdb.ledger import LmdbLedger
+
+    return Ledgered(store, stack.enter_context(closing(LmdbLedger(configuration.home / LEDGER_FOLDER))))
+
+
+def _shared_ledger(configuration: Configuration, store: "SharedUsageStore", stack: ExitStack) -> "SharedLedger | None":
+    """The same for the proxies of all hosts; None where they share nothing."""
+    if configuration.redis_url is None:
+        return None
+    from watchllm.journal.shared_ledger import SharedLedger
+    from watchllm.stores.redis.blocking import Blocking
+    from watchllm.stores.redis.limits_ledger import RedisAccounts
+
+    try:
+        redis = stack.enter_context(closing(Blocking(configuration.redis_url, _REDIS_SECONDS)))
+    except ValueError as error:
+        raise ConfigurationError(f"WATCHLLM_REDIS_URL is not valid; expected {error}") from None
+    return SharedLedger(store, RedisAccounts(redis))
+
+
 def rest_after(took: float, behind: float, filled: float) -> float:
     """Seconds to rest after a full batch that `took` so many, where there is more to apply.
 
@@ -167,6 +197,8 @@ class _Status:
 
     def __init__(self, folder: Path) -> None:
         self.problem: str | None = None
+        self.not_told: str | None = None
+        """Why the proxies could not be told who has spent what."""
         self.recovered = False
         self._folder = folder
         self._caught_up = time.monotonic()
@@ -196,7 +228,7 @@ class _Status:
         self._written = now
         self._status.at_ms = time.time_ns() // 1_000_000
         self._status.lag_seconds = round(self.behind, 3)
-        self._status.problem = self.problem
+        self._status.problem = self.problem or self.not_told
         try:
             write_status(self._folder, self._status)
         except OSError as error:

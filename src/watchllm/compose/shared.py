@@ -16,12 +16,15 @@ from watchllm.stores.redis.cache_layout import REPLACED
 from watchllm.stores.redis.client import Client
 from watchllm.stores.redis.leases import CHANNEL as ENDED
 from watchllm.stores.redis.leases import RedisLeases
+from watchllm.stores.redis.limiter import SharedLimiter
+from watchllm.stores.redis.limits_layout import CHANNEL as LIMITS
 from watchllm.stores.redis.snapshot_follower import SnapshotFollower
 from watchllm.stores.redis.snapshot_layout import CHANNEL as SNAPSHOT
 from watchllm.stores.redis.subscription import Subscription
 
 if TYPE_CHECKING:
     from watchllm.cache.entry import InvalidationFilter
+    from watchllm.journal.journal import Journal
     from watchllm.proxy.flight import Flight
 
 _SETTLE_SECONDS = 1.0
@@ -48,15 +51,22 @@ class Shared:
         )
         self.flights: dict[bytes, Flight] = {}
         self.leases = RedisLeases(self.client, self._bulk, loop, self.flights.__contains__)
-        self._subscription = Subscription(
-            address, (SNAPSHOT, INVALIDATED, REPLACED, ENDED), self._on_message, self._on_connected, loop, self._on_lost
-        )
+        self._limits: SharedLimiter | None = None
+        self._limits_on_outage = configuration.limits_on_outage
+        self._loop = loop
+        channels = (SNAPSHOT, INVALIDATED, REPLACED, ENDED, LIMITS)
+        self._subscription = Subscription(address, channels, self._on_message, self._on_connected, loop, self._on_lost)
 
     async def reached(self) -> None:
         """Until Redis is, for a moment: a proxy that starts beside others need not begin with misses."""
         deadline = time.monotonic() + _REACH_SECONDS
         while self.client.problem is not None and time.monotonic() < deadline:  # noqa: ASYNC110  (once, at the start)
             await asyncio.sleep(_PAUSE_SECONDS)
+
+    def keep_limits(self, journal: Journal) -> SharedLimiter:
+        """The limits that all proxies share; what is used under them is written in `journal` first."""
+        self._limits = SharedLimiter(self.client, self._loop, journal.series, journal.end, self._limits_on_outage)
+        return self._limits
 
     def state(self) -> str:
         """`ok`, or what is wrong and since when: requests are served all the same."""
@@ -80,6 +90,8 @@ class Shared:
         self._subscription.close()
         await self._follower.close()
         self.leases.close()
+        if self._limits is not None:
+            await self._limits.close()
         await self.cache.settled(_SETTLE_SECONDS)
         self.cache.close()
         self.client.close()
@@ -92,6 +104,9 @@ class Shared:
             self.cache.heard_replaced(data)
         elif channel == ENDED:
             self.leases.heard(data)
+        elif channel == LIMITS:
+            if self._limits is not None:
+                self._limits.begun_anew(data.decode())
         else:
             self._follower.look()
 

@@ -29,9 +29,9 @@ class Ledgered:
 
     def positions(self) -> dict[str, Position]:
         positions = self._store.positions()
-        places = _places(positions)
+        places = places_of(positions)
         if not places or self._ledger.places() != places:
-            self._ledger.replace(self._store.spent(None, self._periods()), places)
+            self._ledger.replace(self._store.spent(None, periods_told(self._now())), places)
         return positions
 
     def set_aside(self) -> list[SetAside]:
@@ -41,11 +41,11 @@ class Ledgered:
         count = self._store.apply(batch)
         if batch.finished or batch.readable_now:
             # What was closed or taken back is not in the batch.
-            self._ledger.replace(self._store.spent(None, self._periods()), _places(self._store.positions()))
+            self._ledger.replace(self._store.spent(None, periods_told(self._now())), places_of(self._store.positions()))
             return count
         projects = {event.project_id for event, _ in batch.settled}
         subjects = projects | {event.key_id for event, _ in batch.settled} | self._store.organizations(projects)
-        self._ledger.write(self._store.spent(subjects, self._periods()), _places(batch.positions))
+        self._ledger.write(self._store.spent(subjects, periods_told(self._now())), places_of(batch.positions))
         return count
 
     def expire(self, retention: Retention) -> bool:
@@ -57,12 +57,12 @@ class Ledgered:
     def organizations(self, projects: Iterable[str]) -> set[str]:
         return self._store.organizations(projects)
 
-    def _periods(self) -> set[str]:
-        """Those that a proxy may ask for: its clock may be a little behind or ahead."""
-        now = self._now()
-        days = (now - timedelta(days=1), now, now + timedelta(days=1))
-        return {"total", *(f"{day:%Y-%m}" for day in days), *(f"{day:%Y-%m-%d}" for day in days)}
+
+def periods_told(now: datetime) -> set[str]:
+    """Those that a proxy may ask for: its clock may be a little behind or ahead."""
+    days = (now - timedelta(days=1), now, now + timedelta(days=1))
+    return {"total", *(f"{day:%Y-%m}" for day in days), *(f"{day:%Y-%m-%d}" for day in days)}
 
 
-def _places(positions: dict[str, Position]) -> dict[str, Place]:
+def places_of(positions: dict[str, Position]) -> dict[str, Place]:
     return {series: Place(*position) for series, position in positions.items()}

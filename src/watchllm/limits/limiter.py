@@ -78,6 +78,11 @@ class Admission:
         self.portions: tuple[tuple[Portion | None, Portion | None], ...] = ()
         """Of tokens and calls, for each meter: where what is reserved was counted."""
 
+    @property
+    def has_reserved(self) -> bool:
+        """Whether it holds what `reserve` took."""
+        return bool(self.portions)
+
 
 class Standing(NamedTuple):
     """What is left of one bound: `reset` in seconds until nothing is used (of a month: epoch seconds of its end)."""

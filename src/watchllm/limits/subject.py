@@ -44,15 +44,17 @@ class Bounds(NamedTuple):
 
 class Subject:
     """A key with all whose limits it is under. `bound_calls`: any of them bounds calls upstream; `needs_history`: what
-    was used before this process began counts for any of them.
+    was used before this process began counts for any of them. `organization` is the id of that to which all of them
+    belong.
 
     `metered` is what a limiter keeps of it at hand, so that it need not look for it on each request.
     """
 
-    __slots__ = ("bound_calls", "bounds", "has_hard_budget", "metered", "needs_history")
+    __slots__ = ("bound_calls", "bounds", "has_hard_budget", "metered", "needs_history", "organization")
 
-    def __init__(self, bounds: tuple[Bounds, ...]) -> None:
+    def __init__(self, bounds: tuple[Bounds, ...], organization: str = "") -> None:
         self.bounds = bounds
+        self.organization = organization
         self.bound_calls = any(one.bound_calls for one in bounds)
         self.needs_history = any(one.needs_history for one in bounds)
         self.has_hard_budget = any(one.is_hard and not (one.day is one.month is one.total is None) for one in bounds)
@@ -79,10 +81,10 @@ def bounds_of(name: str, kind: str, limits: Limits, overage: int = 0) -> Bounds 
     return bounds if any(bound is not None for bound in bounds[2:-1]) else None
 
 
-def subject_of(*bounds: Bounds | None) -> Subject | None:
+def subject_of(*bounds: Bounds | None, organization: str = "") -> Subject | None:
     """A key under all of `bounds`; None = it is not limited."""
     found = tuple(one for one in bounds if one is not None)
-    return Subject(found) if found else None
+    return Subject(found, organization) if found else None
 
 
 def _nanos(usd: float | None) -> Nanos | None:

@@ -80,9 +80,11 @@ class Embeddings:
             )
         has_stale = all(place in stale for place in missing)
         if request.admission is not None:
-            self._services.limiting.reserve(
-                request, lambda: demand_of(self._services, request, batch.body, batch.route.first_targets)
+            reserving = services.limiting.reserve(
+                request, lambda: demand_of(services, request, batch.body, batch.route.first_targets)
             )
+            if reserving is not None:
+                await reserving
         try:
             await self._buy(request, endpoint, batch, known, missing, turns, has_stale=has_stale)
         except GatewayError as error:

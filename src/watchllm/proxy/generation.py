@@ -81,6 +81,12 @@ async def _when_admitted(
     usual: bool,
 ) -> None:
     """Answer a request of which it has to be found out first whether it may go on."""
+    principal, wishes, key = request.principal, request.directives, asked.key
+    assert principal is not None
+    assert wishes is not None
+    if services.cache.is_remote and key is not None and wishes.read and not wishes.bypass:
+        # In one write with what the limits are asked, and before it: when that is answered, it is in the cache's tier.
+        bring(services, principal.tenant.partition, places_of(key, endpoint, asked.target))
     await waiting
     going_on = _from_cache(services, request, endpoint, asked, body, usual=usual)
     if going_on is not None:

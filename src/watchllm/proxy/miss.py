@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 from watchllm.cache.entry import Entry
 from watchllm.domain.usage_event import HIT, HIT_COALESCED
@@ -62,17 +63,33 @@ async def answer_from_upstream(services: Services, unanswered: Unanswered, stale
             services.history.hit(request, asked.named, key, there)
             serve_entry(services, request, endpoint, there, HIT_COALESCED, include_usage=asked.include_usage)
             return
-    waiter = None
-    if place is not None and place in services.flights:
-        waiter = await _join(services, request, plan, place)
-    if waiter is None:
-        if request.admission is not None:
-            hedged = asked.route.hedge_after is not None
-            services.limiting.reserve(request, lambda: demand_of(services, request, body, asked.targets, hedged=hedged))
-        waiter = _lead(services, request, plan, candidates)
+    waiter = await _join_or_reserve(services, request, plan, body) or _lead(services, request, plan, candidates)
     landed = await waiter
     if landed is not None:  # else it was relayed as a stream
         _give(services, unanswered, landed, has_stale=stale is not None)
+
+
+async def _join_or_reserve(services: Services, request: Request, plan: Plan, body: bytes) -> Waiter | None:
+    """Wait for the call that is under way at the plan's place; None = there is none, and what one may use was taken."""
+    place = plan.place
+    while True:
+        if place is not None and place in services.flights:
+            waiter = await _join(services, request, plan, place)
+            if waiter is not None:
+                return waiter
+        if request.admission is None or (reserving := _reserve(services, request, plan, body)) is None:
+            return None
+        await reserving
+        if place is None or _to_join(services, request, plan, place, same_form=False) is None:
+            return None
+        # Meanwhile somebody else began to make it.
+        services.limiting.give_back(request)
+
+
+def _reserve(services: Services, request: Request, plan: Plan, body: bytes) -> Coroutine[Any, Any, None] | None:
+    asked = plan.asked
+    hedged = asked.route.hedge_after is not None
+    return services.limiting.reserve(request, lambda: demand_of(services, request, body, asked.targets, hedged=hedged))
 
 
 async def _join(services: Services, request: Request, plan: Plan, place: bytes) -> Waiter | None:

@@ -70,7 +70,9 @@ async def pass_through(services: Services, request: Request) -> None:
     if request.limiting is not None:
         if (waiting := services.limiting.enter(request)) is not None:
             await waiting
-        services.limiting.reserve(request, lambda: demand_of(services, request, body or b"", targets))
+        reserving = services.limiting.reserve(request, lambda: demand_of(services, request, body or b"", targets))
+        if reserving is not None:
+            await reserving
     request.directives = directives(exchange.headers, tenant.settings)
     relay = _Relay(services, request)
     path_below = path[len(b"/v1") :].decode("ascii")

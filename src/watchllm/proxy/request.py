@@ -16,8 +16,7 @@ from watchllm.routing.target import Target
 from watchllm.wire.exchange import Exchange
 
 if TYPE_CHECKING:
-    from watchllm.limits.limiter import Admission
-    from watchllm.proxy.limiting import Limiting
+    from watchllm.proxy.limiting import Entered, Limiting
     from watchllm.proxy.semantic.looked import Looked
 
 
@@ -58,7 +57,7 @@ class Request:
     """Nobody is told whether the answer came from the cache."""
     looked: Looked | None = None
     """What came of looking for an answer by meaning; None = it was not looked for."""
-    admission: Admission | None = None
+    admission: Entered | None = None
     """What it holds of the limits that it is under, until it is settled."""
     limiting: Limiting | None = None
     """Who tells what is left of its limits; None = it is under none, or nobody sent it."""

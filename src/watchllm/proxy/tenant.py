@@ -139,7 +139,11 @@ class Principal:
         self.scopes = frozenset(key.scopes)
         self.tenant = tenant
         limits = key.limits
-        self.subject = subject_of(None if limits is None else bounds_of(key.id, KEY, limits), *tenant.bounds)
+        self.subject = subject_of(
+            None if limits is None else bounds_of(key.id, KEY, limits),
+            *tenant.bounds,
+            organization=tenant.project.organization_id,
+        )
         project, organization = tenant.project, tenant.project.organization
         lists = (project.settings, limits, None if organization is None else organization.limits)
         self.address_lists = tuple(one.allowed_ips for one in lists if one is not None and one.allowed_ips is not None)

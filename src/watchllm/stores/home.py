@@ -106,7 +106,10 @@ def _in_use(home: StrPath, descriptor: int, *, shared: bool) -> str:
     holder = os.pread(descriptor, _PID_BYTES, 0).decode("ascii", "replace").strip()
     named = f"process {holder}" if holder.isdigit() else "another process"
     alone = "it has no WATCHLLM_REDIS_URL" if shared else "without WATCHLLM_REDIS_URL there is one for each home"
-    return f"{named} is the proxy on {home} already, and {alone}. Stop it, or set WATCHLLM_HOME to another folder"
+    return (
+        f"{named} is the proxy on {home} already, and {alone}. Stop it, set WATCHLLM_HOME to another folder, or give "
+        "both the same WATCHLLM_REDIS_URL"
+    )
 
 
 def is_private(path: StrPath) -> bool:

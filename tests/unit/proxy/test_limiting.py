@@ -14,6 +14,7 @@ from watchllm.limits.limiter import Demand, Limiter
 from watchllm.limits.spending import Moment, Spent
 from watchllm.limits.subject import PROJECT, Subject, bounds_of, subject_of
 from watchllm.proxy.limiting import Limiting
+from watchllm.proxy.local_limits import LocalLimits
 from watchllm.proxy.request import Request
 
 
@@ -37,7 +38,7 @@ async def nothing_known(names: list[str], at: Moment) -> Mapping[str, Spent]:
 
 
 def test_a_call_that_was_never_made_uses_none_of_the_minute() -> None:
-    limiting = Limiting(Limiter(), nothing_known, cast(asyncio.AbstractEventLoop, None))
+    limiting = Limiting(LocalLimits(Limiter(), nothing_known, cast(asyncio.AbstractEventLoop, None)))
     who = subject(upstream_per_minute=1, tokens_per_minute=100)
     shed, made = request_of(who, limiting), request_of(who, limiting)
     limiting.enter(shed)
@@ -55,12 +56,12 @@ def test_a_call_that_was_never_made_uses_none_of_the_minute() -> None:
 
 def test_where_it_cannot_be_known_what_was_spent_nobody_with_a_budget_is_served_and_the_operator_is_told() -> None:
     async def test() -> None:
-        limiting = Limiting(Limiter(), nothing_known, asyncio.get_running_loop())
+        limiting = Limiting(LocalLimits(Limiter(), nothing_known, asyncio.get_running_loop()))
         waiting = limiting.enter(request_of(subject(budget_usd_day=1.0), limiting))
         assert waiting is not None
         with pytest.raises(Unavailable, match="the ledger is gone"):
             await waiting
-        assert limiting.problem == "the ledger is gone"
+        assert limiting.state() == "degraded: keys with a quota or a budget are refused: the ledger is gone"
         assert limiting.enter(request_of(subject(requests_per_minute=1), limiting)) is None
 
     asyncio.run(test())
@@ -75,7 +76,7 @@ def test_many_who_ask_at_once_are_looked_up_together() -> None:
         return {name: Spent(requests=3) for name in names}
 
     async def test() -> None:
-        limiting = Limiting(Limiter(), history, asyncio.get_running_loop())
+        limiting = Limiting(LocalLimits(Limiter(), history, asyncio.get_running_loop()))
         who = subject(monthly_requests=5)
         requests = [request_of(who, limiting) for _ in range(4)]
         waits = [limiting.enter(one) for one in requests]

@@ -104,6 +104,11 @@ _SET_POSITION = _insert(
     '(series) DO UPDATE SET sequence = excluded.sequence, "offset" = excluded."offset", finished = excluded.finished, '
     "torn = kept.torn + excluded.torn, updated_ms = excluded.updated_ms, home = excluded.home",
 )
+_POSITIONS = 'SELECT series, sequence, "offset", finished FROM watchllm.journal_positions'
+_MEMBERS = (
+    "SELECT id FROM watchllm.projects WHERE organization_id = %s UNION ALL SELECT keys.id FROM watchllm.keys "
+    "JOIN watchllm.projects ON projects.id = keys.project_id WHERE projects.organization_id = %s"
+)
 _TAKEN_BACK = (
     "DELETE FROM watchllm.journal_set_aside AS kept USING unnest(%s::text[], %s::bigint[], %s::bigint[]) "
     'AS gone (series, sequence, "offset") '
@@ -120,7 +125,8 @@ _decode_call = msgspec.msgpack.Decoder(OpenedCall).decode
 
 
 class PostgresUsageStore:
-    """Implements `journal.recorder.UsageStore` on an engine of `stores.postgres.engine`, its schema being up to date.
+    """Implements `journal.shared_ledger.SharedUsageStore` on an engine of `stores.postgres.engine`, its schema being up
+    to date.
 
     `home` names whose journals are recorded (see `stores.home.identity`).
     """
@@ -135,9 +141,14 @@ class PostgresUsageStore:
     def positions(self) -> dict[str, Position]:
         with self._transaction() as connection:
             rows = connection.execute(
-                'SELECT series, sequence, "offset", finished FROM watchllm.journal_positions WHERE home = %s',
+                f"{_POSITIONS} WHERE home = %s",
                 [self._home],
             ).fetchall()
+        return {series: Position(sequence, offset, finished) for series, sequence, offset, finished in rows}
+
+    def positions_everywhere(self) -> dict[str, Position]:
+        with self._transaction() as connection:
+            rows = connection.execute(_POSITIONS).fetchall()
         return {series: Position(sequence, offset, finished) for series, sequence, offset, finished in rows}
 
     def set_aside(self) -> list[SetAside]:
@@ -164,6 +175,15 @@ class PostgresUsageStore:
     def organizations(self, projects: Iterable[str]) -> set[str]:
         with self._transaction() as connection:
             return set(self._organizations_of(connection, set(projects)).values())
+
+    def organizations_of(self, projects: Iterable[str]) -> dict[str, str]:
+        with self._transaction() as connection:
+            return self._organizations_of(connection, set(projects))
+
+    def members(self, organization: str) -> set[str]:
+        with self._transaction() as connection:
+            rows = connection.execute(_MEMBERS, [organization, organization]).fetchall()
+        return {organization, *(name for (name,) in rows)}
 
     def apply(self, batch: Batch) -> int:
         careful = False

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import NoScriptError
+from redis.retry import Retry
 
 from watchllm.stores.redis.address import Address, parse
 from watchllm.stores.redis.client import Script
@@ -19,9 +21,10 @@ _ANSWER_SECONDS = 5.0
 class Blocking:
     """A connection, made when first used. Methods raise `redis.RedisError`."""
 
-    def __init__(self, url: str) -> None:
-        """Raises ValueError for a URL that `address.parse` refuses."""
+    def __init__(self, url: str, seconds: float = _ANSWER_SECONDS) -> None:
+        """`seconds` for an answer. Raises ValueError for a URL that `address.parse` refuses."""
         self._address = parse(url)
+        self._seconds = seconds
         self.shown = self._address.shown
         self._redis: Any = None
 
@@ -29,7 +32,7 @@ class Blocking:
     def redis(self) -> Any:
         """The client of redis-py; of a cluster it asks for its nodes when it is made."""
         if self._redis is None:
-            self._redis = _client(self._address)
+            self._redis = _client(self._address, self._seconds)
         return self._redis
 
     def run(self, script: Script, keys: tuple[bytes, ...], *arguments: Argument) -> Any:
@@ -44,14 +47,16 @@ class Blocking:
             self._redis.close()
 
 
-def _client(address: Address) -> Any:
+def _client(address: Address, seconds: float) -> Any:
     common: dict[str, Any] = {
         "username": address.user,
         "password": address.password,
-        "socket_connect_timeout": _CONNECT_SECONDS,
-        "socket_timeout": _ANSWER_SECONDS,
+        "socket_connect_timeout": min(_CONNECT_SECONDS, seconds),
+        "socket_timeout": seconds,
         "ssl": address.tls,
     }
+    if seconds < _ANSWER_SECONDS:
+        common["retry"] = Retry(NoBackoff(), 0)
     if address.ca_file is not None:
         common["ssl_ca_certs"] = address.ca_file
     if address.cluster:

@@ -67,7 +67,8 @@ _decode_call = msgspec.msgpack.Decoder(OpenedCall).decode
 
 
 class SqliteUsageStore:
-    """Implements `journal.recorder.UsageStore` on an engine of `stores.sqlite.engine`, its schema being up to date."""
+    """Implements `journal.shared_ledger.SharedUsageStore` on an engine of `stores.sqlite.engine`, its schema being up
+    to date."""
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self._engine = engine
@@ -78,6 +79,9 @@ class SqliteUsageStore:
         with self._transaction("BEGIN") as connection:
             rows = connection.execute('SELECT series, sequence, "offset", finished FROM journal_positions').fetchall()
         return {series: Position(sequence, offset, bool(finished)) for series, sequence, offset, finished in rows}
+
+    def positions_everywhere(self) -> dict[str, Position]:
+        return self.positions()  # The file is of one host.
 
     def set_aside(self) -> list[SetAside]:
         with self._transaction("BEGIN") as connection:
@@ -104,6 +108,20 @@ class SqliteUsageStore:
     def organizations(self, projects: Iterable[str]) -> set[str]:
         with self._transaction("BEGIN") as connection:
             return {found for name in projects if (found := self._organization(connection, name)) is not None}
+
+    def organizations_of(self, projects: Iterable[str]) -> dict[str, str]:
+        with self._transaction("BEGIN") as connection:
+            pairs = [(name, self._organization(connection, name)) for name in projects]
+        return {name: organization for name, organization in pairs if organization is not None}
+
+    def members(self, organization: str) -> set[str]:
+        with self._transaction("BEGIN") as connection:
+            rows = connection.execute(
+                "SELECT id FROM projects WHERE organization_id = ? UNION ALL SELECT keys.id FROM keys "
+                "JOIN projects ON projects.id = keys.project_id WHERE projects.organization_id = ?",
+                (organization, organization),
+            ).fetchall()
+        return {organization, *(name for (name,) in rows)}
 
     def apply(self, batch: Batch) -> int:
         try:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.journal import Usage, event
+from tests.support.journal import Usage, event, usage_in
+from tests.support.postgres import Connected
 from watchllm.domain.ledger import Periods, Place
 from watchllm.journal.recorder import Batch, Position
 from watchllm.journal.shared_ledger import NotTold, SharedLedger
@@ -80,12 +81,12 @@ def ledger(usage: Usage, accounts: Accounts) -> SharedLedger:
     return SharedLedger(store, accounts, monotonic=lambda: Clock.now)
 
 
-def batch(offset: int, cost: int = 10, *, finished: bool = False) -> Batch:
+def batch(offset: int, cost: int = 10, *, finished: bool = False, series: str = "jrn_1") -> Batch:
     made = Batch()
     made.settled.append((event(cost=cost), "local"))
-    made.positions["jrn_1"] = Position(0, offset, finished)
+    made.positions[series] = Position(0, offset, finished)
     if finished:
-        made.finished.append("jrn_1")
+        made.finished.append(series)
     return made
 
 
@@ -142,3 +143,30 @@ def test_all_is_told_anew_when_it_is_not_sure_what_was(ledger: SharedLedger, acc
     assert [said[0] for said in accounts.said] == ["all of org_1", "counted"]
     if how == "a series ends":
         assert accounts.said[0][2] == {"jrn_1": Place(0, 100, finished=True)}
+
+
+def test_the_journals_of_other_hosts_count_where_they_record_in_the_same_database(
+    tmp_path: Path, accounts: Accounts, postgres_database: Connected
+) -> None:
+    url = postgres_database.url
+    with usage_in(tmp_path / "one", url, "home_1") as one, usage_in(tmp_path / "two", url, "home_2") as two:
+        one.change("INSERT INTO organizations (id, name, created_ms) VALUES ('org_1', 'one', 0)")
+        project = "INSERT INTO projects (id, organization_id, name, settings, created_ms)"
+        one.change(f"{project} VALUES ('prj_1', 'org_1', 'one', '{{}}', 0)")
+        two.store().apply(batch(100, series="jrn_2"))
+        ledger = SharedLedger(one.store(), accounts, monotonic=lambda: Clock.now)
+        accounts.asked_for.add("org_1")
+        assert ledger.positions() == {}
+        # Its proxies are waited for, and what is counted of them is not counted again.
+        ledger.tend()
+        assert accounts.said[0] == (
+            "all of org_1",
+            {"prj_1": (1, 10), "org_1": (1, 10)},
+            {"jrn_2": Place(0, 100)},
+        )
+        two.store().apply(batch(200, series="jrn_2"))
+        ledger.apply(batch(300))
+        some, counted = accounts.said[-2:]
+        assert some[1] == {"prj_1": (3, 30), "org_1": (3, 30), "key_1": (3, 30)}
+        assert some[2] == {"jrn_1": Place(0, 300), "jrn_2": Place(0, 200)}
+        assert counted == ("counted", {}, {"jrn_1": Place(0, 300)})

@@ -11,7 +11,16 @@ from tests.support.redis_server import RedisCluster, RedisServer
 from watchllm.cache.entry import Entry, InvalidationFilter
 from watchllm.stores.redis.address import parse
 from watchllm.stores.redis.cache import RedisExactStore
-from watchllm.stores.redis.cache_layout import CHANNEL, INVALIDATE, KEPT_MS, MOST_RECORDS, REPLACED, entry_key, key_of
+from watchllm.stores.redis.cache_layout import (
+    CHANNEL,
+    INVALIDATE,
+    KEPT_MS,
+    MOST_RECORDS,
+    REPLACED,
+    entry_key,
+    key_of,
+    packed_filter,
+)
 from watchllm.stores.redis.client import Client
 from watchllm.stores.redis.memory import Memory
 from watchllm.stores.redis.subscription import Subscription
@@ -144,9 +153,9 @@ def test_what_is_not_deleted_yet_is_not_seen(server: RedisServer) -> None:
     async def use(one: Process, other: Process) -> None:
         await one.put(1, clock())
         # The process that invalidates dies before it has deleted anything.
-        keys = key_of(PROJECT, "l"), key_of(PROJECT, "g")
+        keys, everything = (key_of(PROJECT, "l"), key_of(PROJECT, "g")), packed_filter(InvalidationFilter())
         await one.client.call(b"g", "INCR", b"watchllm:{generation}")
-        await one.client.call_script(INVALIDATE, keys, (1, b"|||", KEPT_MS, MOST_RECORDS, CHANNEL, PROJECT))
+        await one.client.call_script(INVALIDATE, keys, (1, everything, KEPT_MS, MOST_RECORDS, CHANNEL, PROJECT))
         await until(lambda: one.store.generations.latest == other.store.generations.latest == 1)
         assert server.command("EXISTS", entry_key(PROJECT, key(1))) == b":1\r\n"
         assert await one.get(1) is None

@@ -158,3 +158,20 @@ def _lease() -> bytes:
 
 def _waited_for() -> bytes:
     return b"watchllm:{%b}:w:%b" % (PLACE[:16].hex().encode(), PLACE[16:])
+
+
+def test_the_end_of_a_call_is_told_even_where_nothing_can_be_stored(server: RedisServer) -> None:
+    async def use(one: Process, other: Process) -> None:
+        bulk = Client(parse(server.url), asyncio.get_running_loop())
+        bulk.close()
+        one.leases = RedisLeases(one.client, bulk, asyncio.get_running_loop(), one.under_way.__contains__)
+        mine = one.claim()
+        await until(lambda: mine)
+        assert server.command("DBSIZE") == b":1\r\n"
+        # At once, not when the lease is over.
+        one.end()
+        async with asyncio.timeout(1.5):
+            while server.command("DBSIZE") != b":0\r\n":
+                await asyncio.sleep(0.002)
+
+    run(server, use)

@@ -84,7 +84,10 @@ class RedisLeases:
     def release(self, place: bytes) -> None:
         if place in self._held:
             self._held.discard(place)
-            self._bulk.run(_RELEASE, _keys(place), (self._process, CHANNEL, place), _nothing, _RELEASE_SECONDS)
+            arguments = (self._process, CHANNEL, place)
+            if not self._bulk.run(_RELEASE, _keys(place), arguments, _nothing, _RELEASE_SECONDS):
+                # Nothing was stored by it, either, that would have to come first; and others would wait for the lease.
+                self._client.run(_RELEASE, _keys(place), arguments, _nothing, _RELEASE_SECONDS)
 
     def heard(self, place: bytes) -> None:
         """A call has ended somewhere, as CHANNEL tells it."""

@@ -95,13 +95,17 @@ def test_a_quota_is_used_up_to_the_last_request_whatever_is_killed_or_emptied(
     answers += asked_at_once(fleet, project, 60)
     fleet.redis.command("FLUSHALL")
 
-    def is_used_up() -> bool:
-        more = asked_at_once(fleet, project, 20)
-        answers.extend(more)
-        return {answer.status for answer in more} == {429}
+    def served() -> int:
+        return sum(answer.status == 200 for answer in answers)
 
-    wait_for(is_used_up, "the quota to end", within=30)
-    assert sum(answer.status == 200 for answer in answers) == 200
+    def is_used_up() -> bool:
+        answers.extend(asked_at_once(fleet, project, 20))
+        return served() >= 200
+
+    # Near the end one may be refused that is served a moment later, never the other way round.
+    wait_for(is_used_up, "the quota to be used up", within=30)
+    answers.extend(asked_at_once(fleet, project, 40))
+    assert served() == 200
     # 401: the emptied Redis has no keys either, for a moment.
     assert {answer.status for answer in answers} <= {200, 401, 429, 503}
     query = f"SELECT requests FROM watchllm.spending WHERE subject = '{project.id}' AND period = 'total'"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.coalescing import error_code, kinds, text_of
-from tests.support.inside import Inside, Reader, inside, run, until
+from tests.support.inside import Inside, Reader, in_memory, inside, run, until
 from tests.support.product import Installation, Project
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.request import Request
@@ -315,7 +315,7 @@ def test_a_finished_call_leaves_nothing_that_only_the_collector_frees(
             pair.steps.release_all()
             assert text_of(await pair.ask("warm up", stream=stream))
             await pair.all_settled()
-            gc.collect()
+            await in_memory(pair.services)  # nothing else is made from now on
             gc.disable()
             try:
                 for number in range(5):

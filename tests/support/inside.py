@@ -232,6 +232,15 @@ class Reader:
         self._connection.close()
 
 
+async def in_memory(services: Services) -> list[object]:
+    """All that the collector knows, once no other thread makes anything: a tuple that is referred to while another
+    thread still puts it together cannot be finished by it (SystemError)."""
+    thread = services.semantic._thread
+    await until(lambda: thread is None or not thread.is_alive(), "the engine of like questions to be loaded")
+    gc.collect()
+    return list(gc.get_objects())
+
+
 def parsed(received: bytes) -> RawResponse:
     """One whole answer."""
     parser = h11.Connection(h11.CLIENT)
@@ -287,8 +296,7 @@ async def inside(
         assert not any(map(pair.services.slots.waiting_in, TIERS))
         await until(lambda: proxy._server.connections == 0, "no connection")
         assert len({event.request_id for event in pair.events}) == len(pair.events) == pair.asked
-        gc.collect()
-        left = [thing for thing in gc.get_objects() if isinstance(thing, Waiter | Flight)]
+        left = [thing for thing in await in_memory(pair.services) if isinstance(thing, Waiter | Flight)]
         assert not left, f"still in memory: {left}"
         assert not pair.complaints
         assert pair.services.counters.internal_errors == 0

@@ -38,6 +38,8 @@ _TYPED: Final = frozenset((WORD, MODIFIER, TIME, QUESTION))
 _MISSPELT_TOGETHER: Final = 4
 _MOST_MISSPELT: Final = 48
 """Pairs of words of one pair of prompts that are looked at for misspellings."""
+_FEW_GAPS: Final = _MOST_MISSPELT // _MISSPELT_TOGETHER**2
+"""Gaps that cannot have more pairs than that."""
 _PREFIXES: Final = frozenset(("re", "un", "pre", "in", "dis", "co", "de", "non", "over", "under", "out", "up"))
 _FUSED: Final = frozenset(
     ("maybe", "sometime", "sometimes", "already", "altogether", "everyday", "apart", "aside", "awhile", "into")
@@ -84,7 +86,7 @@ def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
         return Alignment(1.0, 1, 0, 0, 0, 0, False, (), ())
     if left == right:
         work = _Work(a, b, lexicon)
-        work.same(range(len(left)), range(len(left)))
+        work.run(0, 0, len(left))
         return work.result(1.0)
     start, end_a, end_b = sequences.trim(left, right)
     size_a, size_b = end_a - start, end_b - start
@@ -96,8 +98,8 @@ def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
     if abs(size_a - size_b) == 1 and _owned(a, b, (start, end_a), (start, end_b)):
         work.forms += 1
         return work.result(shared)
-    work.same(range(start), range(start))
-    work.same(range(end_a, len(left)), range(end_b, len(right)))
+    work.run(0, 0, start)
+    work.run(end_a, end_b, len(left) - end_a)
     if size_a == size_b and order.is_converse(left[start:end_a], right[start:end_b], lexicon):
         return work.result(shared, reordered=1)
     if size_a == size_b == same - start - len(left) + end_a:
@@ -106,17 +108,24 @@ def align(a: Features, b: Features, lexicon: Lexicon) -> Alignment:
             work.same(*_by_key(left, right, range(start, end_a)))
             return work.result(shared, reordered=1)
         return work.result(shared, moved=True)
-    work.compare(start, end_a, end_b)
+    work.compare(start, end_a, end_b, same - start - len(left) + end_a)
     return work.result(shared)
 
 
 class _Work:
     """The comparison of one pair."""
 
+    __slots__ = (
+        *("_crossed", "_letters", "_pairs", "_read", "_retold"),
+        *("a", "b", "forms", "left", "lexicon", "opposites", "optional", "right", "typos"),
+    )
+
     def __init__(self, a: Features, b: Features, lexicon: Lexicon) -> None:
         self.a, self.b, self.lexicon = a, b, lexicon
         self._retold = False
         self._read: bool | None = None
+        self._crossed = False
+        """Whether the sides have a token in common that they do not have in the same order."""
         self._letters = a.letters or b.letters
         self.typos = self.optional = self.opposites = self.forms = 0
         self.left: list[tuple[str, int]] = []
@@ -126,20 +135,20 @@ class _Work:
     def result(self, shared: float, *, reordered: int = 0, moved: bool = False) -> Alignment:
         left, right = self.left, self.right
         a, b = self.a, self.b
-        worded = differences(a, b, self._pairs, self.lexicon)
-        if a.surfaces != b.surfaces:
-            self.forms += sum(a.surfaces[one] != b.surfaces[other] for one, other in self._pairs)
-        if left and right:
+        worded = self._worded()
+        if self._crossed:
             # What is only on one side here and only on the other there has moved: nobody knows whether that matters.
             both = {key for key, _ in left} & {key for key, _ in right}
             moved = moved or bool(both)
             left = [token for token in left if token[0] not in both]
             right = [token for token in right if token[0] not in both]
-        left = [*left, *((f"={a.surfaces[one]}", WORD) for one, _ in worded)]
+        if worded:
+            left = [*left, *((f"={a.surfaces[one]}", WORD) for one, _ in worded)]
         if a.verbatim != b.verbatim:
             left = [*left, *((word, WORD) for word in a.verbatim if word not in b.verbatim)]
             right = [*right, *((word, WORD) for word in b.verbatim if word not in a.verbatim)]
-        right = [*right, *((f"={b.surfaces[other]}", WORD) for _, other in worded)]
+        if worded:
+            right = [*right, *((f"={b.surfaces[other]}", WORD) for _, other in worded)]
         return Alignment(
             shared,
             self.forms,
@@ -153,32 +162,54 @@ class _Work:
             self._retold,
         )
 
+    def _worded(self) -> list[tuple[int, int]]:
+        """The places of the same keys whose words do not answer for each other; all other words count as forms."""
+        a, b = self.a, self.b
+        words, marks, said, its_marks = a.surfaces, a.before, b.surfaces, b.before
+        changed = [
+            (one, other) for one, other in self._pairs if words[one] != said[other] or marks[one] != its_marks[other]
+        ]
+        if not changed:
+            return []
+        self.forms += len([one for one, other in changed if words[one] != said[other]])
+        return differences(a, b, changed, self.lexicon)
+
+    def run(self, at_a: int, at_b: int, size: int) -> None:
+        """A stretch that has the same keys on both sides."""
+        a, b = self.a, self.b
+        end_a, end_b = at_a + size, at_b + size
+        if a.surfaces[at_a:end_a] != b.surfaces[at_b:end_b] or a.before[at_a:end_a] != b.before[at_b:end_b]:
+            self._pairs.extend(zip(range(at_a, end_a), range(at_b, end_b), strict=True))
+
     def same(self, left: Iterable[int], right: Iterable[int]) -> None:
         """Places that have the same key: what is written there in other words, harmless or not."""
         self._pairs.extend(zip(left, right, strict=True))
 
-    def compare(self, start: int, end_a: int, end_b: int) -> None:
-        """Explain what stands between the tokens that both have in the same order."""
+    def compare(self, start: int, end_a: int, end_b: int, shared: int) -> None:
+        """Explain what stands between the tokens that both have in the same order; `shared` they have in any order."""
         before_a, before_b = start, start
         gaps: list[tuple[int, int, int, int]] = []
-        matches = sequences.matches(self.a.keys, self.b.keys, start, end_a, end_b)
+        matches = sequences.matches(self.a.keys, self.b.keys, start, end_a, end_b) if shared else []
         self._pairs.extend(matches)
+        self._crossed = len(matches) < shared
         for at_a, at_b in (*matches, (end_a, end_b)):
             if at_a > before_a or at_b > before_b:
                 gaps.append((before_a, at_a, before_b, at_b))
             before_a, before_b = at_a + 1, at_b + 1
         # Nobody misspells that many words; who pretends to is not to be felt by the event loop.
-        compared = sum(
-            (end_a - start_a) * (end_b - start_b) for start_a, end_a, start_b, end_b in filter(_is_near, gaps)
-        )
+        few = len(gaps) <= _FEW_GAPS or sum(_compared(gap) for gap in gaps) <= _MOST_MISSPELT
         for gap in gaps:
-            self._gap(*gap, near=compared <= _MOST_MISSPELT and _is_near(gap))
+            start_a, end_a, start_b, end_b = gap
+            if start_a == end_a:
+                self._alone(self.b, range(start_b, end_b), self.right)
+            elif start_b == end_b:
+                self._alone(self.a, range(start_a, end_a), self.left)
+            else:
+                self._gap(list(range(start_a, end_a)), list(range(start_b, end_b)), near=few and _compared(gap) > 0)
 
-    def _gap(self, start_a: int, end_a: int, start_b: int, end_b: int, *, near: bool) -> None:
-        a, b, lexicon = self.a, self.b, self.lexicon
-        left = list(range(start_a, end_a))
-        right = list(range(start_b, end_b))
-        if left and right and self._joined(left, right):
+    def _gap(self, left: list[int], right: list[int], *, near: bool) -> None:
+        """Explain what either side has in the other's place; `near`: words may be each other, misspelt."""
+        if self._joined(left, right):
             self.forms += 1
             return
         if self._opposite(left, right):
@@ -187,24 +218,43 @@ class _Work:
         if len(left) == len(right) == 1 and self._confused(left[0], right[0]):
             self.typos += 1
             return
-        for one in tuple(left) if near else ():
+        if near:
+            self._without_misspelt(left, right)
+        if left and right:
+            self.left.extend([(self.a.keys[at], self.a.kinds[at]) for at in left])
+            self.right.extend([(self.b.keys[at], self.b.kinds[at]) for at in right])
+        else:
+            self._alone(self.a, left, self.left)
+            self._alone(self.b, right, self.right)
+
+    def _alone(self, side: Features, places: Sequence[int], rest: list[tuple[str, int]]) -> None:
+        """What one side has and the other has nothing for goes to the `rest`, but for one word that may be left out."""
+        if len(places) == 1 and self._may_go(side, places[0]):
+            self.optional += 1
+        else:
+            rest.extend([(side.keys[at], side.kinds[at]) for at in places])
+
+    def _without_misspelt(self, left: list[int], right: list[int]) -> None:
+        """Take out the words that are each other, misspelt."""
+        if self._letters or (self._are_known(self.a, left) and self._are_known(self.b, right)):
+            return
+        for one in tuple(left):
             for other in right:
                 if self._misspelt(one, other):
                     self.typos += 1
                     left.remove(one)
                     right.remove(other)
                     break
-        for side, places, rest in ((a, left, self.left), (b, right, self.right)):
-            alone = not (left and right)
-            for at in places:
-                if alone and side.keys[at] in lexicon.optional and len(places) == 1 and self._may_go(side, at):
-                    self.optional += 1
-                else:
-                    rest.append((side.keys[at], side.kinds[at]))
 
-    @staticmethod
-    def _may_go(side: Features, at: int) -> bool:
+    def _are_known(self, side: Features, places: list[int]) -> bool:
+        """Whether no word at these places may be a misspelt one."""
+        kinds, surfaces = side.kinds, side.surfaces
+        return all(map(self.lexicon.is_known, [surfaces[at] for at in places if kinds[at] in _TYPED]))
+
+    def _may_go(self, side: Features, at: int) -> bool:
         """An optional word beside a quantity or a name says how it is meant: before 5 pm, at 5 pm, to Paris."""
+        if side.keys[at] not in self.lexicon.optional:
+            return False
         if side.kinds[at] == PREPOSITION and (at + 1 == len(side.keys) or at + 1 in side.starts):
             return False  # What is it, what is it for.
         following = side.kinds[at + 1] if at + 1 < len(side.kinds) else WORD
@@ -216,8 +266,8 @@ class _Work:
         """data base, database."""
         if len(left) == len(right) or len(left) + len(right) > 5 or self._letters:
             return False
-        one = "".join(self.a.surfaces[at] for at in left)
-        if one != "".join(self.b.surfaces[at] for at in right) or not one.isalpha():
+        one = "".join(self.a.surfaces[left[0] : left[-1] + 1])
+        if one != "".join(self.b.surfaces[right[0] : right[-1] + 1]) or not one.isalpha():
             return False
         first = self.a.surfaces[left[0]] if len(left) > len(right) else self.b.surfaces[right[0]]
         # To re-sign is not to resign; may be, maybe.
@@ -225,10 +275,12 @@ class _Work:
 
     def _opposite(self, left: list[int], right: list[int]) -> bool:
         """A word on one side, its opposite negated on the other."""
-        for one, other, few, many in ((self.a, self.b, left, right), (self.b, self.a, right, left)):
-            if len(few) == 1 and len(many) == 2 and other.kinds[many[0]] == NEGATION and other.keys[many[0]] == "not":
-                return self.lexicon.opposite(one.keys[few[0]], other.keys[many[1]])
-        return False
+        if len(left) + len(right) != 3:
+            return False
+        one, other, few, many = (self.a, self.b, left, right) if len(left) == 1 else (self.b, self.a, right, left)
+        if other.kinds[many[0]] != NEGATION or other.keys[many[0]] != "not":
+            return False
+        return self.lexicon.opposite(one.keys[few[0]], other.keys[many[1]])
 
     def _are_read(self) -> bool:
         """Whether there is a dictionary for what the prompts are written in: most of their words are common in it."""
@@ -252,8 +304,6 @@ class _Work:
 
     def _misspelt(self, at_a: int, at_b: int) -> bool:
         a, b, lexicon = self.a, self.b, self.lexicon
-        if self._letters:
-            return False
         if a.kinds[at_a] not in _TYPED or b.kinds[at_b] not in _TYPED:
             return False
         one, other = a.surfaces[at_a], b.surfaces[at_b]
@@ -274,10 +324,11 @@ class _Work:
         return True
 
 
-def _is_near(gap: tuple[int, int, int, int]) -> bool:
-    """Whether words of a gap may be each other, misspelt: longer stretches are other words."""
+def _compared(gap: tuple[int, int, int, int]) -> int:
+    """How many pairs of words of a gap may be each other, misspelt; 0 = longer stretches are other words."""
     start_a, end_a, start_b, end_b = gap
-    return end_a - start_a <= _MISSPELT_TOGETHER and end_b - start_b <= _MISSPELT_TOGETHER
+    size_a, size_b = end_a - start_a, end_b - start_b
+    return size_a * size_b if size_a <= _MISSPELT_TOGETHER and size_b <= _MISSPELT_TOGETHER else 0
 
 
 def _different(a: Features, b: Features, shared: float) -> Alignment:
@@ -307,7 +358,9 @@ def _by_key(left: Sequence[str], right: Sequence[str], places: range) -> tuple[l
 
 def _owned(a: Features, b: Features, place_a: tuple[int, int], place_b: tuple[int, int]) -> bool:
     """The tail of dog, dogs tail: an apostrophe left out."""
-    (long, its), (short, other) = sorted(((a, place_a), (b, place_b)), key=lambda side: side[1][0] - side[1][1])
+    long, its, short, other = a, place_a, b, place_b
+    if place_b[1] - place_b[0] > place_a[1] - place_a[0]:
+        long, its, short, other = b, place_b, a, place_a
     keys, plain = long.keys[slice(*its)], short.keys[slice(*other)]
     if "of" not in keys:
         return False

@@ -80,13 +80,14 @@ def case(seen: Unusual, known: Lexicon) -> Case:
         strict.extend(exact)  # In the order of the text: is "A" < "a"?
     elif exact and (about_strings or _IN_CODE.search(text) or not vocabulary().equality.isdisjoint(words)):
         strict.extend(sorted(exact))
-    if _DIGIT.search(seen.odd) is not None:
+    has_digit = _DIGIT.search(seen.odd) is not None
+    if has_digit:
         _units(text, strict, loose)
     if _UNIT_ALONE.search(seen.odd) is not None:
         strict.extend(unit for unit in _UNIT_ALONE.findall(text) if unit not in _USUAL and unit != "MA")
     if _MAY_BE_CODE.search(seen.odd) is not None:
         strict.extend(_code(text))
-    symbols = _symbols(text, known.language) if any(len(word) == 1 for word in words) else ()
+    symbols = _symbols(text, known.language) if 1 in map(len, words) else ()
     strict.extend(letter for letter in symbols if about_strings or not letter.isascii())
     # Whoever asks about strings writes them as they are.
     if len(seen.chunks) >= _FEWEST and (text.isupper() or (text.islower() and not about_strings)):
@@ -98,7 +99,7 @@ def case(seen: Unusual, known: Lexicon) -> Case:
         loose.extend(_AMPERES.findall(text) if "mA" in seen.odd else ())
         if _CAPITAL_PAIR.search(seen.odd) is not None:
             loose.extend(_ELEMENT.findall(text))
-        if not vocabulary().secrets.isdisjoint(words):
+        if has_digit and not vocabulary().secrets.isdisjoint(words):
             loose.extend(_WITH_DIGIT.findall(text))
     if len(seen.chunks) <= _SHORT:
         loose.extend(found for found in _CAPITALS.findall(text) if _is_word(found.lower(), known))

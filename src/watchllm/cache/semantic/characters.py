@@ -41,7 +41,8 @@ _COMPATIBLE: Final = re.compile(
 
 def hidden(text: str) -> tuple[str, ...]:
     """The stretches between blanks with a character in them that is not seen, in order."""
-    if text.replace("\n", " ").replace("\t", " ").isprintable() and not _IGNORABLE.search(text):
+    is_shown = text.isprintable() or text.replace("\n", " ").replace("\t", " ").isprintable()
+    if is_shown and not _IGNORABLE.search(text):
         return ()
     text = _ENDS.sub("", text.replace("\r\n", "\n"))
     if not text.isascii():

@@ -7,6 +7,7 @@ import math
 import tomllib
 from functools import cache
 from importlib.resources import files
+from operator import mul
 from typing import Final
 
 from watchllm.cache.semantic.align import Alignment
@@ -36,21 +37,22 @@ _ANY: Final = ("", "?")
 
 def evidence(a: Features, b: Features, alignment: Alignment, similarity: float) -> tuple[float, ...]:
     """The model's inputs, each between 0 and 1."""
-    unexplained = len(alignment.left) + len(alignment.right)
+    shared, forms, typos, optional, reordered, opposites, moved, left, right, retold = alignment
+    unexplained = len(left) + len(right)
     tokens = max(len(a.keys), len(b.keys))
     return (
         1.0,
         max(0.0, similarity),
-        alignment.shared,
-        0.0 if alignment.explained else 1.0,
+        shared,
+        1.0 if unexplained or moved else 0.0,
         min(unexplained, 6) / 6,
-        1.0 if alignment.moved else 0.0,
-        min(alignment.forms, 4) / 4,
-        min(alignment.typos, 4) / 4,
-        min(alignment.optional, 4) / 4,
-        float(alignment.reordered),
-        min(alignment.opposites, 2) / 2,
-        1.0 if a.past != b.past and not alignment.retold else 0.0,
+        1.0 if moved else 0.0,
+        min(forms, 4) / 4 if forms else 0.0,
+        min(typos, 4) / 4 if typos else 0.0,
+        min(optional, 4) / 4 if optional else 0.0,
+        float(reordered),
+        min(opposites, 2) / 2 if opposites else 0.0,
+        1.0 if a.past != b.past and not retold else 0.0,
         1.0 if a.question != b.question and a.question not in _ANY and b.question not in _ANY else 0.0,
         1.0 if tokens < 3 else 0.0,
     )
@@ -58,7 +60,7 @@ def evidence(a: Features, b: Features, alignment: Alignment, similarity: float) 
 
 def confidence(inputs: tuple[float, ...]) -> float:
     """The probability, between 0 and 1, that serving is right."""
-    score = sum(weight * value for weight, value in zip(weights(), inputs, strict=True))
+    score = sum(map(mul, weights(), inputs))
     return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, score))))
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from watchllm.cache.semantic.marks import BREAK, COLON, COMMA, EXACT_MARK, is_emote
 
 _ENDS: Final = frozenset((BREAK, COLON, COMMA))
+_SENTENCES: Final = (BREAK, COLON)
 _SEEN: Final = 24
 """Words at the start and at the end of a sentence among which courtesies are looked for."""
 _TURNS: Final = 6
@@ -71,21 +72,18 @@ class Courtesy:
             return words
         out: list[str] = []
         start = 0
-        for at in range(len(words) + 1):
-            if at == len(words) or words[at] in (BREAK, COLON):
-                if at > start:
-                    out.extend(self._of_sentence(words[start:at]))
-                out.extend(words[at : at + 1])
-                start = at + 1
+        for at in (*[at for at, word in enumerate(words) if word in _SENTENCES], len(words)):
+            if at > start:
+                out.extend(self._of_sentence(words[start:at]))
+            out.extend(words[at : at + 1])
+            start = at + 1
         return out
 
     def _without_clauses(self, words: list[str]) -> list[str]:
         """Without clauses that are nothing but courtesy: "hope you are well", "thanks so much in advance"."""
         out: list[str] = []
         start = 0
-        for at in range(len(words) + 1):
-            if at < len(words) and words[at] not in _ENDS:
-                continue
+        for at in (*[at for at, word in enumerate(words) if word in _ENDS], len(words)):
             clause = words[start:at]
             while clause and is_emote(clause[-1]):
                 clause = clause[:-1]
@@ -138,6 +136,8 @@ class Courtesy:
         end = len(sentence)
         while end and is_emote(sentence[end - 1]):
             end -= 1
+        if end == len(sentence):
+            return self._plainly(sentence)
         return [*self._plainly(sentence[:end]), *sentence[end:]]
 
     def _plainly(self, sentence: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ from watchllm.cache.semantic.guards import before_alignment, guard
 from watchllm.cache.semantic.lexicon import lexicon
 
 DEFAULT_MIN_CONFIDENCE: Final = 0.8
+_MISS: Final = False
 
 
 class Policy(NamedTuple):
@@ -69,7 +70,7 @@ def decide(
     if probability < policy.min_confidence:
         reason = f"confidence {probability:.2f} is below {policy.min_confidence:.2f}: {_difference(alignment)}"
         says_more = bool(alignment.right) and not alignment.left and not alignment.moved
-        return Decision(similarity, probability, hit=False, guard=None, reason=reason, stored_says_more=says_more)
+        return Decision(similarity, probability, _MISS, None, reason, says_more)
     if policy.similarity_threshold is not None and similarity < policy.similarity_threshold:
         reason = f"similarity {similarity:.2f} is below {policy.similarity_threshold:.2f}"
         return Decision(similarity, probability, hit=False, guard=None, reason=reason)

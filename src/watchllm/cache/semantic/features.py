@@ -1,6 +1,7 @@
 """What is kept of a prompt to decide about it later: `features` is computed once, when an answer is stored."""
 
 from itertools import pairwise
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -24,7 +25,7 @@ from watchllm.cache.semantic.lexicon import (
     Token,
 )
 from watchllm.cache.semantic.literal import NOTHING, Literal, literal
-from watchllm.cache.semantic.marks import BREAK, CAPITAL, COLON, COMMA, EXACT_MARK, is_emote
+from watchllm.cache.semantic.marks import BREAK, CAPITAL, COLON, COMMA, EXACT_MARK, between, is_emote
 from watchllm.cache.semantic.quantities import VERSION_WORDS, quantity, starts
 from watchllm.cache.semantic.rewriting import asks_for_a_thing, rewrite
 from watchllm.cache.semantic.spoken import Spoken, speak
@@ -33,6 +34,7 @@ from watchllm.cache.semantic.text import Text, read
 _DEFAULT: Final = "en"
 _UNKNOWN: Final = ""
 """The language of words with accents that no language's small words are among."""
+_kind: Final = attrgetter("kind")
 _PARTS: Final = (["of"], ["per"])
 """One sentence of instruction per heading is a part of the answer, not its form."""
 _PAST_MARKS: Final = frozenset(("was", "were", "did", "had"))
@@ -47,7 +49,6 @@ _TOLD_APART: Final = frozenset((WORD, words_of.MODIFIER))
 _MEANING: Final = frozenset(("mean", "means", "meaning"))
 _WHOLE: Final = ("sentence",)
 """Where this sentence is meant, it is what stands before, too."""
-_SENTENCES: Final = (BREAK, COLON)
 _THANKS: Final = frozenset(("please", "pls", "thanks", "thank", "you", BREAK, COMMA))
 _NO_QUESTION: Final = ("", "says", "?")
 _COPULAS: Final = frozenset(("is", "are", "was", "were"))
@@ -146,28 +147,16 @@ def _kept(
     named: bool,
     written: Literal,
 ) -> Features:
-    keys: list[str] = []
-    surfaces: list[str] = []
-    kinds = bytearray()
-    sentence_starts = [0]
-    before = bytearray()
-    mark = 0
+    kept = [token for token in tokens if token.key]
+    surfaces, keys, kinds = [token.surface for token in kept], [token.key for token in kept], bytes(map(_kind, kept))
+    silent = [(at, token.surface) for at, token in enumerate(tokens) if not token.key]
+    sentence_starts, before = between(silent, len(kept), known.marking)
     named_inside = spoken.capitals.items() if known.language != "de" else ()
-    capitals = frozenset(word for word, is_inside in named_inside if is_inside)
-    marking = known.marking
-    for surface, key, kind, _ in tokens:
-        if key:
-            keys.append(key)
-            surfaces.append(surface)
-            kinds.append(kind)
-            before.append(mark | CAPITAL if surface in capitals else mark)
-            mark = 0
-        elif surface in _SENTENCES:
-            if sentence_starts[-1] != len(keys):
-                sentence_starts.append(len(keys))
-            mark = 0
-        elif surface in marking:
-            mark |= marking[surface]
+    capitals = [word for word, is_inside in named_inside if is_inside]
+    if capitals:
+        before = bytes(
+            mark | CAPITAL if word in capitals else mark for mark, word in zip(before, surfaces, strict=True)
+        )
     said = _talks_of_words(spoken, text, known, defines=bool(keys) and keys[0] == "define")
     letters = said is not None
     if letters:
@@ -179,8 +168,8 @@ def _kept(
         language=text.language,
         keys=tuple(keys),
         surfaces=tuple(surfaces),
-        kinds=bytes(kinds),
-        starts=tuple(sentence_starts),
+        kinds=kinds,
+        starts=sentence_starts,
         quantities=_of_kind(NUMBER, keys, kinds),
         exact=tuple(sorted(text.exact)),
         identifiers=_of_kind(IDENTIFIER, keys, kinds),
@@ -190,7 +179,7 @@ def _kept(
         negations=kinds.count(words_of.NEGATION),
         relative_time=not known.relative_time.isdisjoint(keys),
         cased=cased,
-        before=bytes(before),
+        before=before,
         verbatim=spoken.accented if said is None else (*spoken.marked, said),
         plain=spoken.plain,
         letters=letters,
@@ -199,7 +188,7 @@ def _kept(
     )
 
 
-def _of_kind(kind: int, keys: list[str], kinds: bytearray) -> tuple[str, ...]:
+def _of_kind(kind: int, keys: list[str], kinds: bytes) -> tuple[str, ...]:
     if kind not in kinds:
         return ()
     return tuple(sorted(key for key, its in zip(keys, kinds, strict=True) if its == kind))
@@ -209,7 +198,7 @@ def _talks_of_words(spoken: Spoken, text: Text, known: Lexicon, *, defines: bool
     """What a prompt says behind the word by which it is seen to be about words, to the letter; None if it is not."""
     words = spoken.words
     said = []
-    if not known.letters_firsts.isdisjoint(words):
+    if not (known.letters_firsts.isdisjoint(words) or known.letters_seconds.isdisjoint(words)) or "howmany" in words:
         marking = known.marking
         said_of_words = known.letters_said
         said = [
@@ -235,7 +224,7 @@ def _behind(written: list[str], at: int) -> str:
     return " ".join(word for word in written[at + 1 : end] if word[0] != EXACT_MARK)
 
 
-def _tell_apart(keys: list[str], surfaces: list[str], kinds: bytearray) -> None:
+def _tell_apart(keys: list[str], surfaces: list[str], kinds: bytes) -> None:
     """Where a prompt has two words that mostly say the same, it tells them apart: a child is not a kid."""
     if len(set(keys)) == len(keys):
         return

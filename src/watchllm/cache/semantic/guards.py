@@ -4,7 +4,6 @@ Names are stable: they are in logs and in what `watchllm eval` prints. A guard s
 nobody can explain is no guard's business: it costs confidence, and a judge may still be asked.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 from watchllm.cache.semantic import lexicon as kinds
@@ -17,6 +16,18 @@ _SAID_OR_ASKED: Final = {"says", "?"}
 _SAME_BUT: Final = 0.75
 _ALIKE: Final = 0.6
 """Share of common tokens from which on a word that differs is seen to stand in the other's place."""
+_MIXED: Final = -1
+_TO_THE_LETTER: Final = {kinds.EXACT: "code", kinds.IDENTIFIER: "identifier"}
+_SORTS: Final = {
+    kinds.QUESTION: "question_kind",
+    kinds.QUANTIFIER: "quantifier",
+    kinds.TIME: "date",
+    kinds.PRONOUN: "personal",
+    kinds.MODIFIER: "modifier",
+    kinds.MODAL: "modal",
+    kinds.CONJUNCTION: "conjunction",
+}
+"""Guards of words of one kind."""
 
 
 def before_alignment(a: Features, b: Features) -> str | None:
@@ -56,16 +67,17 @@ def guard(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> s
         return name
     if alignment.moved and not alignment.left and not alignment.right:
         return _order(a, b)
-    for sort, kind in (("code", kinds.EXACT), ("identifier", kinds.IDENTIFIER)):
-        if alignment.shared >= _SAME_BUT and _only(alignment, kind):
-            return sort
-    if _only(alignment, kinds.NUMBER):
+    differing = {kind for _, kind in (*alignment.left, *alignment.right)}
+    only = differing.pop() if len(differing) == 1 else _MIXED
+    if only in _TO_THE_LETTER and alignment.shared >= _SAME_BUT:
+        return _TO_THE_LETTER[only]
+    if only == kinds.NUMBER:
         return _quantity(a, b)
     for check in _CHECKS:
         name = check(a, b, alignment, lexicon)
         if name is not None:
             return name
-    return None
+    return _one_sort(only, alignment)
 
 
 def _whatever_else(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> str | None:
@@ -116,11 +128,6 @@ def _sentence_guard(a: Features, b: Features, alignment: Alignment) -> str | Non
     return None
 
 
-def _only(alignment: Alignment, kind: int) -> bool:
-    """Whether all that differs is of this kind."""
-    return all(found == kind for _, found in (*alignment.left, *alignment.right))
-
-
 def _order(a: Features, b: Features) -> str | None:
     """Two names, persons or things exchanged, with the rest in its place."""
     if len(a.keys) != len(b.keys):
@@ -134,10 +141,10 @@ def _order(a: Features, b: Features) -> str | None:
 
 
 def _negation(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> str | None:
-    negated = [kind == kinds.NEGATION for _, kind in (*alignment.left, *alignment.right)]
-    if any(negated) and len(negated) <= 2 and a.negations != b.negations:
-        return "negation"
-    return None
+    if a.negations == b.negations or len(alignment.left) + len(alignment.right) > 2:
+        return None
+    either = (*alignment.left, *alignment.right)
+    return "negation" if any(kind == kinds.NEGATION for _, kind in either) else None
 
 
 def _antonym(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> str | None:
@@ -146,47 +153,24 @@ def _antonym(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -
     return "antonym" if lexicon.opposite(alignment.left[0][0], alignment.right[0][0]) else None
 
 
-def _one_sort(name: str, kind: int) -> Callable[[Features, Features, Alignment, Lexicon], str | None]:
-    """A guard of words of one kind: that they are replaced, or only one side has one and nothing else differs."""
-
-    def check(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> str | None:
-        left, right = alignment.left, alignment.right
-        if len(left) > 2 or len(right) > 2:
-            return None
-        if left and right and all(found == kind for _, found in (*left, *right)):
-            return name
-        alone = left or right
-        if kind == kinds.QUESTION:
-            return None  # A command and a question may ask the same.
-        return (
-            name if not (left and right) and not alignment.moved and all(found == kind for _, found in alone) else None
-        )
-
-    return check
-
-
-def _name(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> str | None:
-    left, right = ([key for key, kind in side if kind == kinds.NAME] for side in (alignment.left, alignment.right))
-    if left and right and len(left) == len(alignment.left) and len(right) == len(alignment.right):
-        return "name"
-    return None
-
-
 def _relative_time(a: Features, b: Features, alignment: Alignment, lexicon: Lexicon) -> str | None:
-    left, right = ({key for key, _ in side} & lexicon.relative_time for side in (alignment.left, alignment.right))
-    return "relative_time" if left and right else None
+    known = lexicon.relative_time
+    if known.isdisjoint([key for key, _ in alignment.left]) or known.isdisjoint([key for key, _ in alignment.right]):
+        return None
+    return "relative_time"
 
 
-_CHECKS: Final = (
-    _negation,
-    _antonym,
-    _relative_time,
-    _name,
-    _one_sort("question_kind", kinds.QUESTION),
-    _one_sort("quantifier", kinds.QUANTIFIER),
-    _one_sort("date", kinds.TIME),
-    _one_sort("personal", kinds.PRONOUN),
-    _one_sort("modifier", kinds.MODIFIER),
-    _one_sort("modal", kinds.MODAL),
-    _one_sort("conjunction", kinds.CONJUNCTION),
-)
+def _one_sort(kind: int, alignment: Alignment) -> str | None:
+    """What all words that differ are of: that they are replaced, or only one side has any and nothing else differs."""
+    left, right = alignment.left, alignment.right
+    replaced = bool(left and right)
+    if kind == kinds.NAME:
+        return "name" if replaced else None
+    if len(left) > 2 or len(right) > 2 or (alignment.moved and not replaced):
+        return None
+    if kind == kinds.QUESTION and not replaced:
+        return None  # A command and a question may ask the same.
+    return _SORTS.get(kind)
+
+
+_CHECKS: Final = (_negation, _antonym, _relative_time)

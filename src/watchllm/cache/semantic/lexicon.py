@@ -105,7 +105,8 @@ class Lexicon:
         self.letters = frozenset(tables.get("letters", "").split())
         self.confused = frozenset(tuple(pair.split()) for pair in read.split(tables.get("confused", "")))
         self.letters_said = frozenset(tuple(pair.split()) for pair in read.split(tables.get("letters_said", "")))
-        self.letters_firsts = frozenset(("howmany", *(one for one, _ in self.letters_said)))
+        self.letters_firsts = frozenset(one for one, _ in self.letters_said)
+        self.letters_seconds = frozenset(other for _, other in self.letters_said)
         self.speaking = frozenset(tables.get("speaking", "").split())
         self.payload = frozenset(tables.get("payload", "").split())
         self.relative_time = frozenset(tables.get("relative_time", "").split())
@@ -140,6 +141,8 @@ class Lexicon:
         )
         self.noticed = {**{key: {} for key in (*self.leading, ",", ":")}, **self.phrases}
         """What `phrases` has for a word; nothing for others at which one has to look too."""
+        alone = [word for word, seconds in self.phrases.items() if "" in seconds]
+        self.noticed_anywhere = frozenset((*self.leading, ",", ":", *alone))
         self.courtesy = Courtesy(
             tables.get("courtesy", {}),
             frozenset(tables.get("request_verbs", "").split()),
@@ -213,9 +216,6 @@ class Lexicon:
 
     def corrected(self, word: str) -> str:
         """A misspelt word that phrases are made of, as it was meant; any other word as it is."""
-        return self._meant(word)
-
-    def _meant(self, word: str) -> str:
         if len(word) < 3 or len(word) > _LONGEST or self.is_known(word) or word in self.units or word in self.months:
             return word
         near = {meant for form in (word, *read.shortened(word)) for meant in self._small.get(form, ())}
@@ -248,9 +248,6 @@ class Lexicon:
 
     def american(self, word: str) -> str:
         """The American spelling of a word that differs by its ending only, when the dictionary has it."""
-        return self._american(word)
-
-    def _american(self, word: str) -> str:
         if self.language == "en" and _SHORT < len(word) <= _LONGEST:
             for british, american in _BRITISH:
                 at = word.rfind(british)
@@ -349,8 +346,9 @@ def lexicon(language: str) -> Lexicon:
 
 
 @cache
-def markers() -> dict[str, tuple[str, ...]]:
-    """The words by which a language is known, in each letter case, and the languages that have them."""
+def markers() -> dict[str, tuple[tuple[str, float], ...]]:
+    """The words by which a language is known, in each letter case: the languages that have them, and how much each
+    word speaks for each."""
     found: dict[str, tuple[str, ...]] = {}
     for language in LANGUAGES:
         text = (files(__package__) / "words" / f"{language}.toml").read_text(encoding="utf-8")
@@ -358,7 +356,10 @@ def markers() -> dict[str, tuple[str, ...]]:
         for word in {*tables["markers"].split(), *fold(tables["markers"], language).split()}:
             for written in {word, word.capitalize(), word.upper()}:
                 found[written] = (*found.get(written, ()), language)
-    return found
+    return {
+        word: tuple((language, (0.5 if word == "a" else 1.0) / len(languages)) for language in languages)
+        for word, languages in found.items()
+    }
 
 
 _KEPT_ACCENTS: Final = {"es": frozenset(("él", "sí")), "fr": frozenset(("où", "à"))}

@@ -29,8 +29,11 @@ class Literal(msgspec.Struct, frozen=True, array_like=True):
 
 _SHORT: Final = 4
 """Blank-separated words of a prompt that is looked at, whatever they are."""
-_APART: Final = re.compile(r"  |[?!](?!\Z| [A-Z])")
-"""More than a blank, or a mark inside of a sentence."""
+_NONE: Final = ("",)
+_USUAL: Final = {"en": ("", "i")}
+"""What may be odd of a line of sentences and is still no symbol: quick typists write "i"."""
+_INSIDE: Final = re.compile(r"[?!](?!\Z| [A-Z])")
+"""A mark inside of a sentence."""
 
 NOTHING: Final = Literal()
 
@@ -38,7 +41,8 @@ NOTHING: Final = Literal()
 def literal(prompt: str, text: Text, known: Lexicon) -> Literal:
     """Compute it of a prompt and its `Text`; `known` is its language's."""
     seen = unusual(text)
-    if not (seen.odd or seen.exact) and len(seen.chunks) > _SHORT and _is_plain(prompt):
+    odd = seen.odd not in _USUAL.get(known.language, _NONE)
+    if not (odd or seen.exact) and len(seen.chunks) > _SHORT and _is_plain(prompt):
         return NOTHING
     written = case(seen, known)
     found = Literal(
@@ -54,7 +58,9 @@ def literal(prompt: str, text: Text, known: Lexicon) -> Literal:
 
 def _is_plain(prompt: str) -> bool:
     """Whether it is a line of nothing but sentences; most prompts are."""
-    return prompt.isascii() and prompt.isprintable() and _APART.search(prompt) is None
+    if not prompt.isascii() or not prompt.isprintable() or "  " in prompt:
+        return False
+    return not ("?" in prompt[:-1] or "!" in prompt[:-1]) or _INSIDE.search(prompt) is None
 
 
 def contradiction(a: Literal, b: Literal) -> str | None:

@@ -40,7 +40,7 @@ def notation(seen: Unusual, *, french: bool) -> tuple[str, ...]:
         found = [_filled(formula, seen.exact) for formula in _formulas(text, kept)] if kept else []
     if _BARE.search(seen.odd) is not None:
         found.extend(_spoken_of(seen.chunks, french=french))
-    if "?" in text or "!" in text:
+    if "?" in text[:-1] or "!" in text[:-1]:
         found.extend(_named_with_mark(seen.chunks))
     if seen.exact:
         found.extend(_quoted_or_not(seen))

@@ -42,10 +42,14 @@ def rewrite(tokens: list[Token], known: Lexicon, *, asked: bool) -> list[Token]:
 
     `asked`: the prompt is a question.
     """
-    tokens = _lists(tokens, known, asked=asked)
+    surfaces = [token.surface for token in tokens]
+    if "," in surfaces:
+        tokens = _lists(tokens, known, asked=asked)
     if known.language == "fr":
         return _without_clitic(tokens)
     if known.language != "en":
+        return tokens
+    if _REWRITTEN.isdisjoint(surfaces) and known.technology.isdisjoint(surfaces):
         return tokens
     surfaces = [token.surface for token in tokens]
     if ":" in surfaces[1:3] and tokens[0].kind == NAME:
@@ -88,6 +92,8 @@ _FRENCH_VERBS = frozenset(
 )
 _DROPPED = frozenset(("was", "were", "did"))
 _MARKING = _BE | _DROPPED
+_REWRITTEN = _MARKING | _RELATIVE | {":", "or", "'s", _BY, "mean"}
+"""Words without which, and without names of technology, no sentence is in a form that is rewritten."""
 
 
 def _marked(tokens: list[Token]) -> list[Token]:

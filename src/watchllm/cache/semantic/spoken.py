@@ -77,6 +77,10 @@ def speak(text: Text, known: Lexicon) -> Spoken:
             plain.append(word)
             first, inside_clause = False, True
             continue
+        if word in _PUNCTUATION:
+            lower.append(word)
+            first, inside_clause = word != COMMA, False
+            continue
         if word in _ITS and not inside_clause and _is_doing(text.words, at, known):
             word = "it's"  # Its raining, what should I wear?
         said = remembered.get(word)
@@ -122,8 +126,7 @@ def speak(text: Text, known: Lexicon) -> Spoken:
             lower.extend((small[:-2], "had"))
         else:
             lower.extend(part for part in spoken if part not in polite)
-        first = word in (BREAK, COLON)
-        inside_clause = word not in _PUNCTUATION
+        first, inside_clause = False, True
     digest = hashlib.blake2b(" ".join(plain).encode(errors="surrogatepass"), digest_size=16).digest()
     return Spoken(
         _aim(_phrases(known.courtesy.taken_off(lower), known)),
@@ -155,8 +158,6 @@ def _of_sentence(words: list[str]) -> list[str]:
 
 
 def _said(word: str, known: Lexicon) -> Said:
-    if word in _PUNCTUATION:
-        return Said(word, (word,), (word,), "", capital=False, shouted=False, spelling="")
     keeps_case = _keeps_case(word)
     small = word if word.islower() or keeps_case else word.lower()
     if _BITS.fullmatch(word):
@@ -235,8 +236,9 @@ def _phrases(words: list[str], known: Lexicon) -> list[str]:
 
 def _replaced(words: list[str], known: Lexicon) -> list[str] | None:
     """The words with their phrases replaced; None if there are none."""
-    leading, noticed = known.leading, known.noticed
+    leading, noticed, anywhere = known.leading, known.noticed, known.noticed_anywhere
     out: list[str] = []
+    said: tuple[str, ...] = ()
     at, size, changed = 0, len(words), False
     for spot in [place for place, word in enumerate(words) if word in noticed]:
         if spot < at:
@@ -244,9 +246,9 @@ def _replaced(words: list[str], known: Lexicon) -> list[str] | None:
         word = words[spot]
         found = noticed[word]
         following = found.get(words[spot + 1]) if spot + 1 < size else None
-        alone = found.get("", ())
-        if not (following or alone or word in leading or word in _PAUSES):
+        if not following and word not in anywhere:
             continue
+        alone = found.get("", ())
         out.extend(words[at:spot])
         at = spot
         if word in leading and (not out or out[-1] in (BREAK, COLON)):
@@ -254,9 +256,12 @@ def _replaced(words: list[str], known: Lexicon) -> list[str] | None:
             while at < size and words[at] == COMMA:
                 at += 1
             continue
+        length = 0
         for phrase, becomes in (*following, *alone) if following else alone:
-            length = len(phrase)
-            if (length == 1 or tuple(words[at : at + length]) == phrase) and (
+            if len(phrase) != length:
+                length = len(phrase)
+                said = tuple(words[at : at + length])
+            if said == phrase and (
                 _is_general(phrase, words, at + length)
                 if becomes == _GENERAL
                 else becomes or _says_nothing(phrase, words, at, out, known)

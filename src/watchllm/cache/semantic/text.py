@@ -80,7 +80,7 @@ def read(prompt: str) -> Text | None:
         text = _GUILLEMETS.sub("", compatible).translate(_QUOTES)
     if len(text) > 2 * MAX_CHARACTERS:
         return None  # There are letters that are eighteen when they are normalized.
-    if not text.replace("\n", " ").replace("\t", " ").isprintable():
+    if not (text.isprintable() or text.replace("\n", " ").replace("\t", " ").isprintable()):
         text = "".join(char if char.isprintable() or char in "\n\t" else _space(char) for char in text)
     if not text.isascii():
         text = EMOJI.sub(r" \g<0> ", text, count=MAX_TOKENS)
@@ -99,9 +99,9 @@ def language_of(words: list[str], text: str = "") -> str:
     """The language by its small words: `en`, `de`, `es`, `fr`; another script's name; "" when nothing tells."""
     scores: dict[str, float] = {}
     known = markers()
-    for word in words:
-        for language in (found := known.get(word, ())):
-            scores[language] = scores.get(language, 0.0) + (0.5 if word == "a" else 1.0) / len(found)
+    for word in [word for word in words if word in known]:
+        for language, weight in known[word]:
+            scores[language] = scores.get(language, 0.0) + weight
     if "¿" in text or "¡" in text:
         return "es"
     if scores and not text.isascii():
@@ -113,9 +113,10 @@ def language_of(words: list[str], text: str = "") -> str:
         best = max(scores, key=scores.__getitem__)
         if not scores[best]:
             return ""
-        if sum(score >= scores[best] - 0.2 for score in scores.values()) == 1:
+        if len(scores) == 1:
             return best
-        return ""
+        least = scores[best] - 0.2
+        return best if len([score for score in scores.values() if score >= least]) == 1 else ""
     if not text.isascii():
         for match in islice(_FOREIGN.finditer(text), _MOST_SEARCHED):
             if (char := match[0]).isalpha():
@@ -150,7 +151,7 @@ def _set_aside(text: str, exact: list[str]) -> str:
         text = _INLINE.sub(lambda match: keep(match[1].strip()), text)
     if " ? " in text and " : " in text:
         text = _CHOICE.sub(lambda match: keep(match[0]), text)
-    colon = _COLON.search(text)
+    colon = _COLON.search(text) if ":" in text else None
     if colon is not None:
         before, after = text[: colon.start()], text[colon.end() :]
         first = before.lower().split()
@@ -166,10 +167,10 @@ def _cut(text: str) -> list[str]:
     words: list[str] = []
     chunks = text.split()
     for at, chunk in enumerate(chunks):
-        if len(words) > MAX_TOKENS:
-            break
         if chunk.isalpha() or chunk[0] == EXACT_MARK:
             words.append(chunk)
+        elif len(words) > MAX_TOKENS:
+            break
         elif chunk == MINUS:
             if 0 < at < len(chunks) - 1 and is_minus(chunks[at - 1], chunks[at + 1]):
                 words.append(chunk)

@@ -12,7 +12,8 @@ _LONGEST: Final = 24
 _REMEMBERED: Final = 20_000
 _TITLE: Final = 3
 _plain: set[str] = set()
-"""Words that were found to be plain; bounded, and filled by whoever comes by."""
+_odd: set[str] = set()
+"""Words that were found to be plain, and words that speak of writing; bounded, and filled by whoever comes by."""
 
 
 class Unusual(NamedTuple):
@@ -29,9 +30,12 @@ class Unusual(NamedTuple):
 def unusual(text: Text) -> Unusual:
     """Find them."""
     chunks = text.rest.split()
-    odd = {chunk for chunk in set(chunks).difference(_plain) if not _is_plain(chunk)}
+    unknown = set(chunks) - _plain
+    odd = {chunk for chunk in unknown if chunk in _odd or not _is_plain(chunk)} if unknown else unknown
     if chunks and chunks[-1] == "a":
         odd.add("a")  # No article.
+    if not odd:
+        return Unusual(text.rest, text.written, chunks, "", frozenset())
     joined = " ".join(odd)
     return Unusual(text.rest, text.written, chunks, joined, frozenset(_WORD.findall(joined.lower())))
 
@@ -42,9 +46,9 @@ def _is_plain(chunk: str) -> bool:
     rest = chunk[1:].rstrip(".,;:!?")
     if rest and (not rest.islower() or (chunk[0].isupper() and len(rest) + 1 < _TITLE)):
         return False
-    if vocabulary().speaks_of_writing(chunk.lower().rstrip(".,;:!?")):
-        return False
-    if len(_plain) >= _REMEMBERED:
-        _plain.clear()
-    _plain.add(chunk)
-    return True
+    speaks = vocabulary().speaks_of_writing(chunk.lower().rstrip(".,;:!?"))
+    known = _odd if speaks else _plain
+    if len(known) >= _REMEMBERED:
+        known.clear()
+    known.add(chunk)
+    return not speaks

@@ -35,8 +35,6 @@ Pair = tuple[int, int]
 
 def differences(a: Features, b: Features, pairs: Iterable[Pair], lexicon: Lexicon) -> list[Pair]:
     """The places, of those that have the same key, whose words do not answer for each other there."""
-    if a.surfaces == b.surfaces and a.before == b.before:
-        return []
     comparison = _Comparison(a, b, lexicon)
     return [(one, other) for one, other in pairs if not comparison.answers(one, other)]
 

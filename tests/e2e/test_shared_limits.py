@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import redis
 
 from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
 from tests.support.raw_http import RawResponse
@@ -218,3 +219,15 @@ def test_limits_that_cannot_be_asked_for_are_told(fleet: Fleet) -> None:
     assert "its share of the limits" in states["limits"]
     fleet.redis.start()
     wait_for(lambda: "limits" not in fleet.one.get("/health/ready").json()["dependencies"], "being in touch again")
+
+
+def test_an_account_that_is_kept_does_not_expire(fleet: Fleet) -> None:
+    project = fleet.project(monthly_requests=100, budget_usd_total=5)
+    for gateway in fleet.gateways:
+        assert ask(gateway, project, "Why?").status == 200
+    with redis.Redis.from_url(fleet.redis.url) as client:
+        accounts = [
+            key for key in client.scan_iter("*") if client.type(key) == b"hash" and client.hexists(key, "ready")
+        ]
+        assert len(accounts) == 1
+        assert client.pttl(accounts[0]) == -1

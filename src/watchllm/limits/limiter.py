@@ -182,12 +182,14 @@ class Limiter:
         """The request has ended: `used` is what it really used, `billable` that it counts against the month."""
         counted, over = admission.counted, used.tokens - admission.reserved.tokens
         held, nanos = admission.reserved.nanos, used.nanos
+        now = self._clock()
         for number, (_, meter) in enumerate(admission.pairs):
             meter.under_way -= 1
+            meter.seen = now
             if over and meter.tokens is not None:
                 of_tokens = admission.portions[number][0] if admission.portions else None
                 if over > 0:
-                    meter.tokens.add(self._clock(), over)
+                    meter.tokens.add(now, over)
                 elif of_tokens is not None:
                     meter.tokens.take_back(of_tokens, -over)
             spending = meter.spending

@@ -17,6 +17,8 @@ from watchllm.routing.target import Target
 # Estimates of nine texts in ten are within a fifth of what OpenAI's own tokenizer counts.
 _MARGIN_PARTS = 4
 _MARGIN_TOKENS = 16
+# Images and files are no text: their bytes say nothing of their tokens.
+_ENCODED = b"base64"
 _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 
@@ -33,6 +35,9 @@ def demand_of(
         sent, output = tokens.rough(len(body)), assumed
     else:
         sent = tokens.estimate_request(document)
+        if _ENCODED not in body:
+            # What the estimate does not look into, such as what tools gave, is text, too.
+            sent = max(sent, tokens.rough(len(body)))
         output = 0 if request.endpoint == "embeddings" else _most_output(document, assumed)
     usage = TokenUsage(input=sent + sent // _MARGIN_PARTS + _MARGIN_TOKENS, output=output)
     calls = 2 if hedged else 1
@@ -46,9 +51,13 @@ def _cost(services: Services, target: Target, usage: TokenUsage) -> Nanos:
 
 def _most_output(document: dict[str, Any], assumed: int) -> int:
     """The most tokens that the answer may have, all its choices together."""
-    bounds = [value for name in _BOUNDS if type(value := document.get(name)) is int and value >= 0]
-    choices = max(_count(document.get("n")), _count(document.get("best_of")))
-    return min((min(bounds) if bounds else assumed) * choices, MAX_COUNT)
+    # The largest: a provider may not know the others. None is bounded by 0.
+    bounds = [value for name in _BOUNDS if type(value := document.get(name)) is int and value > 0]
+    prompts = document.get("prompt")
+    answers = max(_count(document.get("n")), _count(document.get("best_of")))
+    if type(prompts) is list and prompts and type(prompts[0]) is not int:
+        answers *= len(prompts)
+    return min((max(bounds) if bounds else assumed) * answers, MAX_COUNT)
 
 
 def _count(number: Any) -> int:

@@ -288,8 +288,9 @@ class SharedLimiter:
             told = await self._taking.take(account, asks)
         except (Unreachable, hiredis.ReplyError):
             share = self._outage.enter(account, subject, self._taking.told, counted=False)
+            admission.share = share
             share.reserve(demand)
-            admission.share, admission.has_reserved = share, True
+            admission.has_reserved = True
             return
         for ask, said in zip(asks, told, strict=True):
             if ask.kind == "h":

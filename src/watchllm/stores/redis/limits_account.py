@@ -131,7 +131,7 @@ class Account:
         self._incarnation = 0
         self._in_flight = 0
         self._calm: asyncio.Future[None] | None = None
-        self._joining: asyncio.Future[None] | None = None
+        self._joining: asyncio.Future[bool] | None = None
         self._pending = Pending()
         self._hurried = False
         self._changed: set[str] = set()
@@ -275,20 +275,25 @@ class Account:
 
     async def _join(self) -> None:
         """Tell Redis all that is held and not counted, once for all who wait for it. Raises Unreachable."""
-        if self._joining is not None:
-            await asyncio.shield(self._joining)
-            if not self.joined:
+        while self._joining is not None:
+            if await asyncio.shield(self._joining):
                 raise Unreachable("what is held could not be told")
-            return
+            if self.joined:
+                return
+            # Whose request told it for all has left meanwhile: another one does.
         done = self._joining = self._loop.create_future()
+        has_failed = False
         try:
             while self._in_flight:
                 self._calm = self._loop.create_future()
                 await self._calm
             await self._tell_all()
+        except (Unreachable, hiredis.ReplyError):
+            has_failed = True
+            raise
         finally:
             self._joining = None
-            done.set_result(None)
+            done.set_result(has_failed)
 
     async def _tell_all(self) -> None:
         self._incarnation += 1
@@ -349,7 +354,7 @@ class Account:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is held or to be told any more, and was not for a while."""
-        return self._timer is None and self._reporting is None
+        return self._timer is None and self._reporting is None and self._joining is None and not self._in_flight
 
     async def _report_now(self) -> None:
         try:

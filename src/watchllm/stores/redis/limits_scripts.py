@@ -201,7 +201,9 @@ if redis.call('HEXISTS', account, 'j|' .. series) == 0 then
   redis.call('HSET', account, 'names', (redis.call('HGET', account, 'names') or '') .. ' ' .. series)
 end
 redis.call('HSET', account, 'j|' .. series, ARGV[3])
-if redis.call('HEXISTS', account, 'ready') == 0 then redis.call('PEXPIRE', account, 3600000) end
+if redis.call('HEXISTS', account, 'ready') == 0 and redis.call('HEXISTS', account, 'grace') == 0 then
+  redis.call('PEXPIRE', account, 3600000)
+end
 """
     + _BODY_OF_REPORT
 )
@@ -241,6 +243,7 @@ if needs_account then
       end
     end
     redis.call('HSET', account, 'ready', 1)
+    redis.call('PERSIST', account)
     redis.call('HDEL', account, 'awaited', 'grace')
   end
 end

@@ -161,3 +161,14 @@ def test_what_was_spent_can_be_looked_up(proxy: Gateway) -> None:
     unknown = home.run("usage", "spent", "prj_nobody", check=False)
     assert (unknown.returncode, "no project has the id" in unknown.stderr) == (1, True)
     assert home.run("usage", "spent", "nobody", check=False).returncode == 1
+
+
+def test_what_nobody_counts_is_charged_for_at_most_what_it_may_have_cost_where_a_budget_holds(proxy: Gateway) -> None:
+    home = proxy.installation
+    free = project_with(home)
+    body = {"model": "gpt-4o-mini", "input": "Hello", "voice": "alloy"}
+    assert proxy.post("/v1/audio/speech", free.key, body).status == 200
+    project = project_with(home, budget_usd_total="0.001")
+    statuses = [proxy.post("/v1/audio/speech", project.key, body).status for _ in range(6)]
+    assert statuses[0] == 200
+    assert statuses[-1] == 429

@@ -11,6 +11,8 @@ from watchllm.proxy.tenant import Principal, Tenant
 from watchllm.proxy.tenants import Tenants
 from watchllm.routing.resolve import Target
 
+_LONGEST_FORWARDED = 1024
+
 
 def admit(services: Services, request: Request, scope: str | None = "inference") -> Principal:
     """Authenticate, require `scope` where one is given, and refuse what could not be recorded.
@@ -38,8 +40,10 @@ def _check_address(services: Services, request: Request, principal: Principal) -
     from watchllm.proxy.client_address import client_address, is_within  # few keys are bound to addresses
 
     exchange = request.exchange
-    forwarded = exchange.headers.get(b"x-forwarded-for")
-    address = client_address(exchange.peer, forwarded, services.trusted_proxies)
+    peer, trusted = exchange.peer, services.trusted_proxies
+    # What strangers write there is not even remembered.
+    forwarded = exchange.headers.get(b"x-forwarded-for") if trusted and is_within(peer, trusted) else None
+    address = client_address(peer, None if forwarded is None else forwarded[-_LONGEST_FORWARDED:], trusted)
     if not all(is_within(address, networks) for networks in principal.address_lists):
         raise Forbidden(
             f"Requests with this key may not come from {address[:64]}. Send them from an address in its allowed_ips, "

@@ -26,6 +26,13 @@ def demand_of(
     services: Services, request: Request, body: bytes, targets: tuple[Target, ...], *, hedged: bool = False
 ) -> Demand:
     """What the call for `body` may use at whichever of `targets` it is made. A `hedged` one may be made twice."""
+    usage = most_used(request, body)
+    calls = 2 if hedged else 1
+    return Demand(calls * usage.total, calls * max((_cost(services, target, usage) for target in targets), default=0))
+
+
+def most_used(request: Request, body: bytes) -> TokenUsage:
+    """The tokens that the answer to `body` may cost."""
     assert request.principal is not None
     assumed = request.principal.tenant.settings.assumed_output_tokens
     try:
@@ -39,9 +46,7 @@ def demand_of(
             # What the estimate does not look into, such as what tools gave, is text, too.
             sent = max(sent, tokens.rough(len(body)))
         output = 0 if request.endpoint == "embeddings" else _most_output(document, assumed)
-    usage = TokenUsage(input=sent + sent // _MARGIN_PARTS + _MARGIN_TOKENS, output=output)
-    calls = 2 if hedged else 1
-    return Demand(calls * usage.total, calls * max((_cost(services, target, usage) for target in targets), default=0))
+    return TokenUsage(input=sent + sent // _MARGIN_PARTS + _MARGIN_TOKENS, output=output, estimated=True)
 
 
 def _cost(services: Services, target: Target, usage: TokenUsage) -> Nanos:

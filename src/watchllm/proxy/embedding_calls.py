@@ -14,12 +14,13 @@ from watchllm.providers.openai.answers import upstream_body
 from watchllm.proxy import eager, egress
 from watchllm.proxy.approach import Approach, Candidate, addressed, candidates_known, candidates_of, upstream_dialect
 from watchllm.proxy.embedding_answer import entry_of, read_answer, unreadable
-from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch
+from watchllm.proxy.embedding_batch import Batch
 from watchllm.proxy.proof import Standard
 from watchllm.proxy.purchase import Bought, Item, Purchase, Waiter
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.single_call import calls_for
+from watchllm.proxy.tenant import PARTITION_LENGTH
 from watchllm.proxy.turns import Turns
 from watchllm.proxy.upstream import Answer, WholeAnswer
 

@@ -25,7 +25,7 @@ from watchllm.proxy.at_hand import MOST_KEYS, bring
 from watchllm.proxy.calls import head_of, pass_status_on
 from watchllm.proxy.demand import demand_of
 from watchllm.proxy.directives import directives
-from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch, read_batch
+from watchllm.proxy.embedding_batch import Batch, read_batch
 from watchllm.proxy.embedding_calls import EmbeddingCalls
 from watchllm.proxy.generation import generate
 from watchllm.proxy.history import NOT_ASKED
@@ -33,6 +33,7 @@ from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.purchase import Bought, Item, Waiter
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
+from watchllm.proxy.tenant import PARTITION_LENGTH
 from watchllm.proxy.turns import Turns
 
 Items = dict[bytes, Item]

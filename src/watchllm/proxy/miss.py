@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from watchllm.cache.entry import Entry
+from watchllm.cache.key import KEY_LENGTH
 from watchllm.domain.usage_event import HIT, HIT_COALESCED
 from watchllm.proxy import egress
 from watchllm.proxy.approach import Candidate, candidates_known, candidates_of
@@ -169,7 +170,7 @@ def _to_join(services: Services, request: Request, plan: Plan, place: bytes, *, 
         return None
     assert request.principal is not None
     partition, family = request.principal.tenant.partition, plan.endpoint.family
-    key = place[len(partition) :]
+    key = place[len(partition) : len(partition) + KEY_LENGTH]
     if services.cache.invalidated_since(partition, asked.target.model, family, flight.began_ms, key):
         return None
     return flight

@@ -11,6 +11,7 @@ import msgspec
 
 from watchllm.domain import json_body
 from watchllm.domain.errors import BadRequest, Forbidden, GatewayError
+from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import BYPASS
 from watchllm.providers.dialect import MESSAGES
 from watchllm.providers.endpoints import dialect_at
@@ -18,7 +19,7 @@ from watchllm.proxy import egress, paths
 from watchllm.proxy.admission import admit, require_price
 from watchllm.proxy.approach import Approach, Candidate, addressed, candidates_of
 from watchllm.proxy.calls import account, send, status_refusal
-from watchllm.proxy.demand import demand_of
+from watchllm.proxy.demand import demand_of, most_used
 from watchllm.proxy.directives import directives
 from watchllm.proxy.intake import decoded, is_json
 from watchllm.proxy.request import Request
@@ -75,6 +76,8 @@ async def pass_through(services: Services, request: Request) -> None:
             await reserving
     request.directives = directives(exchange.headers, tenant.settings)
     relay = _Relay(services, request)
+    if principal.subject is not None and principal.subject.has_hard_budget and target.model:
+        relay.at_most = most_used(request, body or b"")
     path_below = path[len(b"/v1") :].decode("ascii")
     if body is not None and coding is None and is_json(exchange.headers.get(b"content-type", b"")):
         await _call_with_each_key(services, request, tenant, targets, path_below, body, relay)
@@ -307,6 +310,8 @@ class _Relay:
         self._kept: list[bytes] | None = None
         self._kept_size = 0
         self.call: wire.Call | None = None
+        self.at_most: TokenUsage | None = None
+        """What an answer is charged for that does not tell what it used; None = for nothing."""
         self.done: asyncio.Future[None] = services.loop.create_future()
 
     def on_response(self, status: int, headers: Headers) -> None:
@@ -341,6 +346,10 @@ class _Relay:
             return
         if self._kept:
             self._meter(b"".join(self._kept))
+        request = self._request
+        if self.at_most is not None and request.usage is None and 200 <= self._status < 300 and request.target:
+            # Where a budget holds, what nobody counts must not be free: images, speech, answers too long to be read.
+            account(self._services, request, request.target, self.at_most)
         self._services.settlement.settle(self._request, self._status, "complete" if self._status < 400 else "error")
         self._exchange.finish()
         self.done.set_result(None)

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from watchllm.cache.entry import Entry
-from watchllm.cache.key import key_in_dialect
+from watchllm.cache.key import KEY_LENGTH, key_in_dialect
 from watchllm.domain import json_body
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.usage import TokenUsage
@@ -34,7 +34,7 @@ from watchllm.proxy.retelling import kept_for_dialect, told_in
 from watchllm.proxy.services import Services
 from watchllm.proxy.shared_objects import refuse_shared
 from watchllm.proxy.shared_stream import SharedStream
-from watchllm.proxy.tenant import Tenant
+from watchllm.proxy.tenant import PARTITION_LENGTH, Tenant
 from watchllm.proxy.upstream import Answer
 from watchllm.proxy.waiter import Landed
 from watchllm.routing.target import Target
@@ -323,7 +323,7 @@ class Plan:
         if place is not None and self._services.flights.get(place) is flight:
             del self._services.flights[place]
             if self._services.leases is not None:
-                self._services.leases.release(place)
+                self._services.leases.release(place[: PARTITION_LENGTH + KEY_LENGTH])
 
 
 def _retold(landed: Landed, body: bytes) -> Landed:

@@ -15,6 +15,7 @@ from watchllm.routing.resolve import Router
 from watchllm.routing.route import Route
 from watchllm.routing.target import Target
 
+PARTITION_LENGTH = 16
 _MAX_ROUTES = 256
 _MAX_WISHES = 64
 _MAX_SAID = 256
@@ -159,4 +160,4 @@ class Principal:
 
 def partition_of(project_id: str, *, test: bool) -> bytes:
     """The 16 bytes that set a project's cache entries apart from all others."""
-    return blake2b(project_id.encode(), digest_size=16, person=b"test" if test else b"live").digest()
+    return blake2b(project_id.encode(), digest_size=PARTITION_LENGTH, person=b"test" if test else b"live").digest()

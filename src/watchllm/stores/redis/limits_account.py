@@ -226,6 +226,8 @@ class Account:
                 self._uses[window] = self._uses.get(window, 0) + amount
             raise
         if reply[0] == LOST:
+            for window, amount in uses.items():
+                self._uses[window] = self._uses.get(window, 0) + amount
             await self._join()
             return
         self.counted_reply(reply[1], reply[2])

@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCKED := --quiet --require-hashes --only-binary :all:
 
 # What the tests and benchmarks need from the distribution: the command that shows it is there, and its package there.
-TEST_PACKAGES := nginx:nginx curl:curl chromium:chromium
+TEST_PACKAGES := nginx:nginx curl:curl chromium:chromium redis-server:redis-server pgbouncer:pgbouncer
 BENCH_PACKAGES := nginx:nginx wrk:wrk
 
 RUNTIME_STAMP := $(VENV)/.runtime

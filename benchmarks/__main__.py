@@ -38,6 +38,9 @@ FIGURES = {
     "semantic_hit": "Semantic hit",
 }
 ON_REQUEST = {
+    "exact_hit_redis": "Exact hit, the cache in Redis",
+    "workers": "Several workers",
+    "exact_hit_limits": "Exact hit under limits, in process and shared in Redis",
     "soak": "Soak: a million distinct requests (minutes)",
     "cache_store": "The exact cache's store by itself",
 }

@@ -15,7 +15,7 @@ from benchmarks.load import Client, LoadFailed
 from benchmarks.machine import Cores
 from tests.support.nginx import Nginx, start_nginx, static_answer
 from tests.support.processes import BackgroundProcess
-from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
+from tests.support.product import WATCHLLM, Gateway, Installation, Project, Sim, upstream_environment
 
 
 class Bench:
@@ -63,18 +63,17 @@ class Bench:
         environment: Mapping[str, str] | None = None,
         script: Path | None = None,
         semantic: str = "off",
+        workers: int = 1,
     ) -> Iterator[tuple[Gateway, Project]]:
-        """A proxy on the server's core, with `base_url` as its OpenAI, and a project. `script` runs it another way;
-        `semantic` is the project's mode."""
+        """A proxy on the server's core, or as many `workers` on as many cores, with `base_url` as its OpenAI, and a
+        project. `script` runs it another way; `semantic` is the project's mode."""
         variables = {**upstream_environment(base_url), **(environment or {})}
-        installation = Installation(self._new_folder("home"), variables, prefix=self.cores.server)
+        prefix = self.cores.servers(workers)
+        installation = Installation(self._new_folder("home"), variables, prefix=prefix)
         project = installation.project("benchmark", settings={"semantic": semantic})
         # -P: the script's own folder is no place to import from.
-        gateway = (
-            installation.start_proxy()
-            if script is None
-            else installation.start_proxy(program=(sys.executable, "-P", str(script)))
-        )
+        program = (sys.executable, "-P", str(script)) if script else (WATCHLLM, "proxy", "--workers", str(workers))
+        gateway = installation.start_proxy(program=program)
         try:
             yield gateway, project
         finally:

@@ -17,12 +17,16 @@ import uvloop
 
 from benchmarks import prompts
 from benchmarks.bench import Bench
-from benchmarks.figure import Row
+from benchmarks.figure import Row, Target
 from watchllm.compose.control import open_control_plane
 from watchllm.compose.proxy import ProxyProcess
-from watchllm.configuration import load
+from watchllm.configuration import Configuration, load
+from watchllm.domain.limits import Limits
+from watchllm.limits.spending import Spent, moment
+from watchllm.limits.subject import PROJECT, bounds_of, subject_of
 from watchllm.proxy import egress
 from watchllm.proxy.directives import directives
+from watchllm.proxy.local_limits import LocalLimits
 from watchllm.proxy.request import Request
 from watchllm.wire.exchange import BodyMode, Exchange
 from watchllm.wire.server import Server, ServerLimits
@@ -49,7 +53,8 @@ async def _measure(folder: Path) -> list[Row]:
     with open_control_plane(configuration, actor="benchmark") as plane:
         project = plane.create_project("benchmark")
         plane.set_project(project.id, {"semantic": "off"})
-        key = plane.create_key(project.id).secret
+        made = plane.create_key(project.id)
+        key = made.secret
     loop = asyncio.get_running_loop()
     process = ProxyProcess(configuration, loop)
     services = process._services
@@ -61,7 +66,7 @@ async def _measure(folder: Path) -> list[Row]:
         connection.data_received(sending)
         while sent.count == before:  # noqa: ASYNC110  (the answer comes in a few turns of the loop)
             await asyncio.sleep(0)
-    process._cache.flush()
+    process._cache.flush()  # type: ignore[union-attr]  # no Redis here
     connection.data_received(raw[0])
     assert b"X-WatchLLM-Cache: HIT" in sent.last, sent.last
 
@@ -121,8 +126,30 @@ async def _measure(folder: Path) -> list[Row]:
         Row("instead of recognising it, for a head that differs from the last: parse the request", parsed, "µs")
     )
     rows.append(Row("instead of the hash, for a body not seen before: parse, canonical form, key", anew, "µs"))
+    limited = _limited(configuration, project.id, made.record.id, process)
+    whole_limited = _micros_each(connection.data_received, raw)
+    assert b"x-ratelimit-limit-requests" in sent.last, sent.last
+    rows.append(Row(f"added for a key under {limited}", whole_limited - whole, "µs", target=Target("≤", 10)))
     await process.close()
     return rows
+
+
+def _limited(configuration: Configuration, project_id: str, key_id: str, process: ProxyProcess) -> str:
+    """Put key and project under limits that are not reached, what they spent before being known."""
+    limits = {"requests_per_minute": 10**9, "tokens_per_minute": 10**9, "concurrent_requests": 10**6}
+    with open_control_plane(configuration, actor="benchmark") as plane:
+        plane.set_key(key_id, limits)
+        plane.set_project(project_id, {**limits, "monthly_requests": 10**9})
+    at = moment(time.time())
+    local = process._services.limiting._limits
+    assert isinstance(local, LocalLimits)
+    limiter = local.limiter
+    limiter._meters.clear()
+    subject = subject_of(bounds_of(project_id, PROJECT, Limits(monthly_requests=1)))
+    assert subject is not None
+    for name in limiter.unknown(subject):
+        limiter.learn(name, at, Spent())
+    return "6 limits and a quota, headers and settlement included"
 
 
 class _Sent:

@@ -21,11 +21,24 @@ class Cores:
         self._server, self._load = (available[0], available[1]) if self.pinned else (0, 0)
         self.has_spare = self.pinned and len(available) >= 3
         self._spare = available[2] if self.has_spare else self._load
+        self._others = [core for core in available if core != self._load]
+        self._available = available
 
     @property
     def server(self) -> tuple[str, ...]:
         """The prefix of a command that runs on the server's core."""
         return ("taskset", "-c", str(self._server)) if self.pinned else ()
+
+    def servers(self, count: int) -> tuple[str, ...]:
+        """The prefix of a command whose `count` processes have a core each, the load's too where there is no other."""
+        if count == 1 or not self.pinned:
+            return self.server
+        cores = (self._others if self.has_cores_for(count) else self._available)[:count]
+        return ("taskset", "-c", ",".join(map(str, cores)))
+
+    def has_cores_for(self, count: int) -> bool:
+        """Whether `count` processes can have a core each that is not the load's."""
+        return len(self._others) >= count
 
     @property
     def load(self) -> tuple[str, ...]:

@@ -58,6 +58,9 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     """The home folder; `home` for those who like a Path."""
     database_url: str
+    database_direct_url: str | None = None
+    database_replica_url: str | None = None
+    usage_days: int | None = None
     redis_url: str | None = None
     secret_key: str | None = None
     secret_key_previous: str | None = None
@@ -76,7 +79,12 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     max_inflight_bytes: int = 256 * _MIB
     max_header_bytes: int = 64 * 1024
     max_connections: int = 10_000
+    max_upstream: int = 1024
+    max_queued: int = 2048
+    queue_timeout: float = 30.0
+    limits_on_outage: str = "local-share"
     cache_max_bytes: int = 1024 * _MIB
+    cache_memory_bytes: int = 64 * _MIB
     embedder: str = "static"
     embedder_api_key: str | None = None
     embedder_dimensions: int | None = None
@@ -158,9 +166,14 @@ def load(flags: Mapping[str, str | int | None], env: Mapping[str, str], *, cwd: 
             values[setting.name] = _parse(setting, text, where)
     values["directory"] = home
     values.pop("home", None)
-    values.setdefault("database_url", f"sqlite:///{home}/watchllm.db")
+    values.setdefault("database_url", home_database_url(home))
     _check_together(values)
     return _build(values, origins)
+
+
+def home_database_url(home: str) -> str:
+    """The database of a home folder, which is used unless another one is configured."""
+    return f"sqlite:///{home}/watchllm.db"
 
 
 def mask(secret: str) -> str:
@@ -201,12 +214,17 @@ class Setting(msgspec.Struct, frozen=True):
         return self.mask(str(value)) if self.mask else str(value)
 
 
+_POSTGRES = ("postgresql", "postgres")
+_REDIS_SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 _PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("home", "WATCHLLM_HOME", forms.plain, in_file=False),
-    Setting("database_url", "WATCHLLM_DATABASE_URL", forms.url("sqlite", "postgresql"), mask_url),
-    Setting("redis_url", "WATCHLLM_REDIS_URL", forms.url("redis", "rediss"), mask_url),
+    Setting("database_url", "WATCHLLM_DATABASE_URL", forms.url("sqlite", *_POSTGRES), mask_url),
+    Setting("database_direct_url", "WATCHLLM_DATABASE_DIRECT_URL", forms.url(*_POSTGRES), mask_url),
+    Setting("database_replica_url", "WATCHLLM_DATABASE_REPLICA_URL", forms.url(*_POSTGRES), mask_url),
+    Setting("usage_days", "WATCHLLM_USAGE_DAYS", forms.count),
+    Setting("redis_url", "WATCHLLM_REDIS_URL", forms.url(*_REDIS_SCHEMES), mask_url),
     Setting("secret_key", "WATCHLLM_SECRET_KEY", forms.secret_key, mask),
     Setting("secret_key_previous", "WATCHLLM_SECRET_KEY_PREVIOUS", forms.secret_key, mask),
     Setting("host", "WATCHLLM_HOST", forms.plain),
@@ -224,7 +242,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_inflight_bytes", "WATCHLLM_MAX_INFLIGHT_BYTES", forms.size),
     Setting("max_header_bytes", "WATCHLLM_MAX_HEADER_BYTES", forms.size),
     Setting("max_connections", "WATCHLLM_MAX_CONNECTIONS", forms.count),
+    Setting("max_upstream", "WATCHLLM_MAX_UPSTREAM", forms.count),
+    Setting("max_queued", "WATCHLLM_MAX_QUEUED", forms.count),
+    Setting("queue_timeout", "WATCHLLM_QUEUE_TIMEOUT", forms.seconds),
+    Setting("limits_on_outage", "WATCHLLM_LIMITS_ON_OUTAGE", forms.one_of("local-share", "open", "closed")),
     Setting("cache_max_bytes", "WATCHLLM_CACHE_MAX_BYTES", forms.size_from_mib),
+    Setting("cache_memory_bytes", "WATCHLLM_CACHE_MEMORY_BYTES", forms.size),
     Setting("embedder", "WATCHLLM_EMBEDDER", forms.embedder, mask_url),
     Setting("embedder_api_key", "WATCHLLM_EMBEDDER_API_KEY", forms.plain, mask),
     Setting("embedder_dimensions", "WATCHLLM_EMBEDDER_DIMENSIONS", forms.count),
@@ -317,7 +340,11 @@ def _parse(setting: Setting, text: str, where: str) -> Any:
 def _check_together(values: Mapping[str, Any]) -> None:
     if ("tls_cert" in values) != ("tls_key" in values):
         raise ConfigurationError("WATCHLLM_TLS_CERT and WATCHLLM_TLS_KEY belong together: set both or neither")
-    if values["database_url"].startswith("postgresql") and "secret_key" not in values:
+    is_postgres = values["database_url"].partition("://")[0] in _POSTGRES
+    for name in ("database_direct_url", "database_replica_url"):
+        if name in values and not is_postgres:
+            raise ConfigurationError(f"WATCHLLM_{name.upper()} belongs to a WATCHLLM_DATABASE_URL of PostgreSQL")
+    if is_postgres and "secret_key" not in values:
         raise ConfigurationError(
             "WATCHLLM_SECRET_KEY is required with PostgreSQL, the same on every host; "
             "`openssl rand -base64 32` makes one"

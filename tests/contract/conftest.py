@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,12 +12,25 @@ from tests.support.exact_store import (
     Clock,
     Opener,
 )
+from tests.support.redis_server import RedisServer
 from watchllm.cache.entry import ExactStore
 
 
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture(autouse=True)
+def redis(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    """A server for the tests of the adapter that needs one; it outlives the stores that are opened in it."""
+    if "redis" not in getattr(request.node, "callspec", SimpleNamespace(params={})).params.values():
+        yield
+        return
+    server = RedisServer(tmp_path / "redis-server", "--maxmemory", str(MAX_BYTES), "--maxmemory-policy", "volatile-lru")
+    (tmp_path / "redis.url").write_text(server.url)
+    yield
+    server.stop()
 
 
 @pytest.fixture(params=sorted(ADAPTERS))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.admin import status_of
+from tests.support.fixtures import shared_cache
 from tests.support.product import Gateway, Installation, Sim, upstream_environment
 
 
@@ -24,8 +25,10 @@ def nothing_failed_inside(request: pytest.FixtureRequest) -> Iterator[None]:
 def open_gateway(shared_sim: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """As `gateway`, but project-supplied base URLs may be private addresses, which those of tests are."""
     environment = upstream_environment(shared_sim.base_url) | {"WATCHLLM_ALLOW_PRIVATE_URLS": "true"}
-    installation = Installation(tmp_path_factory.mktemp("open-gateway") / "home", environment)
-    installation.project("first")
-    proxy = installation.start_proxy()
-    yield proxy
-    proxy.stop()
+    folder = tmp_path_factory.mktemp("open-gateway")
+    with shared_cache(folder) as redis:
+        installation = Installation(folder / "home", environment | redis)
+        installation.project("first")
+        proxy = installation.start_proxy()
+        yield proxy
+        proxy.stop()

@@ -301,15 +301,6 @@ def test_the_version_is_told(installation: Installation) -> None:
     assert installation.run("--version").stdout == f"watchllm {__version__}\n"
 
 
-def test_more_than_one_worker_is_refused_with_redis_and_without(installation: Installation) -> None:
-    for variables in ({}, {"WATCHLLM_REDIS_URL": "redis://127.0.0.1:1"}):
-        installation.environment |= variables
-        for command in ("up", "proxy"):
-            done = installation.run(command, "--workers", "2", check=False)
-            assert (done.returncode, done.stdout) == (2, "")
-            assert "one proxy process for each home" in done.stderr
-
-
 def test_only_the_owner_can_read_the_home(installation: Installation) -> None:
     installation.environment["WATCHLLM_HOME"] = str(home := installation.home.parent / "fresh")
     installation.run("project", "create", "Mine")

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.product import Gateway, Installation
 from tests.support.waiting import wait_for
+from tests.support.workers import in_group_of
 from watchllm.stores.sockets import socket_folder
 
 
@@ -51,19 +52,6 @@ def test_what_is_shown_once_is_shown_though_the_start_fails(installation: Instal
 def kill(pid: int) -> None:
     assert pid > 0  # 0 would be this test run and all that belongs to it
     os.kill(pid, signal.SIGKILL)
-
-
-def in_group_of(leader: int) -> list[int]:
-    """The process ids of a process group, the dead that nobody has waited for left out."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended meanwhile
-        if int(group) == leader and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
 
 
 def proxy_of(gateway: Gateway) -> int:

@@ -12,8 +12,8 @@ from watchllm.stores.sockets import socket_folder
 class AdminConnection(RawConnection):
     """A raw connection to the admin socket of one proxy process."""
 
-    def __init__(self, gateway: Gateway, *, timeout: float = 10.0) -> None:
-        address = socket_folder(gateway.installation.home) / f"proxy-{gateway.process.pid}.sock"
+    def __init__(self, gateway: Gateway, *, timeout: float = 10.0, pid: int | None = None) -> None:
+        address = socket_folder(gateway.installation.home) / f"proxy-{pid or gateway.process.pid}.sock"
         connection = wait_for(lambda: _connected(str(address)), f"the admin listener at {address}")
         assert connection is not None
         self._socket = connection
@@ -32,9 +32,9 @@ def _connected(address: str) -> socket.socket | None:
     return connection
 
 
-def admin_get(gateway: Gateway, path: str) -> RawResponse:
-    """GET `path` from the admin listener of the process that `gateway` is."""
-    with AdminConnection(gateway) as connection:
+def admin_get(gateway: Gateway, path: str, *, pid: int | None = None) -> RawResponse:
+    """GET `path` from the admin listener of the process that `gateway` is, or of the one called `pid`."""
+    with AdminConnection(gateway, pid=pid) as connection:
         connection.send(request_bytes(path))
         return connection.response()
 

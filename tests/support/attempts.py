@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.snapshot import ProviderKeyRecord, Vendor
 from watchllm.domain.usage import ModelPrice
 from watchllm.proxy.approach import Candidate
 from watchllm.proxy.request import Request
+from watchllm.proxy.slots import SlotLimits, Slots
 from watchllm.proxy.upstream import Destination
 from watchllm.routing.breaker import Breakers
 from watchllm.routing.target import Target
@@ -42,7 +43,7 @@ class Call:
 
 
 class World:
-    """The services of one process, as far as attempts need them, and what was done with them."""
+    """The services of one process, as far as attempts need them, and what was done with them. One slot is free."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -55,6 +56,7 @@ class World:
         self.settlement = SimpleNamespace(open_call=self._open)
         self.tenants = SimpleNamespace(price=lambda _provider, _model: PRICE)
         self.loop = SimpleNamespace(call_later=self._call_later)
+        self.slots = Slots(cast(Any, self.loop), SlotLimits(calls=1))
 
     def now_ms(self) -> int:
         return 0

@@ -9,6 +9,7 @@ from typing import Protocol
 from watchllm.cache.entry import NEVER, CacheStats, Entry, ExactStore, InvalidationFilter
 from watchllm.domain.usage import TokenUsage
 from watchllm.stores.lmdb.cache import LmdbExactStore
+from watchllm.stores.redis.cache_in_thread import RedisStoreInThread
 
 START_MS = 1_790_000_000_000
 HOUR_MS = 3_600_000
@@ -40,7 +41,12 @@ def open_lmdb(place: Path, max_bytes: int, now_ms: Callable[[], int]) -> LmdbExa
     return LmdbExactStore.open(place / "exact", max_bytes=max_bytes, now_ms=now_ms)
 
 
-ADAPTERS: dict[str, StoreFactory] = {"lmdb": open_lmdb}
+def open_redis(place: Path, max_bytes: int, now_ms: Callable[[], int]) -> RedisStoreInThread:
+    """In the server whose URL is in the folder."""
+    return RedisStoreInThread((place / "redis.url").read_text(), now_ms)
+
+
+ADAPTERS: dict[str, StoreFactory] = {"lmdb": open_lmdb, "redis": open_redis}
 """Every adapter of the port; another one is added here and must pass the same suite."""
 
 

@@ -6,6 +6,7 @@ For tests through the socket: one `sim` and one `gateway` are started per test w
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,10 @@ import hypothesis
 import pytest
 
 from tests.support.nginx import Nginx, start_nginx
+from tests.support.postgres import Connected, Postgres, running_postgres
 from tests.support.processes import BackgroundProcess
 from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
+from tests.support.redis_server import RedisServer
 
 if TYPE_CHECKING:
     import openai
@@ -42,7 +45,7 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
     """An empty home folder; what is started in it ends with the test."""
     before = list(BackgroundProcess.running)
     yield Installation(tmp_path / "home")
-    for process in [process for process in BackgroundProcess.running if process not in before]:
+    for process in [process for process in BackgroundProcess.running if process not in before and not process.shared]:
         process.stop()
 
 
@@ -64,11 +67,27 @@ def sim(shared_sim: Sim) -> Sim:
 @pytest.fixture(scope="session")
 def gateway(shared_sim: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A proxy whose OpenAI is the simulated provider. Do not stop it or change it: other tests use it too."""
-    installation = Installation(tmp_path_factory.mktemp("gateway") / "home", upstream_environment(shared_sim.base_url))
-    installation.project("first")  # Publishes, without which no proxy is ready.
-    proxy = installation.start_proxy()
-    yield proxy
-    proxy.stop()
+    folder = tmp_path_factory.mktemp("gateway")
+    with shared_cache(folder) as redis:
+        installation = Installation(folder / "home", upstream_environment(shared_sim.base_url) | redis)
+        installation.project("first")  # Publishes, without which no proxy is ready.
+        proxy = installation.start_proxy()
+        yield proxy
+        proxy.stop()
+
+
+@contextmanager
+def shared_cache(folder: Path) -> Iterator[dict[str, str]]:
+    """What puts a gateway's snapshot and cache into a Redis of its own, where WATCHLLM_TEST_REDIS=1 asks for that: the
+    same tests, over the other store."""
+    if os.environ.get("WATCHLLM_TEST_REDIS") != "1":
+        yield {}
+        return
+    server = RedisServer(folder / "redis")
+    try:
+        yield {"WATCHLLM_REDIS_URL": server.url}
+    finally:
+        server.stop()
 
 
 @pytest.fixture
@@ -98,3 +117,29 @@ def nginx(tmp_path: Path) -> Iterator[Callable[[str], Nginx]]:
     yield start
     for server in started:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL of this test worker; do not stop it: other tests use it too."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_database(postgres: Postgres) -> Connected:
+    """A database that no other test knows, its schema up to date."""
+    return Connected(postgres, postgres.database())
+
+
+@pytest.fixture
+def empty_database(postgres: Postgres) -> Connected:
+    """A database that no other test knows, and that has nothing in it."""
+    return Connected(postgres, postgres.database(empty=True))
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL of this test alone, to be stopped and started."""
+    with running_postgres() as server:
+        yield server

@@ -23,6 +23,7 @@ from tests.support.raw_http import RawResponse, request_bytes
 from watchllm.compose.proxy import ProxyProcess
 from watchllm.configuration import InstanceProvider
 from watchllm.domain.usage_event import UsageEvent
+from watchllm.limits.tiers import TIERS
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.services import Services
 from watchllm.proxy.streamed_flight import StreamedFlight
@@ -109,6 +110,7 @@ class Inside:
         self.installation = installation
         self.project = project
         self.services: Services = proxy._services
+        self._app = proxy._app
         self.port = port
         self.sim = sim
         self.steps = steps
@@ -178,6 +180,11 @@ class Inside:
     def waiting(self) -> int:
         """Requests that wait for a call that can be joined."""
         return sum(len(flight._waiters) for flight in self.services.flights.values())
+
+    @property
+    def buying(self) -> int:
+        """Requests that wait for a purchase of embeddings that can be joined."""
+        return sum(len(purchase._waiters) for purchase in set(self._app.embeddings._calls._under_way.values()))
 
     @property
     def paused(self) -> bool:
@@ -277,7 +284,7 @@ async def inside(
         )
         proxy = ProxyProcess(settings, loop)
         stack.push_async_callback(proxy.close)
-        port = await proxy.listen(False)
+        port = await proxy.listen(())
         await until(lambda: hasattr(proxy, "_admin_task") and proxy._admin_task.done(), "the admin listener")
         pair = Inside(installation, project, proxy, port, sim, steps)
         loop.set_exception_handler(lambda _loop, context: pair.complaints.append(str(context)))
@@ -285,6 +292,8 @@ async def inside(
         steps.release_all()
         await pair.all_settled()
         await until(lambda: not pair.services.flights, "no call under way")
+        await until(lambda: pair.services.slots.under_way == 0, "no slot taken")
+        assert not any(map(pair.services.slots.waiting_in, TIERS))
         await until(lambda: proxy._server.connections == 0, "no connection")
         assert len({event.request_id for event in pair.events}) == len(pair.events) == pair.asked
         left = [thing for thing in await in_memory(pair.services) if isinstance(thing, Waiter | Flight)]

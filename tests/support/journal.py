@@ -12,13 +12,15 @@ from sqlalchemy import text
 
 from watchllm.analytics import key_uses
 from watchllm.analytics.rollups import HOUR_MS, KEY, MEASURES
+from watchllm.compose.database import open_engine
 from watchllm.control import schema
 from watchllm.domain.ids import new_request_id
 from watchllm.domain.usage import ModelPrice, TokenUsage
 from watchllm.domain.usage_event import Attempt, OpenedCall, UsageEvent
 from watchllm.journal.journal import Journal
 from watchllm.journal.recorder import Recorder
-from watchllm.stores.sqlite.engine import open_engine
+from watchllm.journal.shared_ledger import SharedUsageStore
+from watchllm.stores.postgres.usage import PostgresUsageStore
 from watchllm.stores.sqlite.usage import SqliteUsageStore
 
 PRICE = ModelPrice(input=150_000_000, output=600_000_000)
@@ -123,20 +125,35 @@ def any_event(choose: random.Random, request_id: str | None = None) -> UsageEven
 
 
 class Usage:
-    """A usage database, and the recorder that fills it from `journal`."""
+    """A usage database, in SQLite or at the URL of a PostgreSQL, and the recorder that fills it from `journal`."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, url: str | None = None, name: str = "home_1") -> None:
         self.folder = home / "journal"
         self.database = home / "watchllm.db"
         self.reports: list[str] = []
-        self.engine = open_engine(f"sqlite:///{self.database}")
+        self.now_ms: int | None = None
+        self.engine = open_engine(url or f"sqlite:///{self.database}")
         schema.upgrade(self.engine)
+        self._name = name
         self.recorder = self.new_recorder()
+
+    @property
+    def is_postgres(self) -> bool:
+        return self.engine.dialect.name == "postgresql"
+
+    def store(self) -> SharedUsageStore:
+        """The store as a recorder that has just started gets it; its clock is `now_ms`, None = the real one."""
+
+        def clock() -> int:
+            return self.now_ms or time.time_ns() // 1_000_000
+
+        if self.is_postgres:
+            return PostgresUsageStore(self.engine, clock, self._name)
+        return SqliteUsageStore(self.engine, clock)
 
     def new_recorder(self) -> Recorder:
         """A recorder that has just started."""
-        store = SqliteUsageStore(self.engine, lambda: time.time_ns() // 1_000_000)
-        return Recorder(self.folder, store, self.reports.append)
+        return Recorder(self.folder, self.store(), self.reports.append)
 
     def record(self) -> None:
         """Apply all that there is."""
@@ -144,8 +161,18 @@ class Usage:
             pass
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows that a query of unqualified names has."""
         with self.engine.connect() as connection, connection.begin():
+            if self.is_postgres:
+                connection.execute(text("SET LOCAL search_path = watchllm"))
             return [tuple(row) for row in connection.execute(text(sql))]
+
+    def change(self, sql: str) -> None:
+        """Change something behind the recorder's back."""
+        with self.engine.connect().execution_options(watchllm_writes=True) as connection, connection.begin():
+            if self.is_postgres:
+                connection.execute(text("SET LOCAL search_path = watchllm"))
+            connection.execute(text(sql))
 
     def ids(self) -> list[str]:
         """The request ids of all rows, in the order of their recording."""
@@ -187,14 +214,20 @@ class Usage:
 
     def key_uses_from_rows(self) -> list[tuple[Any, ...]]:
         """What they must be: computed from the attempts in usage_logs by SQL alone."""
-        began = "(at_ms + (attempt.value ->> 'began_us') / 1000)"
-        refused = "(attempt.value ->> 'status') IN (401, 403)"
+        if self.is_postgres:
+            began, status = "(at_ms + (a ->> 'began_us')::bigint / 1000)", "(a ->> 'status')::int"
+            attempts = "jsonb_array_elements(usage_logs.attempts::jsonb) AS a"
+        else:
+            began, status = "(at_ms + (a.value ->> 'began_us') / 1000)", "a.value ->> 'status'"
+            attempts = "json_each(usage_logs.attempts) AS a"
+        key = "a ->> 'key_id'" if self.is_postgres else "a.value ->> 'key_id'"
+        refused, worked = f"{status} IN (401, 403)", f"{status} BETWEEN 200 AND 299"
         return sorted(
             self.query(
-                f"SELECT attempt.value ->> 'key_id' AS pvk, {began} - {began} % {HOUR_MS} AS hour, MAX(project_id), "
-                f"COUNT(*), SUM({refused}), MAX({began}), MAX(CASE WHEN {refused} THEN {began} END), "
-                f"MAX(CASE WHEN attempt.value ->> 'status' BETWEEN 200 AND 299 THEN {began} END) "
-                "FROM usage_logs, json_each(usage_logs.attempts) AS attempt WHERE pvk IS NOT NULL GROUP BY pvk, hour"
+                f"SELECT {key} AS pvk, {began} - {began} % {HOUR_MS} AS hour, MAX(project_id), COUNT(*), "
+                f"SUM(CASE WHEN {refused} THEN 1 ELSE 0 END), MAX({began}), MAX(CASE WHEN {refused} THEN {began} END), "
+                f"MAX(CASE WHEN {worked} THEN {began} END) "
+                f"FROM usage_logs, {attempts} WHERE {key} IS NOT NULL GROUP BY pvk, hour"
             )
         )
 
@@ -203,8 +236,8 @@ class Usage:
 
 
 @contextmanager
-def usage_in(home: Path) -> Iterator[Usage]:
-    usage = Usage(home)
+def usage_in(home: Path, url: str | None = None, name: str = "home_1") -> Iterator[Usage]:
+    usage = Usage(home, url, name)
     try:
         yield usage
     finally:

@@ -4,6 +4,7 @@ What the running processes wrote is attached to the report of a test that fails 
 """
 
 import os
+import pwd
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,9 @@ class BackgroundProcess:
         log: Path,
         environment: Mapping[str, str] | None = None,
         directory: Path | None = None,
+        user: str | None = None,
     ) -> None:
+        """`user` is who runs it where the tests run as root, for programs that refuse that."""
         self.name = " ".join(Path(part).name if index == 0 else part for index, part in enumerate(arguments[:4]))
         self.log_path = log
         with log.open("ab") as output:
@@ -43,7 +46,12 @@ class BackgroundProcess:
                 env=dict(environment) if environment is not None else None,
                 cwd=directory,
                 start_new_session=True,
+                user=user,
+                group=None if user is None else pwd.getpwnam(user).pw_gid,
+                extra_groups=None if user is None else [],
             )
+        self.shared = False
+        """Whether it goes on when the test that started it ends."""
         self.running.append(self)
 
     @property

@@ -119,12 +119,14 @@ def exchange(port: int, data: bytes, *, method: bytes = b"GET", timeout: float =
 def request_bytes(
     path: str, *, key: str | None = None, body: object = None, headers: dict[str, str] | None = None, method: str = ""
 ) -> bytes:
-    """A well-formed request: POST with `body` as JSON (bytes go as they are), else GET."""
+    """A well-formed request: POST with `body` as JSON (bytes go as they are, and as what `headers` say), else GET."""
     content = b"" if body is None else body if isinstance(body, bytes) else msgspec.json.encode(body)
     lines = [f"{method or ('GET' if body is None else 'POST')} {path} HTTP/1.1", "host: 127.0.0.1"]
     if key is not None:
         lines.append(f"authorization: Bearer {key}")
     if body is not None:
-        lines += ["content-type: application/json", f"content-length: {len(content)}"]
+        if "content-type" not in map(str.lower, headers or {}):
+            lines.append("content-type: application/json")
+        lines.append(f"content-length: {len(content)}")
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + content

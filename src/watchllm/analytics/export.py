@@ -3,10 +3,11 @@
 Each page is a transaction of its own, so that an export of hours keeps no write of the recorder waiting.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
-from sqlalchemy import Engine, and_, or_, select
+from sqlalchemy import Connection, and_, or_, select
 
 from watchllm.analytics.tables import usage_logs
 from watchllm.domain.usage_log import COLUMNS
@@ -15,9 +16,16 @@ PAGE = 5000
 
 
 def rows(
-    engine: Engine, *, since_ms: int | None = None, until_ms: int | None = None, project_id: str | None = None
+    reading: Callable[[], AbstractContextManager[Connection]],
+    *,
+    since_ms: int | None = None,
+    until_ms: int | None = None,
+    project_id: str | None = None,
 ) -> Iterator[list[tuple[Any, ...]]]:
-    """Pages of rows, each the values of `usage_log.COLUMNS`; `since_ms` ≤ at < `until_ms`. Raises DBAPIError."""
+    """Pages of rows, each the values of `usage_log.COLUMNS`; `since_ms` ≤ at < `until_ms`.
+
+    `reading` begins a transaction that reads, one for each page; what it raises is raised.
+    """
     at, number = usage_logs.c.at_ms, usage_logs.c.id
     query = select(number, *(usage_logs.c[name] for name in COLUMNS)).order_by(at, number).limit(PAGE)
     if since_ms is not None:
@@ -29,7 +37,7 @@ def rows(
     position = COLUMNS.index("at_ms") + 1
     page_query = query
     while True:
-        with engine.connect() as connection, connection.begin():
+        with reading() as connection:
             page = connection.execute(page_query).all()
         if page:
             yield [tuple(row[1:]) for row in page]

@@ -1,6 +1,7 @@
 """The tables of usage, in SQLAlchemy Core that SQLite and PostgreSQL both take.
 
-`usage_logs` is what people query: one row a request. `journal_*` is the recorder's own: how far each journal was
+`usage_logs` is what people query: one row a request; in PostgreSQL it is partitioned by day and its keys are others
+(see migration 0002). `journal_*` is the recorder's own: how far each journal was
 applied, calls that are open, and records that this version cannot read. Migrations make these tables; a test holds
 the two together.
 """
@@ -110,6 +111,18 @@ provider_key_uses = Table(
     Index("ix_provider_key_uses_project_id_hour_ms", "project_id", "hour_ms"),
 )
 
+spending = Table(
+    "spending",
+    metadata,
+    # The id of a key, a project or an organization.
+    Column("subject", Text, nullable=False),
+    # As in analytics.spending.
+    Column("period", Text, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("nanos", BigInteger, nullable=False),
+    PrimaryKeyConstraint("subject", "period"),
+)
+
 journal_positions = Table(
     "journal_positions",
     metadata,
@@ -119,6 +132,8 @@ journal_positions = Table(
     Column("finished", Boolean, nullable=False),
     Column("torn", BigInteger, nullable=False),
     Column("updated_ms", BigInteger, nullable=False),
+    # Whose journal it is, where several hosts share the database; NULL where it is one home's own.
+    Column("home", Text),
 )
 
 journal_opened = Table(
@@ -145,5 +160,6 @@ journal_set_aside = Table(
     Column("region", Text, nullable=False),
     Column("payload", LargeBinary, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
+    Column("home", Text),
     PrimaryKeyConstraint("series", "sequence", "offset"),
 )

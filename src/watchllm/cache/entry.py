@@ -1,5 +1,6 @@
 """A stored answer and the port of the store that keeps it."""
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -76,15 +77,23 @@ class CacheStats(msgspec.Struct, frozen=True):
     max_bytes: int
 
 
-class ExactStore(Protocol):
+class Answers(Protocol):
     """Where answers are kept. `project` is a 16-byte partition that comes from the API key, `key` the 32-byte digest.
 
     `get` is synchronous and takes microseconds; `put` returns at once, is visible to `get` of the same process at once
     and to others when its batch is committed, milliseconds later.
     """
 
+    is_remote: bool
+    """Whether others may have stored what `get` does not find before it was fetched."""
+
     def get(self, project: bytes, key: bytes) -> Entry | None:
         """The entry, fresh or expired (the caller decides), or None."""
+        ...
+
+    def fetch(self, project: bytes, keys: Sequence[bytes], done: Callable[[], None]) -> bool:
+        """Bring to hand what is stored under `keys` (64 at most): `done` is called when it is there, or cannot be had
+        in time, and inside that call `get` finds it. False = nothing has to be waited for; `done` is not called."""
         ...
 
     def put(self, project: bytes, key: bytes, entry: Entry, begun_ms: int) -> None:
@@ -102,6 +111,10 @@ class ExactStore(Protocol):
         ...
 
     async def stats(self, project: bytes) -> CacheStats: ...
+
+
+class ExactStore(Answers, Protocol):
+    """As who opened it sees it."""
 
     def flush(self) -> None:
         """Wait until everything put so far is committed (used at shutdown and by tests)."""

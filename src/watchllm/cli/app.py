@@ -21,6 +21,8 @@ from watchllm.cli import (
     import_,
     key,
     logs,
+    organization,
+    plan,
     processes,
     project,
     provider_key,
@@ -78,6 +80,8 @@ def program(
 
 app.add_typer(project.app, name="project")
 app.add_typer(key.app, name="key")
+app.add_typer(organization.app, name="organization")
+app.add_typer(plan.app, name="plan")
 app.add_typer(provider_key.app, name="provider-key")
 app.add_typer(route.app, name="route")
 app.add_typer(audit.app, name="audit")

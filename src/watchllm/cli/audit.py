@@ -33,7 +33,7 @@ def list_(
     since_ms = None if since is None else moment(since, "--since")
     with control_plane() as plane:
         changes = plane.audit(project_id=project, since_ms=since_ms, limit=limit)
-        with plane.database.reading() as connection:
+        with plane.database.reporting() as connection:
             uses = key_use_log.hours(connection, project_id=project, since_ms=since_ms, limit=limit)
     dated = [(line.at_ms, _change(line)) for line in changes] + [(hour.last_ms, _use(hour)) for hour in uses]
     dated.sort(key=lambda pair: pair[0], reverse=True)

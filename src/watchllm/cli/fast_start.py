@@ -4,7 +4,7 @@ to the command-line library, which explains it."""
 import os
 import sys
 
-from watchllm.configuration import ConfigurationError, load
+from watchllm.configuration import Configuration, ConfigurationError, load
 
 # Flag: (setting, whether it takes a number). `--no-console` takes nothing.
 _FLAGS = {
@@ -30,20 +30,24 @@ def start(command: str, arguments: list[str]) -> int | None:
 def run(command: str, flags: dict[str, str | int | None], workers: int, *, console: bool) -> int:
     """Run `proxy`, `up` or `demo` with these settings; the exit code. Errors of the operator's are told on stderr."""
     try:
-        configuration = load(flags, os.environ)
-        if workers != 1:
-            raise ConfigurationError(_ONE_WORKER)
+        configuration = _configured(flags, workers)
+
+        def reload() -> Configuration:
+            return _configured(flags, workers)
+
         if command == "demo":
             from watchllm.compose.demo import run_demo
 
             return run_demo(configuration, console=console)
-        if command == "proxy":
+        if command == "proxy" and workers == 1:
             from watchllm.compose.proxy import run_proxy
 
             return run_proxy(configuration)
-        from watchllm.compose.supervisor import run_up
+        from watchllm.compose.up import run_proxies, run_up
 
-        return run_up(configuration, console=console)
+        if command == "proxy":
+            return run_proxies(configuration, workers, reload)
+        return run_up(configuration, console=console, workers=workers, reload=reload)
     except ConfigurationError as error:
         print(f"watchllm {command}: {error}", file=sys.stderr)
         return 2
@@ -57,6 +61,18 @@ def run(command: str, flags: dict[str, str | int | None], workers: int, *, conso
             raise
         print(f"watchllm {command}: {error}", file=sys.stderr)
         return 1
+
+
+def _configured(flags: dict[str, str | int | None], workers: int) -> Configuration:
+    """Raises ConfigurationError."""
+    configuration = load(flags, os.environ)
+    if not 1 <= workers <= _MOST_WORKERS:
+        raise ConfigurationError(f"--workers takes 1 to {_MOST_WORKERS}")
+    if workers > 1 and configuration.redis_url is None:
+        raise ConfigurationError(_NEEDS_REDIS)
+    if workers > 1 and configuration.admin_addr is not None:
+        raise ConfigurationError(_NEEDS_SOCKETS)
+    return configuration
 
 
 def plain_flags(arguments: list[str], known: tuple[str, ...]) -> dict[str, str | int | None] | None:
@@ -79,7 +95,12 @@ def plain_flags(arguments: list[str], known: tuple[str, ...]) -> dict[str, str |
     return flags
 
 
-_ONE_WORKER = (
-    "this version runs one proxy process for each home, with WATCHLLM_REDIS_URL or without it: leave --workers out. "
-    "Further processes need a home and a port of their own"
+_MOST_WORKERS = 64
+_NEEDS_REDIS = (
+    "without WATCHLLM_REDIS_URL there is one proxy process for each home: leave --workers out, or set it. Limits, "
+    "answers and calls under way are shared there"
+)
+_NEEDS_SOCKETS = (
+    "several workers cannot share one WATCHLLM_ADMIN_ADDR: leave it out (each has a socket of its own in the home), or "
+    "run one worker for each address"
 )

@@ -1,18 +1,22 @@
-"""`watchllm key`: create, list, revoke."""
+"""`watchllm key`: create, list, show, set, revoke."""
 
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import typer
 
-from watchllm.cli.output import JSON, print_json, print_rows, timestamp
+from watchllm.cli.output import JSON, print_fields, print_json, print_rows, timestamp
 from watchllm.cli.session import control_plane
+from watchllm.cli.settings import SETTINGS, changes_of
+from watchllm.domain.limits import parse_limits
 
 if TYPE_CHECKING:
     from watchllm.control.keys import Key
 
 app = typer.Typer(no_args_is_help=True, help="Project keys: what clients present.")
+_ID = typer.Argument(metavar="ID", help="The key's id, key_….")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -52,7 +56,29 @@ def list_(
 
 
 @app.command()
-def revoke(key_id: str = typer.Argument(metavar="ID", help="The key's id, key_…."), as_json: bool = JSON) -> None:
+def show(key_id: str = _ID, as_json: bool = JSON) -> None:
+    """Show a key with the limits of its own."""
+    with control_plane() as plane:
+        key = _as_data(plane.key(key_id))
+    if as_json:
+        print_json(key)
+    else:
+        limits = key.pop("limits")
+        print_fields(key | limits)
+
+
+@app.command("set")
+def set_(key_id: str = _ID, settings: list[str] = SETTINGS, as_json: bool = JSON) -> None:
+    """Change the limits of a key, which hold beside its project's."""
+    changes = changes_of(settings, parse_limits)
+    with control_plane() as plane:
+        key = plane.set_key(key_id, changes)
+    if as_json:
+        print_json(_as_data(key))
+
+
+@app.command()
+def revoke(key_id: str = _ID, as_json: bool = JSON) -> None:
     """Put a key out of force, at once and for good."""
     with control_plane() as plane:
         key = plane.revoke_key(key_id)
@@ -85,4 +111,5 @@ def _as_data(key: "Key") -> dict[str, Any]:
         "created_at": timestamp(key.created_ms),
         "expires_at": timestamp(key.expires_at * 1000) if key.expires_at else None,
         "revoked_at": timestamp(key.revoked_ms),
+        "limits": msgspec.structs.asdict(key.limits),
     }

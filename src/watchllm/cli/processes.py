@@ -17,7 +17,7 @@ ProxyPort = Annotated[
 ConsolePort = Annotated[
     int | None, typer.Option("--console-port", min=0, max=65535, help="Default 3000; 0 = any free one.")
 ]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Proxy processes; this version runs one for each home.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Proxy processes; several need WATCHLLM_REDIS_URL.")]
 NoConsole = Annotated[bool, typer.Option("--no-console", help="Leave the console out.")]
 
 

@@ -7,7 +7,8 @@ import typer
 
 from watchllm.cli.output import JSON, print_fields, print_json, print_rows, timestamp
 from watchllm.cli.session import control_plane
-from watchllm.domain.settings import InvalidSetting, parse_settings
+from watchllm.cli.settings import SETTINGS, changes_of
+from watchllm.domain.settings import parse_settings
 
 if TYPE_CHECKING:
     from watchllm.control.projects import Project
@@ -53,20 +54,11 @@ def show(project_id: str = _ID, as_json: bool = JSON) -> None:
 @app.command("set")
 def set_(
     project_id: str = _ID,
-    settings: list[str] = typer.Argument(metavar="KEY=VALUE…", help="An empty value means: back to the default."),
+    settings: list[str] = SETTINGS,
     as_json: bool = JSON,
 ) -> None:
     """Change settings of a project."""
-    pairs = {}
-    for text in settings:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"{text!r}: expected KEY=VALUE", param_hint="KEY=VALUE")
-        pairs[name] = value
-    try:
-        changes = parse_settings(pairs)
-    except InvalidSetting as error:
-        raise typer.BadParameter(str(error), param_hint="KEY=VALUE") from None
+    changes = changes_of(settings, parse_settings)
     with control_plane() as plane:
         project = plane.set_project(project_id, changes)
         provider = changes.get("default_provider")

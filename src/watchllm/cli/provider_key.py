@@ -51,7 +51,7 @@ def list_(
 
     with control_plane() as plane:
         listed = plane.provider_keys(project)
-        with plane.database.reading() as connection:
+        with plane.database.reporting() as connection:
             states = key_use_log.states(connection, project)
     keys = [_as_data(key) | _state(states.get(key.id)) for key in listed]
     if as_json:

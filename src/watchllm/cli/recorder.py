@@ -12,6 +12,13 @@ def register(app: typer.Typer) -> None:
 
 def recorder(
     home: Annotated[str | None, typer.Option("--home", help="Folder of all embedded state (WATCHLLM_HOME).")] = None,
+    outlive_proxies: Annotated[
+        bool,
+        typer.Option(
+            "--outlive-proxies",
+            help="Told to stop, go on until the proxies of this home have ended (for a container beside theirs).",
+        ),
+    ] = False,
 ) -> None:
     """Bring usage from this host's journals into the database."""
     import os
@@ -22,4 +29,4 @@ def recorder(
     from watchllm.configuration import load
 
     setproctitle.setproctitle("watchllm recorder")
-    raise typer.Exit(run_recorder(load({"home": home}, os.environ)))
+    raise typer.Exit(run_recorder(load({"home": home}, os.environ), outlive_proxies=outlive_proxies))

@@ -1,4 +1,4 @@
-"""`watchllm usage export`: the rows of usage_logs as CSV, JSON lines or Parquet."""
+"""`watchllm usage`: export, the rows of usage_logs as CSV, JSON lines or Parquet; spent, what counts against limits."""
 
 import os
 import sys
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from watchllm.cli.output import JSON, print_fields, print_json
 from watchllm.cli.session import configuration
 
 if TYPE_CHECKING:
@@ -27,11 +28,6 @@ class Format(StrEnum):
     csv = "csv"
     jsonl = "jsonl"
     parquet = "parquet"
-
-
-@app.callback()
-def group() -> None:
-    """Without it, typer would make the only command the whole group."""
 
 
 def moment(text: str, option: str) -> int:
@@ -61,19 +57,20 @@ def export(
     """Write one row for each request, oldest first."""
     from watchllm.analytics.export import rows
     from watchllm.analytics.formats import FormatUnavailable, write
-    from watchllm.compose.control import open_database
-    from watchllm.control import projects, schema
+    from watchllm.compose.database import bring_up_to_date, open_database
+    from watchllm.control import projects
 
     since_ms = None if since is None else moment(since, "--since")
     until_ms = None if until is None else moment(until, "--until")
     if kind is Format.parquet and output is None and sys.stdout.isatty():
         raise typer.BadParameter("Parquet is not for a terminal; name a file", param_hint="--output")
-    with closing(open_database(configuration())) as database:
-        schema.upgrade(database.engine)
+    settings = configuration()
+    with closing(open_database(settings)) as database:
+        bring_up_to_date(settings, database)
         if project is not None:
             with database.reading() as connection:
                 projects.get(connection, project)
-        pages = rows(database.engine, since_ms=since_ms, until_ms=until_ms, project_id=project)
+        pages = rows(database.reporting, since_ms=since_ms, until_ms=until_ms, project_id=project)
         try:
             if output is None:
                 count = write(kind.value, pages, sys.stdout.buffer)
@@ -91,6 +88,41 @@ def export(
             typer.echo(f"watchllm: cannot write: {error.strerror or error}", err=True)
             raise typer.Exit(1) from None
     typer.echo(f"{count} rows", err=True)
+
+
+@app.command()
+def spent(
+    subject: Annotated[str, typer.Argument(metavar="ID", help="A key, a project or an organization.")],
+    as_json: bool = JSON,
+) -> None:
+    """Show what counts against the quota and the budgets of a key, a project or an organization."""
+    from watchllm.analytics.spent import spent as read
+    from watchllm.compose.database import bring_up_to_date, open_database
+    from watchllm.control import keys, organizations, projects
+    from watchllm.control.errors import NotFound
+    from watchllm.domain.money import format_usd
+
+    kinds = {"key": keys.get, "prj": projects.get, "org": organizations.get}
+    find = kinds.get(subject.partition("_")[0])
+    if find is None:
+        raise NotFound(f"{subject!r} is no id of a key (key_…), a project (prj_…) or an organization (org_…)")
+    settings = configuration()
+    with closing(open_database(settings)) as database:
+        bring_up_to_date(settings, database)
+        with database.reading() as connection:
+            find(connection, subject)
+            found = read(connection, subject, datetime.now(UTC))
+    data = {
+        "id": subject,
+        "requests_month": found.requests_month,
+        "usd_day": format_usd(found.nanos_day),
+        "usd_month": format_usd(found.nanos_month),
+        "usd_total": format_usd(found.nanos_total),
+    }
+    if as_json:
+        print_json(data)
+    else:
+        print_fields(data)
 
 
 def _write_file(kind: str, pages: "Pages", output: Path) -> int:

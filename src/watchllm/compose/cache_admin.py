@@ -1,11 +1,11 @@
-"""The exact cache of this host as its operators use it, from a process that is no proxy: sizes, and purges that are in
-force on every running proxy when they return."""
+"""The exact cache as its operators use it, from a process that is no proxy: sizes, and purges that are in force on
+every running proxy of the host when they return, and on others as soon as they hear of it."""
 
 import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import lmdb
 
@@ -13,6 +13,7 @@ from watchllm.cache.entry import CacheStats, InvalidationFilter
 from watchllm.compose.semantic import open_vectors
 from watchllm.configuration import Configuration
 from watchllm.control import vendors
+from watchllm.domain.errors import Unavailable
 from watchllm.proxy import cache_api
 from watchllm.proxy.tenant import partition_of
 from watchllm.routing.resolve import Router
@@ -20,18 +21,31 @@ from watchllm.stores import home
 from watchllm.stores.lmdb.cache import LmdbExactStore
 from watchllm.stores.lmdb.vectors import LmdbVectorStore
 
+if TYPE_CHECKING:
+    from watchllm.stores.redis.cache_in_thread import RedisStoreInThread
+
 CACHE_FOLDER = "cache"
+
+
+OperatedStore = Union[LmdbExactStore, "RedisStoreInThread"]
+"""On this host, or shared."""
 
 
 class CacheAdmin:
     """A project's entries are those of its live keys and, apart from them, those of its test keys."""
 
-    def __init__(self, store: LmdbExactStore, vectors: LmdbVectorStore) -> None:
+    def __init__(self, store: OperatedStore, vectors: LmdbVectorStore) -> None:
         self._store = store
         self._vectors = vectors
 
     def totals(self) -> CacheStats | str:
-        """All projects together (`by_kind` is empty), or why they cannot be told just now."""
+        """All projects together (`by_kind` is empty), or why they cannot be told just now. Where the cache is in Redis:
+        all that is there."""
+        if not isinstance(self._store, LmdbExactStore):
+            try:
+                return self._store.totals()
+            except Unavailable as error:
+                return str(error)
         try:
             counters = self._store.counters()
         except lmdb.Error as error:
@@ -83,12 +97,17 @@ def open_cache(configuration: Configuration) -> Iterator[CacheAdmin]:
 
 
 @contextmanager
-def open_store(configuration: Configuration) -> Iterator[LmdbExactStore]:
+def open_store(configuration: Configuration) -> Iterator[OperatedStore]:
     """The cache's store, made if it is missing; what was put is written when the block ends. Raises as `open_cache`."""
     home.prepare(configuration.home)
-    store = LmdbExactStore.open(
-        configuration.home / CACHE_FOLDER, max_bytes=configuration.cache_max_bytes, now_ms=now_ms
-    )
+    store: OperatedStore
+    if configuration.redis_url is None:
+        folder = configuration.home / CACHE_FOLDER
+        store = LmdbExactStore.open(folder, max_bytes=configuration.cache_max_bytes, now_ms=now_ms)
+    else:
+        from watchllm.stores.redis.cache_in_thread import RedisStoreInThread  # few installations have one
+
+        store = RedisStoreInThread(configuration.redis_url, now_ms)
     try:
         yield store
     finally:

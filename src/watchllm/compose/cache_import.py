@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from watchllm.compose.cache_admin import now_ms, open_store
+from watchllm.compose.cache_admin import OperatedStore, now_ms, open_store
 from watchllm.compose.control import SNAPSHOT_FOLDER
-from watchllm.compose.proxy import instance_credentials
+from watchllm.compose.proxy_settings import instance_credentials
 from watchllm.configuration import Configuration
 from watchllm.domain.errors import GatewayError
 from watchllm.proxy.known_answers import KnownAnswer, KnownAnswers
@@ -90,7 +90,7 @@ class _Report:
 class _Batch:
     """Writes answers, and sees of a batch at a time whether they are there: the store drops what it cannot keep."""
 
-    def __init__(self, store: LmdbExactStore, report: _Report) -> None:
+    def __init__(self, store: OperatedStore, report: _Report) -> None:
         self._store = store
         self._report = report
         # An invalidation that comes while this runs is of all that it brings, also of what it has not read yet.
@@ -160,7 +160,8 @@ def import_answers(
                 batch = _Batch(store, report)
                 asyncio.run(_take(answers, lines, report, batch.add))
                 batch.settle()
-                result.evicted = store.counters()["evicted"]
+                if isinstance(store, LmdbExactStore):  # What Redis evicts, it does not say.
+                    result.evicted = store.counters()["evicted"]
     result.errors.sort(key=lambda refused: refused.line)
     return result
 

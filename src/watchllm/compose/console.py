@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import uvicorn
@@ -27,6 +27,7 @@ from watchllm.domain import ids
 from watchllm.stores.lmdb.environment import StoreBroken
 from watchllm.stores.lmdb.snapshot import LmdbSnapshotReader
 from watchllm.stores.sockets import socket_folder
+from watchllm.wire.listening import bind_for_workers
 
 _DRAIN_SECONDS = 5
 _ORPHAN_SECONDS = 0.8
@@ -35,22 +36,26 @@ _IDLE_SECONDS = 30
 
 
 def run_console(
-    configuration: Configuration, *, parent: int | None = None, on_ready: Callable[[int], None] | None = None
+    configuration: Configuration,
+    *,
+    parent: int | None = None,
+    on_ready: Callable[[int], None] | None = None,
+    sockets: Sequence[socket.socket] = (),
 ) -> int:
     """Run until SIGTERM or SIGINT, then finish the answers under way; the exit code.
 
     `parent` is the reading end of a pipe that the supervisor holds open: within a second of its end this process ends
-    too. `on_ready` is called with the port once requests are taken. Raises OSError where the address cannot be had,
-    else what `open_control_plane` raises.
+    too. `on_ready` is called with the port once requests are taken. `sockets` are listened on instead of the configured
+    address. Raises OSError where the address cannot be had, else what `open_control_plane` raises.
     """
     ids.reseed()
     orphan = _OrphanWatch(parent)
     with (
         orphan,
-        _listen(configuration.host, configuration.console_port) as listener,
+        _listening(configuration, sockets) as listeners,
         _console(configuration) as console,
     ):
-        server = _Server(configuration, console, listener, on_ready)
+        server = _Server(configuration, console, listeners, on_ready)
         orphan.on_end = server.stop_at_once
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(server.run())
@@ -97,23 +102,23 @@ class _Server(uvicorn.Server):
         self,
         configuration: Configuration,
         console: Console,
-        listener: socket.socket,
+        listeners: Sequence[socket.socket],
         on_ready: Callable[[int], None] | None,
     ) -> None:
         super().__init__(_uvicorn_configuration(configuration, console))
-        self._listener = listener
+        self._listeners = list(listeners)
         self._on_ready = on_ready
 
     async def run(self) -> None:  # type: ignore[override]  # uvicorn's own starts a loop; this runs in one.
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        await self._serve([self._listener])
+        await self._serve(self._listeners)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self._on_ready is not None:
-            self._on_ready(self._listener.getsockname()[1])
+            self._on_ready(self._listeners[0].getsockname()[1])
 
     def stop_at_once(self) -> None:
         """Stop without waiting for the answers under way; from any thread."""
@@ -185,14 +190,12 @@ def _cache_totals(configuration: Configuration, stack: ExitStack) -> Callable[[]
         return lambda: reason
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+@contextmanager
+def _listening(configuration: Configuration, given: Sequence[socket.socket]) -> Iterator[Sequence[socket.socket]]:
+    """Those given, else the configured address's. Raises OSError."""
+    sockets = given or bind_for_workers(configuration.host, configuration.console_port, 1)[0]
     try:
-        listener.bind((host, port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise OSError(error.errno, f"{host}:{port}: {error.strerror}") from None
-    listener.setblocking(False)
-    return listener
+        yield sockets
+    finally:
+        for listener in sockets:
+            listener.close()

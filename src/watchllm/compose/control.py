@@ -1,24 +1,26 @@
-"""Builds the control plane: SQLite, the snapshot in LMDB, the master secret, prices and vendors."""
+"""Builds the control plane: the database, the snapshot in LMDB, the master secret, prices and vendors."""
 
 import getpass
+import logging
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
-from watchllm.configuration import Configuration
-from watchllm.control import first_run, prices, schema, secrets, vendors
+from watchllm.compose.database import bring_up_to_date, open_database
+from watchllm.configuration import Configuration, ConfigurationError
+from watchllm.control import first_run, plans, prices, schema, secrets, vendors
 from watchllm.control.database import Database
-from watchllm.control.errors import DatabaseUnusable
 from watchllm.control.plane import ControlPlane
 from watchllm.control.publication import SnapshotWriter
 from watchllm.control.publisher import Publisher
+from watchllm.domain.errors import Unavailable
 from watchllm.domain.sealing import Keyring
 from watchllm.domain.snapshot import PriceRow, Vendor
 from watchllm.stores import home
 from watchllm.stores.lmdb.snapshot_writer import LmdbSnapshotWriter
-from watchllm.stores.sqlite.engine import open_engine
+
+_log = logging.getLogger(__name__)
 
 SNAPSHOT_FOLDER = "snapshot"
 
@@ -33,9 +35,9 @@ def open_control_plane(configuration: Configuration, *, actor: str | None = None
     keyring = keyring_of(configuration)
     database = open_database(configuration)
     try:
-        schema.upgrade(database.engine)
+        bring_up_to_date(configuration, database)
         secrets.check(database, keyring)
-        snapshot = LmdbSnapshotWriter(configuration.home / SNAPSHOT_FOLDER)
+        snapshot = open_snapshot(configuration)
         try:
             publisher = publisher_for(configuration, database, snapshot, keyring)
             yield ControlPlane(database, publisher, keyring, vendors.by_name(), actor or f"cli:{_user()}")
@@ -43,6 +45,20 @@ def open_control_plane(configuration: Configuration, *, actor: str | None = None
             snapshot.close()
     finally:
         database.close()
+
+
+def open_snapshot(configuration: Configuration) -> SnapshotWriter:
+    """Where this configuration is published: to this host alone, or through Redis to all. Raises StoreBroken, and
+    ConfigurationError for a Redis URL that cannot be used."""
+    folder = configuration.home / SNAPSHOT_FOLDER
+    if configuration.redis_url is None:
+        return LmdbSnapshotWriter(folder)
+    from watchllm.stores.redis.snapshot_writer import RedisSnapshotWriter  # few installations have one
+
+    try:
+        return RedisSnapshotWriter(configuration.redis_url, folder)
+    except ValueError as error:
+        raise ConfigurationError(f"WATCHLLM_REDIS_URL is not valid; expected {error}") from None
 
 
 def keyring_of(configuration: Configuration) -> Keyring:
@@ -60,7 +76,7 @@ def upgrade_schema(configuration: Configuration) -> tuple[bool, str]:
     """
     home.prepare(configuration.home)
     with closing(open_database(configuration)) as database:
-        upgraded = schema.upgrade(database.engine)
+        upgraded = bring_up_to_date(configuration, database)
     with open_control_plane(configuration) as plane:
         plane.publisher.publish_pending()
         plane.publisher.publish_all()
@@ -79,31 +95,29 @@ def run_publisher(configuration: Configuration, stop: threading.Event) -> None:
 def publisher_for(
     configuration: Configuration, database: Database, snapshot: SnapshotWriter, keyring: Keyring
 ) -> Publisher:
-    """A publisher with this configuration's prices and vendors."""
-    return Publisher(database, snapshot, keyring, lambda: _static(configuration))
-
-
-def open_database(configuration: Configuration) -> Database:
-    """The database alone, whatever its schema. Raises DatabaseUnusable."""
-    if not configuration.database_url.startswith("sqlite:"):
-        raise DatabaseUnusable(
-            "WATCHLLM_DATABASE_URL: this version keeps its state in SQLite, sqlite:///FILE; PostgreSQL is not in it yet"
-        )
-    return Database(open_engine(configuration.database_url), lambda: time.time_ns() // 1_000_000)
+    """A publisher with this configuration's prices, vendors and plans."""
+    return Publisher(
+        database, snapshot, keyring, lambda: _static(configuration), lambda: plans.plans(configuration.home)
+    )
 
 
 def bootstrap(configuration: Configuration) -> first_run.FirstRun | None:
     """Make everything ready; on the very first run also an owner, a project and a key, to be shown once.
 
     The first project answers from the first provider that the operator configured, else from the simulated one.
-    Publishes everything. Idempotent; of two processes that start at once, one gets the FirstRun.
+    Publishes everything, where Redis is configured if it can be reached. Idempotent; of two processes that start at
+    once, one gets the FirstRun.
     """
     configured = (name for name, provider in configuration.instance_providers.items() if provider.api_key)
     provider = next((name for name in configured if name in vendors.names()), "sim")
     with open_control_plane(configuration, actor="first-run") as plane:
         made = first_run.run(plane.database, provider)
-        plane.publisher.publish_all()
-        plane.publisher.publish_pending()
+        try:
+            plane.publisher.publish_all()
+            plane.publisher.publish_pending()
+        except Unavailable as error:
+            # Proxies serve with what they have; whoever publishes goes on trying.
+            _log.warning("nothing is published yet: %s", error)
         return made
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import msgspec
 import uvloop
 
-from watchllm.compose.supervisor import Role, in_child, run_up
+from watchllm.compose.children import in_child
+from watchllm.compose.supervisor import Role
+from watchllm.compose.up import run_up
 from watchllm.configuration import Configuration, InstanceProvider
 
 PROJECT = "demo"
@@ -29,8 +31,8 @@ def run_demo(configuration: Configuration, *, console: bool) -> int:
     def roles() -> list[Role]:
         key = in_child(lambda: _demo_key(configuration)).decode()
         return [
-            Role("sim", lambda demo, parent, ready: _run(_simulate(demo.sim_port, parent, ready))),
-            Role("traffic", lambda demo, parent, ready: _run(_traffic(demo, key, parent, ready))),
+            Role("sim", lambda given: _run(_simulate(given.configuration.sim_port, given.parent, given.ready))),
+            Role("traffic", lambda given: _run(_traffic(given.configuration, key, given.parent, given.ready))),
         ]
 
     return run_up(demo, console=console, extra=roles)

@@ -8,9 +8,11 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from watchllm.compose.checks import FAILED, OK, WARNING, Check
-from watchllm.compose.control import SNAPSHOT_FOLDER, keyring_of, open_database, publisher_for
+from watchllm.compose.control import SNAPSHOT_FOLDER, keyring_of, open_snapshot, publisher_for
+from watchllm.compose.database import is_postgres, open_database
 from watchllm.compose.doctor_cross_encoder import examine_cross_encoder
 from watchllm.compose.doctor_embedder import examine_embedder
+from watchllm.compose.doctor_postgres import examine_postgres
 from watchllm.compose.doctor_providers import examine_providers
 from watchllm.compose.doctor_running import examine_running
 from watchllm.compose.errors import FAILURES
@@ -19,7 +21,6 @@ from watchllm.control import provider_keys, schema, secrets
 from watchllm.control.database import Database
 from watchllm.domain.sealing import Keyring
 from watchllm.stores import home
-from watchllm.stores.lmdb.snapshot_writer import LmdbSnapshotWriter
 
 _START = "`watchllm up` makes it"
 
@@ -80,13 +81,16 @@ def _stores(configuration: Configuration, keyring: Keyring | None) -> Iterator[C
                 yield Check("database", FAILED, f"its schema is {current}, this program's {schema.HEAD}", advice)
                 return
             yield Check("database", OK, f"schema {current}")
+            if is_postgres(configuration.database_url):
+                yield from examine_postgres(configuration, database)
             if keyring is not None:
                 check = _sealed(database, keyring)
                 yield check
                 if check.status != FAILED:
                     yield _snapshot(configuration, database, keyring)
     except FAILURES as error:
-        yield Check("database", FAILED, str(error), "see WATCHLLM_DATABASE_URL; is the disk full or read-only?")
+        reason = "can it be reached" if is_postgres(configuration.database_url) else "is the disk full or read-only"
+        yield Check("database", FAILED, str(error), f"see WATCHLLM_DATABASE_URL; {reason}?")
 
 
 def _sealed(database: Database, keyring: Keyring) -> Check:
@@ -111,7 +115,7 @@ def _snapshot(configuration: Configuration, database: Database, keyring: Keyring
     if not folder.exists():
         return Check("snapshot", WARNING, f"{folder} does not exist yet", _START)
     try:
-        with closing(LmdbSnapshotWriter(folder)) as snapshot:
+        with closing(open_snapshot(configuration)) as snapshot:
             version = snapshot.version()
             in_step = publisher_for(configuration, database, snapshot, keyring).is_in_step()
     except FAILURES as error:
@@ -125,8 +129,9 @@ def _snapshot(configuration: Configuration, database: Database, keyring: Keyring
 def _configured(configuration: Configuration) -> Iterator[Check]:
     """What does not depend on the home folder."""
     if configuration.redis_url is not None:
-        detail = "WATCHLLM_REDIS_URL is set, and this version does not use it yet: cache and limits are this host's own"
-        yield Check("redis", WARNING, detail, "unset it, or leave it for a later version")
+        from watchllm.compose.doctor_redis import examine_redis  # few installations have one
+
+        yield from examine_redis(configuration)
     yield from examine_providers(configuration)
     yield from examine_embedder(configuration)
     yield from examine_cross_encoder(configuration)

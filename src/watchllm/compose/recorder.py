@@ -5,46 +5,60 @@ with the database is tried again with growing pauses: the journals keep what is 
 """
 
 import os
-import select
-import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING
 
-from watchllm.configuration import Configuration
-from watchllm.control import schema
-from watchllm.control.errors import ControlError
-from watchllm.journal.recorder import Recorder, StoreUnavailable
-from watchllm.journal.series import remove_drafts
+from watchllm.compose.recorder_stop import Stop
+from watchllm.configuration import Configuration, ConfigurationError
+from watchllm.control.errors import ControlError, PlansUnusable
+from watchllm.journal.recorder import Recorder, StoreUnavailable, UsageStore
+from watchllm.journal.series import any_live, remove_drafts
 from watchllm.journal.status import RecorderStatus, holds_lock, lock_recorder, write_status
 from watchllm.stores import home
+
+if TYPE_CHECKING:
+    from watchllm.journal.shared_ledger import SharedLedger, SharedUsageStore
 
 POLL_SECONDS = 0.05
 _STANDBY_SECONDS = 0.25
 _STATUS_SECONDS = 0.5
 _DRAFTS_SECONDS = 60.0
+_EXPIRE_SECONDS = 600.0
 _LONGEST_REST_SECONDS = 0.5
 _URGENT_SECONDS = 15.0
 _URGENT_PART = 0.25
+# The database is not to wait for a Redis that hangs.
+_REDIS_SECONDS = 0.25
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
+# Less than the supervisor waits for its children beyond their drain.
+_BEYOND_DRAIN_SECONDS = 3.0
 
 
 def run_recorder(
-    configuration: Configuration, *, parent: int | None = None, on_ready: Callable[[int], None] | None = None
+    configuration: Configuration,
+    *,
+    parent: int | None = None,
+    on_ready: Callable[[int], None] | None = None,
+    outlive_proxies: bool = False,
 ) -> int:
     """Run until SIGTERM or SIGINT; then apply what is there and end. The exit code.
 
+    With `outlive_proxies` it then goes on until the proxies of this home have ended and all is applied, for no longer
+    than they may take (see `Stop`); SIGUSR2 ends it as SIGTERM does without: another recorder is about to go on.
+
     `parent` is the reading end of a pipe that the supervisor holds open: at its end this process ends at once.
     """
-    with _Stop(parent) as stop:
+    folder = configuration.home / "journal"
+    patience = configuration.drain_seconds + _BEYOND_DRAIN_SECONDS if outlive_proxies else 0.0
+    with Stop(parent, patience, lambda: _proxies_run(folder)) as stop:
         home.prepare(configuration.home)
         if on_ready is not None:
             on_ready(0)
-        folder = configuration.home / "journal"
         while not stop.is_set():
             lock = _become_the_one(folder, stop)
             if lock is None:
@@ -56,7 +70,14 @@ def run_recorder(
     return 0
 
 
-def _become_the_one(folder: Path, stop: "_Stop") -> int | None:
+def _proxies_run(folder: Path) -> bool:
+    try:
+        return any_live(folder)
+    except OSError:
+        return False  # What cannot be looked at cannot be recorded, and is not waited for.
+
+
+def _become_the_one(folder: Path, stop: Stop) -> int | None:
     told = False
     while True:
         try:
@@ -69,11 +90,11 @@ def _become_the_one(folder: Path, stop: "_Stop") -> int | None:
         if not told:
             _say(reason)
             told = True
-        if stop.wait(_STANDBY_SECONDS):
-            return None
+        if stop.wait(_STANDBY_SECONDS) or stop.is_asked:
+            return None  # Whoever has the lock sees to the rest.
 
 
-def _work(configuration: Configuration, folder: Path, lock: int, stop: "_Stop") -> None:
+def _work(configuration: Configuration, folder: Path, lock: int, stop: Stop) -> None:
     """Record, whatever goes wrong, until told to stop or until the folder with our lock was removed."""
     status = _Status(folder)
     pause = _FIRST_PAUSE_SECONDS
@@ -94,32 +115,72 @@ def _work(configuration: Configuration, folder: Path, lock: int, stop: "_Stop") 
             return
 
 
-def _record(configuration: Configuration, folder: Path, lock: int, status: "_Status", stop: "_Stop") -> None:
+def _record(configuration: Configuration, folder: Path, lock: int, status: "_Status", stop: Stop) -> None:
     """Apply until told to stop, or until the lock is lost. Raises StoreUnavailable, ControlError and OSError."""
     # Here, not above: SQLAlchemy takes a quarter of a second, in which this process is ready already.
-    from watchllm.compose.control import open_database
-    from watchllm.stores.sqlite.usage import SqliteUsageStore
+    from watchllm.compose.database import bring_up_to_date, open_database, usage_store
+    from watchllm.compose.retention import retention_of
 
-    with closing(open_database(configuration)) as database:
-        schema.upgrade(database.engine)
-        recorder = Recorder(folder, SqliteUsageStore(database.engine, lambda: time.time_ns() // 1_000_000), _say)
-        drafts_removed = 0.0
+    with ExitStack() as stack:
+        database = stack.enter_context(closing(open_database(configuration)))
+        bring_up_to_date(configuration, database)
+        kept = usage_store(configuration, database)
+        shared = _shared_ledger(configuration, kept, stack)
+        store = shared or _own_ledger(configuration, kept, stack)
+        recorder = Recorder(folder, store, _say)
+        drafts_removed, expired = 0.0, -_EXPIRE_SECONDS
         while True:
             # Asked before the pass: what was written before the signal is applied by it (up to a batch).
-            stopping = stop.is_set()
+            last = stop.is_set()
             began = time.monotonic()
             more = recorder.run_once()
             took = time.monotonic() - began
-            if stopping or not holds_lock(folder, lock):
+            if (last and not (more and stop.is_patient())) or not holds_lock(folder, lock):
                 return
             status.progress(recorder, more=more)
+            if shared is not None:
+                shared.tend()
+                status.not_told = shared.problem
             if time.monotonic() - drafts_removed > _DRAFTS_SECONDS:
                 remove_drafts(folder)
                 drafts_removed = time.monotonic()
+            if time.monotonic() - expired > _EXPIRE_SECONDS:
+                try:
+                    more_to_forget = store.expire(retention_of(configuration, database))
+                except PlansUnusable as error:
+                    # Recording goes on, and nothing is forgotten that somebody may have meant to keep.
+                    _say(f"{error}; until then nothing is forgotten")
+                    more_to_forget = False
+                if not more_to_forget:
+                    expired = time.monotonic()
             if not more:
                 stop.wait(POLL_SECONDS)
             else:
                 stop.wait(rest_after(took, status.behind, recorder.pending_bytes / configuration.journal_max_bytes))
+
+
+def _own_ledger(configuration: Configuration, store: "SharedUsageStore", stack: ExitStack) -> UsageStore:
+    """`store`, and the proxies of this host are told who has spent what."""
+    from watchllm.compose.limiting import LEDGER_FOLDER
+    from watchllm.journal.ledgered import Ledgered
+    from watchllm.stores.lmdb.ledger import LmdbLedger
+
+    return Ledgered(store, stack.enter_context(closing(LmdbLedger(configuration.home / LEDGER_FOLDER))))
+
+
+def _shared_ledger(configuration: Configuration, store: "SharedUsageStore", stack: ExitStack) -> "SharedLedger | None":
+    """The same for the proxies of all hosts; None where they share nothing."""
+    if configuration.redis_url is None:
+        return None
+    from watchllm.journal.shared_ledger import SharedLedger
+    from watchllm.stores.redis.blocking import Blocking
+    from watchllm.stores.redis.limits_ledger import RedisAccounts
+
+    try:
+        redis = stack.enter_context(closing(Blocking(configuration.redis_url, _REDIS_SECONDS)))
+    except ValueError as error:
+        raise ConfigurationError(f"WATCHLLM_REDIS_URL is not valid; expected {error}") from None
+    return SharedLedger(store, RedisAccounts(redis))
 
 
 def rest_after(took: float, behind: float, filled: float) -> float:
@@ -136,6 +197,8 @@ class _Status:
 
     def __init__(self, folder: Path) -> None:
         self.problem: str | None = None
+        self.not_told: str | None = None
+        """Why the proxies could not be told who has spent what."""
         self.recovered = False
         self._folder = folder
         self._caught_up = time.monotonic()
@@ -165,50 +228,13 @@ class _Status:
         self._written = now
         self._status.at_ms = time.time_ns() // 1_000_000
         self._status.lag_seconds = round(self.behind, 3)
-        self._status.problem = self.problem
+        self._status.problem = self.problem or self.not_told
         try:
             write_status(self._folder, self._status)
         except OSError as error:
             # The status only informs. What keeps the journal itself from being read is told by the pass.
             if self.problem is None:
                 _say(f"the recorder's status cannot be written: {error}")
-
-
-class _Stop:
-    """A flag that SIGTERM, SIGINT and the supervisor's end set, and that ends a wait at once."""
-
-    def __init__(self, parent: int | None) -> None:
-        self._parent = parent
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)
-        self._is_set = False
-
-    def __enter__(self) -> Self:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        os.close(self._reader)
-        os.close(self._writer)
-
-    def is_set(self) -> bool:
-        self.wait(0.0)
-        return self._is_set
-
-    def wait(self, seconds: float) -> bool:
-        """Wait so long, or until the flag is set; whether it is."""
-        if not self._is_set:
-            watched = [self._reader] if self._parent is None else [self._reader, self._parent]
-            readable, _, _ = select.select(watched, [], [], seconds)
-            self._is_set = bool(readable)
-        return self._is_set
-
-    def _on_signal(self, _number: int, _frame: object) -> None:
-        self._is_set = True
-        os.write(self._writer, b"x")
 
 
 def _say(message: str) -> None:

@@ -6,7 +6,6 @@ import msgspec
 
 from watchllm.compose.admin_client import connect, listeners
 from watchllm.configuration import Configuration
-from watchllm.journal.series import is_locked
 from watchllm.stores import home
 
 
@@ -21,7 +20,7 @@ class RunningProxy(msgspec.Struct, frozen=True):
 
 def is_claimed(configuration: Configuration) -> bool:
     """Whether a proxy holds this home. Raises OSError."""
-    return is_locked(configuration.home / home.PROXY_LOCK)
+    return home.is_claimed(configuration.home)
 
 
 def running_proxies(configuration: Configuration) -> list[RunningProxy]:

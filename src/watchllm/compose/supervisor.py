@@ -1,385 +1,287 @@
-"""`watchllm up`: bootstrap, then one forked child per role, watched and started again when it dies.
+"""Keeps one forked child per role alive, starts again what dies, and replaces them one after the other on SIGHUP.
 
-The supervisor imports what its children need before it forks them, so that a child starts in milliseconds; it runs no
-event loop and opens no store itself, because neither survives a fork. The children hold the reading end of a pipe whose
-other end only the supervisor has: when it dies, however it dies, they see the end of the pipe and stop.
+It runs no event loop and opens no store itself, because neither survives a fork. It holds the listening sockets of its
+children: what waits in one to be accepted is there for the next child, so that none is lost while one is replaced.
 """
 
 from __future__ import annotations
 
-import gc
 import os
+import select
 import signal
+import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import msgspec
 
-from watchllm.compose import proxy as proxy_process
-from watchllm.configuration import Configuration
+from watchllm.compose.children import Child, Run, StartFailed, fork
+from watchllm.compose.proxy import RETIRE
+from watchllm.configuration import Configuration, ConfigurationError
 
 _READY_SECONDS = 30.0
-_BOOTSTRAP_SECONDS = 300.0
 _RESTART_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0)
 _STEADY_SECONDS = 30.0
 _KILL_AFTER_DRAIN_SECONDS = 5.0
-_READ_SIZE = 65_536
-# What the first curl line asks, by the provider that answers it.
-_FIRST_MODELS = {
-    "openai": "gpt-4o-mini",
-    "anthropic": "claude-haiku-4-5",
-    "groq": "groq/llama-3.1-8b-instant",
-    "openrouter": "openrouter/openai/gpt-4o-mini",
-}
+_LONGEST_SLEEP_SECONDS = 1.0
 
 
-Run = Callable[[Configuration, int, Callable[[int], None]], int]
+class Role(msgspec.Struct, eq=False):
+    """A process to keep alive, and what it listens on.
 
-
-class Role(msgspec.Struct):
-    """A child to keep alive.
-
-    `run` gets the configuration with the ports that are in use, the pipe to watch, and a function to call with its own
-    port once it listens.
-
-    `alive` is the supervisor's end of that pipe; each child has one of its own, because whether a pipe blocks is shared
-    by all who hold it.
+    `retire` is the signal by which a child is asked to leave its place to another one (None: it is not replaced);
+    `overlaps`, whether that one is started while it is there still. `serves` is whether it has clients to be served to
+    the end when all of them are to retire.
     """
 
     name: str
     run: Run
-    pid: int = 0
-    port: int = 0
-    started: float = 0.0
+    sockets: Sequence[socket.socket] = ()
+    retire: signal.Signals | None = None
+    overlaps: bool = False
+    serves: bool = False
+    child: Child | None = None
     failures: int = 0
-    alive: int = -1
-
-
-class StartFailed(Exception):
-    """A role did not come up; the message says why."""
-
-
-def no_more() -> list[Role]:
-    return []
-
-
-def run_up(configuration: Configuration, *, console: bool, extra: Callable[[], list[Role]] = no_more) -> int:
-    """Bring everything up and keep it up until SIGTERM or SIGINT; the exit code.
-
-    `extra` is asked for more roles once the database is ready; they start last.
-    """
-    import setproctitle
-
-    setproctitle.setproctitle("watchllm up")
-    # A start runs without collections. From here on there are some; what is loaded by now is left out of them, and so
-    # stays shared with the children.
-    gc.freeze()
-    gc.enable()
-    roles = [Role("proxy", _run_proxy)]
-    if console:
-        roles.append(Role("console", _run_console))
-    roles.append(Role("recorder", _run_recorder))
-    supervisor = Supervisor(roles, configuration)
-    try:
-        made = in_child(lambda: _bootstrap(configuration))
-        first_run = msgspec.json.decode(made) if made else None
-        if first_run is not None:
-            _show_once(first_run)
-        supervisor.roles += extra()
-        supervisor.start_all()
-        _announce(configuration, supervisor, first_run)
-        supervisor.watch()
-    except StartFailed as error:
-        _tell(f"{error}")
-        return 1
-    finally:
-        supervisor.stop_all()
-    return 0
+    due: float | None = None
+    """When it is to be started again, by the monotonic clock."""
 
 
 class Supervisor:
-    """Forks, watches and stops the roles."""
+    """Forks, watches, replaces and stops the roles.
 
-    def __init__(self, roles: list[Role], configuration: Configuration) -> None:
-        self.roles = roles
-        self._configuration = configuration
-        self._stopping = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+    `configuration` is what children are started with from here on; `reload`, where set, reads it anew before all are
+    replaced, and raises ConfigurationError.
+    """
 
-    def start_all(self) -> None:
-        """Start each role and wait until it is ready; raises StartFailed."""
-        for role in self.roles:
-            self._fork(role, wait=True)
+    def __init__(self, name: str, configuration: Configuration) -> None:
+        self.roles: list[Role] = []
+        self.configuration = configuration
+        self.reload: Callable[[], Configuration] | None = None
+        self._name = name
+        self._children: dict[int, Child] = {}
+        self._stopping = self._retiring = self._replace_asked = False
+        self._to_replace: list[Role] = []
+        self._successor: Child | None = None
+        self._had_terminal = os.isatty(0)
+        self._wakes, self._writer = os.pipe()
+        for pipe in (self._wakes, self._writer):
+            os.set_blocking(pipe, False)
+        # A signal ends a wait through this pipe, also one that comes just before the wait begins.
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, RETIRE):
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_hangup)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+
+    def start(self, role: Role) -> None:
+        """Start one of the roles and wait until it is ready; raises StartFailed."""
+        role.child = self._fork(role)
+        try:
+            role.child.read_ready(_READY_SECONDS)
+        except StartFailed as error:
+            if self._stopping:
+                raise StartFailed("stopped before it was up") from None
+            raise StartFailed(f"{role.name} did not start: {error}") from None
 
     def watch(self) -> None:
-        """Start again what dies, with growing pauses, until a signal asks to stop."""
+        """Start again what dies, with growing pauses, and replace all when asked to, until told to stop."""
         while not self._stopping:
-            try:
-                pid, status = os.wait()
-            except InterruptedError:
-                continue
-            except ChildProcessError:
-                return
-            role = next((role for role in self.roles if role.pid == pid), None)
-            if role is not None:
-                role.pid = 0
-                self._restart(role, os.waitstatus_to_exitcode(status))
+            self._sleep()
+            for child in self._reap():
+                self._bury(child)
+            self._take_successor()
+            self._replace()
+            self._start_due()
+            self._kill_late()
 
     def stop_all(self) -> None:
-        """Ask every role to drain and wait for it; what outlives the drain by far is killed."""
+        """Ask every child to drain and wait for it; what outlives the drain by far is killed."""
         self._stopping = True
         for role in self.roles:
-            _signal(role, signal.SIGTERM)
-        end = time.monotonic() + self._configuration.drain_seconds + _KILL_AFTER_DRAIN_SECONDS
-        for role in self.roles:
-            while role.pid and time.monotonic() < end:
-                if os.waitpid(role.pid, os.WNOHANG)[0]:
-                    role.pid = 0
-                else:
-                    time.sleep(0.02)
-            if role.pid:
-                _signal(role, signal.SIGKILL)
-                os.waitpid(role.pid, 0)
-                role.pid = 0
-            _close(role)
+            # From here on only the children hold them: nobody would accept what waits in ours.
+            _close(role.sockets)
+        serve = {role.name for role in self.roles if role.serves and self._retiring}
+        for child in self._children.values():
+            child.ask(RETIRE if child.name in serve else signal.SIGTERM, self._patience)
+        while self._children:
+            self._sleep()
+            self._reap()
+            self._kill_late()
 
-    def _restart(self, role: Role, code: int) -> None:
+    # --- children ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _patience(self) -> float:
+        return self.configuration.drain_seconds + _KILL_AFTER_DRAIN_SECONDS
+
+    def _fork(self, role: Role) -> Child:
+        child = fork(role.name, role.run, self.configuration, role.sockets, lambda: self._forget_but(role))
+        self._children[child.pid] = child
+        return child
+
+    def _forget_but(self, own: Role) -> None:
+        """In a child: close what belongs to its parent and to the other roles."""
+        signal.set_wakeup_fd(-1)
+        for pipe in (self._wakes, self._writer):
+            os.close(pipe)
+        for child in self._children.values():
+            child.close()
+        for role in self.roles:
+            if role is not own:
+                _close(role.sockets)
+
+    def _reap(self) -> list[Child]:
+        """Those that have ended."""
+        ended = []
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            child = self._children.pop(pid, None)
+            if child is not None:
+                child.close()
+                child.code = os.waitstatus_to_exitcode(status)
+                ended.append(child)
+        return ended
+
+    def _bury(self, child: Child) -> None:
+        """See to the place of a child that has ended."""
         if self._stopping:
             return
-        if time.monotonic() - role.started > _STEADY_SECONDS:
+        if child is self._successor:
+            self._successor = None
+            place = self._to_replace.pop(0)
+            self._give_up(f"the new {place.name} ended with {child.code}")
+            if place.child is None:
+                self._start_later(place, child)
+            return
+        for role in self.roles:
+            if role.child is not child:
+                continue  # One that was replaced, and has finished what it had to do, is nobody's.
+            role.child = None
+            is_replaced = role in self._to_replace[:1] and (self._successor is not None or child.kill_at is not None)
+            if not is_replaced:
+                self._start_later(role, child)
+
+    def _start_later(self, role: Role, child: Child) -> None:
+        now = time.monotonic()
+        if now - child.started > _STEADY_SECONDS:
             role.failures = 0
         pause = _RESTART_SECONDS[min(role.failures, len(_RESTART_SECONDS) - 1)]
         role.failures += 1
-        _tell(f"{role.name} ended with {code}; starting it again in {pause:g} s")
-        end = time.monotonic() + pause
-        while time.monotonic() < end and not self._stopping:
-            time.sleep(0.05)
-        if not self._stopping:
-            self._fork(role, wait=False)
+        role.due = now + pause
+        self._tell(f"{role.name} ended with {child.code}; starting it again in {pause:g} s")
 
-    def _fork(self, role: Role, *, wait: bool) -> None:
-        reader, writer = os.pipe()
-        _close(role)
-        parent, role.alive = os.pipe()
-        role.started = time.monotonic()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        pid = os.fork()
-        if pid == 0:
-            os.close(reader)
-            for other in self.roles:
-                _close(other)
-            _run_child(role, self._with_ports_in_use(), parent, writer)
-        os.close(writer)
-        os.close(parent)
-        role.pid = pid
-        if wait:
-            self._await_ready(role, reader)
-        else:
-            os.close(reader)  # the port stays as it was: a child that cannot have it ends, and is started again
-
-    def _with_ports_in_use(self) -> Configuration:
-        """Where any free port was asked for, the one that was found: for the others to know and to have it again."""
-        ports = {role.name: role.port for role in self.roles if role.port}
-        return msgspec.structs.replace(
-            self._configuration,
-            proxy_port=ports.get("proxy", self._configuration.proxy_port),
-            console_port=ports.get("console", self._configuration.console_port),
-        )
-
-    def _await_ready(self, role: Role, reader: int) -> None:
-        """The child writes its port once it listens, or why it cannot, and closes the pipe."""
-        message = _read_all(reader, _READY_SECONDS)
-        if message.isdigit():
-            role.port = int(message)
-            return
-        if self._stopping:
-            raise StartFailed("stopped before it was up")
-        raise StartFailed(f"{role.name} did not start: {message.decode() or 'see the messages above'}")
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._stopping = True
-        # os.wait() would go on after this handler (PEP 475); a child that ends is what makes it return.
+    def _start_due(self) -> None:
         for role in self.roles:
-            _signal(role, signal.SIGTERM)
+            if role.due is not None and role.due <= time.monotonic() and not self._stopping:
+                role.due = None
+                role.child = self._fork(role)
+                role.child.close_reader()
 
+    def _kill_late(self) -> None:
+        now = time.monotonic()
+        for child in self._children.values():
+            if child.kill_at is not None and child.kill_at <= now:
+                child.kill_at = now + _LONGEST_SLEEP_SECONDS  # One that the kernel holds is not asked in a hurry.
+                child.signal(signal.SIGKILL)
 
-def _run_child(role: Role, configuration: Configuration, alive: int, writer: int) -> None:
-    """Never returns."""
-    import setproctitle
+    # --- replacing all -----------------------------------------------------------------------------------------------
 
-    setproctitle.setproctitle(f"watchllm {role.name}")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    code = 1
-    ready = False
+    def _replace(self) -> None:
+        """Go on with replacing the roles' children, one at a time, as far as that goes without waiting."""
+        if self._replace_asked and not self._to_replace and self._read_configuration():
+            self._replace_asked = False
+            self._to_replace = [role for role in self.roles if role.retire is not None]
+            self._tell("replacing all processes, one after the other")
+        while self._to_replace and self._successor is None and not self._stopping:
+            role = self._to_replace[0]
+            current = role.child
+            if any(child.name == role.name and child.kill_at is not None for child in self._children.values()):
+                return  # One of an earlier time, or the one that has to be gone before: its end wakes us.
+            if current is not None and not role.overlaps:
+                assert role.retire is not None
+                current.ask(role.retire, self._patience)
+                return
+            role.due = None
+            self._successor = self._fork(role)
 
-    def on_ready(port: int) -> None:
-        nonlocal ready
-        ready = True
+    def _take_successor(self) -> None:
+        """If the one that is being started is ready, let it take the place, and ask the one before to retire."""
+        successor = self._successor
+        if successor is None or successor.reader < 0:
+            return  # Or it has said that it is not, and its end is waited for.
+        if not select.select([successor.reader], [], [], 0)[0]:
+            if successor.kill_at is None and time.monotonic() - successor.started > _READY_SECONDS:
+                successor.ask(signal.SIGKILL, 0)
+            return
         try:
-            os.write(writer, str(port).encode())
-        except BrokenPipeError:
-            pass  # A child that was started again: nobody waits for it.
-        os.close(writer)
+            successor.read_ready(_READY_SECONDS)
+        except StartFailed as error:
+            self._tell(f"the new {successor.name} cannot be used: {error}")
+            successor.ask(signal.SIGTERM, self._patience)
+            return
+        role = self._to_replace.pop(0)
+        self._successor = None
+        before, role.child, role.failures = role.child, successor, 0
+        if before is not None:
+            assert role.retire is not None
+            before.ask(role.retire, self._patience)
+        if not self._to_replace:
+            self._tell("all processes are replaced")
 
-    try:
-        code = role.run(configuration, alive, on_ready)
-    except KeyboardInterrupt:
-        code = 0
-    except OSError as error:
-        if ready:
-            raise
-        os.write(writer, f"{error.strerror or error}; choose another port or stop what holds it".encode())
-    except BaseException:  # noqa: BLE001  (this frame is the child's last: it tells, and ends the process)
-        import traceback
+    def _give_up(self, reason: str) -> None:
+        self._to_replace.clear()
+        self._tell(f"{reason}; what was not replaced yet stays as it is")
 
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
+    def _read_configuration(self) -> bool:
+        """Have the children that are started from here on get what is configured now; False where that is not valid."""
+        if self.reload is None:
+            return True
+        try:
+            self.configuration = self.reload()
+        except ConfigurationError as error:
+            self._replace_asked = False
+            self._tell(f"nothing is replaced: {error}")
+            return False
+        return True
+
+    # --- signals -----------------------------------------------------------------------------------------------------
+
+    def _sleep(self) -> None:
+        """Until a signal comes, a successor says something, or it is time for something."""
+        readers = [self._wakes]
+        if self._successor is not None and self._successor.reader >= 0:
+            readers.append(self._successor.reader)
+        now = time.monotonic()
+        times = [role.due for role in self.roles] + [child.kill_at for child in self._children.values()]
+        until = min([at for at in times if at is not None], default=now + _LONGEST_SLEEP_SECONDS)
+        select.select(readers, [], [], min(max(until - now, 0.0), _LONGEST_SLEEP_SECONDS))
+        try:
+            os.read(self._wakes, 4096)
+        except BlockingIOError:
+            pass  # It was not a signal.
+
+    def _on_stop(self, number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+        self._retiring = number == RETIRE
+        for child in self._children.values():
+            if not self._retiring:
+                child.signal(signal.SIGTERM)  # One that is waited for in `start` ends, and with it the wait.
+
+    def _on_hangup(self, number: int, frame: FrameType | None) -> None:
+        if self._had_terminal and not os.isatty(0):
+            self._on_stop(number, frame)  # The terminal was closed, and nobody asked for anything.
+        else:
+            self._replace_asked = True
+
+    def _tell(self, message: str) -> None:
+        sys.stderr.write(f"watchllm {self._name}: {message}\n")
         sys.stderr.flush()
-        os._exit(code)
 
 
-def in_child(work: Callable[[], bytes]) -> bytes:
-    """What `work` returns, run in a child whose heavy imports end with it.
-
-    Raises StartFailed with the message of what `work` raised.
-    """
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.close(reader)
-            _write_all(writer, work())
-            code = 0
-        except Exception as error:  # noqa: BLE001  (told to the parent, which raises)
-            from watchllm.compose.errors import FAILURES, WRONG_USAGE
-
-            if not isinstance(error, (*FAILURES, *WRONG_USAGE)):
-                import traceback
-
-                traceback.print_exc()
-            _write_all(writer, str(error).encode())
-        finally:
-            os._exit(code)
-    os.close(writer)
-    message = _read_all(reader, _BOOTSTRAP_SECONDS)
-    _, status = os.waitpid(pid, 0)
-    if os.waitstatus_to_exitcode(status) != 0:
-        raise StartFailed(message.decode())
-    return message
-
-
-def _bootstrap(configuration: Configuration) -> bytes:
-    """Migrate and publish; on the first run also make what is shown once (JSON of FirstRun, else empty)."""
-    from watchllm.compose.control import bootstrap
-
-    made = bootstrap(configuration)
-    return b"" if made is None else msgspec.json.encode(made)
-
-
-def _run_proxy(configuration: Configuration, parent: int, ready: Callable[[int], None]) -> int:
-    return proxy_process.run_proxy(configuration, parent=parent, on_ready=ready)
-
-
-def _run_console(configuration: Configuration, parent: int, ready: Callable[[int], None]) -> int:
-    from watchllm.compose.console import run_console
-
-    return run_console(configuration, parent=parent, on_ready=ready)
-
-
-def _run_recorder(configuration: Configuration, parent: int, ready: Callable[[int], None]) -> int:
-    from watchllm.compose.recorder import run_recorder
-
-    return run_recorder(configuration, parent=parent, on_ready=ready)
-
-
-def _show_once(first_run: dict[str, str]) -> None:
-    """Tell what nobody can look up later, before anything can fail."""
-    _say(
-        "Shown once; keep it:",
-        f"  console sign-in  {first_run['email']}  {first_run['password']}",
-        f"  project key      {first_run['key']}",
-        "",
-    )
-
-
-def _announce(configuration: Configuration, supervisor: Supervisor, first_run: dict[str, str] | None) -> None:
-    """Say where everything is, and on the first run how to try it."""
-    ports = {role.name: role.port for role in supervisor.roles}
-    scheme = "https" if configuration.tls_cert else "http"
-    proxy = f"{scheme}://{_reachable(configuration.host)}:{ports['proxy']}"
-    _say(f"proxy    {proxy}/v1")
-    if "console" in ports:
-        _say(f"console  {scheme}://{_reachable(configuration.host)}:{ports['console']}")
-    if first_run is not None:
-        model = _FIRST_MODELS.get(first_run["provider"], "sim/echo")
-        _say(
-            "",
-            "Try it, twice; the second answer comes from the cache (X-WatchLLM-Cache: HIT):",
-            "",
-            _curl_line(proxy, first_run["key"], model),
-            "",
-        )
-
-
-def _say(*lines: str) -> None:
-    sys.stdout.write("\n".join([*lines, ""]))
-    sys.stdout.flush()
-
-
-def _curl_line(proxy: str, key: str, model: str) -> str:
-    body = msgspec.json.encode({"model": model, "messages": [{"role": "user", "content": "Hello, WatchLLM"}]}).decode()
-    headers = f"-H 'Authorization: Bearer {key}' -H 'Content-Type: application/json'"
-    return f"curl -i {proxy}/v1/chat/completions {headers} -d '{body}'"
-
-
-def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-
-
-def _read_all(reader: int, seconds: float) -> bytes:
-    """What a child writes into its pipe until it closes it, or until the time is over."""
-    import select
-
-    message = b""
-    end = time.monotonic() + seconds
-    try:
-        while (left := end - time.monotonic()) > 0:
-            if select.select([reader], [], [], left)[0]:
-                piece = os.read(reader, _READ_SIZE)
-                if not piece:
-                    break
-                message += piece
-    finally:
-        os.close(reader)
-    return message
-
-
-def _tell(message: str) -> None:
-    sys.stderr.write(f"watchllm up: {message}\n")
-    sys.stderr.flush()
-
-
-def _write_all(writer: int, message: bytes) -> None:
-    while message:
-        message = message[os.write(writer, message) :]
-
-
-def _close(role: Role) -> None:
-    if role.alive >= 0:
-        os.close(role.alive)
-        role.alive = -1
-
-
-def _signal(role: Role, number: signal.Signals) -> None:
-    if role.pid:
-        try:
-            os.kill(role.pid, number)
-        except ProcessLookupError:
-            role.pid = 0
+def _close(sockets: Sequence[socket.socket]) -> None:
+    for listener in sockets:
+        listener.close()

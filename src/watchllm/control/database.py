@@ -4,13 +4,14 @@ Nobody else calls commit. The clock is passed in.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Engine, insert, select
 from sqlalchemy.exc import DBAPIError
 
+from watchllm.configuration import mask_url
 from watchllm.control import tables
 from watchllm.control.errors import DatabaseUnusable
 
@@ -46,10 +47,14 @@ class UnitOfWork:
 
 
 class Database:
-    """The source of truth behind an engine that an adapter made. Safe to use from several threads."""
+    """The source of truth behind an engine that an adapter made. Safe to use from several threads.
 
-    def __init__(self, engine: Engine, clock: Clock) -> None:
+    `replica` is a copy that follows it, for what only informs.
+    """
+
+    def __init__(self, engine: Engine, clock: Clock, *, replica: Engine | None = None) -> None:
         self.engine = engine
+        self.replica = replica
         self._clock = clock
 
     @contextmanager
@@ -69,6 +74,23 @@ class Database:
         with self._translated(), self.engine.connect() as connection, connection.begin():
             yield connection
 
+    @contextmanager
+    def reporting(self) -> Iterator[Connection]:
+        """As `reading`, for what may be some moments old: on the replica, where there is one and it can be reached."""
+        with ExitStack() as stack:
+            connection = None
+            if self.replica is not None:
+                try:
+                    connection = stack.enter_context(self.replica.connect())
+                    stack.enter_context(connection.begin())
+                except DBAPIError:
+                    # `watchllm doctor` tells of it; what people want to see is in the database, too.
+                    connection = None
+            if connection is None:
+                connection = stack.enter_context(self.reading())
+            with self._translated():
+                yield connection
+
     def value(self, name: str) -> bytes | None:
         """A value of the whole instance, such as the canary."""
         with self.reading() as connection:
@@ -77,11 +99,18 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+        if self.replica is not None:
+            self.replica.dispose()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
         except DBAPIError as error:
-            place = self.engine.url.render_as_string(hide_password=True)
-            raise DatabaseUnusable(f"the database {place} failed: {error.orig}; `watchllm doctor` says more") from error
+            where = place(self.engine)
+            raise DatabaseUnusable(f"the database {where} failed: {error.orig}; `watchllm doctor` says more") from error
+
+
+def place(engine: Engine) -> str:
+    """Where a database is, for messages: the URL with all that may be secret masked."""
+    return mask_url(engine.url.set(drivername=engine.dialect.name).render_as_string(hide_password=False))

@@ -3,7 +3,8 @@
 ControlError
 ├── NotFound            no such project, key or provider key
 ├── Invalid             a value of the wrong form
-    ├── PricesUnusable      prices.toml cannot be understood
+├── PricesUnusable      prices.toml cannot be understood
+├── PlansUnusable       plans.toml cannot be understood
 ├── DatabaseUnusable    cannot be opened or reached, or its schema is newer than this program
 └── PublicationFailed   the change is saved, but proxies don't know of it yet
 """
@@ -24,6 +25,10 @@ class Invalid(ControlError):
 
 
 class PricesUnusable(ControlError):
+    pass
+
+
+class PlansUnusable(ControlError):
     pass
 
 

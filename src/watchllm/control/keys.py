@@ -1,18 +1,19 @@
 """Project keys: made once, shown once, kept as a digest; revoked, never deleted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Row, insert, select, update
 
-from watchllm.control import projects
+from watchllm.control import limits, projects
 from watchllm.control.database import KEY, UnitOfWork
 from watchllm.control.errors import Invalid, NotFound
 from watchllm.control.tables import keys
 from watchllm.domain import ids
 from watchllm.domain import keys as key_form
+from watchllm.domain.limits import Limits
 from watchllm.domain.snapshot import KeyRecord
 
 SCOPES = ("inference", "cache:write")
@@ -21,7 +22,8 @@ _MAX_NAME = 200
 
 
 class Key(msgspec.Struct, frozen=True):
-    """What may be known of a key. `expires_at` in epoch seconds, 0 = never; `revoked_ms` None = in force."""
+    """What may be known of a key. `expires_at` in epoch seconds, 0 = never; `revoked_ms` None = in force; `limits` are
+    those of its own, beside its project's."""
 
     id: str
     project_id: str
@@ -32,6 +34,7 @@ class Key(msgspec.Struct, frozen=True):
     expires_at: int
     created_ms: int
     revoked_ms: int | None = None
+    limits: Limits = Limits()
 
 
 class NewKey(msgspec.Struct, frozen=True):
@@ -68,7 +71,11 @@ def create(
         expires_at,
         work.now_ms,
     )
-    row = msgspec.structs.asdict(key) | {"scopes": ",".join(ordered), "digest": key_form.digest(secret)}
+    row = msgspec.structs.asdict(key) | {
+        "scopes": ",".join(ordered),
+        "digest": key_form.digest(secret),
+        "limits": limits.encoded(key.limits),
+    }
     work.connection.execute(insert(keys).values(row))
     work.record("key.create", key.id, project=project_id, name=name, test=test, scopes=ordered, expires_at=expires_at)
     work.publish(KEY, key.id)
@@ -77,16 +84,33 @@ def create(
 
 def revoke(work: UnitOfWork, key_id: str) -> Key:
     """Put a key out of force for good; one that is already stays as it was. Raises NotFound."""
-    row = work.connection.execute(select(keys).where(keys.c.id == key_id)).first()
-    if row is None:
-        raise NotFound(f"no key has the id {key_id!r}; `watchllm key list` shows them")
-    key = _key(row)
+    key = get(work.connection, key_id)
     if key.revoked_ms is not None:
         return key
     work.connection.execute(update(keys).where(keys.c.id == key_id).values(revoked_ms=work.now_ms))
     work.record("key.revoke", key_id, project=key.project_id)
     work.publish(KEY, key_id)
     return msgspec.structs.replace(key, revoked_ms=work.now_ms)
+
+
+def change_limits(work: UnitOfWork, key_id: str, changes: Mapping[str, Any]) -> Key:
+    """Apply limits parsed by `domain.limits.parse_limits`. Raises NotFound, Invalid for a key that was revoked."""
+    key = get(work.connection, key_id)
+    if key.revoked_ms is not None:
+        raise Invalid(f"the key {key_id} was revoked; make a new one with `watchllm key create`")
+    changed = msgspec.structs.replace(key, limits=msgspec.structs.replace(key.limits, **changes))
+    work.connection.execute(update(keys).where(keys.c.id == key_id).values(limits=limits.encoded(changed.limits)))
+    work.record("key.set", key_id, project=key.project_id, **msgspec.to_builtins(dict(changes)))
+    work.publish(KEY, key_id)
+    return changed
+
+
+def get(connection: Connection, key_id: str) -> Key:
+    """Raises NotFound."""
+    row = connection.execute(select(keys).where(keys.c.id == key_id)).first()
+    if row is None:
+        raise NotFound(f"no key has the id {key_id!r}; `watchllm key list` shows them")
+    return _key(row)
 
 
 def listed(connection: Connection, project_id: str | None = None) -> list[Key]:
@@ -101,14 +125,17 @@ def listed(connection: Connection, project_id: str | None = None) -> list[Key]:
 def published(connection: Connection, only: Sequence[str] | None = None) -> dict[bytes, KeyRecord | None]:
     """What proxies know of keys, by digest, None for revoked ones: of all keys, or of those of the ids in `only`."""
     columns = (keys.c.digest, keys.c.id, keys.c.project_id, keys.c.test, keys.c.scopes, keys.c.expires_at)
-    query = select(*columns, keys.c.revoked_ms)
+    query = select(*columns, keys.c.limits, keys.c.revoked_ms)
     if only is not None:
         query = query.where(keys.c.id.in_(only))
     found: dict[bytes, KeyRecord | None] = {}
     # All keys are read once a minute: plain tuples, and each combination of scopes split once.
     split = cache(lambda text: tuple(text.split(",")))
-    for digest, key_id, project_id, test, scopes, expires_at, revoked_ms in connection.execute(query):
-        record = KeyRecord(key_id, project_id, test, split(scopes), expires_at) if revoked_ms is None else None
+    read = cache(limits.decoded)
+    for digest, key_id, project_id, test, scopes, expires_at, own, revoked_ms in connection.execute(query):
+        record = None
+        if revoked_ms is None:
+            record = KeyRecord(key_id, project_id, test, split(scopes), expires_at, None if own == "{}" else read(own))
         found[bytes(digest)] = record
     return found
 
@@ -124,4 +151,5 @@ def _key(row: Row[Any]) -> Key:
         row.expires_at,
         row.created_ms,
         row.revoked_ms,
+        limits.decoded(row.limits),
     )

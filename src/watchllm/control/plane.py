@@ -22,6 +22,7 @@ from watchllm.control import (
 )
 from watchllm.control.database import Database, UnitOfWork
 from watchllm.control.errors import PublicationFailed
+from watchllm.control.plans import Plan
 from watchllm.control.publisher import Publisher
 from watchllm.domain.sealing import Keyring, Sealer
 from watchllm.domain.settings import ProjectSettings
@@ -101,6 +102,14 @@ class ControlPlane:
     def revoke_key(self, key_id: str) -> keys.Key:
         return self._change(lambda work: keys.revoke(work, key_id))
 
+    def set_key(self, key_id: str, changes: Mapping[str, Any]) -> keys.Key:
+        """Apply limits parsed by `domain.limits.parse_limits` to one key."""
+        return self._change(lambda work: keys.change_limits(work, key_id, changes))
+
+    def key(self, key_id: str) -> keys.Key:
+        with self.database.reading() as connection:
+            return keys.get(connection, key_id)
+
     def keys(self, project_id: str | None = None) -> list[keys.Key]:
         with self.database.reading() as connection:
             return keys.listed(connection, project_id)
@@ -138,7 +147,7 @@ class ControlPlane:
 
     def set_route(self, project_id: str, rule: RouteRecord) -> routes.Route:
         def change(work: UnitOfWork) -> routes.Route:
-            record = records.published(work.connection, [project_id]).get(project_id)
+            record = records.published(work.connection, {}, [project_id]).get(project_id)
             router = Router(vendors.vendors(), {})
             return routes.put(
                 work, project_id, rule, lambda model: None if record is None else router.leads_to(model, record)
@@ -211,9 +220,21 @@ class ControlPlane:
         with self.database.reading() as connection:
             return users.get(connection, user_id)
 
-    def organization(self, organization_id: str) -> organizations.Organization | None:
+    def organization(self, organization_id: str) -> organizations.Organization:
         with self.database.reading() as connection:
             return organizations.get(connection, organization_id)
+
+    def all_organizations(self) -> list[organizations.Organization]:
+        with self.database.reading() as connection:
+            return organizations.listed(connection)
+
+    def set_organization(self, organization_id: str, changes: Mapping[str, Any]) -> organizations.Organization:
+        """Apply what `organizations.parse_changes` gave."""
+        plans = self.publisher.plans()
+        return self._change(lambda work: organizations.change(work, organization_id, changes, plans))
+
+    def plans(self) -> dict[str, Plan]:
+        return self.publisher.plans()
 
     def has_unpublished(self) -> bool:
         """Whether a committed change still waits to be published."""

@@ -7,12 +7,14 @@ leaves them, and publishing twice does no harm. Should a row ever be lost, the m
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection
 
 from watchllm.control import keys, outbox, records, secrets
 from watchllm.control.database import KEY, PROJECT, Database
+from watchllm.control.errors import PlansUnusable
+from watchllm.control.plans import Plan
 from watchllm.control.publication import Publication, SnapshotWriter
 from watchllm.domain.sealing import Keyring
 from watchllm.domain.snapshot import PriceRow, Vendor
@@ -30,11 +32,20 @@ StaticPart = Callable[[], tuple[tuple[Vendor, ...], dict[str, tuple[PriceRow, ..
 class Publisher:
     """Publishes from `database` into `snapshot`. Safe in any number of processes at once."""
 
-    def __init__(self, database: Database, snapshot: SnapshotWriter, keyring: Keyring, static: StaticPart) -> None:
+    def __init__(
+        self,
+        database: Database,
+        snapshot: SnapshotWriter,
+        keyring: Keyring,
+        static: StaticPart,
+        plans: Callable[[], dict[str, Plan]],
+    ) -> None:
         self._database = database
         self._snapshot = snapshot
         self._keyring = keyring
         self._static = static
+        self.plans = plans
+        """The plans as they are now. Raises PlansUnusable."""
 
     def publish_pending(self) -> bool:
         """Publish what the outbox names; whether it named anything. In force on this host when it returns."""
@@ -46,15 +57,24 @@ class Publisher:
                 return False
         pending: list[outbox.Pending] = []
 
+        unusable: PlansUnusable | None = None
+        try:
+            plans = self.plans()
+        except PlansUnusable as error:
+            # It fails what projects are published with, and must not hold up the revocation of a key.
+            unusable, plans = error, {}
+
         def derive() -> Publication:
             nonlocal pending
             with self._database.reading() as connection:
-                pending = outbox.listed(connection)
-                return _named(connection, pending)
+                pending = [row for row in outbox.listed(connection) if unusable is None or row.kind == KEY]
+                return _named(connection, pending, plans)
 
         self._snapshot.update(derive)
         with self._database.unit_of_work("publisher") as work:
             outbox.forget(work.connection, [row.id for row in pending])
+        if unusable is not None:
+            raise unusable
         return True
 
     def publish_all(self) -> bool:
@@ -93,11 +113,12 @@ class Publisher:
 
     def _everything(self) -> Publication:
         vendors, prices = self._static()
+        plans = self.plans()
         with self._database.reading() as connection:
             return Publication(
                 # Revoked keys are in it as removed, the others that are to go are those it does not name.
                 keys=keys.published(connection),
-                projects=dict(records.published(connection)),
+                projects=dict(records.published(connection, plans)),
                 vendors=vendors,
                 prices=prices,
                 secrets=secrets.shared(connection, self._keyring),
@@ -105,7 +126,7 @@ class Publisher:
             )
 
 
-def _named(connection: Connection, pending: Iterable[outbox.Pending]) -> Publication:
+def _named(connection: Connection, pending: Iterable[outbox.Pending], plans: Mapping[str, Plan]) -> Publication:
     publication = Publication()
     wanted_keys = {row.object_id for row in pending if row.kind == KEY}
     wanted_projects = {row.object_id for row in pending if row.kind == PROJECT}
@@ -113,7 +134,7 @@ def _named(connection: Connection, pending: Iterable[outbox.Pending]) -> Publica
         publication.keys.update(keys.published(connection, some))
     for some in _batches(sorted(wanted_projects)):
         publication.projects.update(dict.fromkeys(some))
-        publication.projects.update(records.published(connection, some))
+        publication.projects.update(records.published(connection, plans, some))
     return publication
 
 

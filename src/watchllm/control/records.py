@@ -1,15 +1,19 @@
 """Projects as proxies know them: settings, sealed provider keys and routes in one record."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection
 
-from watchllm.control import projects, provider_keys, routes
+from watchllm.control import organizations, projects, provider_keys, routes
+from watchllm.control.plans import Plan
 from watchllm.domain.snapshot import ProjectRecord, ProviderKeyRecord
 
 
-def published(connection: Connection, only: Sequence[str] | None = None) -> dict[str, ProjectRecord]:
+def published(
+    connection: Connection, plans: Mapping[str, Plan], only: Sequence[str] | None = None
+) -> dict[str, ProjectRecord]:
     """The records of all projects, or of those of the ids in `only` that there are, by id."""
+    of_organizations = organizations.records(connection, plans)
     sealed = provider_keys.sealed_by_project(connection, only)
     rules = routes.by_project(connection, only)
     return {
@@ -23,6 +27,7 @@ def published(connection: Connection, only: Sequence[str] | None = None) -> dict
                 for key, secret in sealed.get(project.id, ())
             ),
             tuple(rules.get(project.id, ())),
+            of_organizations.get(project.organization_id),
         )
         for project in projects.listed(connection, only)
     }

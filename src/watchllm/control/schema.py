@@ -1,23 +1,27 @@
 """The schema's version and its forward-only migrations (Alembic, packaged beside this module).
 
 `upgrade` runs in one transaction that excludes other writers, so that processes that start at once do it once.
-Whether anything is to do is asked without importing Alembic, which costs a tenth of a second.
+Whether anything is to do is asked without importing Alembic, which costs a tenth of a second. Migrations only add: a
+program that is running goes on with a schema that a newer one has upgraded.
 """
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Engine, column, inspect, select, table
 from sqlalchemy.exc import DBAPIError
 
+from watchllm.control import private_schema
+from watchllm.control.database import place
 from watchllm.control.errors import DatabaseUnusable
 
-HEAD = "0006"
+HEAD = "0008"
 """The newest migration; a test compares it with the files."""
 
 
 def version(connection: Connection) -> str | None:
     """The schema's version, None before the first migration."""
-    if not inspect(connection).has_table("alembic_version"):
+    schema = private_schema.SCHEMA if _is_postgres(connection) else None
+    if not inspect(connection).has_table("alembic_version", schema=schema):
         return None
-    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    found: str | None = connection.scalar(select(column("version_num")).select_from(table("alembic_version")))
     return found
 
 
@@ -27,20 +31,36 @@ def upgrade(engine: Engine) -> bool:
     Raises DatabaseUnusable when the database cannot be used or its schema is newer than this program.
     """
     try:
-        with engine.connect() as connection, connection.begin():
-            current = version(connection)
-        if current == HEAD:
+        if is_current(engine):
             return False
-        _refuse_newer(current)
-        with engine.connect().execution_options(watchllm_writes=True) as connection, connection.begin():
+        options = {"watchllm_writes": True, "watchllm_upgrades": True}
+        with engine.connect().execution_options(**options) as connection, connection.begin():
             # Asked again under the write lock: another process may have been quicker.
             if version(connection) == HEAD:
                 return False
+            if _is_postgres(connection):
+                private_schema.enter(connection)
             _run(connection)
+            if _is_postgres(connection):
+                private_schema.close(connection)
             return True
     except DBAPIError as error:
-        place = engine.url.render_as_string(hide_password=True)
-        raise DatabaseUnusable(f"the schema of {place} cannot be upgraded: {error.orig}") from error
+        raise DatabaseUnusable(f"the schema of {place(engine)} cannot be upgraded: {error.orig}") from error
+
+
+def is_current(engine: Engine) -> bool:
+    """Whether there is nothing to upgrade. Raises as `upgrade` does."""
+    try:
+        with engine.connect() as connection, connection.begin():
+            current = version(connection)
+    except DBAPIError as error:
+        raise DatabaseUnusable(f"{place(engine)} cannot be used: {error.orig}") from error
+    _refuse_newer(current)
+    return current == HEAD
+
+
+def _is_postgres(connection: Connection) -> bool:
+    return connection.dialect.name == "postgresql"
 
 
 def _refuse_newer(current: str | None) -> None:

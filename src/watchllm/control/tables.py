@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Double,
     Float,
     ForeignKey,
     Index,
@@ -39,6 +40,12 @@ organizations = Table(
     Column("id", Text, primary_key=True),
     Column("name", Text, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
+    # A name in plans.toml.
+    Column("plan", Text, nullable=False, server_default="self-hosted"),
+    # JSON of domain.limits.Limits: those of its own, which go before its plan's.
+    Column("limits", Text, nullable=False, server_default="{}"),
+    # What it agreed to pay for requests beyond its plan's in a month; null = as the plan says.
+    Column("overage_cap_usd", Double),
 )
 
 users = Table(
@@ -78,6 +85,8 @@ keys = Table(
     Column("expires_at", BigInteger, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("revoked_ms", BigInteger),
+    # JSON of domain.limits.Limits: those of its own, beside its project's.
+    Column("limits", Text, nullable=False, server_default="{}"),
     UniqueConstraint("digest"),
     Index(None, "project_id"),
 )

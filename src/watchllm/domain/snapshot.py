@@ -9,18 +9,21 @@ from typing import Any, Protocol
 
 import msgspec
 
+from watchllm.domain.limits import Limits
 from watchllm.domain.settings import ProjectSettings
 from watchllm.domain.usage import ModelPrice
 
 
 class KeyRecord(msgspec.Struct, frozen=True, array_like=True):
-    """One project key that is in force. Revoked keys are absent. `expires_at` in epoch seconds, 0 = never."""
+    """One project key that is in force. Revoked keys are absent. `expires_at` in epoch seconds, 0 = never. `limits` are
+    those of its own, beside its project's; None = it has none."""
 
     id: str
     project_id: str
     test: bool = False
     scopes: tuple[str, ...] = ("inference",)
     expires_at: int = 0
+    limits: Limits | None = None
 
 
 class ProviderKeyRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -61,8 +64,19 @@ class RouteRecord(msgspec.Struct, frozen=True, array_like=True):
     hedge_after: float | None = None
 
 
+class OrganizationRecord(msgspec.Struct, frozen=True, array_like=True):
+    """What a project's organization means for its requests: the limits of its plan and of its own, the requests beyond
+    the monthly ones that it pays for, and its plan's tier, by which requests that have to wait are served."""
+
+    id: str
+    tier: str
+    limits: Limits = Limits()
+    overage_requests: int = 0
+
+
 class ProjectRecord(msgspec.Struct, frozen=True, array_like=True):
-    """One project with everything that belongs to it."""
+    """One project with everything that belongs to it. `narrowed` is never published: a proxy sets it for a key that may
+    use less than its project."""
 
     id: str
     organization_id: str
@@ -70,6 +84,8 @@ class ProjectRecord(msgspec.Struct, frozen=True, array_like=True):
     settings: ProjectSettings = ProjectSettings()
     provider_keys: tuple[ProviderKeyRecord, ...] = ()
     routes: tuple[RouteRecord, ...] = ()
+    organization: OrganizationRecord | None = None
+    narrowed: Limits | None = None
 
 
 class Vendor(msgspec.Struct, frozen=True, array_like=True):

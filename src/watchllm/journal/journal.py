@@ -20,6 +20,7 @@ from zlib import crc32
 import msgspec
 
 from watchllm.domain import ids
+from watchllm.domain.ledger import Place
 from watchllm.domain.usage_event import OpenedCall, UsageEvent
 from watchllm.journal import series as files
 from watchllm.journal.records import ALIGNMENT, FRAME, MAX_PAYLOAD, OPENED, SETTLED, SegmentHeader, tag_of
@@ -158,6 +159,13 @@ class Journal:
         if length > MAX_PAYLOAD:
             raise RecordTooLong(f"a journal record of {length} bytes; at most {MAX_PAYLOAD}")
         self._append_beyond(tag, payload)
+
+    def end(self) -> Place | None:
+        """Where the next record will be written: what was recorded up to now is before it. None = nothing can be
+        written now, and some of it may wait in memory."""
+        with self._lock:
+            segment = self._current
+            return None if segment is None or self._backlog else Place(segment.sequence, segment.position)
 
     def state(self) -> str | None:
         """What is wrong, in words for the operator; None = nothing."""

@@ -7,12 +7,14 @@ read to its end, and its calls that never settled are closed as `aborted`.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import msgspec
 
+from watchllm.domain.ledger import Periods
 from watchllm.domain.usage_event import OpenedCall, UsageEvent
 from watchllm.journal import series as files
 from watchllm.journal.records import (
@@ -29,10 +31,14 @@ from watchllm.journal.records import (
 from watchllm.journal.segment import segment_path
 
 BATCH_BYTES = 2 << 20
+DAY_MS = 86_400_000
 DAMAGE_TAG = 0
 _PATIENCE_SECONDS = 2.0
 _VANISHED_SECONDS = 60.0
 _MAX_DAMAGE_KEPT = 1 << 20
+
+# A text that is not UTF-8 is an error of another kind.
+_NOT_UNDERSTOOD = (msgspec.MsgspecError, UnicodeDecodeError)
 
 _decode_settled = msgspec.msgpack.Decoder(UsageEvent).decode
 _decode_opened = msgspec.msgpack.Decoder(OpenedCall).decode
@@ -78,6 +84,22 @@ class Batch:
         self.size = 0
 
 
+class Retention(NamedTuple):
+    """For how many whole days (UTC), today's not counted, rows are kept: of everything (None = for ever), and of
+    projects where that is less."""
+
+    days: int | None = None
+    project_days: Mapping[str, int] = MappingProxyType({})
+
+    def first_day(self, now_ms: int) -> int | None:
+        """The oldest day that is kept, counted from 1970-01-01."""
+        return None if self.days is None else now_ms // DAY_MS - self.days
+
+    def first_days(self, now_ms: int) -> dict[str, int]:
+        """The same of the projects that keep less."""
+        return {project: now_ms // DAY_MS - days for project, days in self.project_days.items()}
+
+
 class UsageStore(Protocol):
     """The database as the recorder uses it. Every method raises StoreUnavailable."""
 
@@ -92,6 +114,21 @@ class UsageStore(Protocol):
 
         A request that has a row already is not written again.
         """
+        ...
+
+    def expire(self, retention: Retention) -> bool:
+        """Forget rows that are older, up to a bounded number of them; whether there is more to forget at once.
+
+        Rollups are kept: invoices and long-term charts are made from them.
+        """
+        ...
+
+    def spent(self, subjects: Iterable[str] | None, periods: Iterable[str]) -> dict[str, Periods]:
+        """What these keys, projects and organizations have spent in `periods`, None = all of them."""
+        ...
+
+    def organizations(self, projects: Iterable[str]) -> set[str]:
+        """Those that these projects belong to."""
         ...
 
 
@@ -223,7 +260,7 @@ class Recorder:
                 if record.kind == OPENED:
                     batch.opened.append((name, region, _decode_opened(record.payload)))
                     return
-            except msgspec.MsgspecError as error:
+            except _NOT_UNDERSTOOD as error:
                 notes.append(
                     f"journal {name}: a record of segment {sequence} cannot be understood ({error}); set aside"
                 )
@@ -330,7 +367,7 @@ class Recorder:
 def _request_id(payload: bytes) -> str | None:
     try:
         fields = _decode_any(payload)
-    except msgspec.MsgspecError:
+    except _NOT_UNDERSTOOD:
         return None
     return fields[0] if type(fields) is list and fields and type(fields[0]) is str else None
 

@@ -77,6 +77,11 @@ def is_live(folder: StrPath, series: str) -> bool:
     return is_locked(lock_path(folder, series))
 
 
+def any_live(folder: StrPath) -> bool:
+    """Whether a process that writes here still runs. Raises OSError."""
+    return any(is_live(folder, series) for series in scan(folder))
+
+
 def lock_path(folder: StrPath, series: str) -> str:
     """The file that a live series' writer holds locked."""
     return os.path.join(folder, series + _LOCK)

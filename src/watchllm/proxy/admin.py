@@ -14,6 +14,7 @@ from watchllm.proxy import egress
 from watchllm.proxy.events import EventFeed
 from watchllm.proxy.services import Services
 from watchllm.proxy.settle import LATENCY_BOUNDS_US, Counted
+from watchllm.proxy.slot_metrics import slot_metrics
 from watchllm.wire.exchange import BodyMode, Exchange
 from watchllm.wire.server import Server
 
@@ -99,6 +100,11 @@ def metrics(services: Services, public: Server) -> str:
         lines.append(f"watchllm_requests_total{{{labels}}} {count}")
     lines += _latency(counted)
     lines += _semantic(services)
+    lines += slot_metrics(services.slots)
+    lines += [
+        f"# TYPE watchllm_redis_{name}_total counter\nwatchllm_redis_{name}_total {value}"
+        for name, value in services.store_counters().items()
+    ]
     lines += [
         f"# TYPE {name} {kind}\n{name} {value}"
         for name, kind, value in (

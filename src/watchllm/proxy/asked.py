@@ -90,6 +90,8 @@ class Reader:
             self.newest = always_new = self._read(tenant, endpoint, body, headers, query, user)
             return always_new
         spoken = endpoint.name if not version else f"{endpoint.name} {version.decode()}"
+        if tenant.narrowing:
+            spoken = f"{spoken} {tenant.narrowing.hex()}"
         keyed = tenant.bodies.get(spoken)
         if keyed is None:
             keyed = tenant.bodies[spoken] = self._key_hash.bodies(tenant.partition, spoken)

@@ -3,8 +3,8 @@
 What follows from a failure is decided by `routing.outcome`: the next key, the next provider, or the same one again
 after a back-off. An answer with status 200 is on trial first (`proof`). Up to the first byte that is passed on another
 call may take its place; after it, nothing is tried again. Where none can be made, what the last one said is passed on.
-A hedged route begins a second call beside the first when that is slow; the first good answer wins, the other is
-cancelled. A refusal is kept meanwhile and passed on only if the other fails.
+A hedged route begins a second call beside the first when that is slow, if there is a slot for it; the first good answer
+wins, the other is cancelled. A refusal is kept meanwhile and passed on only if the other fails.
 
 Each call is opened in the journal before it is sent, and becomes an attempt of its request with its own cost.
 """
@@ -47,6 +47,7 @@ class Attempts(SentWhole):
         "_approach",
         "_at",
         "_candidates",
+        "_holds_second_slot",
         "_lost",
         "_paused",
         "_request",
@@ -87,6 +88,7 @@ class Attempts(SentWhole):
         self._timer: asyncio.TimerHandle | None = None
         self._allowance = Allowance(route)
         self._paused = False
+        self._holds_second_slot = False
         self._lost = LostCalls(services, request)
 
     def begin(self) -> None:
@@ -127,6 +129,7 @@ class Attempts(SentWhole):
     def cancel(self) -> None:
         """Forget all calls. The one that was to answer stays the request's last attempt; its books are the caller's."""
         self._cancel_timer()
+        self._give_back_second_slot()
         self._forget_said()
         for one in self._tries:
             one.forget()
@@ -170,6 +173,7 @@ class Attempts(SentWhole):
     def give_up(self, *failed: Try) -> None:
         """Something of ours is wrong: nobody may wait for ever for an answer that does not come."""
         self._cancel_timer()
+        self._give_back_second_slot()
         self._forget_said()
         for one in (*failed, *self._tries):
             one.forget()
@@ -246,6 +250,7 @@ class Attempts(SentWhole):
         """Whether something else is tried, or under way, in place of the call that failed."""
         self._tries.remove(one)
         if self._tries:
+            self._give_back_second_slot()
             self._tries[-1].stand_for(self._request, self._services)
         elif not self._follows(one, verdict, asked):
             self._tries.append(one)
@@ -339,12 +344,22 @@ class Attempts(SentWhole):
         self._timer = None
         if len(self._tries) != 1 or self._request.calls >= MOST_CALLS:
             return
+        if not self._services.slots.take():
+            return  # Where there is too much to do, doing it twice makes nobody quicker.
+        self._holds_second_slot = True
         for at in (*range(self._at + 1, len(self._candidates)), self._tries[0].at):
             try:
                 if self._called(at, hedged=True):
                     return
             except GatewayError:
                 continue  # The call under way goes on; what could not be begun costs nothing.
+        self._give_back_second_slot()
+
+    def _give_back_second_slot(self) -> None:
+        """The first belongs to who made this."""
+        if self._holds_second_slot:
+            self._holds_second_slot = False
+            self._services.slots.release()
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
@@ -393,6 +408,7 @@ class Attempts(SentWhole):
         """This call's answer, or its failure, is passed on; the others are over."""
         self._winner = one
         self._cancel_timer()
+        self._give_back_second_slot()
         if len(self._tries) == 1:
             return  # what the request tells of already
         others = [other for other in self._tries if other is not one]

@@ -30,7 +30,7 @@ async def call_whole(
     *,
     dialect: str = CHAT,
 ) -> Answer:
-    """Call upstream and collect the answer. Raises GatewayError; a client that leaves cancels the call."""
+    """Call upstream, in a slot, and collect the answer. Raises GatewayError; a client that leaves cancels the call."""
     done: asyncio.Future[Answer] = services.loop.create_future()
 
     def head_arrived() -> None:
@@ -38,10 +38,13 @@ async def call_whole(
 
     sink = WholeAnswer(done, head_arrived)
     destination = await services.destinations.of(target)
-    wishes = request.directives
-    timeouts = with_timeout(services.timeouts, wishes.timeout if wishes is not None else None)
-    sink.call = send(services, request, destination, path, body, sink, method, timeouts=timeouts, dialect=dialect)
-    answer = await done
+    turn = await services.slots.turn(request)
+    try:
+        timeouts = with_timeout(services.timeouts, request.time_left())
+        sink.call = send(services, request, destination, path, body, sink, method, timeouts=timeouts, dialect=dialect)
+        answer = await done
+    finally:
+        turn.release()
     request.upstream_ended = perf_counter()
     request.upstream_status = answer.status
     egress.remember_upstream_id(request, answer.headers)

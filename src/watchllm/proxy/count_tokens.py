@@ -37,6 +37,8 @@ async def count_tokens(services: Services, request: Request) -> None:
     request.cache = BYPASS
     target = request.target = tenant.target(model)
     request.model = target.model
+    if request.limiting is not None and (waiting := services.limiting.enter(request)) is not None:
+        await waiting
     if MESSAGES not in target.vendor.dialects:
         from watchllm.providers.translation import between
         from watchllm.providers.translation.count_tokens import count_tokens as estimated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import ceil
 from time import perf_counter
 
 from watchllm.domain.errors import GatewayError
@@ -30,6 +31,8 @@ _PASSED_DOWN = frozenset(
         b"x-should-retry",
     )
 )
+_NOT_BY_WAITING = ("insufficient_quota", "quota_exceeded")
+"""Errors that last longer than a client should try."""
 _CALLED = (MISS, BYPASS, HIT_PARTIAL)
 _MOST_FIELDS = 32
 _LONGEST_FIELD = 80
@@ -55,21 +58,27 @@ def hit_head(request: Request, content_type: str = JSON) -> bytes:
         total = f"{(now - began) * 1000:.3f}"
         auth = f"{(authenticated - began) * 1000:.3f}"
         cache = f"{(request.looked_up - authenticated) * 1000:.3f}"
-    overhead = total
+    overhead, queue = total, ""
     if request.upstream_began or request.waited_for_judge:
         overhead = f"{(now - began - request.spent_upstream()) * 1000:.3f}"
+        if request.queued:
+            queue = f"queue;dur={_milliseconds(request.queued)}, "
     target = request.target
     usage = request.usage
     if request.hides_hits:
         return _discreet(request, content_type)
+    limits, spans = "", ""
+    if request.limiting is not None:
+        limits = _limit_lines(request)
+        spans = f"limits;dur={_milliseconds(request.limits_took)}, "
     fallback = _fallback(request, target) if request.attempts and request.cache == HIT and target is not None else ""
     return (
         f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\nX-WatchLLM-Cache: {request.cache}\r\n"
         f"X-WatchLLM-Cache-Age: {request.entry_age}\r\nX-WatchLLM-Cost-USD: 0.000000\r\n"
         f"{_savings(request.saved, None if usage is None else usage.input + usage.output)}"
         f"X-WatchLLM-Provider: {target.provider if target else ''}\r\nX-WatchLLM-Model: {request.model}\r\n{fallback}"
-        f"X-WatchLLM-Latency-Ms: {total}\r\nX-WatchLLM-Overhead-Ms: {overhead}\r\n"
-        f"Server-Timing: auth;dur={auth}, cache;dur={cache}, total;dur={total}\r\n"
+        f"{limits}X-WatchLLM-Latency-Ms: {total}\r\nX-WatchLLM-Overhead-Ms: {overhead}\r\n"
+        f"Server-Timing: auth;dur={auth}, {spans}cache;dur={cache}, {queue}total;dur={total}\r\n"
     ).encode("latin-1")
 
 
@@ -111,10 +120,14 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
     overhead, spans = total, ""
     if authenticated:
         spans = f"auth;dur={_milliseconds(authenticated - began)}, "
+    if request.limits_took:
+        spans += f"limits;dur={_milliseconds(request.limits_took)}, "
     if looked_up:
         spans += f"cache;dur={_milliseconds(looked_up - authenticated)}, "
     if request.looked is not None:
         spans += f"embed;dur={_milliseconds(request.looked.took)}, "
+    if request.queued or request.queue_began:
+        spans += f"queue;dur={_milliseconds(request.waited_for_slot(now))}, "
     if request.upstream_began:
         upstream = (request.upstream_ended or now) - request.upstream_began
         overhead = f"{(now - began - upstream - request.waited_for_judge) * 1000:.3f}"
@@ -133,6 +146,8 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
     lines = _passed_down(request, upstream_headers) if upstream_headers else ""
     if request.hides_hits:
         return _discreet(request, content_type, lines if request.upstream_status >= 400 else "")
+    if request.limiting is not None:
+        lines += _limit_lines(request)
     return (
         f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\n"
         f"{outcome}{cost}{called}"
@@ -141,11 +156,21 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
     ).encode("latin-1")
 
 
+def _limit_lines(request: Request) -> str:
+    """What is left of the limits that the request is under."""
+    limiting, principal = request.limiting, request.principal
+    if limiting is None or principal is None or principal.subject is None:
+        return ""
+    return limiting.lines(principal.subject, discreet=request.hides_hits)
+
+
 def _discreet(request: Request, content_type: str, lines: str = "") -> bytes:
     """The header lines that an answer has whether it came from the cache or from upstream, and those of its own. None
     tells how long that took, which is how a hit is known."""
     target = request.target
     provider = "" if target is None else f"X-WatchLLM-Provider: {target.provider}\r\n"
+    if request.limiting is not None:
+        lines += _limit_lines(request)
     return (
         f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\n"
         f"{provider}X-WatchLLM-Model: {request.model}\r\n{lines}"
@@ -173,10 +198,10 @@ def error_head(request: Request, error: GatewayError) -> bytes:
     """Header lines of an error of our own."""
     head = answer_head(request, JSON)
     if error.retry_after is not None:
-        head += b"Retry-After: %d\r\n" % max(1, round(error.retry_after))
+        head += b"Retry-After: %d\r\n" % max(1, ceil(error.retry_after))
     if error.allow is not None:
         head += f"Allow: {error.allow}\r\n".encode("ascii")
-    if error.code == "insufficient_quota":
+    if error.code in _NOT_BY_WAITING:
         head += b"x-should-retry: false\r\n"
     return head
 

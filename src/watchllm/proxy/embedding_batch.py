@@ -16,8 +16,6 @@ from watchllm.proxy.tenant import Tenant
 from watchllm.routing.route import Route
 from watchllm.routing.target import Target
 
-PARTITION_LENGTH = 16
-
 
 class Batch(NamedTuple):
     """A request's inputs. `places` has one place in the cache (partition and key) per input, `first` the position of

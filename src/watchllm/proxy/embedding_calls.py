@@ -14,12 +14,13 @@ from watchllm.providers.openai.answers import upstream_body
 from watchllm.proxy import eager, egress
 from watchllm.proxy.approach import Approach, Candidate, addressed, candidates_known, candidates_of, upstream_dialect
 from watchllm.proxy.embedding_answer import entry_of, read_answer, unreadable
-from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch
+from watchllm.proxy.embedding_batch import Batch
 from watchllm.proxy.proof import Standard
 from watchllm.proxy.purchase import Bought, Item, Purchase, Waiter
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.single_call import calls_for
+from watchllm.proxy.tenant import PARTITION_LENGTH
 from watchllm.proxy.turns import Turns
 from watchllm.proxy.upstream import Answer, WholeAnswer
 
@@ -142,7 +143,7 @@ class EmbeddingCalls:
         self, purchase: Purchase, request: Request, endpoint: Endpoint, batch: Batch, places: list[bytes]
     ) -> None:
         try:
-            answer = await self._call(request, endpoint, batch, places)
+            answer = await self._call(purchase, endpoint, batch, places)
             if answer.status != 200:
                 self._end(purchase, Bought(answer, None, {}, None, None))
                 return
@@ -157,8 +158,8 @@ class EmbeddingCalls:
         finally:
             self._end(purchase, bought)
 
-    async def _call(self, request: Request, endpoint: Endpoint, batch: Batch, places: list[bytes]) -> Answer:
-        services = self._services
+    async def _call(self, purchase: Purchase, endpoint: Endpoint, batch: Batch, places: list[bytes]) -> Answer:
+        services, request = self._services, purchase.buyer
         done: asyncio.Future[Answer] = services.loop.create_future()
 
         def head_arrived() -> None:
@@ -174,14 +175,20 @@ class EmbeddingCalls:
             return Approach(url, head, _body_for(batch, places, candidate.target.model))
 
         standard = Standard(streamed=False, fault=_fault)
-        call = calls_for(services, request, batch.route, candidates, approach, sink, standard)
-        sink.call = call
-        call.begin()
+        turn = await services.slots.turn(request)
         try:
-            answer = await done
-        except asyncio.CancelledError:
-            call.cancel()
-            raise
+            if turn is not services.slots:
+                purchase.turn_came()
+            call = calls_for(services, request, batch.route, candidates, approach, sink, standard)
+            sink.call = call
+            call.begin()
+            try:
+                answer = await done
+            except asyncio.CancelledError:
+                call.cancel()
+                raise
+        finally:
+            turn.release()
         if answer.status == 200 and not _looks_whole(answer.body):
             call.spoiled()
         request.upstream_status = answer.status

@@ -21,9 +21,11 @@ from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai import embeddings as wire_form
 from watchllm.proxy import egress
 from watchllm.proxy.admission import admit, require_price
+from watchllm.proxy.at_hand import MOST_KEYS, bring
 from watchllm.proxy.calls import head_of, pass_status_on
+from watchllm.proxy.demand import demand_of
 from watchllm.proxy.directives import directives
-from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch, read_batch
+from watchllm.proxy.embedding_batch import Batch, read_batch
 from watchllm.proxy.embedding_calls import EmbeddingCalls
 from watchllm.proxy.generation import generate
 from watchllm.proxy.history import NOT_ASKED
@@ -31,6 +33,7 @@ from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.purchase import Bought, Item, Waiter
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
+from watchllm.proxy.tenant import PARTITION_LENGTH
 from watchllm.proxy.turns import Turns
 
 Items = dict[bytes, Item]
@@ -56,6 +59,8 @@ class Embeddings:
             if going_on is not None:
                 await going_on
             return
+        if request.limiting is not None and (waiting := self._services.limiting.enter(request)) is not None:
+            await waiting
         request.cache = MISS
         turns = Turns()
         known, stale = await self._look_up(request, batch, turns)
@@ -75,6 +80,12 @@ class Embeddings:
                 "Not all of these are in the cache, and only-if-cached forbids to ask upstream.", code="not_in_cache"
             )
         has_stale = all(place in stale for place in missing)
+        if request.admission is not None:
+            reserving = services.limiting.reserve(
+                request, lambda: demand_of(services, request, batch.body, batch.route.first_targets)
+            )
+            if reserving is not None:
+                await reserving
         try:
             await self._buy(request, endpoint, batch, known, missing, turns, has_stale=has_stale)
         except GatewayError as error:
@@ -104,17 +115,24 @@ class Embeddings:
         wishes = batch.wishes
         if not wishes.read:
             return known, stale
-        cache, now = self._services.cache, request.wall_ms
-        for place in batch.first:
-            entry = cache.get(batch.tenant.partition, place[PARTITION_LENGTH:])
-            if entry is not None:
-                accepted = wishes.accept(entry, now)
-                vector = wire_form.unpack(entry.body) if accepted or wishes.accept_stale(entry, now) else None
-                if vector is not None:
-                    found = known if accepted else stale
-                    found[place] = Item(vector, entry.usage, entry.cost, entry.created_ms)
-            if turns.due():
-                await turns.take()
+        now, partition = request.wall_ms, batch.tenant.partition
+        places = list(batch.first)
+        for start in range(0, len(places), MOST_KEYS):
+            some = places[start : start + MOST_KEYS]
+            brought = bring(self._services, partition, [place[PARTITION_LENGTH:] for place in some])
+            if brought is not None:
+                await brought
+            # All of them at once: what was brought is not at hand for long.
+            entries = [self._services.cache.get(partition, place[PARTITION_LENGTH:]) for place in some]
+            for place, entry in zip(some, entries, strict=True):
+                if entry is not None:
+                    accepted = wishes.accept(entry, now)
+                    vector = wire_form.unpack(entry.body) if accepted or wishes.accept_stale(entry, now) else None
+                    if vector is not None:
+                        found = known if accepted else stale
+                        found[place] = Item(vector, entry.usage, entry.cost, entry.created_ms)
+                if turns.due():
+                    await turns.take()
         return known, stale
 
     async def _serve(self, request: Request, batch: Batch, items: Items, kind: str, turns: Turns) -> None:

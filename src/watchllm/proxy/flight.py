@@ -8,6 +8,7 @@ told to all. A stream is what `streamed_flight.py` is about.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 from typing import Protocol
@@ -19,6 +20,7 @@ from watchllm.providers.dialect import CHAT, Verdict
 from watchllm.proxy import egress
 from watchllm.proxy.bad_answers import wrong_with
 from watchllm.proxy.request import Request
+from watchllm.proxy.slots import Slots, Turn, not_begun_within
 from watchllm.proxy.upstream import MAX_ANSWER_BYTES, Answer, upstream_error
 from watchllm.proxy.waiter import FlightPlan, Landed, Waiter, close_books_of_absent
 from watchllm.routing.target import Target
@@ -49,6 +51,7 @@ class Flight:
         "_plan",
         "_size",
         "_status",
+        "_turn",
         "_waiters",
         "began_ms",
         "leader",
@@ -66,6 +69,32 @@ class Flight:
         self._body: list[bytes] = []
         self._size = 0
         self._over = False
+        self._turn: Turn | None = None
+
+    def take_turn(self, slots: Slots, make: Callable[[], Beginning]) -> None:
+        """Make the call in a slot, as soon as one is free. The slot is given back when this is over, however
+        that comes about."""
+        if slots.take():
+            self._turn = slots
+            self.begin(make())
+            return
+        try:
+            self._turn = slots.enter(self.leader, partial(self._turn_came, make), self.fail)
+        except GatewayError as error:
+            self.fail(error)
+
+    def _turn_came(self, make: Callable[[], Beginning]) -> None:
+        now = perf_counter()
+        for waiter in self._waiters:
+            if not waiter.leads:
+                waiter.request.leave_queue(now)
+                waiter.request.upstream_began = now
+        try:
+            attempts = make()
+        except Exception:
+            self.fail(_not_called())
+            raise
+        self.begin(attempts)
 
     def begin(self, attempts: Beginning) -> None:
         """Make the call; what cannot be sent at all fails for everybody."""
@@ -77,7 +106,7 @@ class Flight:
             self.fail(error)
         except Exception:
             # Whatever of ours is wrong: a call that was never made must not be joined.
-            self.fail(InternalError("Something went wrong inside the gateway before the provider was called."))
+            self.fail(_not_called())
             raise
 
     def can_be_joined(
@@ -101,6 +130,9 @@ class Flight:
         request = waiter.request
         waiter.leads = request is self.leader
         self._waiters[waiter] = None
+        if self.leader.queue_began:
+            # It waits for the same slot, and not for the provider yet.
+            request.queue_began, request.upstream_began = perf_counter(), 0.0
         request.cancel_upstream = partial(self.leave, waiter)
         timeout = request.directives.timeout if request.directives is not None else None
         if timeout is not None:
@@ -124,7 +156,7 @@ class Flight:
         self._over = True
         is_sent = self._call is not None and self._call.is_sent
         self._cancel_call()
-        self._plan.ended(self)
+        self._end()
         if is_sent and not self.leader.settled and self.leader.calls > len(self.leader.attempts):
             # One is under way, not only waited for or in a queue: what was read and said so far is charged.
             self._plan.account(self.leader, self._used_so_far())
@@ -233,10 +265,12 @@ class Flight:
         """The waiter's own time is over; the call goes on for the others."""
         if waiter not in self._waiters or self._over:
             return  # Only the time upstream is bounded, not the client's own reading.
+        if waiter.request.queue_began:
+            error = not_begun_within(seconds)
+        else:
+            error = TimedOut(f"The provider did not answer within the {seconds:g} s that X-WatchLLM-Timeout allows.")
         self.leave(waiter)
-        self._dismiss(
-            waiter, TimedOut(f"The provider did not answer within the {seconds:g} s that X-WatchLLM-Timeout allows.")
-        )
+        self._dismiss(waiter, error)
 
     def _dismiss(self, waiter: Waiter, error: GatewayError) -> None:
         """Tell one that left for the others to go on."""
@@ -257,8 +291,18 @@ class Flight:
     def _finish(self) -> None:
         self._over = True
         self._call = None  # which refers to this
+        self._end()
+
+    def _end(self) -> None:
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.release()
         self._plan.ended(self)
 
     def _cancel_call(self) -> None:
         if self._call is not None:
             self._call.cancel()
+
+
+def _not_called() -> GatewayError:
+    return InternalError("Something went wrong inside the gateway before the provider was called.")

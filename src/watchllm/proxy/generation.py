@@ -1,11 +1,12 @@
 """The life of a request that is answered by a model or from the cache; read it top to bottom.
 
-    authenticate ▸ read ▸ route ▸ look up ▸ (hit) replay
-                                          ▸ (miss) look up by meaning: semantic/ ▸ (hit) replay
-                                          ▸ (miss) call upstream ▸ settle ▸ store ▸ answer: miss.py
+    authenticate ▸ read ▸ route ▸ limits ▸ look up ▸ (hit) replay
+                                                   ▸ (miss) look up by meaning: semantic/ ▸ (hit) replay
+                                                   ▸ (miss) call upstream ▸ settle ▸ store ▸ answer: miss.py
 
 Up to the call upstream nothing waits: an exact hit is answered in the parser's callback that completed the request, by
-a plain function, and so is one by meaning. Only what goes on upstream, or reads a long question, is a coroutine.
+a plain function, and so is one by meaning. Only what goes on upstream, reads a long question, or has to ask a shared
+cache first, is a coroutine.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from watchllm.providers.dialect import CHAT
 from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
 from watchllm.proxy.admission import admit, require_price
+from watchllm.proxy.asked import Asked
+from watchllm.proxy.at_hand import bring, places_of
 from watchllm.proxy.directives import HEADERS
+from watchllm.proxy.eager import Outcome
 from watchllm.proxy.history import miss_reason
 from watchllm.proxy.intake import json_bytes
 from watchllm.proxy.request import Request
@@ -59,9 +63,85 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
     request.model = target.model
     request.streamed = asked.streamed
     require_price(services.tenants, tenant, target)
+    if request.limiting is not None:
+        waiting = services.limiting.enter(request)
+        if waiting is not None:
+            return _when_admitted(services, request, endpoint, asked, body, waiting, usual=usual)
+    return _from_cache(services, request, endpoint, asked, body, usual=usual)
 
+
+async def _when_admitted(
+    services: Services,
+    request: Request,
+    endpoint: Endpoint,
+    asked: Asked,
+    body: bytes,
+    waiting: Coroutine[Any, Any, None],
+    *,
+    usual: bool,
+) -> None:
+    """Answer a request of which it has to be found out first whether it may go on."""
+    principal, wishes, key = request.principal, request.directives, asked.key
+    assert principal is not None
+    assert wishes is not None
+    if services.cache.is_remote and key is not None and wishes.read and not wishes.bypass:
+        # In one write with what the limits are asked, and before it: when that is answered, it is in the cache's tier.
+        bring(services, principal.tenant.partition, places_of(key, endpoint, asked.target))
+    await waiting
+    going_on = _from_cache(services, request, endpoint, asked, body, usual=usual)
+    if going_on is not None:
+        await going_on
+
+
+def _from_cache(
+    services: Services, request: Request, endpoint: Endpoint, asked: Asked, body: bytes, *, usual: bool
+) -> Coroutine[Any, Any, None] | None:
+    """Answer an admitted request from the cache, or return what goes on to answer it from upstream."""
+    principal, wishes = request.principal, request.directives
+    assert principal is not None
+    assert wishes is not None
+    tenant, target = principal.tenant, asked.target
     key = None if wishes.bypass else asked.key
     request.cache = BYPASS if key is None else MISS
+    if services.cache.is_remote and key is not None and wishes.read:
+        brought = bring(services, tenant.partition, places_of(key, endpoint, target))
+        if brought is not None:
+            return _when_brought(services, request, endpoint, asked, body, key, usual, brought)
+    return _look_up(services, request, endpoint, asked, body, key, usual=usual)
+
+
+async def _when_brought(
+    services: Services,
+    request: Request,
+    endpoint: Endpoint,
+    asked: Asked,
+    body: bytes,
+    key: bytes,
+    usual: bool,
+    brought: Outcome[None],
+) -> None:
+    """Answer a question whose answer another process may have stored."""
+    await brought
+    going_on = _look_up(services, request, endpoint, asked, body, key, usual=usual)
+    if going_on is not None:
+        await going_on
+
+
+def _look_up(
+    services: Services,
+    request: Request,
+    endpoint: Endpoint,
+    asked: Asked,
+    body: bytes,
+    key: bytes | None,
+    *,
+    usual: bool,
+) -> Coroutine[Any, Any, None] | None:
+    """Answer from what is at hand of the cache, or return what goes on."""
+    exchange, wishes, principal, target = request.exchange, request.directives, request.principal, asked.target
+    assert wishes is not None
+    assert principal is not None
+    tenant, reader = principal.tenant, services.tenants.reader
     entry = services.cache.get(tenant.partition, key) if key is not None and wishes.read else None
     request.looked_up = perf_counter()
     if entry is not None and not (entry.dialect == endpoint.dialect == CHAT):

@@ -19,9 +19,9 @@ from watchllm.proxy.admission import require_price
 from watchllm.proxy.approach import upstream_dialect
 from watchllm.proxy.cache_api import time_ms
 from watchllm.proxy.directives import Directives
-from watchllm.proxy.embedding_batch import PARTITION_LENGTH, Batch, read_batch
+from watchllm.proxy.embedding_batch import Batch, read_batch
 from watchllm.proxy.shared_objects import refuse_shared
-from watchllm.proxy.tenant import Tenant
+from watchllm.proxy.tenant import PARTITION_LENGTH, Tenant
 from watchllm.proxy.tenants import Tenants
 from watchllm.routing.target import Target
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 from watchllm.cache.entry import Entry
+from watchllm.cache.key import KEY_LENGTH
 from watchllm.domain.usage_event import HIT, HIT_COALESCED
 from watchllm.proxy import egress
 from watchllm.proxy.approach import Candidate, candidates_known, candidates_of
 from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.calls import head_of, pass_status_on
+from watchllm.proxy.demand import demand_of
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.history import miss_reason
 from watchllm.proxy.plan import Plan
@@ -40,7 +43,8 @@ async def answer_from_upstream(services: Services, unanswered: Unanswered, stale
     reason = miss_reason(unanswered.entry, wishes, asked.bypass, request.wall_ms)
     services.history.missed(request, asked.target, asked.named, asked.key, body, endpoint.family, reason)
     # A request that must not read or must not store neither leads nor joins.
-    place = principal.tenant.partition + key if key is not None and wishes.read and wishes.store else None
+    tenant = principal.tenant
+    place = tenant.partition + key + tenant.joins_as if key is not None and wishes.read and wishes.store else None
     # Between looking for a call under way and making one nothing may wait, or two would be made.
     candidates = candidates_known(services, asked.targets) or await candidates_of(
         services, principal.tenant, asked.targets
@@ -50,14 +54,43 @@ async def answer_from_upstream(services: Services, unanswered: Unanswered, stale
         from watchllm.proxy.pictures import see_to_pictures  # few requests show any
 
         await see_to_pictures(services, request, plan, candidates)
-    waiter = None
-    if place is not None and place in services.flights:
-        waiter = await _join(services, request, plan, place)
-    if waiter is None:
-        waiter = _lead(services, request, plan, candidates)
+    if services.cache.is_remote and len(candidates) > 1:
+        await plan.bring_stored(candidates)
+    if services.leases is not None and place is not None and key is not None and place not in services.flights:
+        from watchllm.proxy.elsewhere import answered_elsewhere  # where there is only one process, nothing is
+
+        there = await answered_elsewhere(services, services.leases, request, endpoint, asked, body, key)
+        if there is not None:
+            services.history.hit(request, asked.named, key, there)
+            serve_entry(services, request, endpoint, there, HIT_COALESCED, include_usage=asked.include_usage)
+            return
+    waiter = await _join_or_reserve(services, request, plan, body) or _lead(services, request, plan, candidates)
     landed = await waiter
     if landed is not None:  # else it was relayed as a stream
         _give(services, unanswered, landed, has_stale=stale is not None)
+
+
+async def _join_or_reserve(services: Services, request: Request, plan: Plan, body: bytes) -> Waiter | None:
+    """Wait for the call that is under way at the plan's place; None = there is none, and what one may use was taken."""
+    place = plan.place
+    while True:
+        if place is not None and place in services.flights:
+            waiter = await _join(services, request, plan, place)
+            if waiter is not None:
+                return waiter
+        if request.admission is None or (reserving := _reserve(services, request, plan, body)) is None:
+            return None
+        await reserving
+        if place is None or _to_join(services, request, plan, place, same_form=False) is None:
+            return None
+        # Meanwhile somebody else began to make it.
+        services.limiting.give_back(request)
+
+
+def _reserve(services: Services, request: Request, plan: Plan, body: bytes) -> Coroutine[Any, Any, None] | None:
+    asked = plan.asked
+    hedged = asked.route.hedge_after is not None
+    return services.limiting.reserve(request, lambda: demand_of(services, request, body, asked.targets, hedged=hedged))
 
 
 async def _join(services: Services, request: Request, plan: Plan, place: bytes) -> Waiter | None:
@@ -88,12 +121,18 @@ def _lead(services: Services, request: Request, plan: Plan, candidates: tuple[Ca
         services.flights[plan.place] = flight
     waiter = _waiter(request, plan)
     flight.add(waiter, services.loop)
+    flight.take_turn(services.slots, partial(_calls, services, request, plan, candidates, flight))
+    return waiter
+
+
+def _calls(
+    services: Services, request: Request, plan: Plan, candidates: tuple[Candidate, ...], flight: Flight
+) -> SingleCall | Attempts:
+    """What makes the call. Its time begins with this."""
     # Where whom it asks for cannot be called, what is stored of the other's answers may do.
     if has_one_try(plan.asked.route, candidates) and candidates[0].target is plan.asked.target:
-        flight.begin(SingleCall(services, request, candidates[0], plan.approach, flight))
-    else:
-        flight.begin(_attempts(services, request, plan, candidates, flight))
-    return waiter
+        return SingleCall(services, request, candidates[0], plan.approach, flight)
+    return _attempts(services, request, plan, candidates, flight)
 
 
 def _attempts(
@@ -131,7 +170,7 @@ def _to_join(services: Services, request: Request, plan: Plan, place: bytes, *, 
         return None
     assert request.principal is not None
     partition, family = request.principal.tenant.partition, plan.endpoint.family
-    key = place[len(partition) :]
+    key = place[len(partition) : len(partition) + KEY_LENGTH]
     if services.cache.invalidated_since(partition, asked.target.model, family, flight.began_ms, key):
         return None
     return flight

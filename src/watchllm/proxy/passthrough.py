@@ -11,6 +11,7 @@ import msgspec
 
 from watchllm.domain import json_body
 from watchllm.domain.errors import BadRequest, Forbidden, GatewayError
+from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import BYPASS
 from watchllm.providers.dialect import MESSAGES
 from watchllm.providers.endpoints import dialect_at
@@ -18,6 +19,7 @@ from watchllm.proxy import egress, paths
 from watchllm.proxy.admission import admit, require_price
 from watchllm.proxy.approach import Approach, Candidate, addressed, candidates_of
 from watchllm.proxy.calls import account, send, status_refusal
+from watchllm.proxy.demand import demand_of, most_used
 from watchllm.proxy.directives import directives
 from watchllm.proxy.intake import decoded, is_json
 from watchllm.proxy.request import Request
@@ -25,7 +27,7 @@ from watchllm.proxy.services import Services
 from watchllm.proxy.single_call import calls_for
 from watchllm.proxy.tenant import Tenant
 from watchllm.proxy.upstream import upstream_error, with_timeout
-from watchllm.routing.resolve import MAX_MODEL_LENGTH, Target
+from watchllm.routing.resolve import MAX_MODEL_LENGTH, Target, restricts_models
 from watchllm.routing.route import Choice, Route
 from watchllm.wire import types as wire
 from watchllm.wire.exchange import Exchange
@@ -66,30 +68,41 @@ async def pass_through(services: Services, request: Request) -> None:
             code="own_provider_key_required",
             provider=target.provider,
         )
+    if request.limiting is not None:
+        if (waiting := services.limiting.enter(request)) is not None:
+            await waiting
+        reserving = services.limiting.reserve(request, lambda: demand_of(services, request, body or b"", targets))
+        if reserving is not None:
+            await reserving
     request.directives = directives(exchange.headers, tenant.settings)
     relay = _Relay(services, request)
+    if principal.subject is not None and principal.subject.has_hard_budget and target.model:
+        relay.at_most = most_used(request, body or b"")
     path_below = path[len(b"/v1") :].decode("ascii")
     if body is not None and coding is None and is_json(exchange.headers.get(b"content-type", b"")):
         await _call_with_each_key(services, request, tenant, targets, path_below, body, relay)
         return
     destination = await services.destinations.of(target)
-    timeouts = with_timeout(services.timeouts, request.directives.timeout)
-    relay.call = call = send(
-        services,
-        request,
-        destination,
-        path_below,
-        body,
-        relay,
-        exchange.method,
-        upload=upload,
-        timeouts=timeouts,
-        lines=b"" if coding is None else b"content-encoding: %b\r\n" % coding,
-        dialect=dialect_at(path),
-    )
-    if upload is not None:
-        upload.go_to(call, relay.fail)
-    await relay.done
+    turn = await services.slots.turn(request)
+    try:
+        relay.call = call = send(
+            services,
+            request,
+            destination,
+            path_below,
+            body,
+            relay,
+            exchange.method,
+            upload=upload,
+            timeouts=with_timeout(services.timeouts, request.time_left()),
+            lines=b"" if coding is None else b"content-encoding: %b\r\n" % coding,
+            dialect=dialect_at(path),
+        )
+        if upload is not None:
+            upload.go_to(call, relay.fail)
+        await relay.done
+    finally:
+        turn.release()
 
 
 def _way_to_own_key(tenant: Tenant, target: Target) -> str:
@@ -122,7 +135,7 @@ async def _call_with_each_key(
 
     Only what was refused is, for what these paths do may not be done twice. Raises GatewayError.
     """
-    exchange, wishes = request.exchange, request.directives
+    exchange = request.exchange
     dialect = dialect_at(exchange.path)
     candidates = await candidates_of(services, tenant, targets, remember=False)
 
@@ -130,12 +143,16 @@ async def _call_with_each_key(
         url, head = addressed(services, request, candidate, path, dialect=dialect)
         return Approach(url, head, body, method=exchange.method)
 
-    route = Route(request.model, (Choice(1, targets),), timeout=None if wishes is None else wishes.timeout)
-    attempts = calls_for(services, request, route, candidates, approach, relay)
-    relay.call = attempts
-    request.cancel_upstream = attempts.cancel
-    attempts.begin()
-    await relay.done
+    turn = await services.slots.turn(request)
+    try:
+        route = Route(request.model, (Choice(1, targets),), timeout=request.time_left())
+        attempts = calls_for(services, request, route, candidates, approach, relay)
+        relay.call = attempts
+        request.cancel_upstream = attempts.cancel
+        attempts.begin()
+        await relay.done
+    finally:
+        turn.release()
 
 
 async def _route(
@@ -164,7 +181,7 @@ async def _route(
             from watchllm.providers.openai.answers import upstream_body  # the first to pass through may wait for it
 
             return targets, upstream_body(text, name, include_usage=False), None
-    elif tenant.settings.allowed_models is not None and (body is not None or upload is not None):
+    elif restricts_models(tenant.project) and (body is not None or upload is not None):
         target = await _form_target(tenant, exchange, content_type, upload)
         request.model = target.model
         return (target,), body, coding
@@ -293,6 +310,8 @@ class _Relay:
         self._kept: list[bytes] | None = None
         self._kept_size = 0
         self.call: wire.Call | None = None
+        self.at_most: TokenUsage | None = None
+        """What an answer is charged for that does not tell what it used; None = for nothing."""
         self.done: asyncio.Future[None] = services.loop.create_future()
 
     def on_response(self, status: int, headers: Headers) -> None:
@@ -327,6 +346,10 @@ class _Relay:
             return
         if self._kept:
             self._meter(b"".join(self._kept))
+        request = self._request
+        if self.at_most is not None and request.usage is None and 200 <= self._status < 300 and request.target:
+            # Where a budget holds, what nobody counts must not be free: images, speech, answers too long to be read.
+            account(self._services, request, request.target, self.at_most)
         self._services.settlement.settle(self._request, self._status, "complete" if self._status < 400 else "error")
         self._exchange.finish()
         self.done.set_result(None)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from watchllm.cache.entry import Entry
-from watchllm.cache.key import key_in_dialect
+from watchllm.cache.key import KEY_LENGTH, key_in_dialect
 from watchllm.domain import json_body
 from watchllm.domain.errors import GatewayError
 from watchllm.domain.usage import TokenUsage
@@ -21,6 +22,7 @@ from watchllm.providers.openai.assemble import StreamAssembler
 from watchllm.proxy import egress
 from watchllm.proxy.approach import AnswerSink, Approach, Candidate, Endable, addressed, upstream_dialect
 from watchllm.proxy.asked import Asked
+from watchllm.proxy.at_hand import MOST_KEYS, bring, places_of
 from watchllm.proxy.bad_answers import no_stream, wrong_with
 from watchllm.proxy.calls import account, store
 from watchllm.proxy.directives import Directives
@@ -32,7 +34,7 @@ from watchllm.proxy.retelling import kept_for_dialect, told_in
 from watchllm.proxy.services import Services
 from watchllm.proxy.shared_objects import refuse_shared
 from watchllm.proxy.shared_stream import SharedStream
-from watchllm.proxy.tenant import Tenant
+from watchllm.proxy.tenant import PARTITION_LENGTH, Tenant
 from watchllm.proxy.upstream import Answer
 from watchllm.proxy.waiter import Landed
 from watchllm.routing.target import Target
@@ -257,6 +259,21 @@ class Plan:
             self._lossy = True  # for who waits for it, too
         return key, told
 
+    async def bring_stored(self, candidates: Sequence[Candidate]) -> None:
+        """Have at hand what a shared cache holds of the fallbacks' answers, before `stored` is asked for them."""
+        wishes = self._leader.directives
+        assert wishes is not None
+        if self._leader.cache == BYPASS or not wishes.read:
+            return
+        asked = self.asked.target.identity[:3]
+        others = {each.target.identity[:3]: each.target for each in candidates}
+        others.pop(asked, None)
+        keys = [key for to in others.values() for key in places_of(self._key_at(to), self.endpoint, to)]
+        tenant, _ = self._tenant_and_wishes()
+        brought = bring(self._services, tenant.partition, keys[:MOST_KEYS]) if keys else None
+        if brought is not None:
+            await brought
+
     def _key_at(self, target: Target) -> bytes:
         """Where the answer of a fallback is found: under the target that gave it, never under the one asked for."""
         leader = self._leader
@@ -305,6 +322,8 @@ class Plan:
         place = self.place
         if place is not None and self._services.flights.get(place) is flight:
             del self._services.flights[place]
+            if self._services.leases is not None:
+                self._services.leases.release(place[: PARTITION_LENGTH + KEY_LENGTH])
 
 
 def _retold(landed: Landed, body: bytes) -> Landed:

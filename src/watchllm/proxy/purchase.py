@@ -75,7 +75,17 @@ class Purchase:
     def join(self, request: Request, loop: asyncio.AbstractEventLoop, *, buys: bool) -> Waiter:
         waiter = Waiter(request, loop.create_future(), buys=buys)
         self._waiters[waiter] = None
+        if self.buyer.queue_began:
+            # It waits for the same slot, and not for the provider yet.
+            request.queue_began, request.upstream_began = perf_counter(), 0.0
         return waiter
+
+    def turn_came(self) -> None:
+        """From now on, all wait for the provider."""
+        now = perf_counter()
+        for waiter in self._waiters:
+            waiter.request.leave_queue(now)
+            waiter.request.upstream_began = now
 
     def leave(self, waiter: Waiter) -> bool:
         """The waiter's client left, or its time is over; True when that ended the call. Idempotent.

@@ -16,6 +16,7 @@ from watchllm.routing.target import Target
 from watchllm.wire.exchange import Exchange
 
 if TYPE_CHECKING:
+    from watchllm.proxy.limiting import Entered, Limiting
     from watchllm.proxy.semantic.looked import Looked
 
 
@@ -56,6 +57,12 @@ class Request:
     """Nobody is told whether the answer came from the cache."""
     looked: Looked | None = None
     """What came of looking for an answer by meaning; None = it was not looked for."""
+    admission: Entered | None = None
+    """What it holds of the limits that it is under, until it is settled."""
+    limiting: Limiting | None = None
+    """Who tells what is left of its limits; None = it is under none, or nobody sent it."""
+    limits_took = 0.0
+    """Seconds that the limits took."""
     waited_for_judge = 0.0
     """Seconds that a judge of a like question was waited for."""
     hedged = False
@@ -65,6 +72,10 @@ class Request:
     """The status that the last of them was answered with, 0 = none."""
     authenticated = 0.0
     looked_up = 0.0
+    queue_began = 0.0
+    """Since when it, or the call that it joined, waits for a slot; 0 = it does not."""
+    queued = 0.0
+    """Seconds that it waited for slots before."""
     upstream_began = 0.0
     try_began = 0.0
     """When the call that answered was begun, 0 = the first one did."""
@@ -87,3 +98,18 @@ class Request:
         if not self.upstream_began:
             return self.waited_for_judge
         return (self.upstream_ended or perf_counter()) - self.upstream_began + self.waited_for_judge
+
+    def leave_queue(self, now: float) -> None:
+        """It waits for no slot any more."""
+        if self.queue_began:
+            self.queued += now - self.queue_began
+            self.queue_began = 0.0
+
+    def waited_for_slot(self, now: float) -> float:
+        """Seconds, those up to `now` included where it still waits."""
+        return self.queued + (now - self.queue_began if self.queue_began else 0.0)
+
+    def time_left(self) -> float | None:
+        """Seconds that it allows for a call upstream beside those that it has waited for a slot, None = any."""
+        timeout = None if self.directives is None else self.directives.timeout
+        return timeout if timeout is None or not self.queued else max(timeout - self.queued, 0.001)

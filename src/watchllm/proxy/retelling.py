@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from watchllm.cache.entry import Entry, ExactStore
+from watchllm.cache.entry import Answers, Entry
 from watchllm.cache.key import key_in_dialect
 from watchllm.domain import json_body
 from watchllm.providers.dialect import CHAT, RESPONSES
@@ -33,7 +33,7 @@ def told_in(endpoint: Endpoint, entry: Entry, body: bytes) -> Entry | None:
 
 
 def kept_for_dialect(
-    cache: ExactStore, partition: bytes, key: bytes, endpoint: Endpoint, target: Target, body: bytes
+    cache: Answers, partition: bytes, key: bytes, endpoint: Endpoint, target: Target, body: bytes
 ) -> Entry | None:
     """The answer to the question of `key` that is kept for requests in the endpoint's dialect alone, because its
     translation lost something. Of who speaks that dialect there is none."""

@@ -12,17 +12,20 @@ import msgspec
 from watchllm.providers.dialect import ANTHROPIC_VERSION, CHAT, MESSAGES
 
 if TYPE_CHECKING:
-    from watchllm.cache.entry import ExactStore
+    from watchllm.cache.entry import Answers
+    from watchllm.cache.leases import Leases
     from watchllm.proxy.approach import Candidate
     from watchllm.proxy.flight import Flight
     from watchllm.proxy.history import History
     from watchllm.proxy.image_links import ImageFetches
+    from watchllm.proxy.limiting import Limiting
     from watchllm.proxy.model_listing import ModelListings
     from watchllm.proxy.model_lists import ModelLists
     from watchllm.proxy.semantic.cross_encoding import CrossReadings
     from watchllm.proxy.semantic.judging import Judges
     from watchllm.proxy.semantic.warming import Semantic
     from watchllm.proxy.settle import Counters, Settlement
+    from watchllm.proxy.slots import Slots
     from watchllm.proxy.tenants import Tenants
     from watchllm.proxy.upstream import Destination, Destinations
     from watchllm.routing.breaker import Breakers
@@ -58,7 +61,7 @@ class Services(msgspec.Struct):
 
     loop: asyncio.AbstractEventLoop
     tenants: Tenants
-    cache: ExactStore
+    cache: Answers
     settlement: Settlement
     counters: Counters
     limits: ServerLimits
@@ -67,12 +70,23 @@ class Services(msgspec.Struct):
     flights: dict[bytes, Flight]
     """Calls under way that may be joined, by partition and key."""
     semantic: Semantic
+    limiting: Limiting
     make_outbound: Callable[[], Outbound]
     """Builds what calls upstream need, at the first of them: an answer from the cache waits for none of it."""
     dependencies: Callable[[], dict[str, str]]
     """The state of each dependency by name: `ok`, or what is wrong with it."""
+    make_slots: Callable[[], Slots]
+    """As `make_outbound`, what says how many of them there may be."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks whose word on where a request comes from counts, in CIDR form."""
     recorder_lag: Callable[[], float | None] = lambda: None
     """Seconds by which usage is late in the database; None = nobody brings it there."""
+
+    store_counters: Callable[[], dict[str, int]] = dict
+    """What happened at a shared cache since the start, by name; nothing where there is none."""
+
+    leases: Leases | None = None
+    """Which process makes a call, where there are several; None = this is the only one."""
 
     candidates: dict[int, tuple[tuple[Target, ...], tuple[Candidate, ...]]] = msgspec.field(default_factory=dict)
     """Where targets are, by the identity of their tuple, which is kept."""
@@ -80,6 +94,9 @@ class Services(msgspec.Struct):
     judges: Judges | None = None
     cross_readings: CrossReadings | None = None
     """Each made by the first look-up by meaning that needs it."""
+
+    slots_made: Slots | None = None
+    """`slots`, once they are needed."""
 
     _outbound: Outbound | None = None
     _breakers: Breakers | None = None
@@ -92,6 +109,13 @@ class Services(msgspec.Struct):
         if self._outbound is None:
             self._outbound = self.make_outbound()
         return self._outbound
+
+    @property
+    def slots(self) -> Slots:
+        """Made, and its code loaded, when first needed."""
+        if self.slots_made is None:
+            self.slots_made = self.make_slots()
+        return self.slots_made
 
     @property
     def destinations(self) -> Destinations:

@@ -15,6 +15,7 @@ from watchllm.proxy.request import Request
 from watchllm.routing.target import Target
 
 if TYPE_CHECKING:
+    from watchllm.proxy.limiting import Limiting
     from watchllm.proxy.semantic.looked import Looked
 
 _MAX_TEXT = 512
@@ -166,6 +167,8 @@ class Settlement:
         self.counters = counters
         self.journal: UsageJournal = journal or NoJournal()
         self._price_of = price_of
+        self.limiting: Limiting | None = None
+        """What a request has used is booked there, where its key is limited."""
         self.observers: list[Callable[[UsageEvent], None]] = []
 
     def open_call(self, request: Request, input_bytes: int, *, hedged: bool = False) -> None:
@@ -233,6 +236,8 @@ class Settlement:
             latency_us,
         )
         self.journal.settled(event)
+        if request.admission is not None and self.limiting is not None:
+            self.limiting.settle(request, event)
         self.counters.hit(request.endpoint, latency_us, saved or 0)
         for observe in self.observers:
             observe(event)
@@ -286,6 +291,8 @@ class Settlement:
             *(_NOT_LOOKED if request.looked is None else _looked(request.looked)),
         )
         self.journal.settled(event)
+        if principal.subject is not None and self.limiting is not None:
+            self.limiting.settle(request, event)
         self.counters.add(event)
         for observe in self.observers:
             observe(event)

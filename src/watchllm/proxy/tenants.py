@@ -6,10 +6,12 @@ revoked key is refused by the very next request.
 
 from __future__ import annotations
 
+import msgspec
+
 from watchllm.cache.key import KeyHash
 from watchllm.domain import keys
 from watchllm.domain.errors import GatewayError, Unauthorized
-from watchllm.domain.settings import REFUSE
+from watchllm.domain.limits import Limits
 from watchllm.domain.snapshot import PriceRow, SnapshotReader
 from watchllm.domain.usage import ModelPrice
 from watchllm.providers.prices import find
@@ -31,7 +33,7 @@ class Tenants:
         self._instance = instance
         self._version = -1
         self._principals: dict[bytes, Principal] = {}
-        self._tenants: dict[tuple[str, bool], Tenant] = {}
+        self._tenants: dict[tuple[str, bool, Limits | None], Tenant] = {}
         self._prices: dict[str, tuple[PriceRow, ...]] = {}
         self._model_prices: dict[tuple[str, str, str], ModelPrice | None] = {}
         self._router = Router((), instance)
@@ -78,9 +80,9 @@ class Tenants:
             return price
 
     def lacks_price(self, tenant: Tenant, target: Target) -> bool:
-        """Whether the tenant's project refuses what has no known price, and `target` has none. The simulated provider
-        costs nothing, and test keys reach no other."""
-        if tenant.settings.unpriced != REFUSE or target.provider == SIMULATOR:
+        """Whether the tenant refuses what has no known price, and `target` has none. The simulated provider costs
+        nothing, and test keys reach no other."""
+        if not tenant.refuses_unpriced or target.provider == SIMULATOR:
             return False
         return self.price(target.provider, target.model) is None
 
@@ -92,9 +94,10 @@ class Tenants:
         return rows
 
     def _refresh(self) -> None:
-        version = self._reader.version()
-        if version == self._version:
-            return
+        while (version := self._reader.version()) != self._version:
+            self._read_anew(version)
+
+    def _read_anew(self, version: int) -> None:
         self._principals.clear()
         self._tenants.clear()
         self._prices.clear()
@@ -104,21 +107,34 @@ class Tenants:
         self.reader = Reader(self.key_hash)
         self._version = version
 
-    def _tenant(self, project_id: str, *, test: bool) -> Tenant | None:
-        tenant = self._tenants.get((project_id, test))
+    def _tenant(self, project_id: str, *, test: bool, narrowed: Limits | None = None) -> Tenant | None:
+        tenant = self._tenants.get((project_id, test, narrowed))
         if tenant is None:
             project = self._reader.project(project_id)
             if project is None:
                 return None
-            tenant = self._tenants[(project_id, test)] = Tenant(project, test=test, router=self._router)
+            if narrowed is not None:
+                project = msgspec.structs.replace(project, narrowed=narrowed)
+            tenant = Tenant(project, test=test, router=self._router)
+            self._tenants[(project_id, test, narrowed)] = tenant
         return tenant
 
     def _look_up(self, credential: bytes) -> Principal:
         if credential[: len(_BEARER)].lower() != _BEARER:
             raise _invalid_key()
         key = credential[len(_BEARER) :].strip().decode("ascii", "replace")
-        record = self._reader.key(keys.digest(key)) if keys.is_well_formed(key) else None
-        tenant = self._tenant(record.project_id, test=record.test) if record is not None else None
+        if not keys.is_well_formed(key):
+            raise _invalid_key()
+        digest = keys.digest(key)
+        while True:
+            record = self._reader.key(digest)
+            tenant = None
+            if record is not None:
+                tenant = self._tenant(record.project_id, test=record.test, narrowed=_narrowed_by(record.limits))
+            if self._reader.version() == self._version:
+                break
+            # Another version came between the two: a request is served by one.
+            self._refresh()
         if record is None or tenant is None:
             raise _invalid_key()
         principal = Principal(record, tenant)
@@ -127,6 +143,19 @@ class Tenants:
             self._tenants.clear()
         self._principals[credential] = principal
         return principal
+
+
+def _narrowed_by(limits: Limits | None) -> Limits | None:
+    """What sets a key apart from others of its project before it is known what it has used: lists of its own, and that
+    it has a budget, whatever its amount."""
+    if limits is None:
+        return None
+    narrowed = Limits(
+        allowed_models=limits.allowed_models,
+        allowed_providers=limits.allowed_providers,
+        budget_usd_total=0.0 if limits.has_hard_budget else None,
+    )
+    return None if narrowed == Limits() else narrowed
 
 
 def _one_credential(authorization: bytes | None, api_key: bytes | None) -> bytes:

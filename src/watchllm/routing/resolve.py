@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 from watchllm.domain.errors import BadRequest, Forbidden, GatewayError, NotFound
+from watchllm.domain.limits import Limits
 from watchllm.domain.snapshot import ProjectRecord, ProviderKeyRecord, RouteRecord, Vendor
 from watchllm.routing.route import Choice, Route, rule_for
 from watchllm.routing.target import InstanceCredential, Target
@@ -117,8 +118,7 @@ class Router:
         targets = self._targets(vendor, "", project) if vendor is not None else ()
         if not targets:
             raise _key_missing(name)
-        allowed = project.settings.allowed_providers
-        if allowed is not None and name not in allowed:
+        if not _may_use_provider(name, project):
             raise Forbidden(f"This project may not use the provider {name}; ask its owner to allow it.", provider=name)
         return targets
 
@@ -128,10 +128,7 @@ class Router:
         if not test_key:
             own = {key.provider for key in project.provider_keys} - self._vendors.keys()
             vendors = [*self._vendors.values(), *filter(None, (self._vendor(name, project) for name in sorted(own)))]
-        allowed = project.settings.allowed_providers
-        targets = (
-            self._targets(vendor, "", project) for vendor in vendors if allowed is None or vendor.name in allowed
-        )
+        targets = (self._targets(vendor, "", project) for vendor in vendors if _may_use_provider(vendor.name, project))
         return [found[0] for found in targets if found]
 
     def is_family_name(self, model: str, provider: str) -> bool:
@@ -258,25 +255,46 @@ def _own_vendor(name: str, key: ProviderKeyRecord) -> Vendor:
     return Vendor(name, key.base_url or "", dialects=(key.dialect or "chat",))
 
 
+def _permissions(project: ProjectRecord) -> tuple[tuple[str, Limits], ...]:
+    """Whose lists a request keeps to, and how they are called: those of the project, of its organization and of its
+    key."""
+    found: list[tuple[str, Limits]] = [("project", project.settings)]
+    if project.organization is not None:
+        found.append(("organization", project.organization.limits))
+    if project.narrowed is not None:
+        found.append(("key", project.narrowed))
+    return tuple(found)
+
+
+def _may_use_provider(name: str, project: ProjectRecord) -> bool:
+    lists = (limits.allowed_providers for _, limits in _permissions(project))
+    return all(allowed is None or name in allowed for allowed in lists)
+
+
 def _refusal(model: str, target: Target, project: ProjectRecord) -> GatewayError | None:
-    settings = project.settings
-    if settings.allowed_providers is not None and target.provider not in settings.allowed_providers:
-        return Forbidden(
-            f"This project may not use the provider {target.provider}; allowed are "
-            f"{', '.join(settings.allowed_providers)}.",
-            param="model",
-            provider=target.provider,
-        )
-    if settings.allowed_models is None:
-        return None
-    match = _matcher(settings.allowed_models)
-    if match(model) or match(target.model) or match(f"{target.provider}/{target.model}"):
-        return None
-    return Forbidden(
-        f"This project may not use the model {model}; allowed are {', '.join(settings.allowed_models)}.",
-        param="model",
-        provider=target.provider,
-    )
+    for whose, limits in _permissions(project):
+        if limits.allowed_providers is not None and target.provider not in limits.allowed_providers:
+            return Forbidden(
+                f"This {whose} may not use the provider {target.provider}; allowed are "
+                f"{', '.join(limits.allowed_providers)}.",
+                param="model",
+                provider=target.provider,
+            )
+        if limits.allowed_models is None:
+            continue
+        match = _matcher(limits.allowed_models)
+        if not (match(model) or match(target.model) or match(f"{target.provider}/{target.model}")):
+            return Forbidden(
+                f"This {whose} may not use the model {model}; allowed are {', '.join(limits.allowed_models)}.",
+                param="model",
+                provider=target.provider,
+            )
+    return None
+
+
+def restricts_models(project: ProjectRecord) -> bool:
+    """Whether some models only may be used."""
+    return any(limits.allowed_models is not None for _, limits in _permissions(project))
 
 
 def _key_missing(provider: str) -> Forbidden:

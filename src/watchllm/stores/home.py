@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 SECRET_FILE = "secret.key"  # noqa: S105 (a file's name)
 PREVIOUS_SECRET_FILE = "secret.key.previous"  # noqa: S105 (a file's name)
 PROXY_LOCK = "proxy.lock"
+IDENTITY_FILE = "home.id"
 
 _LOOK_SECONDS = 0.02
+_LOOKS = 3
 _PID_BYTES = 20
 
 
@@ -45,9 +47,10 @@ def prepare(home: StrPath) -> None:
         ) from None
 
 
-def claim_for_proxy(home: StrPath, *, wait_seconds: float) -> int:
-    """Become the folder's only proxy process: a descriptor to keep open, as the kernel lets go of the lock when it is
-    closed or the process ends, however it ends. A holder that is about to end is waited for.
+def claim_for_proxy(home: StrPath, *, wait_seconds: float, shared: bool = False) -> int:
+    """Become the folder's only proxy process, or (`shared`) one of several that all share it: a descriptor to keep
+    open, as the kernel lets go of the lock when it is closed or the process ends, however it ends. A holder that is
+    about to end is waited for.
 
     Raises HomeInUse, which names the holder, after `wait_seconds`; HomeUnusable where no lock can be had at all.
     """
@@ -59,11 +62,11 @@ def claim_for_proxy(home: StrPath, *, wait_seconds: float) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() >= end:
-                    raise HomeInUse(_in_use(home, descriptor)) from None
+                    raise HomeInUse(_in_use(home, descriptor, shared=shared)) from None
             time.sleep(_LOOK_SECONDS)
     except BaseException as error:
         if descriptor >= 0:
@@ -78,12 +81,34 @@ def claim_for_proxy(home: StrPath, *, wait_seconds: float) -> int:
     return descriptor
 
 
-def _in_use(home: StrPath, descriptor: int) -> str:
+def is_claimed(home: StrPath) -> bool:
+    """Whether a proxy process holds the folder. Raises OSError."""
+    try:
+        descriptor = os.open(os.path.join(home, PROXY_LOCK), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        for _ in range(_LOOKS):
+            try:
+                # Nothing less is refused beside those who share it.
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                # Or somebody else asks: that is over before the next look.
+                time.sleep(_LOOK_SECONDS)
+            else:
+                return False
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _in_use(home: StrPath, descriptor: int, *, shared: bool) -> str:
     holder = os.pread(descriptor, _PID_BYTES, 0).decode("ascii", "replace").strip()
     named = f"process {holder}" if holder.isdigit() else "another process"
+    alone = "it has no WATCHLLM_REDIS_URL" if shared else "without WATCHLLM_REDIS_URL there is one for each home"
     return (
-        f"{named} is the proxy on {home} already, and this version runs one for each home. Stop it, or set "
-        "WATCHLLM_HOME to another folder"
+        f"{named} is the proxy on {home} already, and {alone}. Stop it, set WATCHLLM_HOME to another folder, or give "
+        "both the same WATCHLLM_REDIS_URL"
     )
 
 
@@ -125,6 +150,22 @@ def master_secrets(home: StrPath, configured: str | None, previous: str | None) 
         except OSError as error:
             raise HomeUnusable(f"{path} cannot be read: {error}") from None
     return tuple(found)
+
+
+def identity(home: StrPath) -> str:
+    """A name of this folder that no other has, made at the first call: what tells the journals of hosts apart in a
+    database that they share. Raises HomeUnusable."""
+    from watchllm.domain.ids import new_id
+
+    prepare(home)
+    path = os.path.join(home, IDENTITY_FILE)
+    try:
+        if not os.path.exists(path):
+            _create(path, new_id("home_"))
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise HomeUnusable(f"{path} cannot be read or made: {error}") from None
 
 
 @contextmanager

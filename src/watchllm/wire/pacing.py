@@ -38,6 +38,7 @@ class PacedConnection(asyncio.Protocol):
         "deadline",
         "draining",
         "peer",
+        "refusing",
         "writable",
     )
 
@@ -51,6 +52,7 @@ class PacedConnection(asyncio.Protocol):
         self.connected = False
         self.writable = True
         self.draining = False
+        self.refusing = False
         self.date_line = server.date_line
         self.deadline = NO_DEADLINE
         self.peer = ""
@@ -69,6 +71,10 @@ class PacedConnection(asyncio.Protocol):
 
     def drain(self) -> None:
         """From now on answers end the connection, and requests that come get 503."""
+        self.draining = self.refusing = True
+
+    def retire(self) -> None:
+        """From now on answers end the connection, that of a request that is still to come included."""
         self.draining = True
 
     def close_idle(self) -> None:

@@ -1,27 +1,31 @@
-"""The HTTP/1.1 server: listening sockets, the bounds that all connections share, and a drain that cuts nothing."""
+"""The HTTP/1.1 server: listening sockets, the bounds that all connections share, and ends that cut nothing."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
+import math
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from watchllm.wire.exchange import BodyMode, Exchange, Handler
+from watchllm.wire.listening import BACKLOG, bind
 from watchllm.wire.pressure import Pressure
 from watchllm.wire.server_connection import ServerConnection
 from watchllm.wire.status import date_line
 
 if TYPE_CHECKING:
+    import socket
     import ssl
 
 __all__ = ["BodyMode", "Exchange", "Handler", "Server", "ServerLimits", "serve"]
 
 _SWEEP_SECONDS = 0.5
 _DRAIN_POLL_SECONDS = 0.02
-_BACKLOG = 4096
+# A client whose handshake is under way has been accepted, and is no connection yet.
+_HANDSHAKE_SECONDS = 1.0
 
 
 class ServerLimits(msgspec.Struct, frozen=True):
@@ -48,9 +52,15 @@ class ServerLimits(msgspec.Struct, frozen=True):
 
 
 class Server:
-    """A running server; made by `serve`."""
+    """A running server; made by `serve`. `on_sweep` is told twice a second by how many seconds that came late."""
 
-    def __init__(self, handler: Handler, limits: ServerLimits, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        limits: ServerLimits,
+        loop: asyncio.AbstractEventLoop,
+        on_sweep: Callable[[float], None] = lambda _late: None,
+    ) -> None:
         self.handler = handler
         self.limits = limits
         self.loop = loop
@@ -62,7 +72,10 @@ class Server:
         self._listeners: list[asyncio.Server] = []
         self._inflight_bytes = 0
         self._pressure = Pressure(limits.pressed_window)
-        self._draining = False
+        self._draining = self._retiring = self._takes_tls = False
+        self._ends = math.inf
+        self._on_sweep = on_sweep
+        self._sweep_due = loop.time() + _SWEEP_SECONDS
         self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
 
     @property
@@ -79,18 +92,15 @@ class Server:
         """Bytes of request bodies held in memory now."""
         return self._inflight_bytes
 
-    async def listen_tcp(
-        self, host: str, port: int, *, reuse_port: bool = False, tls: ssl.SSLContext | None = None
-    ) -> None:
+    async def listen_tcp(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> None:
         """Raises OSError where the address cannot be had."""
-        given = _bound(host, port, reuse_port=reuse_port)
-        if given is not None:
-            listener = await self.loop.create_server(self._connect, sock=given, ssl=tls, backlog=_BACKLOG)
-        else:
-            listener = await self.loop.create_server(
-                self._connect, host, port, reuse_port=reuse_port or None, ssl=tls, backlog=_BACKLOG
-            )
-        self._listeners.append(listener)
+        await self.listen_on(bind(host, port), tls=tls)
+
+    async def listen_on(self, sockets: Sequence[socket.socket], *, tls: ssl.SSLContext | None = None) -> None:
+        """Listen on bound TCP sockets."""
+        self._takes_tls = tls is not None
+        for given in sockets:
+            self._listeners.append(await self.loop.create_server(self._connect, sock=given, ssl=tls, backlog=BACKLOG))
 
     async def listen_unix(self, sock: socket.socket) -> None:
         """Listen on a bound Unix socket."""
@@ -101,10 +111,33 @@ class Server:
         self._draining = True
         for connection in self._connections:
             connection.drain()
-        end = self.now() + seconds
-        while any(connection.busy for connection in self._connections) and self.now() < end:  # noqa: ASYNC110
+        self.hurry(seconds)
+        while any(connection.busy for connection in self._connections) and self.now() < self._ends:  # noqa: ASYNC110
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
         await self.close()
+
+    async def retire(self, seconds: float, idle_seconds: float) -> None:
+        """Accept nothing more: what waits to be accepted, and comes later, is for whoever else holds the listening
+        sockets. Serve the connections that there are: each ends with its next answer, or when nothing has come for
+        `idle_seconds`; at most `seconds`."""
+        self._retiring = True
+        for listener in self._listeners:
+            listener.close()
+        for connection in self._connections:
+            connection.retire()
+        began = self.now()
+        settled = began + (_HANDSHAKE_SECONDS if self._takes_tls else _DRAIN_POLL_SECONDS)
+        self.hurry(seconds)
+        while (self._connections or self.now() < settled) and self.now() < self._ends:
+            if self.now() > began + idle_seconds:
+                for connection in [known for known in self._connections if not known.busy]:
+                    connection.close_idle()
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        await self.close()
+
+    def hurry(self, seconds: float) -> None:
+        """What drains or retires, now or later, takes no longer than `seconds` from here on."""
+        self._ends = min(self._ends, self.now() + seconds)
 
     async def close(self) -> None:
         """Stop listening and end all connections; what is written but not sent yet gets a moment to be sent."""
@@ -128,6 +161,8 @@ class Server:
         connection.date_line = self.date_line
         if self._draining:
             connection.drain()
+        elif self._retiring:
+            connection.retire()
         self._connections.add(connection)
         return len(self._connections) <= self.limits.max_connections
 
@@ -163,30 +198,9 @@ class Server:
             self._pressure.relieve(self._connections, now, excess)
         else:
             self._pressure.clear()
+        self._on_sweep(now - self._sweep_due)
+        self._sweep_due = now + _SWEEP_SECONDS
         self._sweeper = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
-
-
-def _bound(host: str, port: int, *, reuse_port: bool) -> socket.socket | None:
-    """A socket bound to an IPv4 address, None where `host` is anything else.
-
-    The loop would ask the resolver about an address too, in threads that it starts for that: a millisecond of a start.
-    Raises OSError.
-    """
-    try:
-        socket.inet_pton(socket.AF_INET, host)
-    except OSError:
-        return None
-    bound = socket.socket(socket.AF_INET)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        raise OSError(error.errno, f"{host}:{port}: {error.strerror}") from None
-    bound.setblocking(False)
-    return bound
 
 
 async def serve(
@@ -195,10 +209,9 @@ async def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     limits: ServerLimits | None = None,
-    reuse_port: bool = False,
     tls: ssl.SSLContext | None = None,
 ) -> Server:
     """Start a server on a TCP address; port 0 = any free one. Raises OSError where the address cannot be had."""
     server = Server(handler, limits or ServerLimits(), asyncio.get_running_loop())
-    await server.listen_tcp(host, port, reuse_port=reuse_port, tls=tls)
+    await server.listen_tcp(host, port, tls=tls)
     return server

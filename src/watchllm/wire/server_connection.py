@@ -179,7 +179,7 @@ class ServerConnection(OrderedConnection):
         if too_large or self._lines > MOST_LINES:
             refusal: GatewayError | None = head_too_large()
         else:
-            refusal = head_refusal(exchange, version, limits.max_upload_bytes, draining=self.draining)
+            refusal = head_refusal(exchange, version, limits.max_upload_bytes, draining=self.refusing)
         if refusal is not None:
             self._refuse_in_turn(refusal, exchange)
             return

@@ -10,6 +10,7 @@ _NOT_NEEDED = {
     "tempfile": "takes shutil and random along",
     "json": "msgspec reads and writes JSON",
     "watchllm.proxy.miss": "an answer from the cache calls nobody",
+    "watchllm.proxy.slots": "an answer from the cache calls nobody",
     "watchllm.wire.client": "an answer from the cache calls nobody",
     "watchllm.providers.tokens": "an answer from the cache has been counted",
     "numpy": "the semantic cache loads it, like the next two, when the socket listens",

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from sqlalchemy import delete
 
 from tests.support.product import Installation, Sim, upstream_environment
+from tests.support.redis_server import RedisServer
 from tests.support.scripted_upstream import Call, scripted_upstream
 from tests.support.waiting import wait_for
 from watchllm.compose.checks import Check
@@ -219,13 +220,40 @@ def test_anthropic_is_asked_as_it_wants_to_be(ready: Configuration) -> None:
     assert headers == {"x-api-key": "sk-ant", "anthropic-version": "2023-06-01", "authorization": None}
 
 
-def test_redis_is_said_not_to_be_used_yet_and_postgresql_has_failed(ready: Configuration) -> None:
-    redis = load({"home": str(ready.home)}, {"WATCHLLM_REDIS_URL": "redis://127.0.0.1:1"})
-    assert check(redis, "redis").status == "warning"
-    variables = {"WATCHLLM_DATABASE_URL": "postgresql://127.0.0.1/x", "WATCHLLM_SECRET_KEY": "x" * 32}
+@pytest.mark.parametrize(
+    ("options", "status", "says"),
+    [
+        ((), "warning", "no bound"),
+        (("--maxmemory", "64mb"), "failed", "refuses everything"),
+        (("--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru"), "failed", "evict the snapshot"),
+        (("--maxmemory", "64mb", "--maxmemory-policy", "volatile-lru"), "ok", "volatile-lru"),
+    ],
+)
+def test_redis_is_asked_whether_it_may_evict_what_must_not_be_lost(
+    ready: Configuration, tmp_path: Path, options: tuple[str, ...], status: str, says: str
+) -> None:
+    server = RedisServer(tmp_path / "redis", *options)
+    try:
+        configuration = load({"home": str(ready.home)}, {"WATCHLLM_REDIS_URL": server.url})
+        assert check(configuration, "redis").status in ("ok", "warning")  # A busy machine answers slowly.
+        memory = check(configuration, "redis memory")
+        assert (memory.status, says in memory.detail) == (status, True), memory
+    finally:
+        server.stop()
+
+
+def test_a_redis_that_does_not_answer_has_failed(ready: Configuration) -> None:
+    redis = load({"home": str(ready.home)}, {"WATCHLLM_REDIS_URL": "redis://u:secret@127.0.0.1:1"})
+    assert check(redis, "redis").status == "failed"
+    assert "secret" not in check(redis, "redis").detail
+
+
+def test_a_postgresql_that_cannot_be_reached_has_failed(ready: Configuration) -> None:
+    variables = {"WATCHLLM_DATABASE_URL": "postgresql://127.0.0.1:1/x", "WATCHLLM_SECRET_KEY": "x" * 32}
     found = check(load({"home": str(ready.home)}, variables), "database")
     assert found.status == "failed"
-    assert "PostgreSQL is not in it yet" in found.detail
+    assert "refused" in found.detail
+    assert "can it be reached" in found.advice
 
 
 def provider(ready: Configuration, base_url: str, key: str = "right") -> Check:

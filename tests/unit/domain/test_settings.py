@@ -5,11 +5,11 @@ import pytest
 from watchllm.domain.settings import InvalidSetting, ProjectSettings, parse_settings, with_changes
 
 
-def test_models_without_a_price_are_used_until_a_project_refuses_them() -> None:
-    assert ProjectSettings().unpriced == "allow"
+def test_models_without_a_price_may_be_refused_or_allowed_whatever_the_budget() -> None:
+    assert ProjectSettings().unpriced is None
     refusing = with_changes(ProjectSettings(), parse_settings({"unpriced": "refuse"}))
     assert refusing.unpriced == "refuse"
-    assert with_changes(refusing, parse_settings({"unpriced": ""})).unpriced == "allow"
+    assert with_changes(refusing, parse_settings({"unpriced": ""})).unpriced is None
     with pytest.raises(InvalidSetting, match="unpriced=no: expected allow or refuse"):
         parse_settings({"unpriced": "no"})
 

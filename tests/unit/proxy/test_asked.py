@@ -20,6 +20,7 @@ def test_only_the_first_sight_of_a_body_is_the_newest() -> None:
     tenant = SimpleNamespace(
         partition=b"p" * 16,
         bodies={},
+        narrowing=b"",
         project=SimpleNamespace(id="prj_1"),
         route=lambda model: Route(model, (Choice(1, (target,)),)),
         defaults=lambda _vendor, _family: NO_DEFAULTS,

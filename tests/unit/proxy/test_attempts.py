@@ -186,9 +186,48 @@ def test_no_hedge_once_there_is_an_answer(world: World, begin: Begin) -> None:
 def test_who_leaves_ends_all_calls(world: World, begin: Begin) -> None:
     attempts, sink = begin(candidate("a"), candidate("b"), hedge_after=0.5)
     world.fire()
+    assert world.slots.under_way == 1
     attempts.cancel()
     assert [call.asked for call in world.calls] == [["cancel"], ["cancel"]]
     assert sink.told == []
+    assert world.slots.under_way == 0
+
+
+def test_no_hedge_where_no_slot_is_free(world: World, begin: Begin) -> None:
+    _, sink = begin(candidate("a"), candidate("b"), hedge_after=0.5)
+    assert world.slots.take()
+    world.fire()
+    assert world.opened == [("a", False)]
+    answer(world.calls[0], 200)
+    assert sink.told == [200]
+    assert world.slots.under_way == 1
+
+
+@pytest.mark.parametrize("first", [200, 400, 500])
+@pytest.mark.parametrize("second", [200, 400, 500])
+def test_the_slot_of_a_hedge_is_given_back_whichever_ends_how(
+    world: World, begin: Begin, first: int, second: int
+) -> None:
+    begin(candidate("a"), candidate("b"), hedge_after=0.5)
+    world.fire()
+    assert world.slots.under_way == 1
+    answer(world.calls[1], second)
+    if second != 200:
+        answer(world.calls[0], first)
+    assert world.slots.under_way == 0
+
+
+def test_a_hedge_that_cannot_be_begun_gives_its_slot_back(world: World, begin: Begin) -> None:
+    for _ in range(10):
+        begin(candidate("b"))
+        answer(world.calls[-1], 500)
+    begin(candidate("a"), candidate("b"), hedge_after=0.5)
+    for _ in range(10):
+        begin(candidate("a"))
+        answer(world.calls[-1], 500)
+    while world.timers:
+        world.fire()
+    assert world.slots.under_way == 0
 
 
 def test_who_leaves_during_a_back_off_is_not_called_for_again(world: World, begin: Begin) -> None:

@@ -82,7 +82,7 @@ def hit() -> Request:
     request = Request(cast(Exchange, exchange), "chat.completions")
     request.id, request.wall_ns = "req_1", 1_700_000_000_000_000_000
     request.principal = SimpleNamespace(  # type: ignore[assignment]
-        tenant=SimpleNamespace(project=SimpleNamespace(id="prj_1")), key=SimpleNamespace(id="key_1")
+        tenant=SimpleNamespace(project=SimpleNamespace(id="prj_1")), key=SimpleNamespace(id="key_1"), subject=None
     )
     request.target, request.model, request.cache = TARGET, TARGET.model, "HIT"
     request.usage, request.cost, request.saved = TokenUsage(100, 50), 0, 45_000

@@ -1,5 +1,6 @@
 """WATCHLLM_HOME and the master secret in it: made once, private, whole."""
 
+import os
 import stat
 import subprocess
 import sys
@@ -7,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from watchllm.stores.home import HomeUnusable, is_private, master_secret, prepare
+from watchllm.stores.home import (
+    HomeInUse,
+    HomeUnusable,
+    claim_for_proxy,
+    is_claimed,
+    is_private,
+    master_secret,
+    prepare,
+)
 
 
 def mode(path: Path) -> int:
@@ -73,3 +82,25 @@ def test_an_existing_folder_is_left_as_it_is(tmp_path: Path) -> None:
     prepare(tmp_path)
     assert mode(tmp_path) == 0o755
     assert not is_private(tmp_path)
+
+
+def claimed_by(home: Path, *, shared: bool) -> int:
+    """Locks belong to the open file: within one process, two claims are as those of two processes."""
+    return claim_for_proxy(home, wait_seconds=0.0, shared=shared)
+
+
+def test_proxies_that_share_a_home_may_be_many_and_one_that_does_not_is_alone(tmp_path: Path) -> None:
+    assert not is_claimed(tmp_path)
+    first, second = claimed_by(tmp_path, shared=True), claimed_by(tmp_path, shared=True)
+    assert is_claimed(tmp_path)
+    with pytest.raises(HomeInUse, match="without WATCHLLM_REDIS_URL there is one for each home"):
+        claimed_by(tmp_path, shared=False)
+    os.close(first)
+    assert is_claimed(tmp_path), "one is left"
+    os.close(second)
+    assert not is_claimed(tmp_path)
+    alone = claimed_by(tmp_path, shared=False)
+    assert is_claimed(tmp_path)
+    with pytest.raises(HomeInUse, match=f"process {os.getpid()} is the proxy .* it has no WATCHLLM_REDIS_URL"):
+        claimed_by(tmp_path, shared=True)
+    os.close(alone)

@@ -232,11 +232,11 @@ def _kept(console: Console, user: User) -> tuple[str, list[ProjectCard], int]:
                 _uses(console, project.id),
             )
         )
-    return (organization.name if organization else "unknown"), cards, len(projects) - len(shown)
+    return organization.name, cards, len(projects) - len(shown)
 
 
 def _uses(console: Console, project_id: str) -> Mapping[str, KeyState]:
-    with console.plane.database.reading() as connection:
+    with console.plane.database.reporting() as connection:
         return key_use_log.states(connection, project_id)
 
 

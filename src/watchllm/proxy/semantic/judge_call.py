@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from watchllm.cache.semantic import judge
-from watchllm.domain.errors import GatewayError, TimedOut
+from watchllm.domain.errors import GatewayError, TimedOut, Unavailable
 from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import BYPASS, CANCELLED, COMPLETE, ERROR
 from watchllm.providers import tokens
@@ -88,6 +88,16 @@ class JudgeCall:
         return verdict
 
     async def _answer(self, document: dict[str, Any]) -> tuple[Answer, bool | None]:
+        """Ask in a slot, if one is free: else the call that the verdict might save had better take its turn."""
+        slots = self._services.slots
+        if not slots.take():
+            raise Unavailable("Too many calls to providers are under way to ask a judge as well.")
+        try:
+            return await self._asked(document)
+        finally:
+            slots.release()
+
+    async def _asked(self, document: dict[str, Any]) -> tuple[Answer, bool | None]:
         services, request = self._services, self.request
         assert request.principal is not None
         tenant = request.principal.tenant

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from watchllm.cache.entry import Entry
 from watchllm.cache.semantic import judge
@@ -14,6 +15,7 @@ from watchllm.cache.semantic.engine import Engine, Judged, Question
 from watchllm.cache.semantic.question import NotTried
 from watchllm.cache.semantic.verdicts import Pair
 from watchllm.domain.settings import LEAST_CONFIDENCE, ON, ProjectSettings
+from watchllm.proxy.at_hand import bring
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.retelling import told_in
 from watchllm.proxy.semantic import looked
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from watchllm.proxy.request import Request
     from watchllm.proxy.services import Services
     from watchllm.proxy.unanswered import Unanswered
+
+_T = TypeVar("_T")
 
 # A vector may come to another process before its answer does: such a one is not lost.
 _SETTLES_MS = 10_000
@@ -64,6 +68,13 @@ class Finding(NamedTuple):
     doubt: Doubt | None = None
 
 
+class NotAtHand(Exception):
+    """An answer that is wanted has to be fetched from the shared cache first."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+
+
 def look_up(services: Services, unanswered: Unanswered) -> Entry | Coroutine[Any, Any, Entry | None] | None:
     """The stored answer to a like question, if the project has it served, and notes on the request what came of it; or
     what goes on to find it, where the event loop would feel the question's reading, its vector has to be waited for, or
@@ -82,7 +93,7 @@ def look_up(services: Services, unanswered: Unanswered) -> Entry | Coroutine[Any
     look = _LookUp(services, unanswered, engine, asks.partition, began)
     if not engine.is_quick(asks.text):
         return look.answer_slowly(asks.text)
-    return look.answer(engine.read(asks.text))
+    return look.answer_now(engine.read(asks.text))
 
 
 class _LookUp:
@@ -90,6 +101,7 @@ class _LookUp:
 
     __slots__ = (
         "_began",
+        "_brought",
         "_engine",
         "_partition",
         "_policy",
@@ -116,9 +128,41 @@ class _LookUp:
         self._engine = engine
         self._partition = partition
         self._began = began
+        self._brought: set[bytes] = set()
+
+    def answer_now(self, question: Question) -> Entry | Coroutine[Any, Any, Entry | None] | None:
+        """The answer to a like question, or what waits for it."""
+        try:
+            return self.answer(question)
+        except NotAtHand as missing:
+            return self._answer_from_elsewhere(question, missing)
+
+    async def _answer_from_elsewhere(self, question: Question, missing: NotAtHand) -> Entry | None:
+        try:
+            await self._bring(missing)
+            found = await self._bringing(partial(self.answer, question))
+        except Exception as error:  # noqa: BLE001  (as for quick ones)
+            self._services.semantic.failed(self._services, self._request, error)
+            return None
+        return found if found is None or isinstance(found, Entry) else await found
+
+    async def _bringing(self, find: Callable[[], _T]) -> _T:
+        """What `find` finds, once all that it looks for is at hand."""
+        while True:
+            try:
+                return find()
+            except NotAtHand as missing:
+                wanted = missing
+            await self._bring(wanted)
+
+    async def _bring(self, missing: NotAtHand) -> None:
+        self._brought.add(missing.key)
+        brought = bring(self._services, self._tenant.partition, (missing.key,))
+        if brought is not None:
+            await brought
 
     def answer(self, question: Question) -> Entry | Coroutine[Any, Any, Entry | None] | None:
-        """The answer to a like question, or what waits for who is asked to know it."""
+        """The answer to a like question, or what waits for who is asked to know it. Raises NotAtHand."""
         finding = self._found(question)
         if finding.doubt is not None:
             asking = self._asked(finding.doubt)
@@ -130,7 +174,8 @@ class _LookUp:
     async def answer_slowly(self, text: str) -> Entry | None:
         """The same for a question that has to be read first."""
         try:
-            found = self.answer(await self._engine.read_slowly(text, self._partition))
+            question = await self._engine.read_slowly(text, self._partition)
+            found = await self._bringing(partial(self.answer, question))
         except NotEmbedded as error:
             return self._noted(Looked(looked.NOT_TRIED, error.reason))
         except Exception as error:  # noqa: BLE001  (as for quick ones)
@@ -169,14 +214,15 @@ class _LookUp:
                 reason = await self._waited(decider, judgement)
                 if reason is None or services.semantic.engine is not engine:
                     break
-                following = self._asked(doubt, reason)
+                following = await self._bringing(partial(self._asked, doubt, reason))
                 if isinstance(following, str):
                     reason = following
                     break
                 asking = following
             # What was stored may have been forgotten meanwhile.
             if reason is None and services.semantic.engine is engine:
-                entry = self._entry(doubt.entry, services.now_ms())
+                self._brought.clear()
+                entry = await self._bringing(lambda: self._entry(doubt.entry, services.now_ms()))
             if entry is None:
                 found.reason = reason or "gone"
             else:
@@ -260,7 +306,12 @@ class _LookUp:
         engine, unanswered = self._engine, self._unanswered
         if not engine.holds(pair, now_ms):
             return None
-        entry = self._services.cache.get(self._tenant.partition, pair.key)
+        cache = self._services.cache
+        entry = cache.get(self._tenant.partition, pair.key)
+        if entry is None and cache.is_remote:
+            if pair.key not in self._brought:
+                raise NotAtHand(pair.key)
+            return None  # It may be there all the same, where Redis could not be asked.
         if entry is None or entry.created_ms != pair.created_ms:
             # Another answer may have taken its place, of which nobody knows whether it would have been kept.
             if now_ms - max(pair.created_ms, entry.created_ms if entry else 0) > _SETTLES_MS:

@@ -57,6 +57,8 @@ class LmdbExactStore:
     128 MiB. `note` says so when the content had to be dropped at opening.
     """
 
+    is_remote = False
+
     @classmethod
     def open(cls, path: StrPath, *, max_bytes: int, now_ms: Callable[[], int]) -> LmdbExactStore:
         """Open the cache in the folder `path`, made (0700, its files 0600) if it is missing. `now_ms`: the wall clock.
@@ -112,6 +114,10 @@ class LmdbExactStore:
         if len(touched) < MOST_TOUCHED:
             touched.add(entry_id)
         return entry
+
+    def fetch(self, project: bytes, keys: Sequence[bytes], done: Callable[[], None]) -> bool:
+        """All there is on this host is at hand."""
+        return False
 
     def put(self, project: bytes, key: bytes, entry: Entry, begun_ms: int) -> None:
         """Store, unless an invalidation that matches came at or after `begun_ms`. One that is too large to keep (8 MiB,

@@ -11,7 +11,7 @@ import msgspec
 
 from watchllm.control.publication import Publication
 from watchllm.stores.lmdb import environment
-from watchllm.stores.lmdb.snapshot import KEY, PRICES, PROJECT, SECRET, VENDORS, VERSION
+from watchllm.stores.lmdb.snapshot import KEY, POSITION, PRICES, PROJECT, SECRET, VENDORS, VERSION
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
@@ -39,6 +39,16 @@ class LmdbSnapshotWriter:
     def differs(self, publication: Publication) -> bool:
         with self._read_transaction() as transaction:
             return any(True for _ in _differences(transaction, publication))
+
+    def changes(self, publication: Publication) -> dict[bytes, bytes | None]:
+        """What applying it would change, in the file's own keys and values; None: removed. Takes no lock."""
+        with self._read_transaction() as transaction:
+            return dict(_differences(transaction, publication))
+
+    def records(self) -> dict[bytes, bytes]:
+        """All that is published, in the file's keys and values."""
+        with self._read_transaction() as transaction:
+            return {key: value for key, value in transaction.cursor() if key not in (VERSION, POSITION)}
 
     def version(self) -> int:
         with self._read_transaction() as transaction:
@@ -73,23 +83,25 @@ def _apply(transaction: "lmdb.Transaction[bytes]", publication: Publication) -> 
     if changes:
         version = int.from_bytes(transaction.get(VERSION) or b"", "big") + 1
         transaction.put(VERSION, version.to_bytes(8, "big"))
+        transaction.delete(POSITION)  # Written by this host itself, it is nobody's copy any more.
     return bool(changes)
 
 
 def _differences(
     transaction: "lmdb.Transaction[bytes]", publication: Publication
 ) -> Iterator[tuple[bytes, bytes | None]]:
-    wanted = dict(_entries(publication))
+    wanted = dict(entries(publication))
     for key, value in wanted.items():
         if transaction.get(key) != value:
             yield key, value
     if publication.complete:
         for key in transaction.cursor().iternext(values=False):
-            if key not in wanted and key != VERSION:
+            if key not in wanted and key not in (VERSION, POSITION):
                 yield bytes(key), None
 
 
-def _entries(publication: Publication) -> Iterator[tuple[bytes, bytes | None]]:
+def entries(publication: Publication) -> Iterator[tuple[bytes, bytes | None]]:
+    """The publication in the file's keys and values; None: to be removed."""
     for digest, key in publication.keys.items():
         yield KEY + digest, None if key is None else _encode(key)
     for project_id, project in publication.projects.items():

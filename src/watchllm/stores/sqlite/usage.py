@@ -10,17 +10,20 @@ import msgspec
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from watchllm.analytics import key_uses, rollups
+from watchllm.analytics import key_uses, rollups, spending
 from watchllm.control.database import Clock
+from watchllm.domain.ledger import Periods
 from watchllm.domain.usage_event import OpenedCall, UsageEvent
 from watchllm.domain.usage_log import COLUMNS, row_of
-from watchllm.journal.recorder import DAMAGE_TAG, Batch, Position, SetAside, StoreUnavailable
+from watchllm.journal.recorder import DAMAGE_TAG, DAY_MS, Batch, Position, Retention, SetAside, StoreUnavailable
 from watchllm.journal.recovery import aborted
 
-_KEEP_FINISHED_MS = 86_400_000
+_KEEP_FINISHED_MS = DAY_MS
+_FORGET_AT_ONCE = 2000
 _BUSY_MS = 500
 _IN_CHUNK = 500
 _LARGEST = (1 << 63) - 1
+_MOST_ORGANIZATIONS = 100_000
 
 
 def _insert(table: str, columns: Iterable[str]) -> str:
@@ -43,6 +46,10 @@ _ADD_KEY_USES = _insert("provider_key_uses", (*key_uses.KEY, *key_uses.MEASURES)
     " ON CONFLICT (provider_key_id, hour_ms) DO UPDATE SET uses = uses + excluded.uses, "
     f"refused = refused + excluded.refused, {_LATEST}"
 )
+_ADD_SPENDING = _insert("spending", ("subject", "period", "requests", "nanos")) + (
+    " ON CONFLICT (subject, period) DO UPDATE SET requests = requests + excluded.requests, "
+    "nanos = nanos + excluded.nanos"
+)
 _ADD_ROW = _insert("usage_logs", COLUMNS)
 _ADD_OPENED = _insert("journal_opened", ("request_id", "attempt", "series", "region", "call")) + (
     " ON CONFLICT (request_id, attempt) DO NOTHING"
@@ -60,16 +67,21 @@ _decode_call = msgspec.msgpack.Decoder(OpenedCall).decode
 
 
 class SqliteUsageStore:
-    """Implements `journal.recorder.UsageStore` on an engine of `stores.sqlite.engine`, its schema being up to date."""
+    """Implements `journal.shared_ledger.SharedUsageStore` on an engine of `stores.sqlite.engine`, its schema being up
+    to date."""
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
+        self._organizations: dict[str, str] = {}
 
     def positions(self) -> dict[str, Position]:
         with self._transaction("BEGIN") as connection:
             rows = connection.execute('SELECT series, sequence, "offset", finished FROM journal_positions').fetchall()
         return {series: Position(sequence, offset, bool(finished)) for series, sequence, offset, finished in rows}
+
+    def positions_everywhere(self) -> dict[str, Position]:
+        return self.positions()  # The file is of one host.
 
     def set_aside(self) -> list[SetAside]:
         with self._transaction("BEGIN") as connection:
@@ -80,6 +92,37 @@ class SqliteUsageStore:
             ).fetchall()
         return [SetAside(*row) for row in rows]
 
+    def spent(self, subjects: Iterable[str] | None, periods: Iterable[str]) -> dict[str, Periods]:
+        within = list(periods)
+        query = (
+            "SELECT subject, period, requests, nanos FROM spending "  # noqa: S608 (marks only)
+            f"WHERE period IN ({', '.join('?' * len(within))})"
+        )
+        found: dict[str, Periods] = {}
+        with self._transaction("BEGIN") as connection:
+            for condition, chunk in _chunks(subjects):
+                for subject, period, requests, nanos in connection.execute(query + condition, within + chunk):
+                    found.setdefault(subject, {})[period] = (requests, nanos)
+        return found
+
+    def organizations(self, projects: Iterable[str]) -> set[str]:
+        with self._transaction("BEGIN") as connection:
+            return {found for name in projects if (found := self._organization(connection, name)) is not None}
+
+    def organizations_of(self, projects: Iterable[str]) -> dict[str, str]:
+        with self._transaction("BEGIN") as connection:
+            pairs = [(name, self._organization(connection, name)) for name in projects]
+        return {name: organization for name, organization in pairs if organization is not None}
+
+    def members(self, organization: str) -> set[str]:
+        with self._transaction("BEGIN") as connection:
+            rows = connection.execute(
+                "SELECT id FROM projects WHERE organization_id = ? UNION ALL SELECT keys.id FROM keys "
+                "JOIN projects ON projects.id = keys.project_id WHERE projects.organization_id = ?",
+                (organization, organization),
+            ).fetchall()
+        return {organization, *(name for (name,) in rows)}
+
     def apply(self, batch: Batch) -> int:
         try:
             return self._apply(batch, careful=False)
@@ -87,6 +130,21 @@ class SqliteUsageStore:
             # Some request has a row already (a folder that was rescued, a record that was read before a crash of the
             # disk): look each one up, which is slow and rare.
             return self._apply(batch, careful=True)
+
+    def expire(self, retention: Retention) -> bool:
+        now = self._clock()
+        limits: list[tuple[str, tuple[object, ...]]] = []
+        if (day := retention.first_day(now)) is not None:
+            limits.append(("at_ms < ?", (day * DAY_MS,)))
+        for project, day in retention.first_days(now).items():
+            limits.append(("project_id = ? AND at_ms < ?", (project, day * DAY_MS)))
+        left = _FORGET_AT_ONCE
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            for condition, values in limits:
+                rows = f"SELECT id FROM usage_logs WHERE {condition} LIMIT ?"  # noqa: S608 (conditions of our own)
+                done = connection.execute(f"DELETE FROM usage_logs WHERE id IN ({rows})", (*values, left))  # noqa: S608
+                left -= done.rowcount
+        return left == 0
 
     def _apply(self, batch: Batch, *, careful: bool) -> int:
         now = self._clock()
@@ -123,8 +181,10 @@ class SqliteUsageStore:
         connection.executemany(_ADD_ROW, [row_of(event, region) for event, region in events])
         rollup: rollups.Rollup = {}
         uses: key_uses.KeyUses = {}
+        spent: spending.Uses = {}
         for event, _ in events:
             rollups.add(rollup, event)
+            spending.add(spent, event)
             if event.attempts:
                 key_uses.add(uses, event)
         # A sum that SQLite cannot hold would stop the recording of all projects, not only of the one whose provider
@@ -132,6 +192,22 @@ class SqliteUsageStore:
         capped = [(*key, *(min(value, _LARGEST) for value in sums)) for key, sums in rollup.items()]
         connection.executemany(_ADD_ROLLUP, capped)
         connection.executemany(_ADD_KEY_USES, [(*key, *measures) for key, measures in uses.items()])
+        sums = spending.by_subject(spent, lambda project_id: self._organization(connection, project_id))
+        connection.executemany(
+            _ADD_SPENDING, [(*key, requests, min(nanos, _LARGEST)) for key, (requests, nanos) in sums.items()]
+        )
+
+    def _organization(self, connection: sqlite3.Connection, project_id: str) -> str | None:
+        """A project's organization, which it keeps for good; None = it is not known here."""
+        found = self._organizations.get(project_id)
+        if found is None:
+            row = connection.execute("SELECT organization_id FROM projects WHERE id = ?", (project_id,)).fetchone()
+            if row is None:
+                return None
+            if len(self._organizations) >= _MOST_ORGANIZATIONS:
+                self._organizations.clear()
+            found = self._organizations[project_id] = row[0]
+        return found
 
     def _keep_open(self, connection: sqlite3.Connection, batch: Batch, ended: set[str]) -> None:
         """Most calls open and settle within a batch and are never written."""
@@ -197,3 +273,14 @@ class SqliteUsageStore:
             raise
         except (sqlite3.Error, DBAPIError) as error:
             raise StoreUnavailable(f"the database {self._engine.url.database}: {error}") from error
+
+
+def _chunks(subjects: Iterable[str] | None) -> Iterator[tuple[str, list[str]]]:
+    """Conditions on the subject, each with its parameters; one without any for all."""
+    if subjects is None:
+        yield "", []
+        return
+    names = sorted(subjects)
+    for start in range(0, len(names), _IN_CHUNK):
+        chunk = names[start : start + _IN_CHUNK]
+        yield f" AND subject IN ({', '.join('?' * len(chunk))})", chunk

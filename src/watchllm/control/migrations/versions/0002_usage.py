@@ -47,11 +47,12 @@ def upgrade() -> None:
         sa.Column("tags", sa.Text),
         sa.Column("upstream_request_id", sa.Text),
         sa.Column("attempts", sa.Text),
-        sa.PrimaryKeyConstraint("id", name="pk_usage_logs"),
-        sa.UniqueConstraint("request_id", name="uq_usage_logs_request_id"),
+        *_keys(),
+        postgresql_partition_by="RANGE (at_ms)",
     )
     op.create_index("ix_usage_logs_project_id_at_ms", "usage_logs", ["project_id", "at_ms"])
-    op.create_index("ix_usage_logs_at_ms", "usage_logs", ["at_ms"])
+    if not _is_postgres():
+        op.create_index("ix_usage_logs_at_ms", "usage_logs", ["at_ms"])
     op.create_table(
         "usage_hourly",
         *_required(sa.BigInteger, "hour_ms"),
@@ -86,6 +87,23 @@ def upgrade() -> None:
         *_required(sa.BigInteger, "at_ms"),
         sa.PrimaryKeyConstraint("series", "sequence", "offset", name="pk_journal_set_aside"),
     )
+
+
+def _keys() -> list[sa.Constraint]:
+    """In PostgreSQL, where days are partitions, the time is a part of each key, and its first one an index by time."""
+    if _is_postgres():
+        return [
+            sa.PrimaryKeyConstraint("at_ms", "id", name="pk_usage_logs"),
+            sa.UniqueConstraint("request_id", "at_ms", name="uq_usage_logs_request_id"),
+        ]
+    return [
+        sa.PrimaryKeyConstraint("id", name="pk_usage_logs"),
+        sa.UniqueConstraint("request_id", name="uq_usage_logs_request_id"),
+    ]
+
+
+def _is_postgres() -> bool:
+    return op.get_context().dialect.name == "postgresql"
 
 
 def _required(kind: type[sa.types.TypeEngine[Any]], names: str) -> list[sa.Column[Any]]:

@@ -1,0 +1,116 @@
+"""Builds the limits of a proxy process: shared with all others in Redis, where there is one; else its own meters, and
+what was spent before it began (ledger and journals)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from watchllm.limits.limiter import Limiter
+from watchllm.limits.spending import Moment, Spent, moment_of_day
+from watchllm.proxy.limiting import Limiting
+from watchllm.proxy.local_limits import LocalLimits
+
+if TYPE_CHECKING:
+    from watchllm.compose.shared import Shared
+    from watchllm.configuration import Configuration
+    from watchllm.domain.snapshot import SnapshotReader
+    from watchllm.journal.journal import Journal
+    from watchllm.journal.spent_since import End
+    from watchllm.stores.lmdb.ledger import LmdbLedger
+
+LEDGER_FOLDER = "ledger"
+_RETRY_SECONDS = 0.05
+# The recorder closes what a killed process left open within about a second.
+_PATIENCE_SECONDS = 3.0
+_GIVES_UP_SECONDS = 4.5
+
+
+def open_limiting(
+    configuration: Configuration,
+    journal: Journal,
+    snapshot: SnapshotReader,
+    shared: Shared | None,
+    loop: asyncio.AbstractEventLoop,
+) -> Limiting:
+    """The limits of this process; what is needed for the past is opened when it is first asked for."""
+    if shared is not None:
+        return Limiting(shared.keep_limits(journal))
+    return Limiting(LocalLimits(Limiter(), _Past(configuration, journal, snapshot, loop).spent, loop))
+
+
+class _Past:
+    """What was spent before this process counted."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        journal: Journal,
+        snapshot: SnapshotReader,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._directory = configuration.directory
+        self._journal = journal
+        self._snapshot = snapshot
+        self._loop = loop
+        self._ledger: LmdbLedger | None = None
+
+    async def spent(self, names: list[str], at: Moment) -> Mapping[str, Spent]:
+        """What each of `names` has spent up to now, as of `at`. Raises NotYetKnown, StoreBroken, OSError."""
+        from watchllm.journal.spent_since import End, NotYetKnown
+
+        place = self._journal.end()
+        if place is None:
+            raise NotYetKnown("the journal cannot be written now")
+        end = End(self._journal.series, place)
+        began = monotonic()
+        while True:
+            waited = monotonic() - began
+            try:
+                return await self._loop.run_in_executor(None, self._read, names, at, end, waited < _PATIENCE_SECONDS)
+            except NotYetKnown:
+                if waited > _GIVES_UP_SECONDS:
+                    raise
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    def _read(self, names: list[str], at: Moment, end: End, patient: bool) -> Mapping[str, Spent]:
+        from watchllm.journal.spent_since import spent_up_to
+        from watchllm.stores.lmdb.ledger import LmdbLedger
+
+        if self._ledger is None:
+            self._ledger = LmdbLedger(os.path.join(self._directory, LEDGER_FOLDER))
+        folder = os.path.join(self._directory, "journal")
+        told, sums = spent_up_to(end, names, self._ledger, folder, self._organization, patient=patient)
+        month, today = _month(at), _day(at)
+        spent = {}
+        for name in names:
+            periods = told.get(name, {})
+            requests, month_nanos = periods.get(month, (0, 0))
+            day_nanos, total = periods.get(today, (0, 0))[1], periods.get("total", (0, 0))[1]
+            for day, (more, nanos) in sums.days[name].items():
+                total += nanos
+                if moment_of_day(day).month == at.month:
+                    requests += more
+                    month_nanos += nanos
+                if day == at.day:
+                    day_nanos += nanos
+            spent[name] = Spent(requests, day_nanos, month_nanos, total)
+        return spent
+
+    def _organization(self, project_id: str) -> str | None:
+        project = self._snapshot.project(project_id)
+        return None if project is None else project.organization_id
+
+
+def _month(at: Moment) -> str:
+    year, month = divmod(at.month, 12)
+    return f"{year}-{month + 1:02d}"
+
+
+def _day(at: Moment) -> str:
+    from time import gmtime, strftime
+
+    return strftime("%Y-%m-%d", gmtime(at.day * 86_400))

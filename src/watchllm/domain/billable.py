@@ -1,0 +1,21 @@
+"""Which requests count against a monthly quota: inference that was answered 2xx, hits included."""
+
+from watchllm.domain.usage_event import UsageEvent
+
+SIMULATOR = "sim"
+"""The provider that test keys reach, and no other; what it answers is never billed."""
+INFERENCE = frozenset(
+    ("audio", "chat.completions", "completions", "embeddings", "images", "messages", "moderations", "responses")
+)
+"""The endpoints, as usage rows name them, at which a model answers. Lists, counts of tokens, files and calls of the
+gateway's own are none."""
+
+
+def is_billable(endpoint: str, provider: str, status: int) -> bool:
+    """Whether a request that was answered so counts."""
+    return 200 <= status < 300 and provider != SIMULATOR and endpoint in INFERENCE
+
+
+def counts(event: UsageEvent) -> bool:
+    """Whether a settled request counts."""
+    return is_billable(event.endpoint, event.provider, event.status)

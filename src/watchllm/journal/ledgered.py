@@ -1,0 +1,68 @@
+"""A usage store that tells the proxies of its host, after each batch, who has spent what."""
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from watchllm.domain.ledger import Periods, Place
+from watchllm.journal.recorder import Batch, Position, Retention, SetAside, UsageStore
+
+
+class Ledger(Protocol):
+    def places(self) -> dict[str, Place]: ...
+
+    def write(self, spent: dict[str, Periods], places: dict[str, Place]) -> None: ...
+
+    def replace(self, spent: dict[str, Periods], places: dict[str, Place]) -> None: ...
+
+
+class Ledgered:
+    """Implements `journal.recorder.UsageStore` on `store`. The ledger is written after the database and before any
+    segment is removed; where the two differ after a crash, it is written anew."""
+
+    def __init__(
+        self, store: UsageStore, ledger: Ledger, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._now = now
+
+    def positions(self) -> dict[str, Position]:
+        positions = self._store.positions()
+        places = places_of(positions)
+        if not places or self._ledger.places() != places:
+            self._ledger.replace(self._store.spent(None, periods_told(self._now())), places)
+        return positions
+
+    def set_aside(self) -> list[SetAside]:
+        return self._store.set_aside()
+
+    def apply(self, batch: Batch) -> int:
+        count = self._store.apply(batch)
+        if batch.finished or batch.readable_now:
+            # What was closed or taken back is not in the batch.
+            self._ledger.replace(self._store.spent(None, periods_told(self._now())), places_of(self._store.positions()))
+            return count
+        projects = {event.project_id for event, _ in batch.settled}
+        subjects = projects | {event.key_id for event, _ in batch.settled} | self._store.organizations(projects)
+        self._ledger.write(self._store.spent(subjects, periods_told(self._now())), places_of(batch.positions))
+        return count
+
+    def expire(self, retention: Retention) -> bool:
+        return self._store.expire(retention)
+
+    def spent(self, subjects: Iterable[str] | None, periods: Iterable[str]) -> dict[str, Periods]:
+        return self._store.spent(subjects, periods)
+
+    def organizations(self, projects: Iterable[str]) -> set[str]:
+        return self._store.organizations(projects)
+
+
+def periods_told(now: datetime) -> set[str]:
+    """Those that a proxy may ask for: its clock may be a little behind or ahead."""
+    days = (now - timedelta(days=1), now, now + timedelta(days=1))
+    return {"total", *(f"{day:%Y-%m}" for day in days), *(f"{day:%Y-%m-%d}" for day in days)}
+
+
+def places_of(positions: dict[str, Position]) -> dict[str, Place]:
+    return {series: Place(*position) for series, position in positions.items()}

@@ -1,0 +1,152 @@
+"""A usage store that tells all proxies, wherever they run, who has spent what, after each batch.
+
+What is told are totals of the database, and up to where in each series of journals they count: so it may be told twice,
+late, or by several recorders. Only organizations whose limits somebody has to keep are told of; which, the proxies ask
+for. Nothing here keeps the database waiting for longer than a moment: while it cannot be told, it is recorded, and told
+anew in full afterwards.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Protocol
+
+from watchllm.domain.ledger import Periods, Place
+from watchllm.journal.ledgered import periods_told, places_of
+from watchllm.journal.recorder import Batch, Position, Retention, SetAside, UsageStore
+
+_PAUSE_SECONDS = 1.0
+
+
+class NotTold(Exception):
+    """They could not be told, or not all of it; the message is for the operator."""
+
+
+class Accounts(Protocol):
+    """Where it is told. Every method raises NotTold."""
+
+    def wanted(self) -> set[str]:
+        """Organizations that are to be told of."""
+        ...
+
+    def kept(self) -> set[str]:
+        """Organizations that were told of."""
+        ...
+
+    def write(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
+        """What some have spent, as of these places; without effect on what is not kept."""
+        ...
+
+    def write_all(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
+        """What everybody in an organization has spent; it is kept from now on."""
+        ...
+
+    def counted(self, places: dict[str, Place]) -> None:
+        """Everybody was told of all up to these places."""
+        ...
+
+
+class SharedUsageStore(UsageStore, Protocol):
+    """The recorder's database, which also knows who belongs to whom, and of other hosts. Raises StoreUnavailable."""
+
+    def positions_everywhere(self) -> dict[str, Position]:
+        """As `positions`, of the journals of all hosts that record in this database."""
+        ...
+
+    def organizations_of(self, projects: Iterable[str]) -> dict[str, str]:
+        """By project; those that are not known are left out."""
+        ...
+
+    def members(self, organization: str) -> set[str]:
+        """The organization's id, and those of its projects and their keys."""
+        ...
+
+
+class SharedLedger:
+    """Implements `journal.recorder.UsageStore` on `store`. `tend` has to be called often."""
+
+    def __init__(
+        self,
+        store: SharedUsageStore,
+        accounts: Accounts,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.problem: str | None = None
+        """Why they could not be told; None = they were."""
+        self._store = store
+        self._accounts = accounts
+        self._now = now
+        self._monotonic = monotonic
+        self._all_is_due = True
+        self._not_before = 0.0
+
+    def positions(self) -> dict[str, Position]:
+        self._all_is_due = True  # What was recorded last may not have been told.
+        return self._store.positions()
+
+    def set_aside(self) -> list[SetAside]:
+        return self._store.set_aside()
+
+    def apply(self, batch: Batch) -> int:
+        count = self._store.apply(batch)
+        if batch.finished or batch.readable_now:
+            self._all_is_due = True  # Whom it concerns is not in the batch.
+        elif not self._all_is_due:
+            self._try(lambda: self._tell(batch))
+        return count
+
+    def expire(self, retention: Retention) -> bool:
+        return self._store.expire(retention)
+
+    def spent(self, subjects: Iterable[str] | None, periods: Iterable[str]) -> dict[str, Periods]:
+        return self._store.spent(subjects, periods)
+
+    def organizations(self, projects: Iterable[str]) -> set[str]:
+        return self._store.organizations(projects)
+
+    def tend(self) -> None:
+        """Tell what is asked for or due."""
+        if self._monotonic() >= self._not_before:
+            self._try(self._tell_what_is_due)
+
+    def _try(self, tell: Callable[[], None]) -> None:
+        try:
+            tell()
+        except NotTold as error:
+            self.problem = str(error)
+            self._all_is_due = True
+            self._not_before = self._monotonic() + _PAUSE_SECONDS
+        else:
+            self.problem = None
+
+    def _tell_what_is_due(self) -> None:
+        wanted = self._accounts.wanted()
+        is_all = self._all_is_due
+        if is_all:
+            wanted |= self._accounts.kept()
+        if not wanted and not is_all:
+            return
+        # Before the totals: what is recorded in between counts in them, and not less.
+        places = places_of(self._store.positions_everywhere())
+        for organization in sorted(wanted):
+            spent = self._store.spent(self._store.members(organization), periods_told(self._now()))
+            self._accounts.write_all(organization, spent, places)
+        if is_all:
+            self._accounts.counted(places)
+            self._all_is_due = False
+
+    def _tell(self, batch: Batch) -> None:
+        # Those of other hosts, too: what their recorders have counted is in the totals. Before these, as above.
+        places = {name: at for name, at in places_of(self._store.positions_everywhere()).items() if not at.finished}
+        projects = self._store.organizations_of({event.project_id for event, _ in batch.settled})
+        touched: dict[str, set[str]] = {organization: {organization} for organization in projects.values()}
+        for event, _ in batch.settled:
+            organization = projects.get(event.project_id)
+            if organization is not None:
+                touched[organization].update((event.project_id, event.key_id))
+        periods = periods_told(self._now())
+        for organization, subjects in touched.items():
+            self._accounts.write(organization, self._store.spent(subjects, periods), places)
+        if batch.positions:
+            self._accounts.counted(places_of(batch.positions))

@@ -1,0 +1,327 @@
+"""Decides whether a request may go on, in this process alone: what several processes share is in a store of theirs.
+
+    enter      before the cache is asked: requests of the last minute, requests under way, requests of the month
+    reserve    before a call upstream: calls and tokens of the last minute, money, for the most that it may cost
+    settle     when the request has ended: what it really used replaces what was reserved
+
+A step takes all that it needs from key, project and organization, or nothing. So however many requests come at once,
+none of the bounds is overshot by more than what the calls really used beyond what was reserved for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil
+from time import monotonic, time
+from typing import NamedTuple, TypeAlias
+
+from watchllm.domain.money import Nanos
+from watchllm.limits import exceeded
+from watchllm.limits.exceeded import Exceeded
+from watchllm.limits.spending import DAY_SECONDS, Moment, Spending, Spent, moment, month_ends
+from watchllm.limits.subject import Bounds, Subject
+from watchllm.limits.window import Portion, Window
+
+_IDLE_SECONDS = 300
+_SWEEP_SECONDS = 60
+_MANY = 1 << 62
+
+
+class Demand(NamedTuple):
+    """The most that a call may use: tokens, nano-dollars."""
+
+    tokens: int = 0
+    nanos: Nanos = 0
+
+
+_NOTHING = Demand()
+
+
+class Meter:
+    """What one key, project or organization has used. `known`: what it used before this process began is in it."""
+
+    __slots__ = ("known", "requests", "seen", "spending", "tokens", "under_way", "upstream")
+
+    def __init__(self, at: Moment, now: float) -> None:
+        # A minute is watched where it is bounded.
+        self.requests: Window | None = None
+        self.tokens: Window | None = None
+        self.upstream: Window | None = None
+        self.spending = Spending(at)
+        self.under_way = 0
+        self.known = False
+        self.seen = now
+
+
+Pairs: TypeAlias = tuple[tuple[Bounds, Meter], ...]
+
+
+class Metered(NamedTuple):
+    """The meters of a subject, as long as `epoch` is the limiter's. `is_known`: what was spent before is in them."""
+
+    epoch: object
+    pairs: Pairs
+    is_known: bool
+
+
+class Admission:
+    """A request that entered, with all that it holds; given back by `settle`, once."""
+
+    __slots__ = ("at", "counted", "pairs", "portions", "reserved", "subject")
+
+    def __init__(self, subject: Subject, pairs: Pairs, at: Moment, counted: bool) -> None:
+        self.subject = subject
+        self.pairs = pairs
+        self.at = at
+        self.counted = counted
+        self.reserved = _NOTHING
+        self.portions: tuple[tuple[Portion | None, Portion | None], ...] = ()
+        """Of tokens and calls, for each meter: where what is reserved was counted."""
+
+    @property
+    def has_reserved(self) -> bool:
+        """Whether it holds what `reserve` took."""
+        return bool(self.portions)
+
+
+class Standing(NamedTuple):
+    """What is left of one bound: `reset` in seconds until nothing is used (of a month: epoch seconds of its end)."""
+
+    limit: int
+    remaining: int
+    reset: int
+
+
+class Standings(NamedTuple):
+    """What is left of a minute's requests and tokens and of a month's requests, each where least is; None = there is no
+    such bound."""
+
+    requests: Standing | None
+    tokens: Standing | None
+    quota: Standing | None
+
+
+class Limiter:
+    """Keeps the meters of everybody who is limited. Not for several threads. Clocks in seconds."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic, wall: Callable[[], float] = time) -> None:
+        self._clock = clock
+        self._wall = wall
+        self._meters: dict[str, Meter] = {}
+        self._epoch = object()
+        self._swept = 0.0
+        self._at = Moment(0, 0)
+        self._day_ends = 0.0
+
+    def enter(self, subject: Subject, *, counted: bool) -> Admission:
+        """Admit a request. `counted`: it is billable if it succeeds. Raises Exceeded."""
+        now = self._clock()
+        at = self._moment()
+        pairs = self._metered(subject, now).pairs
+        for bounds, meter in pairs:
+            window, limit = meter.requests, bounds.requests
+            if window is not None and limit is not None and window.used(now) >= limit:
+                raise exceeded.requests(bounds, window.wait_for(limit, 1, now))
+            if bounds.concurrent is not None and meter.under_way >= bounds.concurrent:
+                raise exceeded.concurrent(bounds)
+            if bounds.monthly is not None and counted:
+                spending = meter.spending
+                spending.turn(at)
+                if spending.requests + spending.held_requests >= bounds.monthly:
+                    raise exceeded.quota(bounds, month_ends(at.month) - self._wall())
+        for _, meter in pairs:
+            meter.seen = now
+            if meter.requests is not None:
+                meter.requests.add(now, 1)
+            meter.under_way += 1
+            if counted:
+                meter.spending.held_requests += 1
+        return Admission(subject, pairs, at, counted)
+
+    def reserve(self, admission: Admission, demand: Demand) -> None:
+        """Take what a call upstream may use, beside what the request has reserved already. Raises Exceeded."""
+        now = self._clock()
+        at = self._moment()
+        tokens, nanos = demand
+        for bounds, meter in admission.pairs:
+            window, limit = meter.upstream, bounds.upstream
+            if window is not None and limit is not None and window.used(now) >= limit:
+                raise exceeded.upstream(bounds, window.wait_for(limit, 1, now))
+            window, limit = meter.tokens, bounds.tokens
+            if window is not None and limit is not None and window.used(now) + tokens > limit:
+                raise exceeded.tokens(bounds, tokens, window.wait_for(limit, tokens, now))
+            if bounds.is_hard:
+                self._check_budgets(bounds, meter.spending, at, nanos)
+        before = admission.reserved
+        portions = []
+        for number, (_, meter) in enumerate(admission.pairs):
+            of_tokens = None
+            if meter.tokens is not None:
+                # All of a request's are remembered as one reservation, of the time of the newest.
+                earlier = admission.portions[number][0] if admission.portions else None
+                if earlier is not None:
+                    meter.tokens.take_back(earlier, before.tokens)
+                of_tokens = meter.tokens.add(now, before.tokens + tokens)
+            portions.append((of_tokens, None if meter.upstream is None else meter.upstream.add(now, 1)))
+            meter.spending.held += nanos
+        admission.portions = tuple(portions)
+        admission.reserved = Demand(before.tokens + tokens, before.nanos + nanos)
+
+    def give_back(self, admission: Admission) -> None:
+        """Undo `reserve`: no call was made after all."""
+        tokens, nanos = admission.reserved
+        for (_, meter), (of_tokens, of_calls) in zip(admission.pairs, admission.portions, strict=False):
+            if meter.upstream is not None and of_calls is not None:
+                meter.upstream.take_back(of_calls, 1)
+            if meter.tokens is not None and of_tokens is not None:
+                meter.tokens.take_back(of_tokens, tokens)
+            meter.spending.held -= nanos
+        admission.reserved, admission.portions = _NOTHING, ()
+
+    def settle(self, admission: Admission, used: Demand, *, billable: bool) -> None:
+        """The request has ended: `used` is what it really used, `billable` that it counts against the month."""
+        counted, over = admission.counted, used.tokens - admission.reserved.tokens
+        held, nanos = admission.reserved.nanos, used.nanos
+        now = self._clock()
+        for number, (_, meter) in enumerate(admission.pairs):
+            meter.under_way -= 1
+            meter.seen = now
+            if over and meter.tokens is not None:
+                of_tokens = admission.portions[number][0] if admission.portions else None
+                if over > 0:
+                    meter.tokens.add(now, over)
+                elif of_tokens is not None:
+                    meter.tokens.take_back(of_tokens, -over)
+            spending = meter.spending
+            if held:
+                spending.held -= held
+            if counted:
+                spending.held_requests -= 1
+            if nanos or billable:
+                spending.book(admission.at, nanos, int(billable))
+        admission.pairs, admission.portions, admission.reserved = (), (), _NOTHING
+
+    def charge(self, subject: Subject, used: Demand, *, requests: int) -> None:
+        """Book what was used beside all admissions: a judge's call, or `requests` that were refused before they could
+        enter."""
+        now = self._clock()
+        for _, meter in self._metered(subject, now).pairs:
+            if meter.requests is not None and requests:
+                meter.requests.add(now, requests)
+            if meter.tokens is not None and used.tokens:
+                meter.tokens.add(now, used.tokens)
+            if used.nanos:
+                meter.spending.book(self._moment(), used.nanos, 0)
+
+    def knows(self, subject: Subject) -> bool:
+        """Whether what everybody in it had used before this process counted is known."""
+        return self._metered(subject, self._clock()).is_known
+
+    def unknown(self, subject: Subject) -> list[str]:
+        """The ids of those of whom that has still to be learnt."""
+        pairs = self._metered(subject, self._clock()).pairs
+        return [bounds.id for bounds, meter in pairs if not meter.known and bounds.needs_history]
+
+    def begin_anew(self, name: str) -> None:
+        """Forget what `name` has spent so far, because `learn` will be told of it; what is held stays."""
+        meter = self._meters.get(name)
+        if meter is not None and not meter.known:
+            meter.spending.forget()
+
+    def learn(self, name: str, at: Moment, before: Spent) -> None:
+        """Add what `name` had spent, as of `at`, when `begin_anew` was called."""
+        meter = self._meters.get(name)
+        if meter is not None and not meter.known:
+            meter.spending.add(at, before)
+            meter.known = True
+            self._epoch = object()
+
+    def spent(self, name: str) -> Spent | None:
+        """What `name` has spent as far as this process knows; None = it was never asked about."""
+        meter = self._meters.get(name)
+        if meter is None:
+            return None
+        spending = meter.spending
+        spending.turn(self._moment())
+        return Spent(spending.requests, spending.day, spending.month, spending.total)
+
+    def standings(self, subject: Subject) -> Standings:
+        """What is left, where least is."""
+        now = self._clock()
+        requests = tokens = quota = None
+        fewest_requests = fewest_tokens = fewest = _MANY
+        for bounds, meter in self._metered(subject, now).pairs:
+            window, limit = meter.requests, bounds.requests
+            if window is not None and limit is not None and (left := limit - window.used(now)) < fewest_requests:
+                fewest_requests, requests = left, (limit, window)
+            window, limit = meter.tokens, bounds.tokens
+            if window is not None and limit is not None and (left := limit - window.used(now)) < fewest_tokens:
+                fewest_tokens, tokens = left, (limit, window)
+            if (limit := bounds.quota) is not None:
+                spending = meter.spending
+                spending.turn(self._moment())
+                left = limit - spending.requests - spending.held_requests
+                if left < fewest:
+                    fewest, quota = left, Standing(limit, max(0, left), month_ends(self._at.month))
+        return Standings(
+            None if requests is None else _standing(*requests, fewest_requests, now),
+            None if tokens is None else _standing(*tokens, fewest_tokens, now),
+            quota,
+        )
+
+    def _check_budgets(self, bounds: Bounds, spending: Spending, at: Moment, nanos: Nanos) -> None:
+        spending.turn(at)
+        held = spending.held + nanos
+        if bounds.day is not None and spending.day + held > bounds.day:
+            raise exceeded.budget(bounds, "day", (at.day + 1) * DAY_SECONDS - self._wall())
+        if bounds.month is not None and spending.month + held > bounds.month:
+            raise exceeded.budget(bounds, "month", month_ends(at.month) - self._wall())
+        if bounds.total is not None and spending.total + held > bounds.total:
+            raise exceeded.budget(bounds, "total", None)
+
+    def _moment(self) -> Moment:
+        wall = self._wall()
+        if not self._day_ends - DAY_SECONDS <= wall < self._day_ends:
+            self._at = moment(wall)
+            self._day_ends = (self._at.day + 1) * DAY_SECONDS
+        return self._at
+
+    def _metered(self, subject: Subject, now: float) -> Metered:
+        if now - self._swept >= _SWEEP_SECONDS:
+            self._sweep(now)
+        metered = subject.metered
+        if type(metered) is Metered and metered.epoch is self._epoch:
+            return metered
+        pairs = tuple((bounds, self._meter(bounds, now)) for bounds in subject.bounds)
+        is_known = all(meter.known or not bounds.needs_history for bounds, meter in pairs)
+        subject.metered = metered = Metered(self._epoch, pairs, is_known)
+        return metered
+
+    def _meter(self, bounds: Bounds, now: float) -> Meter:
+        meter = self._meters.get(bounds.id)
+        if meter is None:
+            meter = self._meters[bounds.id] = Meter(self._moment(), now)
+        if bounds.requests is not None and meter.requests is None:
+            meter.requests = Window()
+        if bounds.tokens is not None and meter.tokens is None:
+            meter.tokens = Window()
+        if bounds.upstream is not None and meter.upstream is None:
+            meter.upstream = Window()
+        return meter
+
+    def _sweep(self, now: float) -> None:
+        """Forget who was idle and has nothing under way: what they spent is asked for again when they come back."""
+        self._swept = now
+        self._epoch = object()
+        idle = [
+            name for name, meter in self._meters.items() if now - meter.seen > _IDLE_SECONDS and not meter.under_way
+        ]
+        for name in idle:
+            del self._meters[name]
+
+
+def _standing(limit: int, window: Window, left: int, now: float) -> Standing:
+    return Standing(limit, max(0, left), ceil(window.reset_in(now)))
+
+
+__all__ = ["Admission", "Demand", "Exceeded", "Limiter", "Meter", "Standing"]

@@ -1,0 +1,178 @@
+"""Limits, quotas and budgets in a request's life: what may enter, what a call may use, what was really used.
+
+Who keeps to no limit passes here without leaving a trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from time import perf_counter
+from types import CoroutineType
+from typing import Any, Protocol, cast
+
+from watchllm.domain.billable import SIMULATOR, is_billable
+from watchllm.domain.errors import LimitExceeded
+from watchllm.domain.usage_event import FREE_HITS, UsageEvent
+from watchllm.limits.exceeded import BUDGET, Exceeded
+from watchllm.limits.limiter import Demand, Standing, Standings
+from watchllm.limits.subject import Subject
+from watchllm.proxy.request import Request
+
+_NOTHING = Demand()
+_MISTAKEN = (400, 404, 413, 415, 422)
+
+
+class Entered(Protocol):
+    """A request that was admitted, with all that it holds; of the `Limits` that admitted it."""
+
+    subject: Subject
+    counted: bool
+
+    @property
+    def has_reserved(self) -> bool:
+        """Whether it holds what `reserve` took."""
+        ...
+
+
+class Limits(Protocol):
+    """What keeps to limits: one process's own (`local_limits`), or those that all processes share (`stores.redis`).
+
+    Methods as those of `limits.limiter.Limiter`; what has to be waited for comes as a coroutine, whose errors are the
+    same: Exceeded, and Unavailable where it is not known what may go on.
+    """
+
+    def enter(self, subject: Subject, *, counted: bool) -> Entered | Coroutine[Any, Any, Entered]: ...
+
+    def reserve(self, admission: Any, demand: Demand) -> Coroutine[Any, Any, None] | None: ...
+
+    def give_back(self, admission: Any) -> None: ...
+
+    def settle(self, admission: Any, used: Demand, *, billable: bool) -> None: ...
+
+    def charge(self, subject: Subject, used: Demand, *, requests: int) -> None: ...
+
+    def standings(self, subject: Subject) -> Standings: ...
+
+    def state(self) -> str | None:
+        """What is wrong, for the operator; None = nothing."""
+        ...
+
+
+class Limiting:
+    """The limits that requests of this process are under."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+
+    def state(self) -> str | None:
+        """What is wrong, for the operator; None = nothing."""
+        return self._limits.state()
+
+    def enter(self, request: Request) -> Coroutine[Any, Any, None] | None:
+        """Admit a request whose target is known; what is returned has to be awaited. Raises LimitExceeded."""
+        principal, target = request.principal, request.target
+        assert principal is not None
+        subject = principal.subject
+        if subject is None:
+            return None
+        began = perf_counter()
+        counted = not principal.tenant.test and (target is None or target.provider != SIMULATOR)
+        try:
+            entered = self._limits.enter(subject, counted=counted)
+        except Exceeded as error:
+            raise _refusal(error) from None
+        if isinstance(entered, CoroutineType):
+            return _entering(request, entered, began)
+        request.admission = cast("Entered", entered)
+        request.limits_took = perf_counter() - began
+        return None
+
+    def reserve(self, request: Request, demand: Callable[[], Demand]) -> Coroutine[Any, Any, None] | None:
+        """Take what a call upstream may use at most, where that is limited; as `enter`. Raises LimitExceeded."""
+        admission = request.admission
+        if admission is None or not admission.subject.bound_calls:
+            return None
+        began = perf_counter()
+        try:
+            waiting = self._limits.reserve(admission, demand())
+        except Exceeded as error:
+            raise _refusal(error) from None
+        if waiting is not None:
+            return _reserving(request, waiting, began)
+        request.limits_took += perf_counter() - began
+        return None
+
+    def give_back(self, request: Request) -> None:
+        """No call was made after `reserve`."""
+        if request.admission is not None and request.admission.subject.bound_calls:
+            self._limits.give_back(request.admission)
+
+    def settle(self, request: Request, event: UsageEvent) -> None:
+        """Book what a request has used that is settled now."""
+        principal, admission = request.principal, request.admission
+        if principal is None or principal.subject is None:
+            return
+        usage, cost = event.usage, event.cost
+        if event.cache in FREE_HITS and not cost:
+            used = _NOTHING
+        else:
+            used = Demand(0 if usage is None or event.cache in FREE_HITS else usage.input + usage.output, cost or 0)
+        if admission is None:
+            # A call of the gateway's own, or a request that did not enter: what could not be read counts as one made.
+            is_mistaken = request.limiting is not None and event.status in _MISTAKEN
+            self._limits.charge(principal.subject, used, requests=int(is_mistaken))
+            return
+        request.admission = None
+        if admission.has_reserved and not request.calls:
+            self._limits.give_back(admission)  # It was refused in a queue, or its answer was found on the way there.
+        billable = admission.counted and is_billable(event.endpoint, event.provider, event.status)
+        self._limits.settle(admission, used, billable=billable)
+
+    def lines(self, subject: Subject, *, discreet: bool) -> str:
+        """Header lines that tell what is left. `discreet`: nothing that would tell whether a hit was given."""
+        requests, tokens, quota = self._limits.standings(subject)
+        lines = "" if requests is None else _rate_lines("requests", requests)
+        if tokens is not None and not discreet:
+            lines += _rate_lines("tokens", tokens)
+        if quota is not None:
+            lines += (
+                f"X-Quota-Limit: {quota.limit}\r\nX-Quota-Remaining: {quota.remaining}\r\n"
+                f"X-Quota-Reset: {quota.reset}\r\n"
+            )
+        return lines
+
+
+async def _entering(request: Request, entering: Coroutine[Any, Any, Entered], began: float) -> None:
+    try:
+        request.admission = await entering
+    except Exceeded as error:
+        raise _refusal(error) from None
+    request.limits_took = perf_counter() - began
+
+
+async def _reserving(request: Request, reserving: Coroutine[Any, Any, None], began: float) -> None:
+    try:
+        await reserving
+    except Exceeded as error:
+        raise _refusal(error) from None
+    request.limits_took += perf_counter() - began
+
+
+def _refusal(error: Exceeded) -> LimitExceeded:
+    refusal = LimitExceeded(error.message, code=error.code, retry_after=error.retry_after)
+    if error.code == BUDGET:
+        refusal.type = "insufficient_quota"
+    return refusal
+
+
+def _rate_lines(what: str, standing: Standing) -> str:
+    limit, remaining, reset = standing
+    return (
+        f"x-ratelimit-limit-{what}: {limit}\r\nx-ratelimit-remaining-{what}: {remaining}\r\n"
+        f"x-ratelimit-reset-{what}: {_duration(reset)}\r\n"
+    )
+
+
+def _duration(seconds: int) -> str:
+    """As OpenAI writes it: `12s`, `6m0s`."""
+    return f"{seconds}s" if seconds < 60 else f"{seconds // 60}m{seconds % 60}s"

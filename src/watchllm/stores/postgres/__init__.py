@@ -1,0 +1,1 @@
+"""The source of truth when it grows: PostgreSQL, with usage partitioned by day."""

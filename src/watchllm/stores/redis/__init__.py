@@ -1,0 +1,1 @@
+"""Stores in Redis: what several proxies, on one host or many, share."""

@@ -1,0 +1,66 @@
+"""Redis for what may wait: the control plane's side, through redis-py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import NoScriptError
+from redis.retry import Retry
+
+from watchllm.stores.redis.address import Address, parse
+from watchllm.stores.redis.client import Script
+from watchllm.stores.redis.link import Argument
+
+_CONNECT_SECONDS = 2.0
+_ANSWER_SECONDS = 5.0
+
+
+class Blocking:
+    """A connection, made when first used. Methods raise `redis.RedisError`."""
+
+    def __init__(self, url: str, seconds: float = _ANSWER_SECONDS) -> None:
+        """`seconds` for an answer. Raises ValueError for a URL that `address.parse` refuses."""
+        self._address = parse(url)
+        self._seconds = seconds
+        self.shown = self._address.shown
+        self._redis: Any = None
+
+    @property
+    def redis(self) -> Any:
+        """The client of redis-py; of a cluster it asks for its nodes when it is made."""
+        if self._redis is None:
+            self._redis = _client(self._address, self._seconds)
+        return self._redis
+
+    def run(self, script: Script, keys: tuple[bytes, ...], *arguments: Argument) -> Any:
+        """Run a script, which is sent where it is not known."""
+        try:
+            return self.redis.evalsha(script.digest, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return self.redis.eval(script.text, len(keys), *keys, *arguments)
+
+    def close(self) -> None:
+        if self._redis is not None:
+            self._redis.close()
+
+
+def _client(address: Address, seconds: float) -> Any:
+    common: dict[str, Any] = {
+        "username": address.user,
+        "password": address.password,
+        "socket_connect_timeout": min(_CONNECT_SECONDS, seconds),
+        "socket_timeout": seconds,
+        "ssl": address.tls,
+    }
+    if seconds < _ANSWER_SECONDS:
+        common["retry"] = Retry(NoBackoff(), 0)
+    if address.ca_file is not None:
+        common["ssl_ca_certs"] = address.ca_file
+    if address.cluster:
+        nodes = [ClusterNode(host, port) for host, port in address.seeds]  # type: ignore[no-untyped-call]
+        return RedisCluster(startup_nodes=nodes, **common)
+    ((host, port),) = address.seeds
+    return Redis(host, port, address.database, **common)

@@ -1,0 +1,391 @@
+"""Limits that all proxies keep together: the counting of `limits.limiter`, in Redis.
+
+    enter      at once, from a slice or a spare place that this process holds; else after a round trip
+    reserve    a round trip: what a call may cost is exact over all processes
+    settle     at once: told within REPORT_SECONDS, and until then what was reserved stays held
+
+Far from a limit a process takes a slice of it, an eighth of what is left at most; near it there are none, and each
+request is counted by itself. Who finds the rest of a limit in others' slices waits until these end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from math import ceil
+from time import time
+from typing import Any
+
+import hiredis
+
+from watchllm.domain.ledger import Place
+from watchllm.limits.limiter import Demand, Standing, Standings
+from watchllm.limits.spending import Moment, moment, month_ends
+from watchllm.limits.subject import Subject
+from watchllm.stores.redis.client import Client
+from watchllm.stores.redis.limits_account import Account, Holding, Slice, Timing
+from watchllm.stores.redis.limits_asks import Ask, budgets
+from watchllm.stores.redis.limits_outage import Outage, Share
+from watchllm.stores.redis.limits_taking import Taking
+from watchllm.stores.redis.link import Unreachable
+
+_FRESH_SECONDS = 2.0
+_LARGEST_SLICE = 10_000
+_LARGEST_SPARE = 1_000
+_SWEEP_SECONDS = 10.0
+
+
+class SharedAdmission:
+    """A request that entered, given back by `settle`, once. `share`: it was admitted while Redis could not be asked."""
+
+    __slots__ = ("account", "at", "counted", "has_reserved", "holds", "reserved", "share", "subject", "uses")
+
+    def __init__(self, subject: Subject, account: Account, at: Moment, counted: bool) -> None:
+        self.subject = subject
+        self.account = account
+        self.at = at
+        self.counted = counted
+        self.holds = False
+        self.has_reserved = False
+        self.share: Share | None = None
+        self.reserved = Demand()
+        self.uses: list[tuple[str, str, int, int]] = []
+        """Of minutes, by `reserve`: kind, id, bucket, amount."""
+
+
+class SharedLimiter:
+    """Implements `proxy.limiting.Limits`. For one event loop. `end` is the journal's end, `series` its name.
+    `wall` is the time in epoch seconds, `clock` that of the loop."""
+
+    def __init__(
+        self,
+        client: Client,
+        loop: asyncio.AbstractEventLoop,
+        series: str,
+        end: Callable[[], Place | None],
+        policy: str,
+        timing: Timing = Timing(),  # noqa: B008  (immutable)
+        wall: Callable[[], float] = time,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._client = client
+        self._loop = loop
+        self._series = series
+        self._end = end
+        self._outage = Outage(policy)
+        self._timing = timing
+        self._wall = wall
+        self._clock = clock or loop.time
+        self._accounts: dict[str, Account] = {}
+        self._taking = Taking(client, loop, series, end, self._clock, wall)
+        self._joining: set[asyncio.Task[None]] = set()
+        self._swept = self._clock()
+
+    def enter(self, subject: Subject, *, counted: bool) -> SharedAdmission | Coroutine[Any, Any, SharedAdmission]:
+        """Admit a request, at once or after a wait. Raises Exceeded, Unavailable."""
+        account = self._accounts.get(subject.organization)
+        if account is not None and account.joined:
+            now = self._clock()
+            if self._taking.refused:
+                self._taking.refuse_again(subject, now, counted=counted)
+            if now - account.heard_at < _FRESH_SECONDS and _has_room(account, subject, counted, now):
+                return self._take_own(account, subject, counted)
+        return self._enter(subject, counted)
+
+    def reserve(self, admission: SharedAdmission, demand: Demand) -> Coroutine[Any, Any, None] | None:
+        """Take what a call upstream may use. Raises Exceeded, Unavailable."""
+        if admission.share is not None:
+            admission.share.reserve(demand)
+            admission.has_reserved = True
+            return None
+        return self._reserve(admission, demand)
+
+    def give_back(self, admission: SharedAdmission) -> None:
+        """Undo `reserve`: no call was made after all."""
+        if admission.share is not None:
+            admission.share.give_back()
+        for kind, name, bucket, amount in admission.uses:
+            admission.account.give_back(kind, name, bucket, amount)
+        self._let_go(admission)
+        admission.uses, admission.reserved, admission.has_reserved = [], Demand(), False
+
+    def settle(self, admission: SharedAdmission, used: Demand, *, billable: bool) -> None:
+        """The request has ended: `used` is what it really used, `billable` that it counts against the month."""
+        account = admission.account
+        over = used.tokens - admission.reserved.tokens
+        for bounds in admission.subject.bounds:
+            if bounds.tokens is not None and over > 0:
+                account.use("t", bounds.id, over)
+        unused: dict[str, int] = {}
+        for kind, name, bucket, amount in admission.uses:
+            if kind == "t" and over < 0:
+                back = min(amount, unused.setdefault(name, -over))
+                unused[name] -= back
+                account.give_back(kind, name, bucket, back)
+        self._let_go(admission)
+        if admission.holds:
+            self._leave(account, admission, billable)
+        self._book(account, admission.subject, admission.at, used.nanos, int(billable and admission.counted))
+        if admission.share is not None:
+            admission.share.settle(used, billable=billable)
+        admission.holds, admission.uses = False, []
+        admission.reserved, admission.has_reserved = Demand(), False
+
+    def charge(self, subject: Subject, used: Demand, *, requests: int) -> None:
+        """Book what was used beside all admissions."""
+        account = self._account(subject)
+        for bounds in subject.bounds:
+            if bounds.requests is not None and requests:
+                account.use("r", bounds.id, requests)
+            if bounds.tokens is not None and used.tokens:
+                account.use("t", bounds.id, used.tokens)
+        self._book(account, subject, moment(self._wall()), used.nanos, 0)
+
+    def standings(self, subject: Subject) -> Standings:
+        """What is left, where least is, as far as this process was told."""
+        account = self._accounts.get(subject.organization)
+        told = self._taking.told
+        now = self._clock()
+        requests = tokens = quota = None
+        for bounds in subject.bounds:
+            holding = None if account is None else account.holdings.get(bounds.id)
+            if bounds.requests is not None and (said := told.get((bounds.id, "r"))) is not None:
+                spare = 0 if holding is None or holding.slice is None else holding.slice.left
+                requests = _lesser(requests, bounds.requests, said.left + spare, ceil(max(0.0, said.reset - now)))
+            if bounds.tokens is not None and (said := told.get((bounds.id, "t"))) is not None:
+                tokens = _lesser(tokens, bounds.tokens, said.left, ceil(max(0.0, said.reset - now)))
+            if bounds.quota is not None and (said := told.get((bounds.id, "q"))) is not None:
+                spare = 0 if holding is None else holding.requests - holding.used_requests
+                # Where use beyond the quota is paid for, what is left of both is less than nothing of the quota.
+                left = said.left + spare - (said.limit - bounds.quota)
+                quota = _lesser(quota, bounds.quota, left, month_ends(moment(self._wall()).month))
+        return Standings(requests, tokens, quota)
+
+    def begun_anew(self, organization: str) -> None:
+        """An account is begun anew: tell it what this process knows, as CHANNEL asks for."""
+        account = self._open(organization)
+        task = self._loop.create_task(account.settled())
+        self._joining.add(task)
+        task.add_done_callback(self._joining.discard)
+
+    async def close(self) -> None:
+        """Tell the last of what was used."""
+        accounts = list(self._accounts.values())
+        for account in accounts:
+            account.close()
+        await asyncio.gather(*(account.settled() for account in accounts))
+
+    def state(self) -> str | None:
+        """What is wrong, for the operator; None = nothing."""
+        return None if self._client.problem is None else f"degraded: {self._outage.told}"
+
+    # Entering
+
+    async def _enter(self, subject: Subject, counted: bool) -> SharedAdmission:
+        account = self._account(subject)
+        admission = SharedAdmission(subject, account, moment(self._wall()), counted)
+        try:
+            if subject.needs_history:
+                await self._taking.know(account, subject)
+            asks = self._asks_to_enter(account, subject, counted)
+            sent = self._clock()
+            told = await self._taking.take(account, asks)
+        except (Unreachable, hiredis.ReplyError):
+            admission.share = self._outage.enter(account, subject, self._taking.told, counted=counted)
+            return admission
+        self._outage.over(account)
+        until = sent + self._timing.slice / 1000
+        for bounds in subject.bounds:
+            account.holding(bounds.id).is_near = False
+        for ask, said in zip(asks, told, strict=True):
+            holding = account.holding(ask.bounds.id)
+            if ask.kind == "r" and said.extra:
+                account.begin_slice(ask.bounds.id, holding, Slice(said.extra, said.bucket, until))
+            elif ask.kind == "q":
+                holding.is_near = holding.is_near or said.is_near
+                _granted(holding, requests=ask.need + said.extra)
+            elif ask.kind == "c":
+                holding.is_near = holding.is_near or said.is_near
+                _granted(holding, places=ask.need + said.extra)
+        _begin(account, subject, counted)
+        admission.holds = True
+        return admission
+
+    def _asks_to_enter(self, account: Account, subject: Subject, counted: bool) -> list[Ask]:
+        asks = []
+        now = self._clock()
+        for bounds in subject.bounds:
+            holding = account.holding(bounds.id)
+            if bounds.requests is not None:
+                asks.append(Ask("r", bounds, bounds.requests, 1, self._slice_wanted(holding, now)))
+            if bounds.concurrent is not None:
+                asks.append(Ask("c", bounds, bounds.concurrent, 1, min(holding.used_places, _LARGEST_SPARE)))
+            if bounds.monthly is not None:
+                more = min(4 * holding.drained, _LARGEST_SPARE) if counted else 0
+                asks.append(Ask("q", bounds, bounds.monthly, int(counted), more))
+            if bounds.tokens is not None:
+                asks.append(Ask("t", bounds, bounds.tokens, 0))
+            asks += budgets(bounds, 0)
+        return asks
+
+    def _slice_wanted(self, holding: Holding, now: float) -> int:
+        """As many as are asked for in two slices' time, as it went since the last time."""
+        seconds = self._timing.slice / 1000
+        since = now - holding.asked_at
+        if holding.slice is not None and holding.slice.until > now and holding.slice.left:
+            return 0
+        seen = holding.seen
+        if since < seconds / 20 and holding.asked_at:
+            return 0  # Others of this moment ask for themselves.
+        holding.asked_at, holding.seen = now, 0
+        return min(int(2 * seen * seconds / max(since, seconds / 20)), _LARGEST_SLICE) if since < 2 * seconds else 0
+
+    def _take_own(self, account: Account, subject: Subject, counted: bool) -> SharedAdmission:
+        for bounds in subject.bounds:
+            if bounds.requests is not None:
+                of_it = account.holdings[bounds.id].slice
+                assert of_it is not None
+                of_it.left -= 1
+        _begin(account, subject, counted)
+        admission = SharedAdmission(subject, account, moment(self._wall()), counted)
+        admission.holds = True
+        return admission
+
+    def _leave(self, account: Account, admission: SharedAdmission, billable: bool) -> None:
+        for bounds in admission.subject.bounds:
+            holding = account.holding(bounds.id)
+            if bounds.concurrent is not None:
+                holding.used_places -= 1
+                account.change(bounds.id)
+                if holding.is_near:
+                    account.hurry()
+            if bounds.monthly is not None and admission.counted:
+                holding.used_requests -= 1
+                if billable:
+                    holding.requests -= 1
+                    holding.drained += 1
+                account.change(bounds.id)
+                if holding.is_near:
+                    account.hurry()
+
+    # Calls
+
+    async def _reserve(self, admission: SharedAdmission, demand: Demand) -> None:
+        account, subject = admission.account, admission.subject
+        tokens, nanos = demand
+        asks = []
+        for bounds in subject.bounds:
+            if bounds.upstream is not None:
+                asks.append(Ask("u", bounds, bounds.upstream, 1))
+            if bounds.tokens is not None:
+                asks.append(Ask("t", bounds, bounds.tokens, tokens))
+            must_cover = budgets(bounds, nanos)
+            if must_cover:
+                asks += [*must_cover, Ask("h", bounds, 0, nanos)]
+        if not asks:
+            return
+        try:
+            told = await self._taking.take(account, asks)
+        except (Unreachable, hiredis.ReplyError):
+            share = self._outage.enter(account, subject, self._taking.told, counted=False)
+            admission.share = share
+            share.reserve(demand)
+            admission.has_reserved = True
+            return
+        for ask, said in zip(asks, told, strict=True):
+            if ask.kind == "h":
+                _granted(account.holding(ask.bounds.id), nanos=nanos)
+            elif ask.kind in ("u", "t") and ask.need:
+                admission.uses.append((ask.kind, ask.bounds.id, said.bucket, ask.need))
+        before = admission.reserved
+        admission.reserved = Demand(before.tokens + tokens, before.nanos + nanos)
+        admission.has_reserved = True
+
+    def _let_go(self, admission: SharedAdmission) -> None:
+        """Hold no more of the budgets what was reserved."""
+        nanos = admission.reserved.nanos
+        if nanos:
+            for bounds in admission.subject.bounds:
+                if budgets(bounds, nanos):
+                    admission.account.holding(bounds.id).nanos -= nanos
+                    admission.account.change(bounds.id)
+                    admission.account.hurry()
+
+    def _book(self, account: Account, subject: Subject, at: Moment, nanos: int, requests: int) -> None:
+        if nanos or requests:
+            place = self._end()
+            for bounds in subject.bounds:
+                if bounds.needs_history:
+                    account.book(bounds.id, at, nanos, requests, place)
+
+    # Redis
+
+    def _account(self, subject: Subject) -> Account:
+        return self._open(subject.organization)
+
+    def _open(self, organization: str) -> Account:
+        account = self._accounts.get(organization)
+        if account is None:
+            self._sweep()
+            account = Account(organization, self._series, self._client, self._loop, self._timing, self._clock)
+            self._accounts[organization] = account
+        return account
+
+    def _sweep(self) -> None:
+        """Forget who was idle."""
+        now = self._clock()
+        if now - self._swept < _SWEEP_SECONDS:
+            return
+        self._swept = now
+        for organization in [name for name, account in self._accounts.items() if account.is_idle]:
+            account = self._accounts.pop(organization)
+            for name in account.holdings:
+                self._taking.refused.pop(name, None)
+                for kind in "rtqcudma":
+                    self._taking.told.pop((name, kind), None)
+
+
+def _lesser(least: Standing | None, limit: int, left: int, reset: int) -> Standing:
+    """That of which less is left."""
+    left = max(0, left)
+    return Standing(limit, left, reset) if least is None or left < least.remaining else least
+
+
+def _has_room(account: Account, subject: Subject, counted: bool, now: float) -> bool:
+    """Whether a request may enter by what is held here."""
+    holdings = account.holdings
+    for bounds in subject.bounds:
+        holding = holdings.get(bounds.id)
+        if holding is None or (bounds.needs_history and bounds.id not in account.known):
+            return False
+        holding.seen += 1
+        if bounds.requests is not None:
+            of_it = holding.slice
+            if of_it is None or of_it.left <= 0 or of_it.until <= now:
+                return False
+        if bounds.concurrent is not None and holding.used_places >= min(holding.places, bounds.concurrent):
+            return False
+        if bounds.monthly is not None and counted and holding.used_requests >= holding.requests:
+            return False
+    return True
+
+
+def _begin(account: Account, subject: Subject, counted: bool) -> None:
+    for bounds in subject.bounds:
+        holding = account.holdings[bounds.id]
+        if bounds.concurrent is not None:
+            holding.used_places += 1
+            holding.most_places = max(holding.most_places, holding.used_places)
+            account.change(bounds.id)
+        if bounds.monthly is not None and counted:
+            holding.used_requests += 1
+            account.change(bounds.id)
+
+
+def _granted(holding: Holding, *, nanos: int = 0, requests: int = 0, places: int = 0) -> None:
+    """Redis has it, and so do we."""
+    holding.nanos += nanos
+    holding.requests += requests
+    holding.places += places
+    told = holding.told
+    holding.told = (told[0] + nanos, told[1] + requests, told[2] + places, *told[3:])

@@ -1,0 +1,150 @@
+"""The recorder's side of limits in Redis: what the database says was spent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from typing import TypeVar
+
+from redis import RedisError
+
+from watchllm.domain.ledger import Periods, Place
+from watchllm.journal.shared_ledger import NotTold
+from watchllm.stores.redis.blocking import Blocking
+from watchllm.stores.redis.client import Script
+from watchllm.stores.redis.limits_layout import CHANNEL, KEPT, PLACES, WANTED, account_of, place_text, prefix_of
+from watchllm.stores.redis.limits_scripts import COMMON
+from watchllm.stores.redis.link import Argument
+
+# Live proxies join an account that is begun anew as soon as they are told; those that do not are not waited for longer.
+_GRACE_MS = 1_500
+_AT_ONCE = 500
+_LARGEST = 1 << 53
+
+_IF_KEPT, _WHOLE, _PART_OF_WHOLE = "0", "1", "2"
+
+T = TypeVar("T")
+
+# ARGV: prefix; 0 what is new, if the account is kept, 1 all of it, or the last of all, 2 a part of that; organization,
+# channel, how long the awaited are awaited in ms; then, each list after its length: places (series, place); awaited
+# series; what was spent (subject, slot, period, nanos, requests). 1 = the account is kept.
+LEDGER = Script(
+    COMMON
+    + """
+local state = redis.call('HMGET', account, 'ready', 'grace')
+local known = state[1] or state[2]
+if ARGV[2] == '0' and not known then return 0 end
+local index = 6
+local function next_one() index = index + 1 return ARGV[index - 1] end
+local places, awaited = {}, {}
+for _ = 1, tonumber(next_one()) do places[#places + 1] = {next_one(), next_one()} end
+for _ = 1, tonumber(next_one()) do awaited[#awaited + 1] = next_one() end
+for _ = 1, tonumber(next_one()) do
+  local field, period, nanos, requests = 'L|' .. next_one() .. '|' .. next_one(), tonumber(next_one()),
+    tonumber(next_one()), tonumber(next_one())
+  local before, old_nanos, old_requests = parsed(redis.call('HGET', account, field))
+  if before == period then nanos, requests = math.max(nanos, old_nanos), math.max(requests, old_requests) end
+  if not before or before <= period then
+    redis.call('HSET', account, field, text(period) .. ' ' .. text(nanos) .. ' ' .. text(requests))
+  end
+end
+for _, pair in ipairs(places) do
+  local name, place = pair[1], pair[2]
+  if place == '~' then
+    drop(name, '~')
+    redis.call('DEL', held(name))
+    redis.call('HDEL', account, 'p|' .. name, 'j|' .. name)
+  elseif place > (redis.call('HGET', account, 'p|' .. name) or '') then
+    redis.call('HSET', account, 'p|' .. name, place)
+    drop(name, place)
+  end
+end
+if ARGV[2] == '1' and not known then
+  redis.call('HSET', account, 'awaited', table.concat(awaited, ' '), 'grace', text(now + tonumber(ARGV[5])))
+  redis.call('PERSIST', account)
+  redis.call('PUBLISH', ARGV[4], ARGV[3])
+end
+return 1
+"""
+)
+
+# KEYS: places. ARGV: series and place by turns. Others may have told of a later place meanwhile.
+COUNTED = Script("""
+for index = 1, #ARGV, 2 do
+  if ARGV[index + 1] > (redis.call('HGET', KEYS[1], ARGV[index]) or '') then
+    redis.call('HSET', KEYS[1], ARGV[index], ARGV[index + 1])
+  end
+end
+return 1
+""")
+
+
+class RedisAccounts:
+    """Implements `journal.shared_ledger.Accounts`."""
+
+    def __init__(self, redis: Blocking) -> None:
+        self._redis = redis
+
+    def wanted(self) -> set[str]:
+        return self._ask(lambda: {name.decode() for name in self._redis.redis.smembers(WANTED)})
+
+    def kept(self) -> set[str]:
+        return self._ask(lambda: {name.decode() for name in self._redis.redis.smembers(KEPT)})
+
+    def write(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
+        self._write(organization, spent, places, (_IF_KEPT, _IF_KEPT))
+
+    def write_all(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
+        # Before it is: whoever ends in between has it written again.
+        self._ask(lambda: self._redis.redis.sadd(KEPT, organization))
+        self._write(organization, spent, places, (_PART_OF_WHOLE, _WHOLE))
+        self._ask(lambda: self._redis.redis.srem(WANTED, organization))
+
+    def counted(self, places: dict[str, Place]) -> None:
+        finished = [series for series, place in places.items() if place.finished]
+        under_way = {series: place_text(place) for series, place in places.items() if not place.finished}
+        if finished:
+            self._ask(lambda: self._redis.redis.hdel(PLACES, *finished))
+        if under_way:
+            arguments = [text for pair in under_way.items() for text in pair]
+            self._ask(lambda: self._redis.run(COUNTED, (PLACES,), *arguments))
+
+    def _write(
+        self, organization: str, spent: dict[str, Periods], places: dict[str, Place], modes: tuple[str, str]
+    ) -> None:
+        names = sorted(spent)
+        while len(names) > _AT_ONCE:
+            some, names = names[:_AT_ONCE], names[_AT_ONCE:]
+            self._run(organization, modes[0], {}, {name: spent[name] for name in some})
+        # With the last of it: only then may be forgotten what the proxies have told of what is before.
+        self._run(organization, modes[1], places, {name: spent[name] for name in names})
+
+    def _run(self, organization: str, mode: str, places: dict[str, Place], spent: dict[str, Periods]) -> None:
+        awaited = [series for series, place in places.items() if not place.finished]
+        rows = [
+            (subject, *_slot(period), min(nanos, _LARGEST), requests)
+            for subject, periods in spent.items()
+            for period, (requests, nanos) in periods.items()
+        ]
+        arguments: list[Argument] = [prefix_of(organization), mode, organization, CHANNEL, _GRACE_MS]
+        arguments += [len(places), *(text for name, place in places.items() for text in (name, place_text(place)))]
+        arguments += [len(awaited), *awaited]
+        arguments += [len(rows), *(value for row in rows for value in row)]
+        self._ask(lambda: self._redis.run(LEDGER, (account_of(organization),), *arguments))
+
+    def _ask(self, what: Callable[[], T]) -> T:
+        try:
+            return what()
+        except RedisError as error:
+            raise NotTold(f"Redis at {self._redis.shown} cannot be told who has spent what: {error}") from None
+
+
+def _slot(period: str) -> tuple[str, int]:
+    """The slot of limits_layout in which a period of `domain.ledger.Periods` is, and its number."""
+    if period == "total":
+        return "t", 0
+    if len(period) == len("2026-11"):
+        month = int(period[:4]) * 12 + int(period[5:]) - 1
+        return f"m{month % 3}", month
+    day = (date.fromisoformat(period) - date(1970, 1, 1)).days
+    return f"d{day % 4}", day

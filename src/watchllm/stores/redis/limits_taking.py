@@ -1,0 +1,166 @@
+"""Asks Redis for what a request needs, and waits where waiting helps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import hiredis
+
+from watchllm.domain.errors import Unavailable
+from watchllm.domain.ledger import Place
+from watchllm.limits.exceeded import Exceeded
+from watchllm.limits.subject import Subject
+from watchllm.stores.redis.client import Client
+from watchllm.stores.redis.limits_account import Account
+from watchllm.stores.redis.limits_asks import Ask, Told, refusal
+from watchllm.stores.redis.limits_layout import PLACES, REFUSED, UNKNOWN, WANTED, place_text
+from watchllm.stores.redis.limits_scripts import TAKE
+from watchllm.stores.redis.link import Argument, Unreachable
+
+_LOOK_SECONDS = 0.03
+_PATIENCE_SECONDS = 3.0
+_LOOKS = 30
+_TRIES = 4
+_GRACE_SECONDS = 0.02
+# Requests of a minute that all are used cannot be had before; what is left of a month may be found to be more.
+_LONGEST_REFUSAL = 1.0
+_QUOTA_REFUSAL = 0.1
+
+
+class Refused(NamedTuple):
+    """A refusal that is repeated until then, of the loop's clock; there is room at `room_at`."""
+
+    ask: Ask
+    until: float
+    room_at: float
+
+
+class Taking:
+    """`end` is the end of this process's journal, `series` its name; `told` the last that was said, by id and kind."""
+
+    def __init__(
+        self,
+        client: Client,
+        loop: asyncio.AbstractEventLoop,
+        series: str,
+        end: Callable[[], Place | None],
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self.told: dict[tuple[str, str], Told] = {}
+        self.refused: dict[str, Refused] = {}
+        """By id, who has just been refused for a while."""
+        self._client = client
+        self._loop = loop
+        self._looking: dict[str, asyncio.Task[None]] = {}
+        self._series = series
+        self._end = end
+        self._began = end()
+        self._clock = clock
+        self._wall = wall
+
+    async def take(self, account: Account, asks: list[Ask]) -> list[Told]:
+        """Take all that is asked for, or nothing. Raises Exceeded, Unavailable and what the client raises."""
+        arguments: list[Argument] = [len(asks)]
+        for ask in asks:
+            arguments += (ask.kind, ask.bounds.id, ask.limit, ask.need, ask.more)
+        deadline = self._clock() + _PATIENCE_SECONDS
+        for attempt in range(_TRIES):
+            reply = await account.run(TAKE, tuple(arguments))
+            while reply[0] == UNKNOWN:
+                if self._clock() > deadline:
+                    raise _unknown()
+                await self._until_told(account)
+                reply = await account.run(TAKE, tuple(arguments))
+            if reply[0] != REFUSED:
+                return self._keep(account, asks, reply)
+            _, index, wait, returning, account.live = reply
+            if returning:
+                await asyncio.sleep(returning / 1000 + _GRACE_SECONDS)
+            elif attempt or asks[index - 1].kind in "rtu":
+                break
+            else:
+                # What another has given up a moment ago may not be told yet.
+                await asyncio.sleep(_GRACE_SECONDS)
+        raise self._refused(asks[index - 1], None if wait < 0 else wait / 1000)
+
+    async def _until_told(self, account: Account) -> None:
+        """Wait for a recorder to write the account, for a while: one look for all who wait."""
+        looking = self._looking.get(account.organization)
+        if looking is None:
+            looking = self._loop.create_task(self._look(account))
+            self._looking[account.organization] = looking
+        await asyncio.wait({looking})
+
+    async def _look(self, account: Account) -> None:
+        try:
+            for _ in range(_LOOKS):
+                if not any(await self._client.call(account.key, "HMGET", account.key, "ready", "grace")):
+                    await self._client.call(WANTED, "SADD", WANTED, account.organization)
+                await asyncio.sleep(_LOOK_SECONDS)
+                if any(await self._client.call(account.key, "HMGET", account.key, "ready", "grace")):
+                    return
+        except (Unreachable, hiredis.ReplyError):
+            pass  # Who waits finds out by asking.
+        finally:
+            del self._looking[account.organization]
+
+    def _keep(self, account: Account, asks: list[Ask], reply: list[Any]) -> list[Told]:
+        account.counted_reply(reply[1], reply[2])
+        now = self._clock()
+        told = []
+        for ask, (extra, left, bucket, reset) in zip(asks, reply[3:], strict=True):
+            said = Told(extra, left, bucket, now + reset / 1000, ask.limit)
+            if ask.kind != "h":
+                self.told[ask.bounds.id, ask.kind] = said
+            told.append(said)
+        return told
+
+    def refuse_again(self, subject: Subject, now: float, *, counted: bool) -> None:
+        """Refuse whoever was told to wait and does not, without asking Redis again and again. Raises Exceeded."""
+        for bounds in subject.bounds:
+            last = self.refused.get(bounds.id)
+            if last is None:
+                continue
+            if last.until <= now or last.ask.bounds != bounds:
+                del self.refused[bounds.id]
+            elif last.ask.kind == "r" or counted:
+                raise refusal(last.ask, last.room_at - now, self._wall())
+
+    def _refused(self, ask: Ask, wait: float | None) -> Exceeded:
+        if ask.kind in ("r", "q"):
+            now = self._clock()
+            self.told[ask.bounds.id, ask.kind] = Told(0, 0, 0, now + (wait or 0.0), ask.limit)
+            longest = _LONGEST_REFUSAL if ask.kind == "r" else _QUOTA_REFUSAL
+            if ask.kind == "q" or wait is not None:
+                until = now + longest if wait is None else now + min(wait, longest)
+                self.refused[ask.bounds.id] = Refused(ask, until, now + (wait or longest))
+        return refusal(ask, wait, self._wall())
+
+    async def know(self, account: Account, subject: Subject) -> None:
+        """Wait until what this process has written of those who are new to it is counted. Raises Unavailable."""
+        new = [bounds.id for bounds in subject.bounds if bounds.needs_history and bounds.id not in account.known]
+        if not new:
+            return
+        place = self._end()
+        if place != self._began or place is None:
+            deadline = self._clock() + _PATIENCE_SECONDS
+            while True:
+                counted = await self._client.call(PLACES, "HGET", PLACES, self._series)
+                if place is not None and counted is not None and counted.decode() >= place_text(place):
+                    break
+                if self._clock() > deadline:
+                    raise _unknown()
+                await asyncio.sleep(_LOOK_SECONDS)
+                place = place or self._end()
+        account.known.update(new)
+
+
+def _unknown() -> Unavailable:
+    return Unavailable(
+        "It is not known yet how much of this key's quota or budget is used: no recorder has told Redis. Try again in "
+        "a moment.",
+        retry_after=1,
+    )

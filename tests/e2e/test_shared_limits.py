@@ -1,0 +1,233 @@
+"""Limits that several proxies keep together through Redis: exact, and remembered whatever is killed or emptied."""
+
+import base64
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
+from tests.support.raw_http import RawResponse
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_for
+from watchllm.domain.settings import parse_settings
+
+SLOW = "openai/slow-700ms"
+
+
+@dataclass
+class Fleet:
+    """Two hosts with one Redis and one database: `one` and `other` are their proxies, each with a recorder."""
+
+    redis: RedisServer
+    homes: tuple[Installation, Installation]
+    one: Gateway
+    other: Gateway
+
+    @property
+    def gateways(self) -> tuple[Gateway, Gateway]:
+        return self.one, self.other
+
+    def project(self, **settings: object) -> Project:
+        """A project that both proxies know."""
+        made = self.homes[0].project(
+            "limited", settings={"semantic": "off", **{k: str(v) for k, v in settings.items()}}
+        )
+        for gateway in self.gateways:
+            wait_for(lambda gateway=gateway: gateway.get("/v1/models", made.key).status == 200, "the key to be known")  # type: ignore[misc]
+        return made
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    return {}
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, sim: Sim, environment: dict[str, str]) -> Iterator[Fleet]:
+    redis = RedisServer(tmp_path / "redis")
+    common = {
+        **upstream_environment(sim.base_url),
+        "WATCHLLM_REDIS_URL": redis.url,
+        "WATCHLLM_SECRET_KEY": base64.b64encode(bytes(32)).decode(),
+        "WATCHLLM_DATABASE_URL": f"sqlite:///{tmp_path}/watchllm.db",
+        **environment,
+    }
+    homes = (Installation(tmp_path / "one", common), Installation(tmp_path / "two", common))
+    homes[0].project("first")
+    recorders = [home.start_recorder() for home in homes]
+    one, other = (home.start_proxy() for home in homes)
+    fleet = Fleet(redis, homes, one, other)
+    yield fleet
+    for gateway in fleet.gateways:
+        gateway.stop()
+    for recorder in recorders:
+        recorder.stop()
+    redis.stop()
+
+
+def ask(gateway: Gateway, project: Project, text: str, **fields: object) -> RawResponse:
+    return gateway.chat(project.key, text, **fields)
+
+
+def cost_of(answer: RawResponse) -> float:
+    return float(answer.header("x-watchllm-cost-usd") or "nan")
+
+
+def code_of(answer: RawResponse) -> str:
+    return str(answer.json()["error"]["code"])
+
+
+def test_requests_a_minute_are_counted_over_all_proxies(fleet: Fleet) -> None:
+    project = fleet.project(requests_per_minute=5)
+    answers = [ask(fleet.gateways[number % 2], project, "Why?") for number in range(7)]
+    assert [answer.status for answer in answers] == [200] * 5 + [429] * 2
+    assert [answer.header("x-ratelimit-remaining-requests") for answer in answers[:5]] == ["4", "3", "2", "1", "0"]
+    refused = answers[-1]
+    assert code_of(refused) == "rate_limit_exceeded"
+    assert 50 <= int(refused.header("retry-after") or "0") <= 61
+    assert answers[0].header("x-ratelimit-reset-requests") in ("1m0s", "1m1s")
+
+
+def test_many_at_once_use_a_limit_up_and_never_more(fleet: Fleet) -> None:
+    project = fleet.project(requests_per_minute=200)
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda n: ask(fleet.gateways[n % 2], project, "the same"), range(300)))
+    assert sum(answer.status == 200 for answer in answers) == 200
+    assert {answer.status for answer in answers} == {200, 429}
+
+
+def test_tokens_and_calls_a_minute_are_counted_over_all_proxies(fleet: Fleet) -> None:
+    calls = fleet.project(upstream_per_minute=3)
+    answers = [ask(fleet.gateways[number % 2], calls, f"call {number}") for number in range(5)]
+    assert [answer.status for answer in answers] == [200, 200, 200, 429, 429]
+    # What is in the cache is answered meanwhile.
+    assert ask(fleet.other, calls, "call 0").status == 200
+    tokens = fleet.project(tokens_per_minute=300)
+    spent = [ask(fleet.gateways[number % 2], tokens, f"call {number}", max_tokens=100) for number in range(6)]
+    assert {answer.status for answer in spent} == {200, 429}
+    assert spent[0].status == 200
+    used = sum(answer.json()["usage"]["total_tokens"] for answer in spent if answer.status == 200)
+    assert used <= 300
+
+
+def test_requests_under_way_are_counted_over_all_proxies_and_those_of_a_killed_one_are_freed(
+    fleet: Fleet, sim: Sim
+) -> None:
+    project = fleet.project(concurrent_requests=2)
+    with ThreadPoolExecutor(4) as pool:
+        sim.reset()
+        under_way = [pool.submit(ask, gateway, project, gateway.base_url, model=SLOW) for gateway in fleet.gateways]
+        wait_for(lambda: sim.calls() == 2, "both to be under way")
+        refused = ask(fleet.other, project, "third")
+        assert (refused.status, code_of(refused)) == (429, "concurrency_exceeded")
+        assert [one.result().status for one in under_way] == [200, 200]
+        wait_for(lambda: ask(fleet.other, project, "third").status == 200, "a place", within=1)
+        sim.reset()
+        lost = [pool.submit(ask, fleet.one, project, f"lost {number}", model=SLOW) for number in range(2)]
+        wait_for(lambda: sim.calls() == 2, "both to be under way")
+        fleet.one.process.kill()
+        assert ask(fleet.other, project, "third").status == 429
+        wait_for(lambda: ask(fleet.other, project, "third").status == 200, "the places to be free", within=10)
+        assert [type(one.exception(10)) for one in lost] != [type(None)] * 2
+
+
+def test_a_monthly_quota_is_counted_over_all_proxies(fleet: Fleet) -> None:
+    project = fleet.project(monthly_requests=10)
+    answers = [ask(fleet.gateways[number % 2], project, f"question {number % 3}") for number in range(12)]
+    assert [answer.status for answer in answers] == [200] * 10 + [429] * 2
+    assert code_of(answers[-1]) == "quota_exceeded"
+    assert [answer.header("x-quota-remaining") for answer in answers[:10]] == [str(n) for n in range(9, -1, -1)]
+
+
+def test_many_at_once_on_two_proxies_never_overshoot_a_budget(fleet: Fleet) -> None:
+    once = cost_of(ask(fleet.one, fleet.project(), "a question 000", max_tokens=50))
+    assert once > 0
+    budget = once * 100
+    project = fleet.project(budget_usd_month=f"{budget:.9f}")
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(
+            pool.map(lambda n: ask(fleet.gateways[n % 2], project, f"a question {n:03}", max_tokens=50), range(500))
+        )
+    served = [answer for answer in answers if answer.status == 200]
+    assert {answer.status for answer in answers} == {200, 429}
+    assert sum(map(cost_of, served)) <= budget
+    assert len(served) >= 50
+    assert code_of(next(answer for answer in answers if answer.status == 429)) == "insufficient_quota"
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_what_a_proxy_has_used_is_known_after_it_has_ended(fleet: Fleet, how: int) -> None:
+    project = fleet.project(monthly_requests=5)
+    for number in range(3):
+        assert ask(fleet.one, project, f"question {number}").status == 200
+    fleet.one.process.signal(how)
+    fleet.one.process.wait()
+    # What a killed one held counts until its recorder has closed what it left open.
+    wait_for(lambda: ask(fleet.other, project, "more").status == 200, "what is left of it")
+    assert [ask(fleet.other, project, f"more {number}").status for number in range(2)] == [200, 429]
+    fleet.one = fleet.homes[0].start_proxy()
+    assert ask(fleet.one, project, "again").status == 429
+
+
+def test_what_was_used_is_known_again_after_redis_was_emptied(fleet: Fleet) -> None:
+    project = fleet.project(monthly_requests=6)
+    assert [ask(gateway, project, "one").status for gateway in (*fleet.gateways, fleet.one)] == [200] * 3
+    fleet.redis.command("FLUSHALL")
+    answers = []
+    wait_for(lambda: answers.append(ask(fleet.other, project, "one")) or answers[-1].status == 429, "the quota to end")  # type: ignore[func-returns-value]
+    assert {answer.status for answer in answers} <= {200, 429, 503, 401}
+    assert sum(answer.status == 200 for answer in answers) == 3
+    assert ask(fleet.one, project, "one").status == 429
+
+
+def test_a_budget_that_is_set_later_counts_what_was_spent_before(fleet: Fleet) -> None:
+    project = fleet.project()
+    spent = sum(cost_of(ask(fleet.one, project, f"question {number}")) for number in range(3))
+    with fleet.homes[0].control_plane() as plane:
+        plane.set_project(project.id, parse_settings({"budget_usd_total": f"{spent:.9f}"}))
+    refused = wait_for(lambda: _refused(ask(fleet.one, project, "one more")), "the change to be known", within=1.5)
+    assert code_of(refused) == "insufficient_quota"
+
+
+def _refused(answer: RawResponse) -> RawResponse | None:
+    return answer if answer.status == 429 else None
+
+
+def test_several_proxies_on_one_home_share_its_limits(fleet: Fleet) -> None:
+    project = fleet.project(requests_per_minute=3, monthly_requests=10)
+    third = fleet.homes[0].start_proxy()
+    try:
+        answers = [ask(gateway, project, "Why?") for gateway in (*fleet.gateways, third, fleet.one)]
+        assert [answer.status for answer in answers] == [200, 200, 200, 429]
+        assert answers[2].header("x-quota-remaining") == "7"
+    finally:
+        third.stop()
+
+
+def test_limits_that_cannot_be_asked_for_are_told(fleet: Fleet) -> None:
+    project = fleet.project(requests_per_minute=6)
+    assert [ask(gateway, project, "Why?").status for gateway in (*fleet.gateways, fleet.one)] == [200, 200, 200]
+    fleet.redis.stop()
+    # Each has half of it.
+    assert [ask(fleet.one, project, "Why?").status for _ in range(4)] == [200, 200, 200, 429]
+    states = fleet.one.get("/health/ready").json()["dependencies"]
+    assert "its share of the limits" in states["limits"]
+    fleet.redis.start()
+    wait_for(lambda: "limits" not in fleet.one.get("/health/ready").json()["dependencies"], "being in touch again")
+
+
+def test_an_account_that_is_kept_does_not_expire(fleet: Fleet) -> None:
+    project = fleet.project(monthly_requests=100, budget_usd_total=5)
+    for gateway in fleet.gateways:
+        assert ask(gateway, project, "Why?").status == 200
+    with redis.Redis.from_url(fleet.redis.url) as client:
+        accounts = [
+            key for key in client.scan_iter("*") if client.type(key) == b"hash" and client.hexists(key, "ready")
+        ]
+        assert len(accounts) == 1
+        assert client.pttl(accounts[0]) == -1

@@ -1,0 +1,329 @@
+"""The shared cache where things go wrong between processes: no invalidation is missed, no clock is trusted."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.exact_store import START_MS, Clock, entry, key, project
+from tests.support.redis_server import RedisCluster, RedisServer
+from watchllm.cache.entry import Entry, InvalidationFilter
+from watchllm.stores.redis.address import parse
+from watchllm.stores.redis.cache import RedisExactStore
+from watchllm.stores.redis.cache_layout import (
+    CHANNEL,
+    INVALIDATE,
+    KEPT_MS,
+    MOST_RECORDS,
+    REPLACED,
+    entry_key,
+    key_of,
+    packed_filter,
+)
+from watchllm.stores.redis.client import Client
+from watchllm.stores.redis.memory import Memory
+from watchllm.stores.redis.subscription import Subscription
+
+PROJECT = project(1)
+
+
+class Process:
+    """One process's store; where it `is_deaf`, messages are lost."""
+
+    def __init__(self, url: str, clock: Callable[[], int]) -> None:
+        loop = asyncio.get_running_loop()
+        address = parse(url)
+        self.client = Client(address, loop)
+        self.store = RedisExactStore(self.client, self.client, loop, memory_bytes=1 << 20, now_ms=clock)
+        self.is_deaf = False
+        self.subscription = Subscription(
+            address,
+            (CHANNEL, REPLACED),
+            self._on_message,
+            lambda: self.store.listening(connected=True),
+            loop,
+            lambda: self.store.listening(connected=False),
+        )
+
+    def _on_message(self, channel: bytes, message: bytes) -> None:
+        if self.is_deaf:
+            return
+        if channel == CHANNEL:
+            self.store.heard(message)
+        else:
+            self.store.heard_replaced(message)
+
+    async def ready(self) -> None:
+        await until(lambda: self.store.is_in_touch)
+
+    async def get(self, number: int) -> Entry | None:
+        found: asyncio.Future[Entry | None] = asyncio.get_running_loop().create_future()
+        if self.store.fetch(PROJECT, [key(number)], lambda: found.set_result(self.store.get(PROJECT, key(number)))):
+            return await found
+        return self.store.get(PROJECT, key(number))
+
+    async def put(self, number: int, begun_ms: int, created_ms: int = START_MS, body: bytes = b"{}") -> None:
+        self.store.put(PROJECT, key(number), entry(created_ms, body=body), begun_ms)
+        await until(lambda: not self.store.pending)
+
+    def close(self) -> None:
+        self.store.close()
+        self.subscription.close()
+        self.client.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "redis")
+    yield server
+    server.stop()
+
+
+def run(url: str, use: Callable[..., Awaitable[None]], *clocks: Callable[[], int]) -> None:
+    """Call `use` with a process for each clock."""
+
+    async def main() -> None:
+        processes = [Process(url, clock) for clock in clocks]
+        try:
+            for process in processes:
+                await process.ready()
+            await use(*processes)
+        finally:
+            for process in processes:
+                process.close()
+
+    asyncio.run(main())
+
+
+def test_what_began_before_an_invalidation_that_was_not_heard_of_is_refused(server: RedisServer) -> None:
+    async def use(one: Process, deaf: Process) -> None:
+        begun = clock()
+        deaf.is_deaf = True
+        clock.advance(10)
+        await one.store.invalidate(PROJECT, InvalidationFilter())
+        clock.advance(10)
+        await deaf.put(1, begun)
+        assert deaf.store.counters.refused == 1
+        assert await deaf.get(1) is None
+        assert await one.get(1) is None
+
+    clock = Clock()
+    run(server.url, use, clock, clock)
+
+
+@pytest.mark.parametrize("ahead_ms", [-3_600_000, 3_600_000])
+def test_no_hosts_clock_is_compared_with_anothers(server: RedisServer, ahead_ms: int) -> None:
+    async def use(one: Process, other: Process) -> None:
+        begun = there()
+        there.advance(10)
+        here.advance(10)
+        await one.store.invalidate(PROJECT, InvalidationFilter())
+        await until(lambda: other.store.generations.latest == 1)
+        there.advance(10)
+        await other.put(1, begun, there())
+        assert await other.get(1) is None, "begun before, whatever the clocks say"
+        await other.put(2, there(), there())
+        assert await other.get(2) is not None, "begun after, whatever the clocks say"
+
+    here, there = Clock(), Clock(START_MS + ahead_ms)
+    run(server.url, use, here, there)
+
+
+def test_a_message_that_was_lost_is_made_up_for(server: RedisServer) -> None:
+    async def use(one: Process, deaf: Process) -> None:
+        await one.put(1, clock())
+        assert await deaf.get(1) is not None
+        deaf.is_deaf = True
+        clock.advance(10)
+        await one.store.invalidate(PROJECT, InvalidationFilter())
+        await until(lambda: deaf.store.get(PROJECT, key(1)) is None)
+
+    clock = Clock()
+    run(server.url, use, clock, clock)
+
+
+def test_what_is_not_deleted_yet_is_not_seen(server: RedisServer) -> None:
+    async def use(one: Process, other: Process) -> None:
+        await one.put(1, clock())
+        # The process that invalidates dies before it has deleted anything.
+        keys, everything = (key_of(PROJECT, "l"), key_of(PROJECT, "g")), packed_filter(InvalidationFilter())
+        await one.client.call(b"g", "INCR", b"watchllm:{generation}")
+        await one.client.call_script(INVALIDATE, keys, (1, everything, KEPT_MS, MOST_RECORDS, CHANNEL, PROJECT))
+        await until(lambda: one.store.generations.latest == other.store.generations.latest == 1)
+        assert server.command("EXISTS", entry_key(PROJECT, key(1))) == b":1\r\n"
+        assert await one.get(1) is None
+        assert await other.get(1) is None
+
+    clock = Clock()
+    run(server.url, use, clock, clock)
+
+
+def test_the_tier_is_silent_while_nothing_is_heard(server: RedisServer) -> None:
+    async def use(one: Process) -> None:
+        await one.put(1, clock())
+        assert one.store.get(PROJECT, key(1)) is not None
+        one.subscription._on_lost = None  # Not even the loss of its connection has to be noticed.
+        server.pause()
+        await until(lambda: one.store.get(PROJECT, key(1)) is None)
+        server.go_on()
+        await one.ready()
+        found = None
+        while found is None:
+            found = await one.get(1)
+
+    clock = Clock()
+    run(server.url, use, clock)
+
+
+def test_what_began_before_redis_was_emptied_is_not_stored(server: RedisServer) -> None:
+    async def use(one: Process, other: Process) -> None:
+        begun = clock()
+        clock.advance(10)
+        await one.store.invalidate(PROJECT, InvalidationFilter())
+        await until(lambda: other.store.generations.latest == 1)
+        server.command("FLUSHALL")
+        await until(lambda: other.store.generations.latest == 0)
+        await other.put(1, begun)
+        assert await other.get(1) is None
+        clock.advance(10)
+        await other.put(2, clock())
+        assert await one.get(2) is not None
+
+    clock = Clock()
+    run(server.url, use, clock, clock)
+
+
+def test_what_another_process_replaces_or_removes_leaves_the_tier(server: RedisServer) -> None:
+    async def use(one: Process, other: Process) -> None:
+        await one.put(1, clock(), body=b"old")
+        assert await other.get(1) is not None
+        await one.put(1, clock(), body=b"new")
+        assert one.store.get(PROJECT, key(1)) is not None, "its own stays"
+        await until(lambda: other.store.get(PROJECT, key(1)) is None)
+        found = await other.get(1)
+        assert found is not None
+        assert found.body == b"new"
+        one.store.remove(PROJECT, key(1))
+        await until(lambda: other.store.get(PROJECT, key(1)) is None)
+        assert await other.get(1) is None
+
+    clock = Clock()
+    run(server.url, use, clock, clock)
+
+
+def test_what_has_expired_here_may_be_new_elsewhere(server: RedisServer) -> None:
+    async def use(one: Process, deaf: Process) -> None:
+        await one.put(1, clock())
+        assert await deaf.get(1) is not None
+        deaf.is_deaf = True
+        clock.advance(2 * 3_600_000)
+        await one.put(1, clock(), clock(), b"new")
+        found = await deaf.get(1)
+        assert found is not None
+        assert found.body == b"new"
+
+    clock = Clock()
+    run(server.url, use, clock, clock)
+
+
+def test_entries_expire_by_themselves_an_hour_after_their_time(server: RedisServer) -> None:
+    async def use(one: Process) -> None:
+        await one.put(1, clock())
+        left = int(server.command("PTTL", entry_key(PROJECT, key(1)))[1:-2])
+        assert 0 < 2 * 3_600_000 - left < 60_000
+        one.store.put(PROJECT, key(2), entry(ttl_ms=None), clock())
+        await until(lambda: not one.store.pending)
+        assert server.command("PTTL", entry_key(PROJECT, key(2))).startswith(b":31535")  # so that it may be evicted
+
+    clock = Clock()
+    run(server.url, use, clock)
+
+
+def test_the_index_loses_what_has_expired(server: RedisServer) -> None:
+    async def use(one: Process) -> None:
+        await one.put(1, clock())
+        server.command("DEL", entry_key(PROJECT, key(1)))
+        server.command("ZADD", key_of(PROJECT, "x"), 1, key(1))
+        await one.put(2, clock())
+        assert server.command("HLEN", key_of(PROJECT, "i")) == b":1\r\n"
+        assert (await one.store.stats(PROJECT)).entries == 1
+
+    clock = Clock()
+    run(server.url, use, clock)
+
+
+def test_what_is_no_entry_is_a_miss(server: RedisServer) -> None:
+    async def use(one: Process) -> None:
+        for value in (b"", b"short", b"12345678nonsense"):
+            server.command("SET", entry_key(PROJECT, key(1)), value)
+            assert await one.get(1) is None
+
+    run(server.url, use, Clock())
+
+
+def test_a_look_up_of_a_hung_redis_is_a_miss_in_time(server: RedisServer) -> None:
+    async def use(one: Process) -> None:
+        await one.get(1)
+        server.pause()
+        async with asyncio.timeout(5):
+            while one.client.problem is None:
+                assert await one.get(2) is None
+            assert await one.get(3) is None
+        assert one.store.counters.unanswered >= 3
+        one.store.put(PROJECT, key(4), entry(), START_MS)
+        assert one.store.counters.dropped == 1
+        server.go_on()
+
+    run(server.url, use, Clock())
+
+
+def test_a_redis_that_is_full_is_told_of(server: RedisServer) -> None:
+    async def use(one: Process) -> None:
+        assert one.store.health() is None
+        server.command("CONFIG", "SET", "maxmemory", "1")
+        await one.put(1, START_MS)
+        assert one.store.counters.dropped == 1
+        assert one.store.get(PROJECT, key(1)) is None
+        assert "OOM" in (one.store.health() or "")
+
+    run(server.url, use, Clock())
+
+
+def test_a_cluster_does_as_well(tmp_path: Path) -> None:
+    cluster = RedisCluster(tmp_path / "cluster")
+
+    async def use(one: Process, other: Process) -> None:
+        for number in range(20):
+            of = project(number)
+            one.store.put(of, key(1), entry(), clock())
+        await until(lambda: not one.store.pending)
+        assert one.store.counters.puts == 20
+        clock.advance(10)
+        assert await one.store.invalidate(PROJECT, InvalidationFilter()) == 1
+        assert await other.get(1) is None
+        assert (await other.store.stats(project(2))).entries == 1
+
+    clock = Clock()
+    try:
+        run(cluster.url, use, clock, clock)
+    finally:
+        cluster.stop()
+
+
+def test_the_tier_is_bounded_and_keeps_what_is_used() -> None:
+    memory = Memory(10_000)
+    for number in range(100):
+        memory.put(PROJECT, PROJECT + key(number), entry(body=b"x" * 400), 0)
+        memory.get(PROJECT + key(0))
+        assert memory.bytes <= 10_000
+    assert len(memory) == 10
+    assert PROJECT + key(0) in memory
+    memory.put(PROJECT, PROJECT + key(0), entry(body=b"x" * 20_000), 0)
+    assert PROJECT + key(0) not in memory, "what is too large takes the old one away"

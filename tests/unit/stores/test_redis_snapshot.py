@@ -1,0 +1,236 @@
+"""The snapshot through Redis: every host has all of it or the last one, whatever is lost in between."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.redis_server import RedisCluster, RedisServer
+from watchllm.control.publication import Publication
+from watchllm.domain.errors import Unavailable
+from watchllm.domain.snapshot import KeyRecord, ProjectRecord
+from watchllm.stores.lmdb.snapshot import LmdbSnapshotReader
+from watchllm.stores.redis import snapshot_layout, snapshot_writer
+from watchllm.stores.redis.address import parse
+from watchllm.stores.redis.client import Client
+from watchllm.stores.redis.snapshot_follower import SnapshotFollower
+from watchllm.stores.redis.snapshot_writer import RedisSnapshotWriter
+
+
+def digest(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def keys(*numbers: int) -> dict[bytes, KeyRecord | None]:
+    return {digest(number): KeyRecord(f"key_{number}", "prj_1") for number in numbers}
+
+
+def everything(count: int) -> Publication:
+    return Publication(keys=keys(*range(count)), complete=True)
+
+
+class Host:
+    """A host that only follows: its reader, and a follower that runs on a loop in a thread of its own."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.reader = LmdbSnapshotReader(folder)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+
+        async def begin() -> tuple[Client, SnapshotFollower]:
+            client = Client(parse(url), self._loop)
+            return client, SnapshotFollower(client, folder, self._loop)
+
+        self.client, self.follower = asyncio.run_coroutine_threadsafe(begin(), self._loop).result(5)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline, self.follower.problem
+            threading.Event().wait(0.005)
+
+    def close(self) -> None:
+        async def end() -> None:
+            await self.follower.close()
+            self.client.close()
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self.reader.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "redis")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def writer(server: RedisServer, tmp_path: Path) -> Iterator[RedisSnapshotWriter]:
+    writer = RedisSnapshotWriter(server.url, tmp_path / "a")
+    yield writer
+    writer.close()
+
+
+@pytest.fixture
+def host(server: RedisServer, tmp_path: Path) -> Iterator[Host]:
+    host = Host(server.url, tmp_path / "b")
+    yield host
+    host.close()
+
+
+def test_another_host_gets_all_of_it_and_then_the_changes(writer: RedisSnapshotWriter, host: Host) -> None:
+    writer.update(lambda: everything(3500))
+    host.until(lambda: host.reader.version() == writer.version())
+    assert all(host.reader.key(digest(number)) is not None for number in range(3500))
+    changes = Publication(keys={digest(7): None, **keys(4000)}, projects={"prj_1": ProjectRecord("prj_1", "o", "n")})
+    writer.update(lambda: changes)
+    host.until(lambda: host.reader.version() == writer.version())
+    assert host.reader.key(digest(7)) is None
+    assert host.reader.key(digest(4000)) is not None
+    assert host.reader.project("prj_1") is not None
+
+
+def test_a_second_publisher_is_as_good_as_the_first(
+    writer: RedisSnapshotWriter, server: RedisServer, tmp_path: Path
+) -> None:
+    writer.update(lambda: everything(10))
+    other = RedisSnapshotWriter(server.url, tmp_path / "c")
+    assert not other.differs(everything(10))
+    assert other.update(lambda: Publication(keys={digest(1): None}))
+    assert writer.differs(Publication(keys=keys(1)))
+    assert writer.version() == other.version()
+    other.close()
+
+
+def test_what_was_derived_before_another_published_is_derived_again(
+    writer: RedisSnapshotWriter, server: RedisServer, tmp_path: Path
+) -> None:
+    """Also where the other had nothing to change: it may have read a newer state than this one."""
+    writer.update(lambda: everything(2))
+    other = RedisSnapshotWriter(server.url, tmp_path / "c")
+    truth = [Publication(keys={digest(1): None}), Publication(keys=keys(1))]
+    derived = []
+
+    def slow() -> Publication:
+        derived.append(truth[len(derived)])
+        if len(derived) == 1:
+            assert not other.update(lambda: truth[1])
+        return derived[-1]
+
+    assert not writer.update(slow)
+    assert derived == truth
+    other.close()
+
+
+def test_an_emptied_redis_takes_nothing_from_anybody_and_is_filled_again(
+    writer: RedisSnapshotWriter, server: RedisServer, host: Host
+) -> None:
+    writer.update(lambda: everything(5))
+    host.until(lambda: host.reader.version() == writer.version())
+    before = host.reader.version()
+    server.command("FLUSHALL")
+    host.follower.look()
+    host.until(lambda: "it holds none" in (host.follower.problem or ""))
+    assert (host.reader.version(), host.reader.key(digest(1)) is not None) == (before, True)
+    assert writer.version() == 0
+    with pytest.raises(Unavailable, match="lost"):
+        writer.update(lambda: Publication(keys=keys(6)))
+    assert writer.differs(everything(5))
+    assert writer.update(lambda: everything(4))
+    host.until(lambda: host.reader.key(digest(4)) is None)
+    assert host.reader.version() == writer.version() > before
+    assert host.reader.key(digest(3)) is not None
+
+
+def test_a_part_that_is_lost_is_never_taken_for_a_removal(
+    writer: RedisSnapshotWriter, server: RedisServer, host: Host
+) -> None:
+    writer.update(lambda: everything(5))
+    host.until(lambda: host.reader.version() == writer.version())
+    epoch = server.command("HGET", "watchllm:{snapshot}:state", "epoch").split(b"\r\n")[1]
+    records = b"watchllm:{snapshot}:" + epoch + b":records"
+    server.command("HSET", "watchllm:{snapshot}:state", "version", host.reader.version() + 1)
+    server.command("DEL", records)
+    host.until(lambda: "a part of it is lost" in (host.follower.problem or ""))
+    assert all(host.reader.key(digest(number)) is not None for number in range(5))
+    assert writer.version() == 0
+    assert writer.update(lambda: everything(5))
+    host.until(lambda: host.reader.version() == writer.version())
+
+
+def test_who_was_away_longer_than_removals_are_remembered_reads_everything(
+    writer: RedisSnapshotWriter, server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_writer, "MOST_GONE", 3)
+    writer.update(lambda: everything(20))
+    host = Host(server.url, tmp_path / "b")
+    host.until(lambda: host.reader.version() == writer.version())
+    host.close()
+    for number in range(10):
+        writer.update(lambda number=number: Publication(keys={digest(number): None}))  # type: ignore[misc]
+    assert int(server.command("ZCARD", _key(server, b"gone"))[1:-2]) == 3
+    host = Host(server.url, tmp_path / "b")
+    host.until(lambda: host.reader.version() == writer.version())
+    assert [host.reader.key(digest(number)) is None for number in range(20)] == [True] * 10 + [False] * 10
+    host.close()
+
+
+def test_very_many_changes_are_exchanged_in_one_step(
+    writer: RedisSnapshotWriter, server: RedisServer, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_writer, "MOST_AT_ONCE", 5)
+    writer.update(lambda: everything(30))
+    host.until(lambda: host.reader.version() == writer.version())
+    seen = set()
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.is_set():
+            seen.add(host.reader.version())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    before = host.reader.version()
+    assert writer.update(lambda: Publication(keys={digest(0): None, **keys(*range(100, 120))}))
+    host.until(lambda: host.reader.version() == writer.version())
+    stop.set()
+    thread.join()
+    assert seen <= {before, writer.version()}
+    assert [host.reader.key(digest(number)) is not None for number in (0, 1, 100)] == [False, True, True]
+    assert server.command("KEYS", "*").count(b"records") == 1
+
+
+def test_a_cluster_holds_it_too(tmp_path: Path) -> None:
+    cluster = RedisCluster(tmp_path / "cluster")
+    writer = RedisSnapshotWriter(cluster.url, tmp_path / "a")
+    host = Host(cluster.url, tmp_path / "b")
+    try:
+        writer.update(lambda: everything(700))
+        writer.update(lambda: Publication(keys={digest(1): None}))
+        host.until(lambda: host.reader.version() == writer.version())
+        assert (host.reader.key(digest(1)), host.reader.key(digest(699))) == (None, KeyRecord("key_699", "prj_1"))
+    finally:
+        host.close()
+        writer.close()
+        cluster.stop()
+
+
+def test_a_redis_that_is_gone_is_told_with_its_place_and_without_its_password(tmp_path: Path) -> None:
+    writer = RedisSnapshotWriter("redis://:secret@127.0.0.1:1", tmp_path / "a")
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1") as caught:
+        writer.version()
+    assert "secret" not in str(caught.value)
+    writer.close()
+
+
+def _key(server: RedisServer, what: bytes) -> bytes:
+    epoch = server.command("HGET", snapshot_layout.STATE, "epoch").split(b"\r\n")[1]
+    return b"watchllm:{snapshot}:" + epoch + b":" + what

@@ -1,0 +1,291 @@
+"""Limits in a real Redis against a model: several proxies, a clock of the test's own."""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.redis_server import RedisCluster, RedisServer
+from tests.support.shared_limits import USD, Clock, Proxy, recorder, refused, subject, told, use_clock, with_proxies
+from watchllm.domain.errors import Unavailable
+from watchllm.domain.ledger import Place
+from watchllm.domain.limits import Limits
+from watchllm.limits.exceeded import Exceeded
+from watchllm.limits.limiter import Standing
+from watchllm.limits.subject import Subject
+from watchllm.stores.redis.limits_layout import WANTED
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "redis")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def clock(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return use_clock(server, monkeypatch)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_never_more_than_the_limit_in_any_minute_and_never_less_than_what_is_left_of_it(
+    server: RedisServer, clock: Clock, seed: int
+) -> None:
+    chance = random.Random(seed)
+    limit = chance.choice((1, 7, 40, 300))
+    who = subject(Limits(requests_per_minute=limit), Limits(requests_per_minute=limit * 3))
+    used: deque[float] = deque()
+    # 500 ms of a bucket, 400 ms of a slice.
+    latest = 60.0 + 0.5 + 0.4
+
+    async def use(*proxies: Proxy) -> None:
+        refusals = 0
+        for _ in range(900):
+            proxy = chance.choice(proxies)
+            refusal: Exceeded | None = None
+            try:
+                proxy.settle(await proxy.enter(who))
+            except Exceeded as error:
+                refusal = error
+            else:
+                used.append(clock.now)
+                assert sum(at > clock.now - 60 for at in used) <= limit
+            if refusal is not None:
+                refusals += 1
+                for one in proxies:
+                    await one.tell()
+                unused = sum(
+                    holding.slice.left
+                    for one in proxies
+                    for account in one.limiter._accounts.values()
+                    for name, holding in account.holdings.items()
+                    if name == "key_1" and holding.slice is not None
+                )
+                assert sum(at > clock.now - latest for at in used) + unused >= limit
+                # Right to the second, and true: nothing else is used meanwhile.
+                if chance.random() < 0.1:
+                    assert refusal.retry_after is not None
+                    clock.go(refusal.retry_after)
+                    for one in proxies:
+                        await one.tell()
+                    proxy.settle(await proxy.enter(who))
+                    used.append(clock.now)
+            step = chance.choice((0, 0, 0, 0.001, 0.02, 0.1, 60 / limit / 2, 30 if chance.random() < 0.02 else 0))
+            if step:
+                clock.go(step)
+                for one in proxies:
+                    await one.tell()
+        assert refusals
+
+    with_proxies(server.url, 3, use, clock=lambda: clock.now)
+
+
+def test_what_is_in_a_slice_counts_until_a_minute_after_its_end(server: RedisServer, clock: Clock) -> None:
+    # One bucket is over when the slice begins, so that the end of the slice is in the next.
+    clock.go(0.4)
+    who = subject(Limits(requests_per_minute=1000))
+
+    async def use(busy: Proxy, other: Proxy) -> None:
+        await busy.enter(who)
+        busy.limiter._accounts["org_1"].holdings["key_1"].seen = 50
+        clock.go(0.05)
+        await busy.enter(who)
+        held = busy.limiter._accounts["org_1"].holdings["key_1"].slice
+        assert held is not None
+        size = held.left
+        assert size > 50
+        clock.go(0.39)
+        for _ in range(size):
+            await busy.enter(who)
+        last_used = clock.now
+        left = (await standing(other, who)).remaining
+        assert left == 1000 - 2 - size - 1
+        clock.go(last_used + 59.9 - clock.now)
+        assert (await standing(other, who)).remaining <= 1000 - size - 2
+        clock.go(1)
+        assert (await standing(other, who)).remaining == 1000 - 2
+
+    with_proxies(server.url, 2, use, clock=lambda: clock.now)
+
+
+async def standing(proxy: Proxy, who: Subject) -> Standing:
+    """What is left after one more request, as Redis says it."""
+    proxy.settle(await proxy.enter(who))
+    found = proxy.limiter.standings(who).requests
+    assert found is not None
+    return found
+
+
+def test_what_is_told_again_counts_once(server: RedisServer, clock: Clock) -> None:
+    who = subject(Limits(budget_usd_month=1, monthly_requests=10))
+
+    async def use(one: Proxy, other: Proxy) -> None:
+        told(server.url)
+        admission = await one.enter(who)
+        await one.reserve(admission, nanos=USD // 2)
+        one.settle(admission, nanos=USD // 4)
+        await one.tell()
+        one.limiter._accounts["org_1"].joined = False
+        await one.tell()
+        await one.limiter._accounts["org_1"].report()
+        admission = await other.enter(who)
+        assert other.limiter._taking.told["key_1", "m"].left == USD * 3 // 4
+        assert other.limiter._taking.told["key_1", "q"].left == 8
+        await other.reserve(admission, nanos=USD * 3 // 4)
+        assert (await refused(other.reserve(admission, nanos=1))).code == "insufficient_quota"
+
+    with_proxies(server.url, 2, use, clock=lambda: clock.now)
+
+
+def test_places_of_a_proxy_that_is_silent_are_free_after_seconds(server: RedisServer, clock: Clock) -> None:
+    who = subject(Limits(concurrent_requests=2))
+
+    async def use(silent: Proxy, other: Proxy) -> None:
+        for _ in range(2):
+            await silent.enter(who)
+        assert (await refused(other.enter(who))).code == "concurrency_exceeded"
+        clock.go(4.9)
+        await refused(other.enter(who))
+        clock.go(0.2)
+        await other.enter(who)
+        # It was only slow: what it has counts again, and nothing of it is taken away.
+        await silent.tell()
+        await refused(other.enter(who))
+
+    with_proxies(server.url, 2, use, clock=lambda: clock.now)
+
+
+def test_quotas_wait_for_a_recorder_and_other_limits_do_not(server: RedisServer, clock: Clock) -> None:
+    async def use(proxy: Proxy) -> None:
+        await proxy.enter(subject(project=Limits(requests_per_minute=5)))
+        waiting = asyncio.create_task(proxy.enter(subject(Limits(monthly_requests=5))))
+        while b"org_1" not in server.command("SMEMBERS", WANTED):
+            await asyncio.sleep(0.001)
+        assert not waiting.done()
+        told(server.url, proxy, spent={"key_1": (4, 0)})
+        await waiting
+        assert (await refused(proxy.enter(subject(Limits(monthly_requests=5))))).code == "quota_exceeded"
+
+    with_proxies(server.url, 1, use, clock=lambda: clock.now)
+
+
+def test_nobody_tells_what_was_spent(server: RedisServer, clock: Clock) -> None:
+    async def use(proxy: Proxy) -> None:
+        waiting = asyncio.create_task(proxy.enter(subject(Limits(monthly_requests=5))))
+        while b"org_1" not in server.command("SMEMBERS", WANTED):
+            await asyncio.sleep(0.001)
+        clock.go(10)
+        with pytest.raises(Unavailable) as caught:
+            await waiting
+        assert caught.value.retry_after == 1
+
+    with_proxies(server.url, 1, use, clock=lambda: clock.now)
+
+
+def test_an_account_is_known_when_all_who_write_journals_have_told_theirs(server: RedisServer, clock: Clock) -> None:
+    who = subject(Limits(monthly_requests=10))
+
+    async def use(one: Proxy, other: Proxy) -> None:
+        told(server.url)
+        for _ in range(3):
+            other.settle(await other.enter(who))
+        await other.tell()
+        server.command("FLUSHALL")
+        clock.go(0)
+        # The database has counted none of them yet.
+        with recorder(server.url) as accounts:
+            accounts.write_all("org_1", {}, {proxy.series: Place(0, 50) for proxy in (one, other)})
+        waiting = asyncio.create_task(one.enter(who))
+        while b"jrn_0" not in server.command("HGET", "watchllm:{org_1}:account", "names"):
+            await asyncio.sleep(0.001)
+        assert not waiting.done()
+        other.limiter.begun_anew("org_1")
+        await waiting
+        assert one.limiter._taking.told["key_1", "q"].left == 10 - 3 - 1
+
+    with_proxies(server.url, 2, use, clock=lambda: clock.now)
+
+
+def test_what_falls_into_the_next_month_is_counted_there(server: RedisServer, clock: Clock) -> None:
+    who = subject(Limits(monthly_requests=2, budget_usd_day=1, budget_usd_total=2))
+
+    async def use(proxy: Proxy) -> None:
+        told(server.url, proxy, spent={"key_1": (2, USD)})
+        assert (await refused(proxy.enter(who))).code == "quota_exceeded"
+        clock.go(2 * 86_400)
+        admission = await proxy.enter(who)
+        await proxy.reserve(admission, nanos=USD)
+        assert "budget_usd_day" in (await refused(proxy.reserve(admission, nanos=1))).message
+        proxy.settle(admission, nanos=USD)
+        await proxy.tell()
+        clock.go(86_400)
+        admission = await proxy.enter(who)
+        assert "budget_usd_total" in (await refused(proxy.reserve(admission, nanos=1))).message
+
+    with_proxies(server.url, 1, use, clock=lambda: clock.now)
+
+
+@pytest.mark.parametrize("policy", ["local-share", "open", "closed"])
+def test_while_redis_is_gone_the_policy_says_who_may_go_on(server: RedisServer, clock: Clock, policy: str) -> None:
+    limited = subject(Limits(requests_per_minute=10, monthly_requests=11))
+
+    async def use(one: Proxy, other: Proxy) -> None:
+        told(server.url)
+        for proxy in (one, other, one):
+            proxy.settle(await proxy.enter(limited))
+        server.stop()
+        clock_of_loop = asyncio.get_running_loop().time
+        stopped = clock_of_loop()
+        outcomes = [await outcome(one, limited) for _ in range(12)]
+        assert clock_of_loop() - stopped < 12 * 0.05
+        assert one.limiter.state() is not None
+        # Half of what was left of the month when it was last told.
+        expected = {
+            "local-share": [None] * 3 + ["quota_exceeded"] * 9,
+            "open": [None] * 12,
+            "closed": ["overloaded"] * 12,
+        }
+        assert outcomes == expected[policy]
+        server.start()
+        clock.go(0)
+        told(server.url)
+        while other.client.problem or one.client.problem:
+            await asyncio.sleep(0.001)
+        await other.enter(limited)
+        for proxy in (one, other):
+            await proxy.tell()
+        # What was used meanwhile is told.
+        assert (await outcome(one, limited) is None) == (policy != "open")
+        assert one.limiter.state() is None
+
+    with_proxies(server.url, 2, use, clock=lambda: clock.now, policy=policy)
+
+
+async def outcome(proxy: Proxy, who: Subject) -> str | None:
+    try:
+        proxy.settle(await proxy.enter(who))
+    except (Exceeded, Unavailable) as error:
+        return error.code
+    return None
+
+
+def test_a_cluster_keeps_an_organization_on_one_node(tmp_path: Path) -> None:
+    cluster = RedisCluster(tmp_path / "cluster")
+    who = subject(Limits(requests_per_minute=3, monthly_requests=100, tokens_per_minute=50), Limits(budget_usd_total=1))
+
+    async def use(one: Proxy, other: Proxy) -> None:
+        told(cluster.url, one, other)
+        for proxy in (one, other, one):
+            admission = await proxy.enter(who)
+            await proxy.reserve(admission, tokens=10, nanos=1000)
+            proxy.settle(admission, tokens=5, nanos=500)
+        assert (await refused(other.enter(who))).code == "rate_limit_exceeded"
+
+    try:
+        with_proxies(cluster.url, 2, use)
+    finally:
+        cluster.stop()

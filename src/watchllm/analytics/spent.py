@@ -1,5 +1,6 @@
 """What a key, a project or an organization has spent, read for people."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
 
@@ -7,29 +8,46 @@ from sqlalchemy import Connection, select
 
 from watchllm.analytics.spending import TOTAL
 from watchllm.analytics.tables import spending
-from watchllm.domain.money import Nanos
+from watchllm.domain.money import Nanos, format_usd
 
 
 class Spent(NamedTuple):
     """Billable requests of a month; nano-dollars of a day, of a month and in all."""
 
-    requests_month: int
-    nanos_day: Nanos
-    nanos_month: Nanos
-    nanos_total: Nanos
+    requests_month: int = 0
+    nanos_day: Nanos = 0
+    nanos_month: Nanos = 0
+    nanos_total: Nanos = 0
 
 
 def spent(connection: Connection, subject: str, now: datetime) -> Spent:
     """As far as the recorder has brought it into the database; `now` is a time of UTC."""
+    return spent_by(connection, [subject], now)[subject]
+
+
+def spent_by(connection: Connection, subjects: Collection[str], now: datetime) -> dict[str, Spent]:
+    """The same of several in one query."""
     day, month = f"{now:%Y-%m-%d}", f"{now:%Y-%m}"
-    query = select(spending.c.period, spending.c.requests, spending.c.nanos).where(
-        spending.c.subject == subject, spending.c.period.in_((day, month, TOTAL))
+    query = select(spending.c.subject, spending.c.period, spending.c.requests, spending.c.nanos).where(
+        spending.c.subject.in_(subjects), spending.c.period.in_((day, month, TOTAL))
     )
-    found = {period: (requests, nanos) for period, requests, nanos in connection.execute(query)}
-    nothing = (0, 0)
-    return Spent(
-        found.get(month, nothing)[0],
-        found.get(day, nothing)[1],
-        found.get(month, nothing)[1],
-        found.get(TOTAL, nothing)[1],
-    )
+    found = dict.fromkeys(subjects, Spent())
+    for subject, period, requests, nanos in connection.execute(query):
+        if period == day:
+            found[subject] = found[subject]._replace(nanos_day=nanos)
+        elif period == month:
+            found[subject] = found[subject]._replace(requests_month=requests, nanos_month=nanos)
+        else:
+            found[subject] = found[subject]._replace(nanos_total=nanos)
+    return found
+
+
+def described(subject: str, found: Spent) -> dict[str, str | int]:
+    """As a JSON document, of the command and of the management API; amounts in USD with six decimals."""
+    return {
+        "id": subject,
+        "requests_month": found.requests_month,
+        "usd_day": format_usd(found.nanos_day),
+        "usd_month": format_usd(found.nanos_month),
+        "usd_total": format_usd(found.nanos_total),
+    }

@@ -30,6 +30,7 @@ from watchllm.cli import (
     route,
     secret,
     sim,
+    token,
     usage,
 )
 
@@ -81,6 +82,7 @@ def program(
 app.add_typer(project.app, name="project")
 app.add_typer(key.app, name="key")
 app.add_typer(organization.app, name="organization")
+app.add_typer(token.app, name="token")
 app.add_typer(plan.app, name="plan")
 app.add_typer(provider_key.app, name="provider-key")
 app.add_typer(route.app, name="route")

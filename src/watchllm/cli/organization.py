@@ -1,16 +1,11 @@
 """`watchllm organization`: list, show, set."""
 
-from typing import TYPE_CHECKING, Any
-
-import msgspec
 import typer
 
-from watchllm.cli.output import JSON, print_fields, print_json, print_rows, timestamp
+from watchllm.cli.output import JSON, print_fields, print_json, print_rows
 from watchllm.cli.session import control_plane
 from watchllm.cli.settings import SETTINGS, changes_of
-
-if TYPE_CHECKING:
-    from watchllm.control.organizations import Organization
+from watchllm.control import described
 
 app = typer.Typer(no_args_is_help=True, help="Organizations: the unit of billing, each with a plan.")
 _ID = typer.Argument(help="The organization's id, org_….", metavar="ID")
@@ -20,7 +15,7 @@ _ID = typer.Argument(help="The organization's id, org_….", metavar="ID")
 def list_(as_json: bool = JSON) -> None:
     """List all organizations."""
     with control_plane() as plane:
-        found = [_as_data(organization) for organization in plane.all_organizations()]
+        found = [described.organization(organization) for organization in plane.all_organizations()]
     if as_json:
         print_json(found)
     else:
@@ -31,7 +26,7 @@ def list_(as_json: bool = JSON) -> None:
 def show(organization_id: str = _ID, as_json: bool = JSON) -> None:
     """Show an organization with its plan and the limits of its own."""
     with control_plane() as plane:
-        organization = _as_data(plane.organization(organization_id))
+        organization = described.organization(plane.organization(organization_id))
     if as_json:
         print_json(organization)
     else:
@@ -48,15 +43,4 @@ def set_(organization_id: str = _ID, settings: list[str] = SETTINGS, as_json: bo
     with control_plane() as plane:
         organization = plane.set_organization(organization_id, changes)
     if as_json:
-        print_json(_as_data(organization))
-
-
-def _as_data(organization: "Organization") -> dict[str, Any]:
-    return {
-        "id": organization.id,
-        "name": organization.name,
-        "plan": organization.plan,
-        "overage_cap_usd": organization.overage_cap_usd,
-        "created_at": timestamp(organization.created_ms),
-        "limits": msgspec.structs.asdict(organization.limits),
-    }
+        print_json(described.organization(organization))

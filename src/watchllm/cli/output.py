@@ -4,7 +4,6 @@ Columns are not fitted to the terminal: an id that was cut could not be pasted i
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -35,14 +34,6 @@ def print_fields(fields: Mapping[str, Any]) -> None:
     width = max(len(name) for name in fields)
     for name, value in fields.items():
         typer.echo(f"{name.ljust(width)}  {_cell(value)}")
-
-
-def timestamp(epoch_ms: int | None) -> str | None:
-    """ISO 8601 in UTC."""
-    if epoch_ms is None:
-        return None
-    moment = datetime.fromtimestamp(epoch_ms / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds" if epoch_ms % 1000 else "seconds").replace("+00:00", "Z")
 
 
 def _cell(value: Any) -> str:

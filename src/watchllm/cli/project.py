@@ -1,17 +1,12 @@
 """`watchllm project`: create, list, show, set."""
 
-from typing import TYPE_CHECKING, Any
-
-import msgspec
 import typer
 
-from watchllm.cli.output import JSON, print_fields, print_json, print_rows, timestamp
+from watchllm.cli.output import JSON, print_fields, print_json, print_rows
 from watchllm.cli.session import control_plane
 from watchllm.cli.settings import SETTINGS, changes_of
+from watchllm.control import described
 from watchllm.domain.settings import parse_settings
-
-if TYPE_CHECKING:
-    from watchllm.control.projects import Project
 
 app = typer.Typer(no_args_is_help=True, help="Projects: the unit of isolation.")
 _ID = typer.Argument(help="The project's id, prj_….", metavar="ID")
@@ -23,7 +18,7 @@ def create(name: str = typer.Argument(metavar="NAME"), as_json: bool = JSON) -> 
     with control_plane() as plane:
         project = plane.create_project(name)
     if as_json:
-        print_json(_as_data(project))
+        print_json(described.project(project))
     else:
         typer.echo(project.id)
 
@@ -32,7 +27,7 @@ def create(name: str = typer.Argument(metavar="NAME"), as_json: bool = JSON) -> 
 def list_(as_json: bool = JSON) -> None:
     """List all projects."""
     with control_plane() as plane:
-        projects = [_as_data(project) for project in plane.projects()]
+        projects = [described.project(project) for project in plane.projects()]
     if as_json:
         print_json(projects)
     else:
@@ -43,7 +38,7 @@ def list_(as_json: bool = JSON) -> None:
 def show(project_id: str = _ID, as_json: bool = JSON) -> None:
     """Show a project with all its settings."""
     with control_plane() as plane:
-        project = _as_data(plane.project(project_id))
+        project = described.project(plane.project(project_id))
     if as_json:
         print_json(project)
     else:
@@ -69,14 +64,4 @@ def set_(
                 err=True,
             )
     if as_json:
-        print_json(_as_data(project))
-
-
-def _as_data(project: "Project") -> dict[str, Any]:
-    return {
-        "id": project.id,
-        "name": project.name,
-        "organization_id": project.organization_id,
-        "created_at": timestamp(project.created_ms),
-        "settings": msgspec.structs.asdict(project.settings),
-    }
+        print_json(described.project(project))

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from watchllm.cli.output import JSON, print_json, print_rows, timestamp
+from watchllm.cli.output import JSON, print_json, print_rows
 from watchllm.cli.secret import read_secret
 from watchllm.cli.session import configuration, control_plane
+from watchllm.domain.moments import timestamp
 
 if TYPE_CHECKING:
     from watchllm.analytics.key_use_log import KeyState

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from watchllm.cli.output import JSON, print_json, print_rows, timestamp
+from watchllm.cli.output import JSON, print_json, print_rows
 from watchllm.cli.session import control_plane
+from watchllm.domain.moments import timestamp
 from watchllm.domain.snapshot import RouteRecord
 
 if TYPE_CHECKING:

@@ -96,11 +96,11 @@ def spent(
     as_json: bool = JSON,
 ) -> None:
     """Show what counts against the quota and the budgets of a key, a project or an organization."""
+    from watchllm.analytics.spent import described
     from watchllm.analytics.spent import spent as read
     from watchllm.compose.database import bring_up_to_date, open_database
     from watchllm.control import keys, organizations, projects
     from watchllm.control.errors import NotFound
-    from watchllm.domain.money import format_usd
 
     kinds = {"key": keys.get, "prj": projects.get, "org": organizations.get}
     find = kinds.get(subject.partition("_")[0])
@@ -112,13 +112,7 @@ def spent(
         with database.reading() as connection:
             find(connection, subject)
             found = read(connection, subject, datetime.now(UTC))
-    data = {
-        "id": subject,
-        "requests_month": found.requests_month,
-        "usd_day": format_usd(found.nanos_day),
-        "usd_month": format_usd(found.nanos_month),
-        "usd_total": format_usd(found.nanos_total),
-    }
+    data = described(subject, found)
     if as_json:
         print_json(data)
     else:

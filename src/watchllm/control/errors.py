@@ -2,6 +2,7 @@
 
 ControlError
 ├── NotFound            no such project, key or provider key
+├── Forbidden           the role of who asks does not allow it
 ├── Invalid             a value of the wrong form
 ├── PricesUnusable      prices.toml cannot be understood
 ├── PlansUnusable       plans.toml cannot be understood
@@ -18,6 +19,10 @@ class ControlError(Exception):
 
 class NotFound(ControlError):
     status = 404
+
+
+class Forbidden(ControlError):
+    status = 403
 
 
 class Invalid(ControlError):

@@ -122,6 +122,19 @@ def listed(connection: Connection, project_id: str | None = None) -> list[Key]:
     return [_key(row) for row in connection.execute(query)]
 
 
+def page(
+    connection: Connection, project_id: str, after: str | None, most: int, *, only_in_force: bool = False
+) -> list[Key]:
+    """At most `most` keys of a project in the order of their ids, which is that of their creation, from the one behind
+    the id `after` on, None = from the first. `only_in_force`: without those that were revoked."""
+    query = select(keys).where(keys.c.project_id == project_id)
+    if after is not None:
+        query = query.where(keys.c.id > after)
+    if only_in_force:
+        query = query.where(keys.c.revoked_ms.is_(None))
+    return [_key(row) for row in connection.execute(query.order_by(keys.c.id).limit(most))]
+
+
 def published(connection: Connection, only: Sequence[str] | None = None) -> dict[bytes, KeyRecord | None]:
     """What proxies know of keys, by digest, None for revoked ones: of all keys, or of those of the ids in `only`."""
     columns = (keys.c.digest, keys.c.id, keys.c.project_id, keys.c.test, keys.c.scopes, keys.c.expires_at)

@@ -111,19 +111,22 @@ def records(connection: Connection, plans: Mapping[str, Plan]) -> dict[str, Orga
     return {one.id: _record(one, plans.get(one.plan)) for one in listed(connection)}
 
 
-def _record(organization: Organization, plan: Plan | None) -> OrganizationRecord:
+def in_force(organization: Organization, plan: Plan | None) -> Limits:
+    """Its own limits, and its plan's where it has none of its own."""
+    if plan is None:
+        return organization.limits
     own = msgspec.structs.asdict(organization.limits)
     defaults = msgspec.structs.asdict(Limits())
     chosen = {name: value for name, value in own.items() if value != defaults[name]}
-    if plan is None:
-        return OrganizationRecord(organization.id, SELF_HOSTED, organization.limits)
     of_plan = {name: getattr(plan, name) for name in Limits.__struct_fields__}
-    return OrganizationRecord(
-        organization.id,
-        plan.tier,
-        Limits(**{**of_plan, **chosen}),
-        plan.overage_requests(organization.overage_cap_usd),
-    )
+    return Limits(**{**of_plan, **chosen})
+
+
+def _record(organization: Organization, plan: Plan | None) -> OrganizationRecord:
+    limits = in_force(organization, plan)
+    if plan is None:
+        return OrganizationRecord(organization.id, SELF_HOSTED, limits)
+    return OrganizationRecord(organization.id, plan.tier, limits, plan.overage_requests(organization.overage_cap_usd))
 
 
 def _organization(row: Row[Any]) -> Organization:

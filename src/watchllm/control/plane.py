@@ -17,6 +17,7 @@ from watchllm.control import (
     records,
     routes,
     secrets,
+    tokens,
     users,
     vendors,
 )
@@ -57,12 +58,18 @@ class ControlPlane:
         self._known_providers = known_providers
         self._actor = actor
 
-    def create_project(self, name: str, settings: ProjectSettings | None = None) -> projects.Project:
-        """A project of the first organization, which is made when there is none."""
+    def acting_as(self, actor: str) -> "ControlPlane":
+        """The same, on behalf of somebody else."""
+        return ControlPlane(self.database, self.publisher, self._keyring, self._known_providers, actor)
+
+    def create_project(
+        self, name: str, settings: ProjectSettings | None = None, *, organization_id: str | None = None
+    ) -> projects.Project:
+        """A project of an organization, None = of the first one, which is made when there is none."""
 
         def change(work: UnitOfWork) -> projects.Project:
-            organization = organizations.default(work)
-            return projects.create(work, organization.id, name, settings or ProjectSettings())
+            owner = organization_id or organizations.default(work).id
+            return projects.create(work, owner, name, settings or ProjectSettings())
 
         return self._change(change)
 
@@ -235,6 +242,34 @@ class ControlPlane:
 
     def plans(self) -> dict[str, Plan]:
         return self.publisher.plans()
+
+    def create_token(
+        self,
+        organization_id: str | None = None,
+        *,
+        name: str = "",
+        role: str = "admin",
+        expires_at: int = tokens.NEVER_EXPIRES,
+    ) -> tokens.NewToken:
+        """A management token of an organization, None = of the first one, which is made when there is none.
+        `expires_at` in epoch seconds. Proxies know no tokens: there is nothing to publish, which could fail and would
+        take the only sight of the secret along."""
+        with self.database.unit_of_work(self._actor) as work:
+            owner = organization_id or organizations.default(work).id
+            return tokens.create(work, owner, name=name, role=role, expires_at=expires_at)
+
+    def revoke_token(self, token_id: str) -> tokens.Token:
+        with self.database.unit_of_work(self._actor) as work:
+            return tokens.revoke(work, token_id)
+
+    def token_in_force(self, digest: bytes, now_ms: int) -> tokens.Token | None:
+        """The token of this digest, None where none is in force."""
+        with self.database.reading() as connection:
+            return tokens.in_force(connection, digest, now_ms)
+
+    def tokens(self) -> list[tokens.Token]:
+        with self.database.reading() as connection:
+            return tokens.listed(connection)
 
     def has_unpublished(self) -> bool:
         """Whether a committed change still waits to be published."""

@@ -82,6 +82,15 @@ def listed(connection: Connection, only: Sequence[str] | None = None) -> list[Pr
     return [_project(row) for row in connection.execute(query)]
 
 
+def page(connection: Connection, organization_id: str, after: str | None, most: int) -> list[Project]:
+    """At most `most` projects of an organization in the order of their ids, which is that of their creation, from the
+    one behind the id `after` on, None = from the first."""
+    query = select(projects).where(projects.c.organization_id == organization_id)
+    if after is not None:
+        query = query.where(projects.c.id > after)
+    return [_project(row) for row in connection.execute(query.order_by(projects.c.id).limit(most))]
+
+
 def _encoded(settings: ProjectSettings) -> str:
     return msgspec.json.encode(settings).decode()
 

@@ -91,6 +91,23 @@ keys = Table(
     Index(None, "project_id"),
 )
 
+# What scripts present to the management API; proxies know nothing of them.
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("organization_id", ForeignKey("organizations.id"), nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    # Epoch seconds, 0 = never.
+    Column("expires_at", BigInteger, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("revoked_ms", BigInteger),
+    UniqueConstraint("digest"),
+)
+
 provider_keys = Table(
     "provider_keys",
     metadata,

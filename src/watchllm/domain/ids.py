@@ -10,6 +10,7 @@ ORGANIZATION = "org_"
 KEY = "key_"
 PROVIDER_KEY = "pvk_"
 USER = "usr_"
+TOKEN = "tok_"  # noqa: S105 (a prefix)
 
 _PAIR = struct.Struct("=QQ")
 # Request ids but for their time, made ahead many at once: one call for random bytes each would be half of what an id

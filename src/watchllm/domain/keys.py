@@ -20,10 +20,7 @@ _DISPLAY_LENGTH = _PREFIX_LENGTH + 6
 
 def generate(*, test: bool = False) -> str:
     """A new key, to be shown once."""
-    import secrets  # proxies check keys, and never make one
-
-    body = (TEST_PREFIX if test else LIVE_PREFIX) + "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_LENGTH))
-    return body + _checksum(body)
+    return generate_under(TEST_PREFIX if test else LIVE_PREFIX)
 
 
 def is_well_formed(key: str) -> bool:
@@ -33,6 +30,24 @@ def is_well_formed(key: str) -> bool:
         and key.startswith((LIVE_PREFIX, TEST_PREFIX))
         and _ALPHABET_SET.issuperset(key[_PREFIX_LENGTH:])
         and _checksum(key[:-_CHECKSUM_LENGTH]) == key[-_CHECKSUM_LENGTH:]
+    )
+
+
+def generate_under(prefix: str) -> str:
+    """A new secret of the same form behind another prefix, to be shown once."""
+    import secrets  # proxies check keys, and never make one
+
+    body = prefix + "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_LENGTH))
+    return body + _checksum(body)
+
+
+def is_well_formed_under(prefix: str, text: str) -> bool:
+    """Whether `text` is of that form; says nothing of whether it exists."""
+    return (
+        len(text) == len(prefix) + _RANDOM_LENGTH + _CHECKSUM_LENGTH
+        and text.startswith(prefix)
+        and _ALPHABET_SET.issuperset(text[len(prefix) :])
+        and _checksum(text[:-_CHECKSUM_LENGTH]) == text[-_CHECKSUM_LENGTH:]
     )
 
 

@@ -16,20 +16,41 @@ _LONGEST = 15
 
 
 class InvalidSetting(ValueError):
-    """A setting that does not exist or a value of the wrong form; the message says what is accepted."""
+    """A setting that does not exist or a value of the wrong form; the message says what is accepted. `name` is the
+    setting's."""
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 def parsed(name: str, text: str, forms: Mapping[str, Callable[[str], Any]], defaults: object) -> Any:
     """The typed value of one setting; that of `defaults` for an empty text. Raises InvalidSetting."""
     form = forms.get(name)
     if form is None:
-        raise InvalidSetting(f"unknown setting {name!r}; known settings: {', '.join(sorted(forms))}")
+        raise InvalidSetting(f"unknown setting {name!r}; known settings: {', '.join(sorted(forms))}", name)
     if text == "":
         return getattr(defaults, name)
     try:
         return form(text)
     except ValueError as error:
-        raise InvalidSetting(f"{name}={text}: {error}") from None
+        raise InvalidSetting(f"{name}={text}: {error}", name) from None
+
+
+def text_of(value: object) -> str:
+    """How a typed value is written, so that its form reads it again; empty for None. Raises TypeError for what no
+    setting has."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float):
+        return str(int(value)) if value == int(value) else str(value)
+    if isinstance(value, tuple) and all(isinstance(part, str) for part in value):
+        return ",".join(value)
+    raise TypeError(f"no setting has a value such as {type(value).__name__}")
 
 
 def on_off(text: str) -> bool:

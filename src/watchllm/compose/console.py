@@ -22,7 +22,7 @@ from watchllm.console.app import create_app
 from watchllm.console.proxies import ProxyStates
 from watchllm.console.services import Console
 from watchllm.console.sessions import Sessions
-from watchllm.console.throttle import SignInThrottle
+from watchllm.console.throttle import FailureThrottle
 from watchllm.domain import ids
 from watchllm.stores.lmdb.environment import StoreBroken
 from watchllm.stores.lmdb.snapshot import LmdbSnapshotReader
@@ -168,7 +168,8 @@ def _console(configuration: Configuration) -> Iterator[Console]:
             plane=plane,
             configuration=configuration,
             sessions=Sessions(keyring.derive("console-session"), time.time),
-            throttle=SignInThrottle(time.monotonic),
+            throttle=FailureThrottle(time.monotonic),
+            token_throttle=FailureThrottle(time.monotonic),
             proxies=ProxyStates(
                 lambda: socket_folder(configuration.home),
                 configuration.admin_addr,

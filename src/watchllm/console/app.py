@@ -10,6 +10,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Scope
 
+from watchllm.console.api.app import create_api
 from watchllm.console.page import render, signed_in
 from watchllm.console.pages import overview, sign_in
 from watchllm.console.security import SecurityHeaders
@@ -26,6 +27,7 @@ def create_app(console: Console) -> ASGIApp:
             *overview.ROUTES,
             *sign_in.ROUTES,
             Route("/health", _health, methods=["GET"]),
+            Mount("/api", create_api(console)),
             Mount("/static", _Static(directory=_STATIC), name="static"),
         ],
         exception_handlers={HTTPException: _refused, DatabaseUnusable: _database_down, Exception: _failed},

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from watchllm.console.bodies import read_body
 from watchllm.console.cookies import BROWSER, browser_of, console_of, cookie
 from watchllm.console.sessions import Session
 
@@ -32,11 +33,7 @@ async def read_form(request: Request) -> Form:
         raise HTTPException(403, "This request came from another site. Open the console itself and try again.")
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
         raise HTTPException(415, "A form is expected.")
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > _MAX_BYTES:
-            raise HTTPException(413, "The form is too large.")
+    body = await read_body(request, _MAX_BYTES, "form")
     try:
         fields = dict(parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=_MAX_FIELDS))
     except ValueError:

@@ -12,7 +12,7 @@ from watchllm.configuration import Configuration
 from watchllm.console.proxies import ProxyStates
 from watchllm.console.rendering import environment
 from watchllm.console.sessions import Sessions
-from watchllm.console.throttle import SignInThrottle
+from watchllm.console.throttle import FailureThrottle
 from watchllm.control.plane import ControlPlane
 
 # A password hash takes 64 MiB and a core for its time: a flood of sign-ins must not have more than this of either.
@@ -34,7 +34,8 @@ class Console:
     plane: ControlPlane
     configuration: Configuration
     sessions: Sessions
-    throttle: SignInThrottle
+    throttle: FailureThrottle
+    token_throttle: FailureThrottle
     proxies: ProxyStates
     cache_totals: CacheTotals
     published_version: Callable[[], int]

@@ -1,7 +1,7 @@
-"""How often a sign-in may fail: a sliding window for each pair of account and address, in bounded memory.
+"""How often a sign-in or a token may fail: a sliding window for each pair of account and address, in bounded memory.
 
 When the table is full the pair that was tried longest ago is forgotten. To push a pair out that way takes MAX_PAIRS
-attempts, each of which costs a password hash: more than the window is long.
+attempts; of sign-ins, each costs a password hash: more than the window is long.
 """
 
 from collections import OrderedDict, deque
@@ -12,7 +12,7 @@ WINDOW_SECONDS = 300.0
 MAX_PAIRS = 10_000
 
 
-class SignInThrottle:
+class FailureThrottle:
     """Counts attempts; `now` gives seconds of a clock that never goes back. Not for several threads."""
 
     def __init__(self, now: Callable[[], float], max_pairs: int = MAX_PAIRS) -> None:
@@ -26,17 +26,22 @@ class SignInThrottle:
         None when it may be made, else the seconds until the next one may.
         """
         pair = _pair(account, address)
-        now = self._now()
         attempts = self._attempts.get(pair)
         if attempts is None:
             attempts = self._attempts[pair] = deque(maxlen=MAX_FAILURES)
             if len(self._attempts) > self._max_pairs:
                 self._attempts.popitem(last=False)
         self._attempts.move_to_end(pair)
-        if len(attempts) == MAX_FAILURES and attempts[0] > now - WINDOW_SECONDS:
-            return attempts[0] + WINDOW_SECONDS - now
-        attempts.append(now)
-        return None
+        wait = self.wait(account, address)
+        if wait is None:
+            attempts.append(self._now())
+        return wait
+
+    def wait(self, account: str, address: str) -> float | None:
+        """As `begin`, but nothing is counted."""
+        attempts = self._attempts.get(_pair(account, address), ())
+        over = attempts[0] + WINDOW_SECONDS - self._now() if len(attempts) == MAX_FAILURES else 0.0
+        return over if over > 0 else None
 
     def succeeded(self, account: str, address: str) -> None:
         """Forget the failures of this pair."""

@@ -12,6 +12,7 @@ _MAX_TTL = 10 * 365 * 86_400
 _MAX_MODEL = 256
 _MAX_USD = 1e6
 _MAX_NETWORKS = 256
+_MAX_NAMES = 1000
 _LONGEST = 15
 
 
@@ -132,6 +133,8 @@ def names(text: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in text.split(",") if part.strip())
     if not names:
         raise ValueError("expected names separated by commas; * may stand for any characters")
+    if len(names) > _MAX_NAMES:
+        raise ValueError(f"expected at most {_MAX_NAMES} names")
     return names
 
 

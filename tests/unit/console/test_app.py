@@ -10,7 +10,7 @@ from watchllm.console.app import create_app
 from watchllm.console.proxies import ProxyStates
 from watchllm.console.services import Console
 from watchllm.console.sessions import Sessions
-from watchllm.console.throttle import SignInThrottle
+from watchllm.console.throttle import FailureThrottle
 from watchllm.control.errors import DatabaseUnusable
 from watchllm.control.plane import ControlPlane
 
@@ -30,7 +30,8 @@ def answer(error: Exception, path: str) -> httpx.Response:
         plane=cast(ControlPlane, BrokenPlane(error)),
         configuration=load_nothing(),
         sessions=sessions,
-        throttle=SignInThrottle(lambda: 0.0),
+        throttle=FailureThrottle(lambda: 0.0),
+        token_throttle=FailureThrottle(lambda: 0.0),
         proxies=cast(ProxyStates, None),
         cache_totals=lambda: "unknown",
         published_version=lambda: 0,

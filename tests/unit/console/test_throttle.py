@@ -1,6 +1,6 @@
 """Ten failures in five minutes for an account from an address, in bounded memory."""
 
-from watchllm.console.throttle import MAX_FAILURES, WINDOW_SECONDS, SignInThrottle
+from watchllm.console.throttle import MAX_FAILURES, WINDOW_SECONDS, FailureThrottle
 
 
 class Clock:
@@ -13,7 +13,7 @@ class Clock:
 
 def test_the_eleventh_attempt_in_the_window_must_wait_until_the_first_leaves_it() -> None:
     clock = Clock()
-    throttle = SignInThrottle(clock)
+    throttle = FailureThrottle(clock)
     for _ in range(MAX_FAILURES):
         assert throttle.begin("a@b", "192.0.2.1") is None
         clock.now += 10
@@ -25,7 +25,7 @@ def test_the_eleventh_attempt_in_the_window_must_wait_until_the_first_leaves_it(
 
 def test_refused_attempts_do_not_prolong_the_wait() -> None:
     clock = Clock()
-    throttle = SignInThrottle(clock)
+    throttle = FailureThrottle(clock)
     for _ in range(MAX_FAILURES * 5):
         throttle.begin("a@b", "192.0.2.1")
     clock.now += WINDOW_SECONDS
@@ -33,7 +33,7 @@ def test_refused_attempts_do_not_prolong_the_wait() -> None:
 
 
 def test_the_spelling_of_an_account_is_no_way_around_and_others_are_not_held_up() -> None:
-    throttle = SignInThrottle(Clock())
+    throttle = FailureThrottle(Clock())
     for spelling in ("a@b", "A@B", " a@b "):
         for _ in range(4):
             throttle.begin(spelling, "192.0.2.1")
@@ -43,7 +43,7 @@ def test_the_spelling_of_an_account_is_no_way_around_and_others_are_not_held_up(
 
 
 def test_a_success_forgets_the_failures() -> None:
-    throttle = SignInThrottle(Clock())
+    throttle = FailureThrottle(Clock())
     for _ in range(MAX_FAILURES):
         throttle.begin("a@b", "192.0.2.1")
     throttle.succeeded("A@b", "192.0.2.1")
@@ -51,7 +51,7 @@ def test_a_success_forgets_the_failures() -> None:
 
 
 def test_memory_is_bounded_and_who_is_tried_now_is_kept() -> None:
-    throttle = SignInThrottle(Clock(), max_pairs=100)
+    throttle = FailureThrottle(Clock(), max_pairs=100)
     for number in range(1000):
         throttle.begin("target@b", "192.0.2.1")
         throttle.begin(f"{number}@{'x' * 10_000}", "192.0.2.1")

@@ -39,8 +39,10 @@ class FailureThrottle:
 
     def wait(self, account: str, address: str) -> float | None:
         """As `begin`, but nothing is counted."""
-        attempts = self._attempts.get(_pair(account, address), ())
-        over = attempts[0] + WINDOW_SECONDS - self._now() if len(attempts) == MAX_FAILURES else 0.0
+        attempts = self._attempts.get(_pair(account, address))
+        if attempts is None or len(attempts) < MAX_FAILURES:
+            return None
+        over = attempts[0] + WINDOW_SECONDS - self._now()
         return over if over > 0 else None
 
     def succeeded(self, account: str, address: str) -> None:

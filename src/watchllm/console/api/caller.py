@@ -1,7 +1,7 @@
 """Who calls: the management token of a request, looked up at each, so that a revoked one is refused from then on.
 
-Wrong tokens are bounded for each address. Tokens that were right here a moment ago are not held up by others' wrong ones:
-behind a load balancer, all may come from one address.
+Wrong tokens are bounded for each address. Tokens that were right here a moment ago are not held up by others' wrong
+ones: behind a load balancer, all may come from one address.
 """
 
 from collections import OrderedDict
@@ -52,7 +52,7 @@ class TokenGate:
             self._known.pop(digest, None)
             self._throttle.begin(_ANY, address)
             raise Unauthorized(
-                "No such management token is in force. `watchllm token create` makes one; project keys do not count here.",
+                "No such management token is in force. `watchllm token create` makes one; project keys are none.",
                 code="invalid_token",
             )
         self._remember(digest)

@@ -1,5 +1,5 @@
-"""The operations of the management API, each one call of the control plane; routes and their description are made of this
-table."""
+"""The operations of the management API, each one call of the control plane; routes and their description are made of
+this table."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -120,7 +120,9 @@ def _page(found: Sequence[dict[str, Any]], most: int) -> dict[str, Any]:
 
 PATHS: dict[str, dict[str, Operation]] = {
     "/organization": {
-        "GET": Operation("getOrganization", "The token's organization, its plan and its own limits", _organization, "Organization"),
+        "GET": Operation(
+            "getOrganization", "The token's organization, its plan and its own limits", _organization, "Organization"
+        ),
         "PATCH": Operation(
             "setOrganization",
             "Change its plan, its limits, which go before the plan's, or its overage_cap_usd",
@@ -136,7 +138,9 @@ PATHS: dict[str, dict[str, Operation]] = {
     },
     "/projects/{id}": {
         "GET": Operation("getProject", "A project with all its settings", _project, "Project"),
-        "PATCH": Operation("setProject", "Change settings of a project", _set_project, "Project", body="ProjectChanges"),
+        "PATCH": Operation(
+            "setProject", "Change settings of a project", _set_project, "Project", body="ProjectChanges"
+        ),
     },
     "/projects/{id}/spent": {
         "GET": Operation("getSpent", "What counts against its quota and budgets", _spent, "Spent")
@@ -144,7 +148,12 @@ PATHS: dict[str, dict[str, Operation]] = {
     "/projects/{id}/keys": {
         "GET": Operation("listKeys", "Its keys, revoked ones too, oldest first", _keys, "Key", paged=True),
         "POST": Operation(
-            "createKey", "Make a key, which only this answer shows", _create_key, "NewlyMadeKey", body="NewKey", status=201
+            "createKey",
+            "Make a key, which only this answer shows",
+            _create_key,
+            "NewlyMadeKey",
+            body="NewKey",
+            status=201,
         ),
     },
     "/keys/{id}": {
@@ -154,4 +163,4 @@ PATHS: dict[str, dict[str, Operation]] = {
         ),
         "DELETE": Operation("revokeKey", "Put a key out of force, at once and for good", _revoke_key, "Key"),
     },
-}  # fmt: skip
+}

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Scope
 
 from watchllm.console.api.app import create_api
 from watchllm.console.page import render, signed_in
-from watchllm.console.pages import overview, sign_in
+from watchllm.console.pages import limits, limits_of, overview, sign_in
 from watchllm.console.security import SecurityHeaders
 from watchllm.console.services import Console
 from watchllm.control.errors import DatabaseUnusable
@@ -25,6 +25,8 @@ def create_app(console: Console) -> ASGIApp:
     app = Starlette(
         routes=[
             *overview.ROUTES,
+            *limits.ROUTES,
+            *limits_of.ROUTES,
             *sign_in.ROUTES,
             Route("/health", _health, methods=["GET"]),
             Mount("/api", create_api(console)),

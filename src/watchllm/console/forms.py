@@ -26,14 +26,15 @@ class Form(NamedTuple):
     session: Session | None
 
 
-async def read_form(request: Request) -> Form:
-    """Raises HTTPException: 403 for a request from elsewhere, 413, 415 and 400 for one that is no form of ours."""
+async def read_form(request: Request, most: int = _MAX_BYTES) -> Form:
+    """The form, at most `most` bytes. Raises HTTPException: 403 for a request from elsewhere, 413, 415 and 400 for one
+    that is no form of ours."""
     console = console_of(request)
     if not _from_here(request, console.configuration.public_url):
         raise HTTPException(403, "This request came from another site. Open the console itself and try again.")
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
         raise HTTPException(415, "A form is expected.")
-    body = await read_body(request, _MAX_BYTES, "form")
+    body = await read_body(request, most, "form")
     try:
         fields = dict(parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=_MAX_FIELDS))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The console in a real browser: signing in and out, what the overview shows, themes, and a policy that holds."""
+"""The console in a real browser: signing in and out, what the overview shows, limits, themes, and a policy that holds."""
 
 from collections.abc import Iterator
 
@@ -98,6 +98,44 @@ def test_a_theme_is_kept_and_there_from_the_first_byte(page: Page, console: Runn
     assert _background(page) == dark
 
 
+def test_a_limit_is_changed_by_its_form_and_in_force(page: Page, console: RunningConsole) -> None:
+    project = console.installation.project("limited in a browser")
+    sign_in(page, console)
+
+    page.get_by_role("link", name="Limits", exact=True).first.click()
+    page.get_by_role("link", name="limited in a browser").click()
+    page.get_by_label("requests_per_minute").fill("1")
+    page.get_by_label("allowed_models").fill("sim/*\nopenai/*")
+    page.get_by_label("budget_mode").select_option("alert")
+    page.get_by_role("button", name="Save limits").click()
+
+    expect(page.get_by_role("status")).to_contain_text("✓ Saved")
+    expect(page.get_by_label("requests_per_minute")).to_have_value("1")
+    expect(page.get_by_role("row", name="allowed_models")).to_contain_text("sim/*, openai/*")
+    expect(page.get_by_role("row", name="budget_mode")).to_contain_text("alert")
+    statuses = [console.proxy.chat(project.key, "Am I limited?", model="sim/echo").status for _ in range(2)]
+    assert statuses == [200, 429]
+    assert page.evaluate("window.violations") == []
+
+
+def test_a_wrong_limit_is_said_beside_what_was_typed(page: Page, console: RunningConsole, problems: list[str]) -> None:
+    console.installation.project("wrongly limited")
+    sign_in(page, console)
+
+    page.get_by_role("link", name="Limits", exact=True).first.click()
+    page.get_by_role("link", name="wrongly limited").click()
+    page.get_by_label("budget_usd_day").fill("a lot")
+    page.get_by_role("button", name="Save limits").click()
+
+    expect(page.get_by_role("alert")).to_have_text("budget_usd_day=a lot: expected US dollars, 0 to 1000000")
+    expect(page.get_by_label("budget_usd_day")).to_have_value("a lot")
+    assert "400" in problems.pop()
+    page.get_by_label("budget_usd_day").fill("2.50")
+    page.get_by_role("button", name="Save limits").click()
+    expect(page.get_by_label("budget_usd_day")).to_have_value("2.5")
+    expect(page.get_by_role("row", name="budget_usd_day")).to_contain_text("$0.00 of $2.50")
+
+
 def test_an_injected_script_does_not_run(page: Page, console: RunningConsole, problems: list[str]) -> None:
     sign_in(page, console)
     page.evaluate(
@@ -124,6 +162,11 @@ def test_it_works_without_scripts(browser: Browser, console: RunningConsole) -> 
     page.click("button.primary")
     expect(page.get_by_text(console.first.project_id).first).to_be_visible()
     expect(page.locator("#pulse")).to_be_hidden()
+    page.goto(f"/limits/projects/{console.first.project_id}")
+    page.fill("#concurrent_requests", "50")
+    page.click("text=Save limits")
+    expect(page.get_by_role("status")).to_contain_text("✓ Saved")
+    expect(page.locator("#concurrent_requests")).to_have_value("50")
     context.close()
 
 

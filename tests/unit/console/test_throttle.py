@@ -57,3 +57,16 @@ def test_memory_is_bounded_and_who_is_tried_now_is_kept() -> None:
         throttle.begin(f"{number}@{'x' * 10_000}", "192.0.2.1")
     assert len(throttle) == 100
     assert throttle.begin("target@b", "192.0.2.1") is not None
+
+
+def test_asking_how_long_to_wait_counts_nothing() -> None:
+    clock = Clock()
+    throttle = FailureThrottle(clock)
+    for _ in range(MAX_FAILURES * 2):
+        assert throttle.wait("a@b", "192.0.2.1") is None
+    assert len(throttle) == 0
+    for _ in range(MAX_FAILURES):
+        assert throttle.begin("a@b", "192.0.2.1") is None
+    assert throttle.wait("A@b", "192.0.2.1") == WINDOW_SECONDS
+    clock.now += WINDOW_SECONDS
+    assert throttle.wait("a@b", "192.0.2.1") is None

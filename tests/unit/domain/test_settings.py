@@ -2,6 +2,7 @@
 
 import pytest
 
+from watchllm.domain.setting_values import text_of
 from watchllm.domain.settings import InvalidSetting, ProjectSettings, parse_settings, with_changes
 
 
@@ -36,3 +37,35 @@ def test_no_project_is_served_what_is_likelier_wrong_than_right() -> None:
     for text in ("0", "0.49"):
         with pytest.raises(InvalidSetting, match=r"min_confidence=.*: expected a number from 0\.5 to 1: how sure"):
             parse_settings({"min_confidence": text})
+
+
+def test_what_is_written_of_a_setting_is_read_as_it_was() -> None:
+    texts = {
+        "requests_per_minute": "30",
+        "budget_usd_day": "0.000001",
+        "budget_mode": "alert",
+        "allowed_models": "gpt-4o*, claude-*",
+        "allowed_ips": "10.0.0.0/8,2001:db8::/32",
+        "cache": "off",
+        "cache_ttl": "-1",
+        "min_confidence": "0.95",
+        "judge_model": "sim/judge",
+        "budget_usd_month": "999999.99",
+    }
+    settings = parse_settings(texts)
+    assert parse_settings({name: text_of(value) for name, value in settings.items()}) == settings
+    assert text_of(50.0) == "50"
+    assert text_of(None) == ""
+
+
+def test_a_refused_setting_is_named() -> None:
+    for pairs in ({"budget_usd_day": "much"}, {"nonsense": "1"}):
+        with pytest.raises(InvalidSetting) as refused:
+            parse_settings(pairs)
+        assert [refused.value.name] == list(pairs)
+
+
+def test_lists_of_names_are_bounded() -> None:
+    assert len(parse_settings({"allowed_models": ",".join(["m"] * 1000)})["allowed_models"]) == 1000
+    with pytest.raises(InvalidSetting, match="at most 1000 names"):
+        parse_settings({"allowed_models": ",".join(["m"] * 1001)})

@@ -1,4 +1,4 @@
-"""The console in a real browser: signing in and out, what the overview shows, limits, themes, and a policy that holds."""
+"""The console in a real browser: signing in and out, the overview, limits, themes, and a policy that holds."""
 
 from collections.abc import Iterator
 

@@ -30,9 +30,11 @@ class UnitOfWork:
         self.actor = actor
         self.now_ms = now_ms
 
-    def publish(self, kind: str, object_id: str) -> None:
-        """Have the current state of an object brought to the proxies after the commit."""
-        self.connection.execute(insert(tables.outbox).values(kind=kind, object_id=object_id, at_ms=self.now_ms))
+    def publish(self, kind: str, *object_ids: str) -> None:
+        """Have the current state of objects brought to the proxies after the commit."""
+        rows = [{"kind": kind, "object_id": object_id, "at_ms": self.now_ms} for object_id in object_ids]
+        if rows:
+            self.connection.execute(insert(tables.outbox), rows)
 
     def record(self, action: str, object_id: str, **details: Any) -> None:
         """Write the audit line of a change; `details` must hold no secret."""

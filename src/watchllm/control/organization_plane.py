@@ -50,6 +50,10 @@ class OrganizationPlane:
         with self.database.reading() as connection:
             return projects.page(connection, self._organization_id, after, most)
 
+    def project_count(self) -> int:
+        with self.database.reading() as connection:
+            return projects.count(connection, self._organization_id)
+
     def project(self, project_id: str) -> Project:
         found = self._plane.project(project_id)
         if found.organization_id != self._organization_id:

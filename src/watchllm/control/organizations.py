@@ -94,10 +94,8 @@ def change(
         .values(plan=changed.plan, limits=limits.encoded(changed.limits), overage_cap_usd=changed.overage_cap_usd)
     )
     work.record("organization.set", organization_id, **msgspec.to_builtins(dict(changes)))
-    for project_id in work.connection.scalars(
-        select(projects.c.id).where(projects.c.organization_id == organization_id)
-    ).all():
-        work.publish(PROJECT, project_id)
+    own_projects = select(projects.c.id).where(projects.c.organization_id == organization_id)
+    work.publish(PROJECT, *work.connection.scalars(own_projects))
     return changed
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from watchllm.control.database import PROJECT, UnitOfWork
 from watchllm.control.errors import Invalid, NotFound
@@ -89,6 +89,12 @@ def page(connection: Connection, organization_id: str, after: str | None, most: 
     if after is not None:
         query = query.where(projects.c.id > after)
     return [_project(row) for row in connection.execute(query.order_by(projects.c.id).limit(most))]
+
+
+def count(connection: Connection, organization_id: str) -> int:
+    """How many projects an organization has."""
+    query = select(func.count()).select_from(projects).where(projects.c.organization_id == organization_id)
+    return int(connection.scalar(query) or 0)
 
 
 def _encoded(settings: ProjectSettings) -> str:

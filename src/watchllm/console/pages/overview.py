@@ -15,6 +15,7 @@ from watchllm.analytics.key_use_log import KeyState
 from watchllm.cache.entry import CacheStats
 from watchllm.configuration import Configuration, mask, mask_url
 from watchllm.console.cookies import console_of
+from watchllm.console.owned import own_of
 from watchllm.console.page import render, signed_in, to_sign_in
 from watchllm.console.proxies import ProxyState
 from watchllm.console.services import Console
@@ -217,9 +218,8 @@ async def _live(console: Console) -> Live:
 
 def _kept(console: Console, user: User) -> tuple[str, list[ProjectCard], int]:
     """What the user's organization has: its name, its projects, and how many more there are."""
-    organization = console.plane.organization(user.organization_id)
-    projects = [project for project in console.plane.projects() if project.organization_id == user.organization_id]
-    shown = projects[:MOST_PROJECTS]
+    own = own_of(console, user)
+    shown = own.projects(None, MOST_PROJECTS)
     cards = []
     for project in shown:
         keys = sorted(console.plane.keys(project.id), key=lambda key: (key.revoked_ms is not None, -key.created_ms))
@@ -232,7 +232,7 @@ def _kept(console: Console, user: User) -> tuple[str, list[ProjectCard], int]:
                 _uses(console, project.id),
             )
         )
-    return organization.name, cards, len(projects) - len(shown)
+    return own.organization().name, cards, own.project_count() - len(shown)
 
 
 def _uses(console: Console, project_id: str) -> Mapping[str, KeyState]:

@@ -55,6 +55,14 @@ def test_up_answers_records_and_shows_what_is_in_postgres(on_postgres: Installat
         form = {"email": first.email, "password": first.password, "form_token": token}
         assert client.post("/sign-in", data=form).status_code == 303
         assert "of the command line" in client.get("/").text
+        key = on_postgres.key(created["id"])
+        assert gateway.chat(key, "Hello", model="sim/echo").status == 200
+        bearer = {"Authorization": f"Bearer {on_postgres.run_json('token', 'create')['token']}"}
+        path = f"/api/projects/{created['id']}"
+        assert client.patch(path, headers=bearer, json={"requests_per_minute": 0}).status_code == 200
+        assert gateway.chat(key, "Hello", model="sim/echo").status == 429
+        assert client.get(f"{path}/spent", headers=bearer).json()["requests_month"] == 0  # `sim` is not billed
+        assert created["id"] in client.get("/limits").text
     assert gateway.stop() == 0
     assert PASSWORD not in gateway.process.log()
     assert not (on_postgres.home / "watchllm.db").exists()

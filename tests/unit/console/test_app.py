@@ -13,6 +13,7 @@ from watchllm.console.sessions import Sessions
 from watchllm.console.throttle import FailureThrottle
 from watchllm.control.errors import DatabaseUnusable
 from watchllm.control.plane import ControlPlane
+from watchllm.domain import tokens
 
 
 class BrokenPlane:
@@ -22,9 +23,12 @@ class BrokenPlane:
     def user(self, user_id: str) -> Any:
         raise self._error
 
+    def token_in_force(self, digest: bytes, now_ms: int) -> Any:
+        raise self._error
+
 
 def answer(error: Exception, path: str) -> httpx.Response:
-    """What a signed-in user gets for `path` while every look-up raises `error`."""
+    """What a signed-in user with a token gets for `path` while every look-up raises `error`."""
     sessions = Sessions(bytes(32), lambda: 0.0)
     console = Console(
         plane=cast(ControlPlane, BrokenPlane(error)),
@@ -43,7 +47,7 @@ def answer(error: Exception, path: str) -> httpx.Response:
     async def ask() -> httpx.Response:
         async with httpx.AsyncClient(transport=transport, base_url="http://console") as client:
             client.cookies.set("watchllm_session", sessions.open("usr_1"))
-            return await client.get(path)
+            return await client.get(path, headers={"Authorization": f"Bearer {tokens.generate()}"})
 
     return asyncio.run(ask())
 
@@ -66,3 +70,17 @@ def test_a_failure_tells_nothing_of_the_inside_and_keeps_the_security_headers() 
     assert "secret detail" not in page.text
     assert "script-src 'self'" in page.headers["content-security-policy"]
     assert page.headers["cache-control"] == "no-store"
+
+
+def test_the_api_says_so_as_json_and_tells_nobody_where_the_database_is() -> None:
+    refused = answer(DatabaseUnusable("the database postgresql://db.internal failed"), "/api/projects")
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert refused.json()["error"]["code"] == "database_unavailable"
+    assert "db.internal" not in refused.text
+
+
+def test_a_failure_in_the_api_tells_nothing_of_the_inside_either() -> None:
+    refused = answer(RuntimeError("a secret detail"), "/api/projects")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (500, "internal_error")
+    assert "secret detail" not in refused.text
+    assert refused.headers["x-content-type-options"] == "nosniff"

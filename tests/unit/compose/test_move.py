@@ -52,6 +52,7 @@ def source(tmp_path: Path) -> Configuration:
     assert made is not None
     with open_control_plane(configuration) as plane:
         plane.add_provider_key(made.project_id, "openai", "sk-of-the-project-123456")
+        plane.create_token(name="of a script")
         with plane.database.unit_of_work("test") as work:
             work.publish("project", made.project_id)
             row = {"name": "smart", "choices": "[]", "fallbacks": "[]", "retries": 1, "created_ms": 1}

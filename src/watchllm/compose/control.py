@@ -11,6 +11,7 @@ from watchllm.compose.database import bring_up_to_date, open_database
 from watchllm.configuration import Configuration, ConfigurationError
 from watchllm.control import first_run, plans, prices, schema, secrets, vendors
 from watchllm.control.database import Database
+from watchllm.control.errors import PlansUnusable, PricesUnusable
 from watchllm.control.plane import ControlPlane
 from watchllm.control.publication import SnapshotWriter
 from watchllm.control.publisher import Publisher
@@ -105,8 +106,9 @@ def bootstrap(configuration: Configuration) -> first_run.FirstRun | None:
     """Make everything ready; on the very first run also an owner, a project and a key, to be shown once.
 
     The first project answers from the first provider that the operator configured, else from the simulated one.
-    Publishes everything, where Redis is configured if it can be reached. Idempotent; of two processes that start at
-    once, one gets the FirstRun.
+    Publishes everything, where Redis is configured if it can be reached; what was published before serves on where
+    the operator's prices or plans cannot be understood. Idempotent; of two processes that start at once, one gets the
+    FirstRun. Raises as `open_control_plane` does, and PricesUnusable or PlansUnusable where nothing was published yet.
     """
     configured = (name for name, provider in configuration.instance_providers.items() if provider.api_key)
     provider = next((name for name in configured if name in vendors.names()), "sim")
@@ -118,7 +120,18 @@ def bootstrap(configuration: Configuration) -> first_run.FirstRun | None:
         except Unavailable as error:
             # Proxies serve with what they have; whoever publishes goes on trying.
             _log.warning("nothing is published yet: %s", error)
+        except (PricesUnusable, PlansUnusable) as error:
+            if not _serves(plane.publisher):
+                raise
+            _log.error("what was published before serves on: %s", error)
         return made
+
+
+def _serves(publisher: Publisher) -> bool:
+    try:
+        return publisher.has_published()
+    except Unavailable:
+        return True  # Proxies have copies of it.
 
 
 def _static(configuration: Configuration) -> tuple[tuple[Vendor, ...], dict[str, tuple[PriceRow, ...]]]:

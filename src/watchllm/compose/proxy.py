@@ -345,11 +345,10 @@ class ProxyProcess:
     def _dependencies(self) -> dict[str, str]:
         from watchllm.journal.status import journal_state, recorder_state
 
-        version = self._services.tenants.version
         cache = self._cache or (self._shared and self._shared.cache)
         unwell = cache.health() if cache else None  # it goes on reading, and every request gets its answer
         states = {
-            "snapshot": "ok" if version else "nothing was published yet; run `watchllm up` or `watchllm db upgrade`",
+            "snapshot": self._snapshot_state(),
             "cache": "ok" if unwell is None else f"degraded: {unwell}",
             "journal": journal_state(self._journal),
             "recorder": recorder_state(self._configuration.home / "journal"),
@@ -361,6 +360,12 @@ class ProxyProcess:
             "redis": None if self._shared is None else self._shared.state(),
         }
         return states | {name: state for name, state in sometimes.items() if state is not None}
+
+    def _snapshot_state(self) -> str:
+        if not self._services.tenants.version:
+            return "nothing was published yet; run `watchllm up` or `watchllm db upgrade`"
+        problem = None if self._shared is None else self._shared.snapshot_problem()
+        return "ok" if problem is None else f"degraded: {problem}"
 
 
 async def _purge(engine: Engine, project: bytes, what: InvalidationFilter) -> None:

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from watchllm.control import limits
 from watchllm.control.database import PROJECT, UnitOfWork
-from watchllm.control.errors import Invalid, NotFound
-from watchllm.control.plans import SELF_HOSTED, Plan
+from watchllm.control.errors import Invalid, NotFound, PlansUnusable
+from watchllm.control.plans import FILE_NAME, SELF_HOSTED, Plan
 from watchllm.control.tables import organizations, projects
 from watchllm.domain import setting_values as form
 from watchllm.domain.ids import ORGANIZATION, new_id
@@ -107,16 +107,20 @@ def default(work: UnitOfWork) -> Organization:
 
 
 def records(connection: Connection, plans: Mapping[str, Plan]) -> dict[str, OrganizationRecord]:
-    """What proxies know of each, by id. One whose plan is not there any more keeps to its own limits alone."""
-    return {one.id: _record(one, plans.get(one.plan)) for one in listed(connection)}
+    """What proxies know of each, by id. Raises PlansUnusable where the plan of one is not there any more."""
+    return {one.id: _record(one, plans) for one in listed(connection)}
 
 
-def _record(organization: Organization, plan: Plan | None) -> OrganizationRecord:
+def _record(organization: Organization, plans: Mapping[str, Plan]) -> OrganizationRecord:
+    plan = plans.get(organization.plan)
+    if plan is None:
+        raise PlansUnusable(
+            f"{FILE_NAME} has no plan {organization.plan!r} any more, which {organization.id} has: put it back, or "
+            f"`watchllm organization set {organization.id} plan=…`"
+        )
     own = msgspec.structs.asdict(organization.limits)
     defaults = msgspec.structs.asdict(Limits())
     chosen = {name: value for name, value in own.items() if value != defaults[name]}
-    if plan is None:
-        return OrganizationRecord(organization.id, SELF_HOSTED, organization.limits)
     of_plan = {name: getattr(plan, name) for name in Limits.__struct_fields__}
     return OrganizationRecord(
         organization.id,

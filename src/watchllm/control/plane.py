@@ -147,7 +147,7 @@ class ControlPlane:
 
     def set_route(self, project_id: str, rule: RouteRecord) -> routes.Route:
         def change(work: UnitOfWork) -> routes.Route:
-            record = records.published(work.connection, {}, [project_id]).get(project_id)
+            record = records.published(work.connection, None, [project_id]).get(project_id)
             router = Router(vendors.vendors(), {})
             return routes.put(
                 work, project_id, rule, lambda model: None if record is None else router.leads_to(model, record)

@@ -10,7 +10,7 @@ import msgspec
 
 from watchllm.cache.key import KeyHash
 from watchllm.domain import keys
-from watchllm.domain.errors import GatewayError, Unauthorized
+from watchllm.domain.errors import GatewayError, Unauthorized, Unavailable
 from watchllm.domain.limits import Limits
 from watchllm.domain.snapshot import PriceRow, SnapshotReader
 from watchllm.domain.usage import ModelPrice
@@ -47,7 +47,8 @@ class Tenants:
         return self._version
 
     def authenticate(self, headers: dict[bytes, bytes], now_seconds: float) -> Principal:
-        """The principal of `Authorization: Bearer …` or `x-api-key: …`; raises Unauthorized."""
+        """The principal of `Authorization: Bearer …` or `x-api-key: …`. Raises Unauthorized, and Unavailable while
+        nothing was published."""
         if self._reader.version() != self._version:
             self._refresh()
         credential = headers.get(b"authorization")
@@ -136,7 +137,7 @@ class Tenants:
             # Another version came between the two: a request is served by one.
             self._refresh()
         if record is None or tenant is None:
-            raise _invalid_key()
+            raise _invalid_key() if self._version else _knows_nobody()
         principal = Principal(record, tenant)
         if len(self._principals) >= _MAX_REMEMBERED:
             self._principals.clear()
@@ -170,6 +171,14 @@ def _one_credential(authorization: bytes | None, api_key: bytes | None) -> bytes
     if authorization is not None and authorization[len(_BEARER) :].strip() != api_key.strip():
         raise Unauthorized("The Authorization and x-api-key headers hold different keys; send one.")
     return as_bearer
+
+
+def _knows_nobody() -> GatewayError:
+    return Unavailable(
+        "This proxy knows no keys yet: nothing was published to it. Try again in a moment; operators find the reason "
+        "on /health/ready.",
+        retry_after=1,
+    )
 
 
 def _invalid_key() -> GatewayError:

@@ -3,7 +3,7 @@
 import pytest
 
 from watchllm.domain import keys
-from watchllm.domain.errors import Unauthorized
+from watchllm.domain.errors import Unauthorized, Unavailable
 from watchllm.domain.settings import ProjectSettings
 from watchllm.domain.snapshot import KeyRecord, PriceRow, ProjectRecord, Vendor
 from watchllm.proxy.tenants import Tenants
@@ -83,3 +83,16 @@ def test_a_key_that_is_revoked_meanwhile_is_refused_or_served_as_before(moment: 
     assert tenants.version == 2
     with pytest.raises(Unauthorized):
         tenants.authenticate(HEADERS, 0.0)
+
+
+def test_before_anything_was_published_no_key_is_said_to_be_wrong() -> None:
+    snapshot = Changing(revoked=True)
+    snapshot._version = 0
+    snapshot.key = lambda digest: None  # type: ignore[method-assign]
+    tenants = Tenants(snapshot, {})
+    with pytest.raises(Unavailable, match="nothing was published") as caught:
+        tenants.authenticate(HEADERS, 0)
+    assert caught.value.retry_after == 1
+    mistyped = {b"authorization": b"Bearer " + KEY[:-1].encode() + b"?"}
+    with pytest.raises(Unauthorized):
+        tenants.authenticate(mistyped, 0)

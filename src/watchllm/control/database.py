@@ -29,9 +29,12 @@ class UnitOfWork:
         self.connection = connection
         self.actor = actor
         self.now_ms = now_ms
+        self.kinds: set[str] = set()
+        """Of the objects to publish."""
 
     def publish(self, kind: str, object_id: str) -> None:
         """Have the current state of an object brought to the proxies after the commit."""
+        self.kinds.add(kind)
         self.connection.execute(insert(tables.outbox).values(kind=kind, object_id=object_id, at_ms=self.now_ms))
 
     def record(self, action: str, object_id: str, **details: Any) -> None:

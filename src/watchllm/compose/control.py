@@ -70,7 +70,7 @@ def keyring_of(configuration: Configuration) -> Keyring:
 
 
 def upgrade_schema(configuration: Configuration) -> tuple[bool, str]:
-    """Bring the schema up to date, and publish what this version knows beside it (vendors, prices), so that a proxy
+    """Bring the schema up to date, keep it closed to outsiders, and publish what this version knows beside it (vendors, prices), so that a proxy
     that runs alone can start; whether the schema had to be changed, and its version.
 
     Raises as `open_control_plane` does.
@@ -78,6 +78,7 @@ def upgrade_schema(configuration: Configuration) -> tuple[bool, str]:
     home.prepare(configuration.home)
     with closing(open_database(configuration)) as database:
         upgraded = bring_up_to_date(configuration, database)
+        schema.close(database.engine)
     with open_control_plane(configuration) as plane:
         plane.publisher.publish_pending()
         plane.publisher.publish_all()

@@ -48,6 +48,17 @@ def upgrade(engine: Engine) -> bool:
         raise DatabaseUnusable(f"the schema of {place(engine)} cannot be upgraded: {error.orig}") from error
 
 
+def close(engine: Engine) -> None:
+    """Take back what outsiders were granted since the last upgrade, where the database knows of such. Raises
+    DatabaseUnusable."""
+    try:
+        with engine.connect().execution_options(watchllm_writes=True) as connection, connection.begin():
+            if _is_postgres(connection):
+                private_schema.close(connection)
+    except DBAPIError as error:
+        raise DatabaseUnusable(f"the schema of {place(engine)} cannot be closed: {error.orig}") from error
+
+
 def is_current(engine: Engine) -> bool:
     """Whether there is nothing to upgrade. Raises as `upgrade` does."""
     try:

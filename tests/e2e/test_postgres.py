@@ -4,6 +4,7 @@ import json
 import re
 import sqlite3
 import time
+from contextlib import closing
 
 import httpx
 import pytest
@@ -69,7 +70,7 @@ def test_the_schema_is_upgraded_by_its_command_and_over_the_direct_connection(
     assert on_postgres.run_json("db", "upgrade") == {"schema": schema.HEAD, "upgraded": True}
     empty_database.execute("GRANT USAGE ON SCHEMA watchllm TO PUBLIC", "GRANT SELECT ON watchllm.keys TO PUBLIC")
     assert on_postgres.run_json("db", "upgrade") == {"schema": schema.HEAD, "upgraded": False}
-    with Database(open_engine(empty_database.url), lambda: 0).reading() as connection:
+    with closing(Database(open_engine(empty_database.url), lambda: 0)) as database, database.reading() as connection:
         assert private_schema.openings(connection) == [], "what was granted since is taken back"
 
 

@@ -70,8 +70,8 @@ def keyring_of(configuration: Configuration) -> Keyring:
 
 
 def upgrade_schema(configuration: Configuration) -> tuple[bool, str]:
-    """Bring the schema up to date, keep it closed to outsiders, and publish what this version knows beside it (vendors, prices), so that a proxy
-    that runs alone can start; whether the schema had to be changed, and its version.
+    """Bring the schema up to date, keep it closed to outsiders, and publish what this version knows beside it (vendors,
+    prices), so that a proxy that runs alone can start; whether the schema had to be changed, and its version.
 
     Raises as `open_control_plane` does.
     """
@@ -80,8 +80,7 @@ def upgrade_schema(configuration: Configuration) -> tuple[bool, str]:
         upgraded = bring_up_to_date(configuration, database)
         schema.close(database.engine)
     with open_control_plane(configuration) as plane:
-        plane.publisher.publish_pending()
-        plane.publisher.publish_all()
+        _publish(plane.publisher)
     return upgraded, schema.HEAD
 
 
@@ -116,16 +115,22 @@ def bootstrap(configuration: Configuration) -> first_run.FirstRun | None:
     with open_control_plane(configuration, actor="first-run") as plane:
         made = first_run.run(plane.database, provider)
         try:
-            plane.publisher.publish_all()
-            plane.publisher.publish_pending()
+            _publish(plane.publisher)
         except Unavailable as error:
             # Proxies serve with what they have; whoever publishes goes on trying.
             _log.warning("nothing is published yet: %s", error)
-        except (PricesUnusable, PlansUnusable) as error:
-            if not _serves(plane.publisher):
-                raise
-            _log.error("what was published before serves on: %s", error)
         return made
+
+
+def _publish(publisher: Publisher) -> None:
+    """Everything. Where the operator's prices or plans cannot be understood, what was published before serves on."""
+    try:
+        publisher.publish_pending()
+        publisher.publish_all()
+    except (PricesUnusable, PlansUnusable) as error:
+        if not _serves(publisher):
+            raise
+        _log.error("what was published before serves on: %s", error)
 
 
 def _serves(publisher: Publisher) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from watchllm.domain import json_body
+from watchllm.domain.billable import SIMULATOR
 from watchllm.domain.errors import BadRequest
 from watchllm.domain.money import Nanos
 from watchllm.domain.usage import MAX_COUNT, TokenUsage
@@ -51,7 +52,10 @@ def most_used(request: Request, body: bytes) -> TokenUsage:
 
 def _cost(services: Services, target: Target, usage: TokenUsage) -> Nanos:
     price = services.tenants.price(target.provider, target.model)
-    return 0 if price is None else price.cost(usage)
+    if price is None:
+        # It costs nobody knows how much, which a budget that is spent does not cover.
+        return 0 if target.provider == SIMULATOR else 1
+    return price.cost(usage)
 
 
 def _most_output(document: dict[str, Any], assumed: int) -> int:

@@ -17,6 +17,7 @@ from watchllm.limits.exceeded import BUDGET, Exceeded
 from watchllm.limits.limiter import Demand, Standing, Standings
 from watchllm.limits.subject import Subject
 from watchllm.proxy.request import Request
+from watchllm.routing.target import Target
 
 _NOTHING = Demand()
 _MISTAKEN = (400, 404, 413, 415, 422)
@@ -68,15 +69,21 @@ class Limiting:
         """What is wrong, for the operator; None = nothing."""
         return self._limits.state()
 
-    def enter(self, request: Request) -> Coroutine[Any, Any, None] | None:
-        """Admit a request whose target is known; what is returned has to be awaited. Raises LimitExceeded."""
+    def enter(self, request: Request, targets: tuple[Target, ...] = ()) -> Coroutine[Any, Any, None] | None:
+        """Admit a request whose target is known, and all the `targets` that may answer it where those are several; what
+        is returned has to be awaited. Raises LimitExceeded."""
         principal, target = request.principal, request.target
         assert principal is not None
         subject = principal.subject
         if subject is None:
             return None
         began = perf_counter()
-        counted = not principal.tenant.test and (target is None or target.provider != SIMULATOR)
+        # Whether it is billed follows from who answers: until then it counts wherever it may be.
+        counted = not principal.tenant.test and (
+            target is None
+            or target.provider != SIMULATOR
+            or (len(targets) > 1 and any(one.provider != SIMULATOR for one in targets))
+        )
         try:
             entered = self._limits.enter(subject, counted=counted)
         except Exceeded as error:

@@ -162,6 +162,7 @@ class Limiter:
         before = admission.reserved
         portions = []
         for number, (_, meter) in enumerate(admission.pairs):
+            meter.seen = now
             of_tokens = None
             if meter.tokens is not None:
                 # All of a request's are remembered as one reservation, of the time of the newest.

@@ -36,8 +36,8 @@ class Asked(msgspec.Struct, frozen=True):
     The others are for a call upstream, which need not read the body once more for them: `named` is the model as the
     client named it, `bypass` names what in the body forbids caching, `expected` is how many choices or embeddings are
     asked for where that is plain, `takes_usage` that usage may be asked for in the client's place, `names_object` the
-    field that names an object kept at the provider, `may_name_pictures` that images may be given by URL, `in_background` that
-    the answer is to be made after what is answered.
+    field that names an object kept at the provider, `may_name_pictures` that images may be given by URL,
+    `in_background` that the answer is to be made after what is answered.
     """
 
     route: Route

@@ -44,6 +44,8 @@ class Limits(Protocol):
 
     def enter(self, subject: Subject, *, counted: bool) -> Entered | Coroutine[Any, Any, Entered]: ...
 
+    def beside(self, subject: Subject) -> Entered: ...
+
     def reserve(self, admission: Any, demand: Demand) -> Coroutine[Any, Any, None] | None: ...
 
     def give_back(self, admission: Any) -> None: ...
@@ -109,6 +111,44 @@ class Limiting:
         request.limits_took += perf_counter() - began
         return None
 
+    def enter_beside(self, request: Request) -> None:
+        """Let a call of the gateway's own be reserved, on behalf of a client's request that has entered."""
+        principal = request.principal
+        assert principal is not None
+        if principal.subject is not None and principal.subject.bound_calls:
+            request.admission = self._limits.beside(principal.subject)
+
+    def leave(self, request: Request) -> None:
+        """No call was made after `enter_beside`."""
+        admission, request.admission = request.admission, None
+        if admission is not None:
+            self._limits.give_back(admission)
+            self._limits.settle(admission, _NOTHING, billable=False)
+
+    def count_call(self, request: Request) -> Coroutine[Any, Any, None] | None:
+        """Take one call upstream that costs nothing, for a request that need not enter; as `enter`."""
+        principal = request.principal
+        assert principal is not None
+        subject = principal.subject
+        if subject is None or not subject.bound_calls:
+            return None
+        admission = self._limits.beside(subject)
+        try:
+            waiting = self._limits.reserve(admission, _NOTHING)
+        except Exceeded as error:
+            raise _refusal(error) from None
+        if waiting is not None:
+            return self._counting(admission, waiting)
+        self._limits.settle(admission, _NOTHING, billable=False)
+        return None
+
+    async def _counting(self, admission: Entered, waiting: Coroutine[Any, Any, None]) -> None:
+        try:
+            await waiting
+        except Exceeded as error:
+            raise _refusal(error) from None
+        self._limits.settle(admission, _NOTHING, billable=False)
+
     def give_back(self, request: Request) -> None:
         """No call was made after `reserve`."""
         if request.admission is not None and request.admission.subject.bound_calls:
@@ -123,9 +163,10 @@ class Limiting:
         if event.cache in FREE_HITS and not cost:
             used = _NOTHING
         else:
-            used = Demand(0 if usage is None or event.cache in FREE_HITS else usage.input + usage.output, cost or 0)
+            bought = 0 if usage is None or event.cache in FREE_HITS else usage.input + usage.output
+            used = Demand(bought + _lost_tokens(request), cost or 0)
         if admission is None:
-            # A call of the gateway's own, or a request that did not enter: what could not be read counts as one made.
+            # A request that did not enter: what could not be read counts as one made.
             is_mistaken = request.limiting is not None and event.status in _MISTAKEN
             self._limits.charge(principal.subject, used, requests=int(is_mistaken))
             return
@@ -147,6 +188,11 @@ class Limiting:
                 f"X-Quota-Reset: {quota.reset}\r\n"
             )
         return lines
+
+
+def _lost_tokens(request: Request) -> int:
+    """What calls may have used whose answers were not passed on."""
+    return sum(attempt.usage.input + attempt.usage.output for attempt in request.attempts if attempt.usage is not None)
 
 
 async def _entering(request: Request, entering: Coroutine[Any, Any, Entered], began: float) -> None:

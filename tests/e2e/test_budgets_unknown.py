@@ -12,6 +12,7 @@ from tests.support.product import Gateway, Installation, Project, Sim, upstream_
 from tests.support.raw_http import RawConnection, RawResponse, exchange, request_bytes
 from tests.support.scripted_upstream import Call, ScriptedUpstream, scripted_upstream
 from tests.support.waiting import wait_for
+from watchllm.domain.limits import parse_limits
 from watchllm.domain.settings import parse_settings
 from watchllm.domain.snapshot import RouteRecord
 
@@ -104,8 +105,6 @@ def test_what_costs_nobody_knows_how_much_is_refused_under_a_hard_budget(
 
 
 def test_a_key_with_a_budget_is_refused_as_its_project_would_be(owner: Owner) -> None:
-    from watchllm.domain.limits import parse_limits
-
     with owner.gateway.installation.control_plane() as plane:
         made = plane.create_key(owner.project.id)
         plane.set_key(made.record.id, parse_limits({"budget_usd_day": "5"}))
@@ -139,14 +138,15 @@ def test_an_encoded_body_is_taken_for_what_it_says(owner: Owner) -> None:
 
 
 def queued(call: Call) -> None:
-    body = {"id": "resp_1", "object": "response", "status": "queued", "model": MODEL, "output": [], "usage": None}
+    body: dict[str, object] = {"id": "resp_1", "object": "response", "status": "queued", "model": MODEL}
+    body |= {"output": [], "usage": None}
     call.reply(200, json.dumps(body).encode())
 
 
 def test_a_response_in_the_background_is_refused_under_a_hard_budget(owner: Owner) -> None:
     owner.upstream.script = queued
     owner.set(budget_usd_total=5)
-    asked = {"model": MODEL, "input": "x", "background": True, "store": True, "max_output_tokens": 1000}
+    asked: dict[str, object] = {"model": MODEL, "input": "x", "background": True, "max_output_tokens": 1000}
     refused = owner.ask("POST", "/v1/responses", asked)
     assert error_of(refused) == (403, "model_not_allowed")
     escaped = json.dumps(asked).replace("background", "b\\u0061ckground").encode()

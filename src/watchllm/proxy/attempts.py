@@ -387,7 +387,6 @@ class Attempts(SentWhole):
         except Exception:
             ticket.give_back(Health.NOTHING)
             raise
-        self._at = max(self._at, at)
         if is_free:
             self._send(one)
         return True
@@ -415,6 +414,7 @@ class Attempts(SentWhole):
 
     def _send(self, one: Try) -> None:
         self._has_called = True
+        self._at = max(self._at, one.at)
         self._forget_said()
         one.answers_to(self._sink, self._standard)
         services, request, approach = self._services, self._request, one.approach

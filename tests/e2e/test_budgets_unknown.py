@@ -176,6 +176,7 @@ def test_a_response_that_is_looked_at_again_is_neither_billed_nor_charged_again(
     # While its head is made, a request holds its place in the month.
     assert owner.ask("POST", "/v1/responses", {"model": MODEL, "input": "y"}).status == 200
     assert error_of(owner.ask("POST", "/v1/responses", {"model": MODEL, "input": "z"})) == (429, "quota_exceeded")
+    assert owner.ask("GET", "/v1/responses/resp_1").status == 200
     wait_for(lambda: owner.spent() > 0.0014, "both answers to be written down")
     assert owner.spent() < 0.0016
 

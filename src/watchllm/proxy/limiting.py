@@ -10,7 +10,7 @@ from time import perf_counter
 from types import CoroutineType
 from typing import Any, Protocol, cast
 
-from watchllm.domain.billable import SIMULATOR, is_billable
+from watchllm.domain.billable import INFERENCE, SIMULATOR, is_billable
 from watchllm.domain.errors import LimitExceeded
 from watchllm.domain.usage_event import FREE_HITS, UsageEvent
 from watchllm.limits.exceeded import BUDGET, Exceeded
@@ -81,10 +81,14 @@ class Limiting:
             return None
         began = perf_counter()
         # Whether it is billed follows from who answers: until then it counts wherever it may be.
-        counted = not principal.tenant.test and (
-            target is None
-            or target.provider != SIMULATOR
-            or (len(targets) > 1 and any(one.provider != SIMULATOR for one in targets))
+        counted = (
+            not principal.tenant.test
+            and request.endpoint in INFERENCE
+            and (
+                target is None
+                or target.provider != SIMULATOR
+                or (len(targets) > 1 and any(one.provider != SIMULATOR for one in targets))
+            )
         )
         try:
             entered = self._limits.enter(subject, counted=counted)

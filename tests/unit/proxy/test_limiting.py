@@ -28,7 +28,14 @@ def request_of(who: Subject, limiting: Limiting) -> Request:
     tenant = SimpleNamespace(test=False)
     principal = SimpleNamespace(subject=who, tenant=tenant)
     made = SimpleNamespace(
-        principal=principal, target=None, admission=None, limiting=limiting, limits_took=0.0, calls=0, attempts=()
+        principal=principal,
+        endpoint="chat.completions",
+        target=None,
+        admission=None,
+        limiting=limiting,
+        limits_took=0.0,
+        calls=0,
+        attempts=(),
     )
     return cast(Request, made)
 

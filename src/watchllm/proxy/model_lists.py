@@ -89,7 +89,7 @@ class ModelLists:
         self._loop = loop
         self._known: dict[_Key, _Known] = {}
 
-    async def of(self, targets: Sequence[Target], may_ask: Callable[[], Awaitable[bool]]) -> list[Offer]:
+    async def of(self, targets: Sequence[Target], may_ask: Callable[[Target], Awaitable[bool]]) -> list[Offer]:
         """What the provider of each of `targets` offers, in their order; takes 4 s at most. Who is not known is asked
         if `may_ask` says so."""
         tasks = [await self._asked(target, may_ask) for target in targets[:_MOST_ASKED]]
@@ -97,11 +97,11 @@ class ModelLists:
         offers = [None if task is None else await asyncio.shield(task) for task in tasks]
         return offers + [None] * (len(targets) - len(offers))
 
-    async def _asked(self, target: Target, may_ask: Callable[[], Awaitable[bool]]) -> asyncio.Task[Offer] | None:
+    async def _asked(self, target: Target, may_ask: Callable[[Target], Awaitable[bool]]) -> asyncio.Task[Offer] | None:
         own = target.own_key
         key = (target.provider, target.base_url, target.trusted, None if own is None else own.sealed)
         task = self._kept(key)
-        if task is None and await may_ask():
+        if task is None and await may_ask(target):
             task = self._kept(key)  # Somebody else may have begun meanwhile.
             if task is None:
                 while len(self._known) >= _MOST_LISTS:

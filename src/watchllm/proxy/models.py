@@ -88,8 +88,13 @@ async def _offers(services: Services, request: Request, targets: Sequence[Target
     return [None if target.provider == SIMULATOR else next(said) for target in targets]
 
 
-async def _may_ask(services: Services, request: Request) -> bool:
-    """Whether the request's limits leave a call for a list that is not known yet; it does without it where not."""
+async def _may_ask(services: Services, request: Request, target: Target) -> bool:
+    """Whether the request's limits leave a call for a list that is not known yet; it does without it where not.
+
+    What is asked with the instance's key is for all who share it, whoever comes first: that is nobody's call.
+    """
+    if target.own_key is None:
+        return True
     try:
         if (counting := services.limiting.count_call(request)) is not None:
             await counting

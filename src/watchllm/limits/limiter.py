@@ -67,13 +67,14 @@ class Metered(NamedTuple):
 class Admission:
     """A request that entered, with all that it holds; given back by `settle`, once."""
 
-    __slots__ = ("at", "counted", "pairs", "portions", "reserved", "subject")
+    __slots__ = ("at", "counted", "has_place", "pairs", "portions", "reserved", "subject")
 
-    def __init__(self, subject: Subject, pairs: Pairs, at: Moment, counted: bool) -> None:
+    def __init__(self, subject: Subject, pairs: Pairs, at: Moment, counted: bool, *, has_place: bool = True) -> None:
         self.subject = subject
         self.pairs = pairs
         self.at = at
         self.counted = counted
+        self.has_place = has_place
         self.reserved = _NOTHING
         self.portions: tuple[tuple[Portion | None, Portion | None], ...] = ()
         """Of tokens and calls, for each meter: where what is reserved was counted."""
@@ -138,8 +139,14 @@ class Limiter:
                 meter.spending.held_requests += 1
         return Admission(subject, pairs, at, counted)
 
+    def beside(self, subject: Subject) -> Admission:
+        """What calls are reserved for that are made beside all requests: it is none, and takes no place."""
+        now = self._clock()
+        return Admission(subject, self._metered(subject, now).pairs, self._moment(), counted=False, has_place=False)
+
     def reserve(self, admission: Admission, demand: Demand) -> None:
-        """Take what a call upstream may use, beside what the request has reserved already. Raises Exceeded."""
+        """Take one more call upstream and what it may use, beside what the request has reserved already. A call that
+        uses no tokens, or costs nothing, is covered whatever was used. Raises Exceeded."""
         now = self._clock()
         at = self._moment()
         tokens, nanos = demand
@@ -148,13 +155,14 @@ class Limiter:
             if window is not None and limit is not None and window.used(now) >= limit:
                 raise exceeded.upstream(bounds, window.wait_for(limit, 1, now))
             window, limit = meter.tokens, bounds.tokens
-            if window is not None and limit is not None and window.used(now) + tokens > limit:
+            if tokens and window is not None and limit is not None and window.used(now) + tokens > limit:
                 raise exceeded.tokens(bounds, tokens, window.wait_for(limit, tokens, now))
-            if bounds.is_hard:
+            if nanos and bounds.is_hard:
                 self._check_budgets(bounds, meter.spending, at, nanos)
         before = admission.reserved
         portions = []
         for number, (_, meter) in enumerate(admission.pairs):
+            meter.seen = now
             of_tokens = None
             if meter.tokens is not None:
                 # All of a request's are remembered as one reservation, of the time of the newest.
@@ -181,10 +189,11 @@ class Limiter:
     def settle(self, admission: Admission, used: Demand, *, billable: bool) -> None:
         """The request has ended: `used` is what it really used, `billable` that it counts against the month."""
         counted, over = admission.counted, used.tokens - admission.reserved.tokens
-        held, nanos = admission.reserved.nanos, used.nanos
+        held, nanos, has_place = admission.reserved.nanos, used.nanos, admission.has_place
         now = self._clock()
         for number, (_, meter) in enumerate(admission.pairs):
-            meter.under_way -= 1
+            if has_place:
+                meter.under_way -= 1
             meter.seen = now
             if over and meter.tokens is not None:
                 of_tokens = admission.portions[number][0] if admission.portions else None
@@ -202,7 +211,7 @@ class Limiter:
         admission.pairs, admission.portions, admission.reserved = (), (), _NOTHING
 
     def charge(self, subject: Subject, used: Demand, *, requests: int) -> None:
-        """Book what was used beside all admissions: a judge's call, or `requests` that were refused before they could
+        """Book what was used beside all admissions: `requests` that were refused before they could
         enter."""
         now = self._clock()
         for _, meter in self._metered(subject, now).pairs:

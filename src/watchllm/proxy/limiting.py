@@ -10,13 +10,14 @@ from time import perf_counter
 from types import CoroutineType
 from typing import Any, Protocol, cast
 
-from watchllm.domain.billable import SIMULATOR, is_billable
+from watchllm.domain.billable import INFERENCE, SIMULATOR, is_billable
 from watchllm.domain.errors import LimitExceeded
 from watchllm.domain.usage_event import FREE_HITS, UsageEvent
 from watchllm.limits.exceeded import BUDGET, Exceeded
 from watchllm.limits.limiter import Demand, Standing, Standings
 from watchllm.limits.subject import Subject
 from watchllm.proxy.request import Request
+from watchllm.routing.target import Target
 
 _NOTHING = Demand()
 _MISTAKEN = (400, 404, 413, 415, 422)
@@ -43,6 +44,8 @@ class Limits(Protocol):
 
     def enter(self, subject: Subject, *, counted: bool) -> Entered | Coroutine[Any, Any, Entered]: ...
 
+    def beside(self, subject: Subject) -> Entered: ...
+
     def reserve(self, admission: Any, demand: Demand) -> Coroutine[Any, Any, None] | None: ...
 
     def give_back(self, admission: Any) -> None: ...
@@ -68,15 +71,25 @@ class Limiting:
         """What is wrong, for the operator; None = nothing."""
         return self._limits.state()
 
-    def enter(self, request: Request) -> Coroutine[Any, Any, None] | None:
-        """Admit a request whose target is known; what is returned has to be awaited. Raises LimitExceeded."""
+    def enter(self, request: Request, targets: tuple[Target, ...] = ()) -> Coroutine[Any, Any, None] | None:
+        """Admit a request whose target is known, and all the `targets` that may answer it where those are several; what
+        is returned has to be awaited. Raises LimitExceeded."""
         principal, target = request.principal, request.target
         assert principal is not None
         subject = principal.subject
         if subject is None:
             return None
         began = perf_counter()
-        counted = not principal.tenant.test and (target is None or target.provider != SIMULATOR)
+        # Whether it is billed follows from who answers: until then it counts wherever it may be.
+        counted = (
+            not principal.tenant.test
+            and request.endpoint in INFERENCE
+            and (
+                target is None
+                or target.provider != SIMULATOR
+                or (len(targets) > 1 and any(one.provider != SIMULATOR for one in targets))
+            )
+        )
         try:
             entered = self._limits.enter(subject, counted=counted)
         except Exceeded as error:
@@ -102,6 +115,44 @@ class Limiting:
         request.limits_took += perf_counter() - began
         return None
 
+    def enter_beside(self, request: Request) -> None:
+        """Let a call of the gateway's own be reserved, on behalf of a client's request that has entered."""
+        principal = request.principal
+        assert principal is not None
+        if principal.subject is not None and principal.subject.bound_calls:
+            request.admission = self._limits.beside(principal.subject)
+
+    def leave(self, request: Request) -> None:
+        """No call was made after `enter_beside`."""
+        admission, request.admission = request.admission, None
+        if admission is not None:
+            self._limits.give_back(admission)
+            self._limits.settle(admission, _NOTHING, billable=False)
+
+    def count_call(self, request: Request) -> Coroutine[Any, Any, None] | None:
+        """Take one call upstream that costs nothing, for a request that need not enter; as `enter`."""
+        principal = request.principal
+        assert principal is not None
+        subject = principal.subject
+        if subject is None or not subject.bound_calls:
+            return None
+        admission = self._limits.beside(subject)
+        try:
+            waiting = self._limits.reserve(admission, _NOTHING)
+        except Exceeded as error:
+            raise _refusal(error) from None
+        if waiting is not None:
+            return self._counting(admission, waiting)
+        self._limits.settle(admission, _NOTHING, billable=False)
+        return None
+
+    async def _counting(self, admission: Entered, waiting: Coroutine[Any, Any, None]) -> None:
+        try:
+            await waiting
+        except Exceeded as error:
+            raise _refusal(error) from None
+        self._limits.settle(admission, _NOTHING, billable=False)
+
     def give_back(self, request: Request) -> None:
         """No call was made after `reserve`."""
         if request.admission is not None and request.admission.subject.bound_calls:
@@ -116,9 +167,10 @@ class Limiting:
         if event.cache in FREE_HITS and not cost:
             used = _NOTHING
         else:
-            used = Demand(0 if usage is None or event.cache in FREE_HITS else usage.input + usage.output, cost or 0)
+            bought = 0 if usage is None or event.cache in FREE_HITS else usage.input + usage.output
+            used = Demand(bought + _lost_tokens(request), cost or 0)
         if admission is None:
-            # A call of the gateway's own, or a request that did not enter: what could not be read counts as one made.
+            # A request that did not enter: what could not be read counts as one made.
             is_mistaken = request.limiting is not None and event.status in _MISTAKEN
             self._limits.charge(principal.subject, used, requests=int(is_mistaken))
             return
@@ -140,6 +192,11 @@ class Limiting:
                 f"X-Quota-Reset: {quota.reset}\r\n"
             )
         return lines
+
+
+def _lost_tokens(request: Request) -> int:
+    """What calls may have used whose answers were not passed on."""
+    return sum(attempt.usage.input + attempt.usage.output for attempt in request.attempts if attempt.usage is not None)
 
 
 async def _entering(request: Request, entering: Coroutine[Any, Any, Entered], began: float) -> None:

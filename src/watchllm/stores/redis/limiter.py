@@ -92,6 +92,10 @@ class SharedLimiter:
                 return self._take_own(account, subject, counted)
         return self._enter(subject, counted)
 
+    def beside(self, subject: Subject) -> SharedAdmission:
+        """As of `limits.limiter.Limiter`."""
+        return SharedAdmission(subject, self._account(subject), moment(self._wall()), counted=False)
+
     def reserve(self, admission: SharedAdmission, demand: Demand) -> Coroutine[Any, Any, None] | None:
         """Take what a call upstream may use. Raises Exceeded, Unavailable."""
         if admission.share is not None:
@@ -277,9 +281,9 @@ class SharedLimiter:
         for bounds in subject.bounds:
             if bounds.upstream is not None:
                 asks.append(Ask("u", bounds, bounds.upstream, 1))
-            if bounds.tokens is not None:
+            if bounds.tokens is not None and tokens:
                 asks.append(Ask("t", bounds, bounds.tokens, tokens))
-            must_cover = budgets(bounds, nanos)
+            must_cover = budgets(bounds, nanos) if nanos else []
             if must_cover:
                 asks += [*must_cover, Ask("h", bounds, 0, nanos)]
         if not asks:

@@ -59,8 +59,8 @@ def require_price(tenants: Tenants, tenant: Tenant, target: Target) -> None:
         return
     model = f"the model {target.provider}/{target.model}" if target.model else f"what {target.provider} uses by default"
     raise Forbidden(
-        f"No price is known for {model}, and this project refuses what has none. Name a model that has a price, add "
-        "this one's to prices.toml, or set unpriced=allow with `watchllm project set`.",
+        f"No price is known for {model}, and this key has a budget or refuses what has no price. Name a model that has "
+        "a price, add this one's to prices.toml, or set unpriced=allow with `watchllm project set`.",
         param="model",
         provider=target.provider,
     )

@@ -6,7 +6,7 @@ from functools import lru_cache
 from math import ceil
 from time import perf_counter
 
-from watchllm.domain.errors import GatewayError
+from watchllm.domain.errors import GatewayError, LimitExceeded
 from watchllm.domain.money import Nanos, format_usd
 from watchllm.domain.usage_event import BYPASS, HIT, HIT_PARTIAL, HIT_SEMANTIC, MISS, REFUSED
 from watchllm.providers.dialect import CHAT
@@ -201,7 +201,7 @@ def error_head(request: Request, error: GatewayError) -> bytes:
         head += b"Retry-After: %d\r\n" % max(1, ceil(error.retry_after))
     if error.allow is not None:
         head += f"Allow: {error.allow}\r\n".encode("ascii")
-    if error.code in _NOT_BY_WAITING:
+    if error.code in _NOT_BY_WAITING or (error.retry_after is None and isinstance(error, LimitExceeded)):
         head += b"x-should-retry: false\r\n"
     return head
 

@@ -193,6 +193,13 @@ async def _route(services: Services, request: Request, tenant: Tenant, upload: U
         target = await _form_target(tenant, exchange, content_type, upload)
         request.model = target.model
         return _Sent((target,), body, coding, body or b"")
+    if restricts_models(tenant.project) and paths.may_cost(exchange.path, exchange.method):
+        # The provider would take one of its own choice, or one that an object of the project's names.
+        raise Forbidden(
+            "This key may use some models only, and the request names none. Name one of them in the field 'model', at "
+            "a path where the answer is that model's.",
+            param="model",
+        )
     # The body goes up as it came, so what it is encoded in does, too.
     spoken = "anthropic" if dialect_at(exchange.path) == MESSAGES else None
     targets = tenant.router.default(tenant.project, test_key=tenant.test, provider=spoken)

@@ -18,6 +18,7 @@ from tests.support.ports import free_port
 from tests.support.processes import BackgroundProcess
 from tests.support.raw_http import ConnectionClosed, RawResponse, exchange, request_bytes
 from watchllm.compose.control import open_control_plane
+from watchllm.compose.explain import explain
 from watchllm.configuration import Configuration, load
 from watchllm.control.plane import ControlPlane
 from watchllm.domain.settings import parse_settings
@@ -89,6 +90,12 @@ class Gateway:
         """One chat completion that asks `text` of `gpt-4o-mini` (or of `model`)."""
         body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}], **fields}
         return self.post("/v1/chat/completions", key, body, headers=headers)
+
+    def explained(self, answer: RawResponse) -> dict[str, Any]:
+        """What `watchllm explain --json` prints of an answer; asked for in this process, which saves its start."""
+        told, _ = explain(self.installation.configuration(), answer.header("X-Request-Id") or "")
+        assert told is not None, f"no proxy remembers {answer}"
+        return told
 
     def stop(self) -> int:
         return self.process.stop()

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tests.support.database import lay_in
 from tests.support.ports import free_port
 from tests.support.processes import BackgroundProcess
 from tests.support.raw_http import ConnectionClosed, RawResponse, exchange, request_bytes
 from watchllm.compose.control import open_control_plane
 from watchllm.compose.explain import explain
-from watchllm.configuration import Configuration, load
+from watchllm.configuration import Configuration, home_database_url, load
 from watchllm.control.plane import ControlPlane
 from watchllm.domain.settings import parse_settings
 
@@ -143,7 +144,10 @@ class Installation:
 
     def control_plane(self) -> AbstractContextManager[ControlPlane]:
         """The control plane of this home, in this process."""
-        return open_control_plane(self.configuration(), actor="tests")
+        configuration = self.configuration()
+        if configuration.database_url == home_database_url(configuration.directory):
+            lay_in(self.home)
+        return open_control_plane(configuration, actor="tests")
 
     def configuration(self) -> Configuration:
         """What a process started here would read."""

@@ -117,6 +117,48 @@ def test_processes_converge_within_a_second(store: VectorStore, executor: Thread
     asyncio.run(follow())
 
 
+def created(memory: Memory, place: bytes, number: int) -> int:
+    (nearest,) = memory.nearest(place, vector(number), 1) or ()
+    return nearest.prompt.created_ms
+
+
+def test_what_waits_to_be_written_is_not_undone_by_what_it_replaces(
+    store: VectorStore, executor: ThreadPoolExecutor
+) -> None:
+    async def follow() -> None:
+        memory = memory_over(store, executor)
+        memory.put(partition(1), key(1), vector(1), Prompt(5, 0, b"f"))
+        memory.put(partition(1), key(2), vector(2), Prompt(5, 0, b"f"))
+        # Of the first question only its earlier answer is written yet, which is a change to be followed.
+        store.put(partition(1), key(1), stored(1, created_ms=4))
+        store.put(partition(1), key(3), stored(3))
+        store.flush()
+        memory.follow(asyncio.get_running_loop())
+        await until(lambda: found(memory, partition(1), 3) == [key(3)], "the changes to be followed")
+        assert (created(memory, partition(1), 1), created(memory, partition(1), 2)) == (5, 5)
+        store.put(partition(1), key(1), stored(1, created_ms=5))
+        store.put(partition(1), key(4), stored(4))
+        store.flush()
+        await until(lambda: found(memory, partition(1), 4) == [key(4)], "more changes to be followed")
+        assert created(memory, partition(1), 1) == 5
+        memory.close()
+
+    asyncio.run(follow())
+
+
+def test_what_is_never_written_gives_way_to_what_is(store: VectorStore, executor: ThreadPoolExecutor) -> None:
+    async def follow() -> None:
+        memory = memory_over(store, executor)
+        memory.put(partition(1), key(1), vector(1), Prompt(5, 0, b"f"))
+        store.put(partition(1), key(1), stored(1, created_ms=4))
+        store.flush()
+        memory.follow(asyncio.get_running_loop())
+        await until(lambda: created(memory, partition(1), 1) == 4, "what the store has")
+        memory.close()
+
+    asyncio.run(follow())
+
+
 class Pausing:
     """A store whose reading of a partition stops, in its thread, behind the first large page until `go` is set."""
 

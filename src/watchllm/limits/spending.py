@@ -65,12 +65,17 @@ class Spending:
 
     def turn(self, at: Moment) -> None:
         """Begin the periods of `at` where they are newer."""
-        if at.day > self._at.day:
+        if at is not self._at and at.day > self._at.day:
             self.day = 0
             if at.month > self._at.month:
                 self.month = 0
                 self.requests = 0
             self._at = at
+
+    def has_room(self, at: Moment, monthly: int) -> bool:
+        """Whether one more request stays within so many a month."""
+        self.turn(at)
+        return self.requests + self.held_requests < monthly
 
     def book(self, at: Moment, nanos: Nanos, requests: int) -> None:
         """Add what a request that began at `at` cost, and whether it counts."""

@@ -6,6 +6,7 @@ Who keeps to no limit passes here without leaving a trace.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import lru_cache
 from time import perf_counter
 from types import CoroutineType
 from typing import Any, Protocol, cast
@@ -14,11 +15,10 @@ from watchllm.domain.billable import SIMULATOR, is_billable
 from watchllm.domain.errors import LimitExceeded
 from watchllm.domain.usage_event import FREE_HITS, UsageEvent
 from watchllm.limits.exceeded import BUDGET, Exceeded
-from watchllm.limits.limiter import Demand, Standing, Standings
+from watchllm.limits.limiter import NOTHING, Demand, Standings
 from watchllm.limits.subject import Subject
 from watchllm.proxy.request import Request
 
-_NOTHING = Demand()
 _MISTAKEN = (400, 404, 413, 415, 422)
 
 
@@ -81,7 +81,7 @@ class Limiting:
             entered = self._limits.enter(subject, counted=counted)
         except Exceeded as error:
             raise _refusal(error) from None
-        if isinstance(entered, CoroutineType):
+        if type(entered) is CoroutineType:
             return _entering(request, entered, began)
         request.admission = cast("Entered", entered)
         request.limits_took = perf_counter() - began
@@ -107,6 +107,14 @@ class Limiting:
         if request.admission is not None and request.admission.subject.bound_calls:
             self._limits.give_back(request.admission)
 
+    def settle_hit(self, request: Request, provider: str) -> None:
+        """Book an answer from the cache for which nothing was reserved, and which costs nothing."""
+        admission = request.admission
+        if admission is not None:
+            request.admission = None
+            billable = admission.counted and is_billable(request.endpoint, provider, 200)
+            self._limits.settle(admission, NOTHING, billable=billable)
+
     def settle(self, request: Request, event: UsageEvent) -> None:
         """Book what a request has used that is settled now."""
         principal, admission = request.principal, request.admission
@@ -114,7 +122,7 @@ class Limiting:
             return
         usage, cost = event.usage, event.cost
         if event.cache in FREE_HITS and not cost:
-            used = _NOTHING
+            used = NOTHING
         else:
             used = Demand(0 if usage is None or event.cache in FREE_HITS else usage.input + usage.output, cost or 0)
         if admission is None:
@@ -131,14 +139,22 @@ class Limiting:
     def lines(self, subject: Subject, *, discreet: bool) -> str:
         """Header lines that tell what is left. `discreet`: nothing that would tell whether a hit was given."""
         requests, tokens, quota = self._limits.standings(subject)
-        lines = "" if requests is None else _rate_lines("requests", requests)
-        if tokens is not None and not discreet:
-            lines += _rate_lines("tokens", tokens)
-        if quota is not None:
-            lines += (
-                f"X-Quota-Limit: {quota.limit}\r\nX-Quota-Remaining: {quota.remaining}\r\n"
-                f"X-Quota-Reset: {quota.reset}\r\n"
+        lines = ""
+        if requests is not None:
+            limit, remaining, reset = requests
+            lines = (
+                f"x-ratelimit-limit-requests: {limit}\r\nx-ratelimit-remaining-requests: {remaining}\r\n"
+                f"x-ratelimit-reset-requests: {_duration(reset)}\r\n"
             )
+        if tokens is not None and not discreet:
+            limit, remaining, reset = tokens
+            lines += (
+                f"x-ratelimit-limit-tokens: {limit}\r\nx-ratelimit-remaining-tokens: {remaining}\r\n"
+                f"x-ratelimit-reset-tokens: {_duration(reset)}\r\n"
+            )
+        if quota is not None:
+            limit, remaining, reset = quota
+            lines += f"X-Quota-Limit: {limit}\r\nX-Quota-Remaining: {remaining}\r\nX-Quota-Reset: {reset}\r\n"
         return lines
 
 
@@ -165,14 +181,7 @@ def _refusal(error: Exceeded) -> LimitExceeded:
     return refusal
 
 
-def _rate_lines(what: str, standing: Standing) -> str:
-    limit, remaining, reset = standing
-    return (
-        f"x-ratelimit-limit-{what}: {limit}\r\nx-ratelimit-remaining-{what}: {remaining}\r\n"
-        f"x-ratelimit-reset-{what}: {_duration(reset)}\r\n"
-    )
-
-
+@lru_cache(128)
 def _duration(seconds: int) -> str:
     """As OpenAI writes it: `12s`, `6m0s`."""
     return f"{seconds}s" if seconds < 60 else f"{seconds // 60}m{seconds % 60}s"

@@ -348,7 +348,7 @@ class SharedLimiter:
 def _lesser(least: Standing | None, limit: int, left: int, reset: int) -> Standing:
     """That of which less is left."""
     left = max(0, left)
-    return Standing(limit, left, reset) if least is None or left < least.remaining else least
+    return (limit, left, reset) if least is None or left < least[1] else least
 
 
 def _has_room(account: Account, subject: Subject, counted: bool, now: float) -> bool:

@@ -26,6 +26,7 @@ from watchllm.limits.window import Portion, Window
 _IDLE_SECONDS = 300
 _SWEEP_SECONDS = 60
 _MANY = 1 << 62
+_WHOLE_MINUTE = 60
 
 
 class Demand(NamedTuple):
@@ -43,13 +44,15 @@ _NOBODY = Metered(None, ())
 class Admission:
     """A request that entered, with all that it holds; given back by `settle`, once."""
 
-    __slots__ = ("at", "counted", "metered", "portions", "reserved", "subject")
+    __slots__ = ("at", "counted", "metered", "portions", "reserved", "standings", "subject")
 
-    def __init__(self, subject: Subject, metered: Metered, at: Moment, counted: bool) -> None:
+    def __init__(self, subject: Subject, metered: Metered, at: Moment, counted: bool, standings: Standings) -> None:
         self.subject = subject
         self.metered = metered
         self.at = at
         self.counted = counted
+        self.standings = standings
+        """What was left when it had entered."""
         self.reserved = NOTHING
         self.portions: tuple[tuple[Portion | None, Portion | None], ...] = ()
         """Of tokens and calls, for each meter: where what is reserved was counted."""
@@ -85,7 +88,8 @@ class Limiter:
         metered = self._metered(subject)
         now = self._clock()
         at = self._moment()
-        if not _has_room(metered, now, at, counted):
+        left = _left(metered, now, at, entering=1, counted=counted)
+        if left is None:
             self._sweep(now)
             raise self._refusal(metered.pairs, now, at, counted)
         for _, window in metered.requests:
@@ -97,7 +101,7 @@ class Limiter:
                 meter.spending.held_requests += 1
         if now >= self._sweeps_at:
             self._sweep(now)  # Not before: of those that it just entered by, none may be forgotten.
-        return Admission(subject, metered, at, counted)
+        return Admission(subject, metered, at, counted, left)
 
     def reserve(self, admission: Admission, demand: Demand) -> None:
         """Take what a call upstream may use, beside what the request has reserved already. Raises Exceeded."""
@@ -216,18 +220,9 @@ class Limiter:
 
     def standings(self, subject: Subject) -> Standings:
         """What is left, where least is."""
-        metered = self._metered(subject)
-        now = self._clock()
-        quota: Standing | None = None
-        if metered.quotas:
-            at = self._moment()
-            fewest = _MANY
-            for limit, spending in metered.quotas:
-                spending.turn(at)
-                left = limit - spending.requests - spending.held_requests
-                if left < fewest:
-                    fewest, quota = left, (limit, left if left > 0 else 0, month_ends(at.month))
-        return _standing(metered.requests, now), _standing(metered.tokens, now), quota
+        left = _left(self._metered(subject), self._clock(), self._moment(), entering=0, counted=False)
+        assert left is not None
+        return left
 
     def _refusal(self, pairs: Pairs, now: float, at: Moment, counted: bool) -> Exceeded:
         """Why a request may not enter: of the first of all whose bounds it is under that has no room."""
@@ -237,7 +232,11 @@ class Limiter:
                 return exceeded.requests(bounds, window.wait_for(limit, 1, now))
             if bounds.concurrent is not None and meter.under_way >= bounds.concurrent:
                 return exceeded.concurrent(bounds)
-            if bounds.monthly is not None and counted and not meter.spending.has_room(at, bounds.monthly):
+            if (
+                bounds.monthly is not None
+                and counted
+                and meter.spending.requests + meter.spending.held_requests >= bounds.monthly
+            ):
                 return exceeded.quota(bounds, month_ends(at.month) - self._wall())
         raise AssertionError("there was room")
 
@@ -292,32 +291,46 @@ class Limiter:
             del self._meters[name]
 
 
-def _has_room(metered: Metered, now: float, at: Moment, counted: bool) -> bool:
-    """Whether a request may enter by all the bounds that it is under."""
+def _left(metered: Metered, now: float, at: Moment, *, entering: int, counted: bool) -> Standings | None:
+    """What is left, where least is, when so many more have entered, 0 or 1; None = there is no room for them.
+
+    Room and what is told of it are found in one go, and without calls that can be spared: every hit comes by.
+    """
+    requests = tokens = quota = None
+    tightest, fewest, most = None, _MANY, 0
     for limit, window in metered.requests:
-        if window.used(now) >= limit:
-            return False
-    for limit, meter in metered.places:
-        if meter.under_way >= limit:
-            return False
-    if counted:
-        for limit, spending in metered.months:
-            if not spending.has_room(at, limit):
-                return False
-    return True
-
-
-def _standing(bounds: tuple[tuple[int, Window], ...], now: float) -> Standing | None:
-    """What is left of a minute, where least is."""
-    fewest = _MANY
-    tightest = None
-    for limit, window in bounds:
+        left = limit - window.used(now) - entering
+        if left < fewest:
+            tightest, fewest, most = window, left, limit
+    if tightest is not None:
+        if fewest < 0:
+            if entering:
+                return None
+            fewest = 0
+        requests = most, fewest, _WHOLE_MINUTE if entering else ceil(tightest.reset_in(now))
+    if entering:
+        for limit, meter in metered.places:
+            if meter.under_way >= limit:
+                return None
+    tightest, fewest = None, _MANY
+    for limit, window in metered.tokens:
         left = limit - window.used(now)
         if left < fewest:
-            fewest, most, tightest = left, limit, window
-    if tightest is None:
-        return None
-    return most, fewest if fewest > 0 else 0, ceil(tightest.reset_in(now))
+            tightest, fewest, most = window, left, limit
+    if tightest is not None:
+        tokens = most, max(0, fewest), ceil(tightest.reset_in(now))
+    fewest = _MANY
+    for monthly, limit, spending in metered.months:
+        spending.turn(at)
+        used = spending.requests + spending.held_requests
+        if counted:
+            if used >= monthly:
+                return None
+            used += entering
+        left = limit - used
+        if left < fewest:
+            fewest, quota = left, (limit, max(0, left), month_ends(at.month))
+    return requests, tokens, quota
 
 
 __all__ = ["Admission", "Demand", "Exceeded", "Limiter", "Meter", "Standing"]

@@ -36,7 +36,7 @@ class Metered:
     that is not set.
     """
 
-    __slots__ = ("epoch", "is_known", "meters", "months", "pairs", "places", "quotas", "requests", "tokens")
+    __slots__ = ("epoch", "is_known", "meters", "months", "pairs", "places", "requests", "tokens")
 
     def __init__(self, epoch: object, pairs: Pairs) -> None:
         self.epoch = epoch
@@ -54,5 +54,8 @@ class Metered:
             if bounds.tokens is not None and meter.tokens is not None
         )
         self.places = tuple((bounds.concurrent, meter) for bounds, meter in pairs if bounds.concurrent is not None)
-        self.months = tuple((bounds.monthly, meter.spending) for bounds, meter in pairs if bounds.monthly is not None)
-        self.quotas = tuple((bounds.quota, meter.spending) for bounds, meter in pairs if bounds.quota is not None)
+        self.months = tuple(
+            (bounds.monthly, bounds.quota, meter.spending)
+            for bounds, meter in pairs
+            if bounds.monthly is not None and bounds.quota is not None
+        )

@@ -72,11 +72,6 @@ class Spending:
                 self.requests = 0
             self._at = at
 
-    def has_room(self, at: Moment, monthly: int) -> bool:
-        """Whether one more request stays within so many a month."""
-        self.turn(at)
-        return self.requests + self.held_requests < monthly
-
     def book(self, at: Moment, nanos: Nanos, requests: int) -> None:
         """Add what a request that began at `at` cost, and whether it counts."""
         self.turn(at)

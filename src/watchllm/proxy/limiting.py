@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 
 from watchllm.domain.billable import SIMULATOR, is_billable
 from watchllm.domain.errors import LimitExceeded
-from watchllm.domain.usage_event import FREE_HITS, UsageEvent
+from watchllm.domain.usage_event import FREE_HITS, HIT, UsageEvent
 from watchllm.limits.exceeded import BUDGET, Exceeded
 from watchllm.limits.limiter import NOTHING, Demand, Standings
 from watchllm.limits.subject import Subject
@@ -31,6 +31,11 @@ class Entered(Protocol):
     @property
     def has_reserved(self) -> bool:
         """Whether it holds what `reserve` took."""
+        ...
+
+    @property
+    def standings(self) -> Standings | None:
+        """What was left when it had entered; None = that has to be asked."""
         ...
 
 
@@ -136,9 +141,18 @@ class Limiting:
         billable = admission.counted and is_billable(event.endpoint, event.provider, event.status)
         self._limits.settle(admission, used, billable=billable)
 
-    def lines(self, subject: Subject, *, discreet: bool) -> str:
-        """Header lines that tell what is left. `discreet`: nothing that would tell whether a hit was given."""
-        requests, tokens, quota = self._limits.standings(subject)
+    def lines(self, request: Request) -> str:
+        """Header lines that tell what is left, and of a request that hides hits nothing that would tell of one."""
+        admission = request.admission
+        left = None
+        if request.cache == HIT and admission is not None and not admission.has_reserved:
+            left = admission.standings  # Nothing that counts has happened since.
+        if left is None:
+            principal = request.principal
+            assert principal is not None
+            assert principal.subject is not None
+            left = self._limits.standings(principal.subject)
+        requests, tokens, quota = left
         lines = ""
         if requests is not None:
             limit, remaining, reset = requests
@@ -146,7 +160,7 @@ class Limiting:
                 f"x-ratelimit-limit-requests: {limit}\r\nx-ratelimit-remaining-requests: {remaining}\r\n"
                 f"x-ratelimit-reset-requests: {_duration(reset)}\r\n"
             )
-        if tokens is not None and not discreet:
+        if tokens is not None and not request.hides_hits:
             limit, remaining, reset = tokens
             lines += (
                 f"x-ratelimit-limit-tokens: {limit}\r\nx-ratelimit-remaining-tokens: {remaining}\r\n"

@@ -38,13 +38,25 @@ _SWEEP_SECONDS = 10.0
 class SharedAdmission:
     """A request that entered, given back by `settle`, once. `share`: it was admitted while Redis could not be asked."""
 
-    __slots__ = ("account", "at", "counted", "has_reserved", "holds", "reserved", "share", "subject", "uses")
+    __slots__ = (
+        "account",
+        "at",
+        "counted",
+        "has_reserved",
+        "holds",
+        "reserved",
+        "share",
+        "standings",
+        "subject",
+        "uses",
+    )
 
     def __init__(self, subject: Subject, account: Account, at: Moment, counted: bool) -> None:
         self.subject = subject
         self.account = account
         self.at = at
         self.counted = counted
+        self.standings: Standings | None = None
         self.holds = False
         self.has_reserved = False
         self.share: Share | None = None
@@ -159,7 +171,7 @@ class SharedLimiter:
                 # Where use beyond the quota is paid for, what is left of both is less than nothing of the quota.
                 left = said.left + spare - (said.limit - bounds.quota)
                 quota = _lesser(quota, bounds.quota, left, month_ends(moment(self._wall()).month))
-        return Standings(requests, tokens, quota)
+        return requests, tokens, quota
 
     def begun_anew(self, organization: str) -> None:
         """An account is begun anew: tell it what this process knows, as CHANNEL asks for."""

@@ -19,7 +19,7 @@ from typing import Any
 import hiredis
 
 from watchllm.domain.ledger import Place
-from watchllm.limits.limiter import Demand, Standing, Standings
+from watchllm.limits.limiter import NOTHING, Demand, Standing, Standings
 from watchllm.limits.spending import Moment, moment, month_ends
 from watchllm.limits.subject import Subject
 from watchllm.stores.redis.client import Client
@@ -60,8 +60,8 @@ class SharedAdmission:
         self.holds = False
         self.has_reserved = False
         self.share: Share | None = None
-        self.reserved = Demand()
-        self.uses: list[tuple[str, str, int, int]] = []
+        self.reserved = NOTHING
+        self.uses: tuple[tuple[str, str, int, int], ...] = ()
         """Of minutes, by `reserve`: kind, id, bucket, amount."""
 
 
@@ -119,10 +119,22 @@ class SharedLimiter:
         for kind, name, bucket, amount in admission.uses:
             admission.account.give_back(kind, name, bucket, amount)
         self._let_go(admission)
-        admission.uses, admission.reserved, admission.has_reserved = [], Demand(), False
+        admission.uses, admission.reserved, admission.has_reserved = (), NOTHING, False
 
     def settle(self, admission: SharedAdmission, used: Demand, *, billable: bool) -> None:
         """The request has ended: `used` is what it really used, `billable` that it counts against the month."""
+        account = admission.account
+        if admission.has_reserved or used is not NOTHING:
+            self._settle_calls(admission, used)
+        if admission.holds:
+            self._leave(account, admission, billable)
+            admission.holds = False
+        self._book(account, admission.subject, admission.at, used.nanos, int(billable and admission.counted))
+        if admission.share is not None:
+            admission.share.settle(used, billable=billable)
+
+    def _settle_calls(self, admission: SharedAdmission, used: Demand) -> None:
+        """Put what was really used of the minutes in the place of what was reserved."""
         account = admission.account
         over = used.tokens - admission.reserved.tokens
         for bounds in admission.subject.bounds:
@@ -135,13 +147,7 @@ class SharedLimiter:
                 unused[name] -= back
                 account.give_back(kind, name, bucket, back)
         self._let_go(admission)
-        if admission.holds:
-            self._leave(account, admission, billable)
-        self._book(account, admission.subject, admission.at, used.nanos, int(billable and admission.counted))
-        if admission.share is not None:
-            admission.share.settle(used, billable=billable)
-        admission.holds, admission.uses = False, []
-        admission.reserved, admission.has_reserved = Demand(), False
+        admission.uses, admission.reserved, admission.has_reserved = (), NOTHING, False
 
     def charge(self, subject: Subject, used: Demand, *, requests: int) -> None:
         """Book what was used beside all admissions."""
@@ -264,21 +270,22 @@ class SharedLimiter:
         return admission
 
     def _leave(self, account: Account, admission: SharedAdmission, billable: bool) -> None:
+        counted = admission.counted
         for bounds in admission.subject.bounds:
+            of_places, of_month = bounds.concurrent is not None, counted and bounds.monthly is not None
+            if not (of_places or of_month):
+                continue
             holding = account.holding(bounds.id)
-            if bounds.concurrent is not None:
+            if of_places:
                 holding.used_places -= 1
-                account.change(bounds.id)
-                if holding.is_near:
-                    account.hurry()
-            if bounds.monthly is not None and admission.counted:
+            if of_month:
                 holding.used_requests -= 1
                 if billable:
                     holding.requests -= 1
                     holding.drained += 1
-                account.change(bounds.id)
-                if holding.is_near:
-                    account.hurry()
+            account.change(bounds.id)
+            if holding.is_near:
+                account.hurry()
 
     # Calls
 
@@ -308,7 +315,7 @@ class SharedLimiter:
             if ask.kind == "h":
                 _granted(account.holding(ask.bounds.id), nanos=nanos)
             elif ask.kind in ("u", "t") and ask.need:
-                admission.uses.append((ask.kind, ask.bounds.id, said.bucket, ask.need))
+                admission.uses += ((ask.kind, ask.bounds.id, said.bucket, ask.need),)
         before = admission.reserved
         admission.reserved = Demand(before.tokens + tokens, before.nanos + nanos)
         admission.has_reserved = True
@@ -384,14 +391,17 @@ def _has_room(account: Account, subject: Subject, counted: bool, now: float) -> 
 
 def _begin(account: Account, subject: Subject, counted: bool) -> None:
     for bounds in subject.bounds:
+        of_places, of_month = bounds.concurrent is not None, counted and bounds.monthly is not None
+        if not (of_places or of_month):
+            continue
         holding = account.holdings[bounds.id]
-        if bounds.concurrent is not None:
-            holding.used_places += 1
-            holding.most_places = max(holding.most_places, holding.used_places)
-            account.change(bounds.id)
-        if bounds.monthly is not None and counted:
+        if of_places:
+            holding.used_places = used = holding.used_places + 1
+            if used > holding.most_places:
+                holding.most_places = used
+        if of_month:
             holding.used_requests += 1
-            account.change(bounds.id)
+        account.change(bounds.id)
 
 
 def _granted(holding: Holding, *, nanos: int = 0, requests: int = 0, places: int = 0) -> None:

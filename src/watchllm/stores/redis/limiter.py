@@ -26,6 +26,7 @@ from watchllm.stores.redis.client import Client
 from watchllm.stores.redis.limits_account import Account, Holding, Slice, Timing
 from watchllm.stores.redis.limits_asks import Ask, budgets
 from watchllm.stores.redis.limits_outage import Outage, Share
+from watchllm.stores.redis.limits_room import begin, granted, has_room
 from watchllm.stores.redis.limits_taking import Taking
 from watchllm.stores.redis.link import Unreachable
 
@@ -100,7 +101,7 @@ class SharedLimiter:
             now = self._clock()
             if self._taking.refused:
                 self._taking.refuse_again(subject, now, counted=counted)
-            if now - account.heard_at < _FRESH_SECONDS and _has_room(account, subject, counted, now):
+            if now - account.heard_at < _FRESH_SECONDS and has_room(account, subject, counted, now):
                 return self._take_own(account, subject, counted)
         return self._enter(subject, counted)
 
@@ -221,11 +222,11 @@ class SharedLimiter:
                 account.begin_slice(ask.bounds.id, holding, Slice(said.extra, said.bucket, until))
             elif ask.kind == "q":
                 holding.is_near = holding.is_near or said.is_near
-                _granted(holding, requests=ask.need + said.extra)
+                granted(holding, requests=ask.need + said.extra)
             elif ask.kind == "c":
                 holding.is_near = holding.is_near or said.is_near
-                _granted(holding, places=ask.need + said.extra)
-        _begin(account, subject, counted)
+                granted(holding, places=ask.need + said.extra)
+        begin(account, subject, counted)
         admission.holds = True
         return admission
 
@@ -264,7 +265,7 @@ class SharedLimiter:
                 of_it = account.holdings[bounds.id].slice
                 assert of_it is not None
                 of_it.left -= 1
-        _begin(account, subject, counted)
+        begin(account, subject, counted)
         admission = SharedAdmission(subject, account, moment(self._wall()), counted)
         admission.holds = True
         return admission
@@ -313,7 +314,7 @@ class SharedLimiter:
             return
         for ask, said in zip(asks, told, strict=True):
             if ask.kind == "h":
-                _granted(account.holding(ask.bounds.id), nanos=nanos)
+                granted(account.holding(ask.bounds.id), nanos=nanos)
             elif ask.kind in ("u", "t") and ask.need:
                 admission.uses += ((ask.kind, ask.bounds.id, said.bucket, ask.need),)
         before = admission.reserved
@@ -368,46 +369,3 @@ def _lesser(least: Standing | None, limit: int, left: int, reset: int) -> Standi
     """That of which less is left."""
     left = max(0, left)
     return (limit, left, reset) if least is None or left < least[1] else least
-
-
-def _has_room(account: Account, subject: Subject, counted: bool, now: float) -> bool:
-    """Whether a request may enter by what is held here."""
-    holdings = account.holdings
-    for bounds in subject.bounds:
-        holding = holdings.get(bounds.id)
-        if holding is None or (bounds.needs_history and bounds.id not in account.known):
-            return False
-        holding.seen += 1
-        if bounds.requests is not None:
-            of_it = holding.slice
-            if of_it is None or of_it.left <= 0 or of_it.until <= now:
-                return False
-        if bounds.concurrent is not None and holding.used_places >= min(holding.places, bounds.concurrent):
-            return False
-        if bounds.monthly is not None and counted and holding.used_requests >= holding.requests:
-            return False
-    return True
-
-
-def _begin(account: Account, subject: Subject, counted: bool) -> None:
-    for bounds in subject.bounds:
-        of_places, of_month = bounds.concurrent is not None, counted and bounds.monthly is not None
-        if not (of_places or of_month):
-            continue
-        holding = account.holdings[bounds.id]
-        if of_places:
-            holding.used_places = used = holding.used_places + 1
-            if used > holding.most_places:
-                holding.most_places = used
-        if of_month:
-            holding.used_requests += 1
-        account.change(bounds.id)
-
-
-def _granted(holding: Holding, *, nanos: int = 0, requests: int = 0, places: int = 0) -> None:
-    """Redis has it, and so do we."""
-    holding.nanos += nanos
-    holding.requests += requests
-    holding.places += places
-    told = holding.told
-    holding.told = (told[0] + nanos, told[1] + requests, told[2] + places, *told[3:])

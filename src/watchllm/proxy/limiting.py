@@ -11,7 +11,7 @@ from time import perf_counter
 from types import CoroutineType
 from typing import Any, Protocol, cast
 
-from watchllm.domain.billable import INFERENCE, SIMULATOR, is_billable
+from watchllm.domain.billable import INFERENCE, SIMULATOR, counts, is_billable
 from watchllm.domain.errors import LimitExceeded
 from watchllm.domain.usage_event import FREE_HITS, HIT, UsageEvent
 from watchllm.limits.exceeded import BUDGET, Exceeded
@@ -190,7 +190,7 @@ class Limiting:
         request.admission = None
         if admission.has_reserved and not request.calls:
             self._limits.give_back(admission)  # It was refused in a queue, or its answer was found on the way there.
-        billable = admission.counted and is_billable(event.endpoint, event.provider, event.status)
+        billable = admission.counted and counts(event)
         self._limits.settle(admission, used, billable=billable)
 
     def lines(self, request: Request) -> str:

@@ -258,8 +258,8 @@ def test_what_keys_projects_and_organizations_spend_is_summed_up_once(usage: Usa
         "org_1": {"total": (4, large + 15), "2024-10": (4, large + 15)}
     }
     assert store.spent([], ["total"]) == {}
-    assert store.organizations(["prj_1", "prj_2", "prj_unknown"]) == {"org_1"}
-    assert store.organizations([]) == set()
+    assert store.organizations_of(["prj_1", "prj_2", "prj_unknown"]) == {"prj_1": "org_1", "prj_2": "org_1"}
+    assert store.organizations_of([]) == {}
 
 
 def test_who_belongs_to_whom_is_known(usage: Usage) -> None:

@@ -28,6 +28,8 @@ _STANDBY_SECONDS = 0.25
 _STATUS_SECONDS = 0.5
 _DRAFTS_SECONDS = 60.0
 _EXPIRE_SECONDS = 600.0
+# Recorders of an earlier version may work on other hosts, while this one is being rolled out.
+_CATCH_UP_SECONDS = 5.0
 _LONGEST_REST_SECONDS = 0.5
 _URGENT_SECONDS = 15.0
 _URGENT_PART = 0.25
@@ -128,7 +130,7 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
         shared = _shared_ledger(configuration, kept, stack)
         store = shared or _own_ledger(configuration, kept, stack)
         recorder = Recorder(folder, store, _say)
-        drafts_removed, expired = 0.0, -_EXPIRE_SECONDS
+        drafts_removed, expired, caught_up = 0.0, -_EXPIRE_SECONDS, 0.0
         while True:
             # Asked before the pass: what was written before the signal is applied by it (up to a batch).
             last = stop.is_set()
@@ -141,6 +143,9 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
             if shared is not None:
                 shared.tend()
                 status.not_told = shared.problem
+            if time.monotonic() - caught_up > _CATCH_UP_SECONDS:
+                store.catch_up()
+                caught_up = time.monotonic()
             if time.monotonic() - drafts_removed > _DRAFTS_SECONDS:
                 remove_drafts(folder)
                 drafts_removed = time.monotonic()

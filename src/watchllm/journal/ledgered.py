@@ -1,7 +1,7 @@
 """A usage store that tells the proxies of its host, after each batch, who has spent what."""
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
 
 from watchllm.domain.ledger import Periods, Place
@@ -26,12 +26,13 @@ class Ledgered:
         self._store = store
         self._ledger = ledger
         self._now = now
+        self._written_on: date | None = None
 
     def positions(self) -> dict[str, Position]:
         positions = self._store.positions()
         places = places_of(positions)
-        if not places or self._ledger.places() != places:
-            self._ledger.replace(self._store.spent(None, periods_told(self._now())), places)
+        if self._store.catch_up() or not places or self._ledger.places() != places:
+            self._write_anew(positions)
         return positions
 
     def set_aside(self) -> list[SetAside]:
@@ -41,21 +42,37 @@ class Ledgered:
         count = self._store.apply(batch)
         if batch.finished or batch.readable_now:
             # What was closed or taken back is not in the batch.
-            self._ledger.replace(self._store.spent(None, periods_told(self._now())), places_of(self._store.positions()))
+            self._write_anew(self._store.positions())
             return count
         projects = {event.project_id for event, _ in batch.settled}
-        subjects = projects | {event.key_id for event, _ in batch.settled} | self._store.organizations(projects)
+        subjects = projects | {event.key_id for event, _ in batch.settled}
+        subjects.update(self._store.organizations_of(projects).values())
         self._ledger.write(self._store.spent(subjects, periods_told(self._now())), places_of(batch.positions))
         return count
 
     def expire(self, retention: Retention) -> bool:
-        return self._store.expire(retention)
+        more = self._store.expire(retention)
+        if not more and self._written_on != self._now().date():
+            # Without the days and months that are over, and without who is not there any more.
+            self._write_anew(self._store.positions())
+        return more
+
+    def catch_up(self) -> bool:
+        if not self._store.catch_up():
+            return False
+        self._write_anew(self._store.positions())
+        return True
 
     def spent(self, subjects: Iterable[str] | None, periods: Iterable[str]) -> dict[str, Periods]:
         return self._store.spent(subjects, periods)
 
-    def organizations(self, projects: Iterable[str]) -> set[str]:
-        return self._store.organizations(projects)
+    def organizations_of(self, projects: Iterable[str]) -> dict[str, str]:
+        return self._store.organizations_of(projects)
+
+    def _write_anew(self, positions: dict[str, Position]) -> None:
+        now = self._now()
+        self._ledger.replace(self._store.spent(None, periods_told(now)), places_of(positions))
+        self._written_on = now.date()
 
 
 def periods_told(now: datetime) -> set[str]:

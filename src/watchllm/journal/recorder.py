@@ -119,16 +119,22 @@ class UsageStore(Protocol):
     def expire(self, retention: Retention) -> bool:
         """Forget rows that are older, up to a bounded number of them; whether there is more to forget at once.
 
-        Rollups are kept: invoices and long-term charts are made from them.
+        Rollups are kept: invoices and long-term charts are made from them. So is what was spent, but for days and
+        months that are long over (`analytics.spending`) and for who is not there any more.
         """
+        ...
+
+    def catch_up(self) -> bool:
+        """Count in what was `spent` the rows of recorders of earlier versions, which do not; whether there was any.
+        `positions` that were asked before it are then counted up to, whoever recorded."""
         ...
 
     def spent(self, subjects: Iterable[str] | None, periods: Iterable[str]) -> dict[str, Periods]:
         """What these keys, projects and organizations have spent in `periods`, None = all of them."""
         ...
 
-    def organizations(self, projects: Iterable[str]) -> set[str]:
-        """Those that these projects belong to."""
+    def organizations_of(self, projects: Iterable[str]) -> dict[str, str]:
+        """By project, the organization that it belongs to; projects that are not known are left out."""
         ...
 
 

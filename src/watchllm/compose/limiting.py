@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
+from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from watchllm.configuration import Configuration
     from watchllm.domain.snapshot import SnapshotReader
     from watchllm.journal.journal import Journal
-    from watchllm.journal.spent_since import End
-    from watchllm.stores.lmdb.ledger import LmdbLedger
+    from watchllm.journal.spent_since import End, SpentSince
 
 LEDGER_FOLDER = "ledger"
 _RETRY_SECONDS = 0.05
@@ -56,7 +56,8 @@ class _Past:
         self._journal = journal
         self._snapshot = snapshot
         self._loop = loop
-        self._ledger: LmdbLedger | None = None
+        self._since: SpentSince | None = None
+        self._opening = Lock()
 
     async def spent(self, names: list[str], at: Moment) -> Mapping[str, Spent]:
         """What each of `names` has spent up to now, as of `at`. Raises NotYetKnown, StoreBroken, OSError."""
@@ -77,13 +78,7 @@ class _Past:
             await asyncio.sleep(_RETRY_SECONDS)
 
     def _read(self, names: list[str], at: Moment, end: End, patient: bool) -> Mapping[str, Spent]:
-        from watchllm.journal.spent_since import spent_up_to
-        from watchllm.stores.lmdb.ledger import LmdbLedger
-
-        if self._ledger is None:
-            self._ledger = LmdbLedger(os.path.join(self._directory, LEDGER_FOLDER))
-        folder = os.path.join(self._directory, "journal")
-        told, sums = spent_up_to(end, names, self._ledger, folder, self._organization, patient=patient)
+        told, sums = self._opened().up_to(end, names, patient=patient)
         month, today = _month(at), _day(at)
         spent = {}
         for name in names:
@@ -99,6 +94,16 @@ class _Past:
                     day_nanos += nanos
             spent[name] = Spent(requests, day_nanos, month_nanos, total)
         return spent
+
+    def _opened(self) -> SpentSince:
+        from watchllm.journal.spent_since import SpentSince
+        from watchllm.stores.lmdb.ledger import LmdbLedger
+
+        with self._opening:
+            if self._since is None:
+                ledger = LmdbLedger(os.path.join(self._directory, LEDGER_FOLDER))
+                self._since = SpentSince(ledger, os.path.join(self._directory, "journal"), self._organization)
+            return self._since
 
     def _organization(self, project_id: str) -> str | None:
         project = self._snapshot.project(project_id)

@@ -191,7 +191,7 @@ class Recorder:
             if batch.size >= BATCH_BYTES:
                 self._first, more = name, True
                 break
-            more |= self._read_series(name, found[name], batch, notes)
+            more |= self._read_series(name, found, batch, notes)
         self._close_vanished(found, batch)
         if batch.positions or batch.finished:
             self.applied += self._store.apply(batch)
@@ -211,7 +211,7 @@ class Recorder:
         self._first = ""
         return names[start:] + names[:start]
 
-    def _read_series(self, name: str, sequences: list[int], batch: Batch, notes: list[str]) -> bool:
+    def _read_series(self, name: str, found: dict[str, list[int]], batch: Batch, notes: list[str]) -> bool:
         """Add what is new in a series to the batch; whether the batch's size cut it short."""
         assert self._positions is not None
         # Asked before reading: what a process wrote before it ended is then certainly seen.
@@ -219,6 +219,10 @@ class Recorder:
         before = self._positions.get(name)
         if before is not None and before.finished and not live:
             return False
+        if not live:
+            # It may have begun one more segment since the folder was looked at.
+            found[name] = files.scan(self._folder).get(name, found[name])
+        sequences = found[name]
         position = Position(sequences[0] if sequences else 0, FIRST_RECORD) if before is None else before
         position = position._replace(finished=False)
         cut = False

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 from watchllm.compose.recorder_stop import Stop
 from watchllm.configuration import Configuration, ConfigurationError
 from watchllm.control.errors import ControlError, PlansUnusable
-from watchllm.journal.recorder import Recorder, StoreUnavailable, UsageStore
+from watchllm.journal.recorder import Recorder, StoreUnavailable
 from watchllm.journal.series import any_live, remove_drafts
 from watchllm.journal.status import RecorderStatus, holds_lock, lock_recorder, write_status
 from watchllm.stores import home
+from watchllm.stores.lmdb.environment import StoreBroken
 
 if TYPE_CHECKING:
+    from watchllm.journal.ledgered import Ledgered
     from watchllm.journal.shared_ledger import SharedLedger, SharedUsageStore
 
 POLL_SECONDS = 0.05
@@ -104,7 +106,7 @@ def _work(configuration: Configuration, folder: Path, lock: int, stop: Stop) -> 
         try:
             _record(configuration, folder, lock, status, stop)
             return
-        except (StoreUnavailable, ControlError, OSError) as error:
+        except (StoreUnavailable, ControlError, StoreBroken, OSError) as error:
             # A folder that was removed comes again with the next proxy's journal.
             if status.problem is None:
                 _say(f"{error}; trying again")
@@ -118,7 +120,8 @@ def _work(configuration: Configuration, folder: Path, lock: int, stop: Stop) -> 
 
 
 def _record(configuration: Configuration, folder: Path, lock: int, status: "_Status", stop: Stop) -> None:
-    """Apply until told to stop, or until the lock is lost. Raises StoreUnavailable, ControlError and OSError."""
+    """Apply until told to stop, or until the lock is lost. Raises StoreUnavailable, ControlError, StoreBroken and
+    OSError."""
     # Here, not above: SQLAlchemy takes a quarter of a second, in which this process is ready already.
     from watchllm.compose.database import bring_up_to_date, open_database, usage_store
     from watchllm.compose.retention import retention_of
@@ -142,7 +145,7 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
             status.progress(recorder, more=more)
             if shared is not None:
                 shared.tend()
-                status.not_told = shared.problem
+            status.not_told = store.problem
             if time.monotonic() - caught_up > _CATCH_UP_SECONDS:
                 store.catch_up()
                 caught_up = time.monotonic()
@@ -164,7 +167,7 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
                 stop.wait(rest_after(took, status.behind, recorder.pending_bytes / configuration.journal_max_bytes))
 
 
-def _own_ledger(configuration: Configuration, store: "SharedUsageStore", stack: ExitStack) -> UsageStore:
+def _own_ledger(configuration: Configuration, store: "SharedUsageStore", stack: ExitStack) -> "Ledgered":
     """`store`, and the proxies of this host are told who has spent what."""
     from watchllm.compose.limiting import LEDGER_FOLDER
     from watchllm.journal.ledgered import Ledgered

@@ -11,15 +11,11 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Protocol
 
-from watchllm.domain.ledger import Periods, Place
+from watchllm.domain.ledger import NotTold, Periods, Place
 from watchllm.journal.ledgered import periods_told, places_of
 from watchllm.journal.recorder import Batch, Position, Retention, SetAside, UsageStore
 
 _PAUSE_SECONDS = 1.0
-
-
-class NotTold(Exception):
-    """They could not be told, or not all of it; the message is for the operator."""
 
 
 class Accounts(Protocol):

@@ -28,6 +28,8 @@ from watchllm.stores.postgres.merging import merge
 from watchllm.stores.postgres.partitions import RawConnection
 
 _KEEP_FINISHED_MS = DAY_MS
+# Homes come and go. One that is away for longer, with files that it had no time to remove, looks each row up again.
+_KEEP_OF_OTHERS_MS = 30 * DAY_MS
 _FORGET_AT_ONCE = 10_000
 _TRIES = 4
 _MOST_ORGANIZATIONS = 100_000
@@ -312,8 +314,9 @@ class PostgresUsageStore:
         )
         if batch.finished:
             connection.execute(
-                "DELETE FROM watchllm.journal_positions WHERE finished AND torn = 0 AND updated_ms < %s AND home = %s",
-                [now - _KEEP_FINISHED_MS, self._home],
+                "DELETE FROM watchllm.journal_positions WHERE finished AND torn = 0 "
+                "AND updated_ms < CASE WHEN home = %s THEN %s ELSE %s END",
+                [self._home, now - _KEEP_FINISHED_MS, now - _KEEP_OF_OTHERS_MS],
             )
 
     @contextmanager

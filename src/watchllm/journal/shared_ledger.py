@@ -146,8 +146,10 @@ class SharedLedger:
             organization = projects.get(event.project_id)
             if organization is not None:
                 touched[organization].update((event.project_id, event.key_id))
-        periods = periods_told(self._now())
+        # Asked once for all: each question is a transaction.
+        spent = self._store.spent(set().union(*touched.values()), periods_told(self._now()))
         for organization, subjects in touched.items():
-            self._accounts.write(organization, self._store.spent(subjects, periods), places)
+            told = {subject: spent[subject] for subject in subjects if subject in spent}
+            self._accounts.write(organization, told, places)
         if batch.positions:
             self._accounts.counted(places_of(batch.positions))

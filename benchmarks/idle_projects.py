@@ -29,9 +29,12 @@ _REST_SECONDS = 390.0
 def run(bench: Bench) -> list[Row]:
     with bench.sim() as sim, bench.proxy(sim.base_url) as (gateway, project):
         _ask(gateway, project.key)
-        few = memory(gateway.process.pid)
         gateway.stop()
         installation = gateway.installation
+        gateway = installation.start_proxy()
+        _ask(gateway, project.key)
+        few = memory(gateway.process.pid)
+        gateway.stop()
         one_of_each = _publish(installation, project)
         recorder = installation.start_recorder()
         gateway = installation.start_proxy()

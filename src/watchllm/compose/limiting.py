@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
-from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,8 @@ from watchllm.proxy.limiting import Limiting
 from watchllm.proxy.local_limits import LocalLimits
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from watchllm.compose.shared import Shared
     from watchllm.configuration import Configuration
     from watchllm.domain.snapshot import SnapshotReader
@@ -57,21 +58,28 @@ class _Past:
         self._snapshot = snapshot
         self._loop = loop
         self._since: SpentSince | None = None
-        self._opening = Lock()
+        # One of its own: many who ask at once must not keep the threads of others (names of hosts, disks) waiting.
+        self._thread: ThreadPoolExecutor | None = None
 
     async def spent(self, names: list[str], at: Moment) -> Mapping[str, Spent]:
         """What each of `names` has spent up to now, as of `at`. Raises NotYetKnown, StoreBroken, OSError."""
+        from concurrent.futures import ThreadPoolExecutor
+
         from watchllm.journal.spent_since import End, NotYetKnown
 
         place = self._journal.end()
         if place is None:
             raise NotYetKnown("the journal cannot be written now")
         end = End(self._journal.series, place)
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "watchllm-spent")
         began = monotonic()
         while True:
             waited = monotonic() - began
             try:
-                return await self._loop.run_in_executor(None, self._read, names, at, end, waited < _PATIENCE_SECONDS)
+                return await self._loop.run_in_executor(
+                    self._thread, self._read, names, at, end, waited < _PATIENCE_SECONDS
+                )
             except NotYetKnown:
                 if waited > _GIVES_UP_SECONDS:
                     raise
@@ -99,11 +107,10 @@ class _Past:
         from watchllm.journal.spent_since import SpentSince
         from watchllm.stores.lmdb.ledger import LmdbLedger
 
-        with self._opening:
-            if self._since is None:
-                ledger = LmdbLedger(os.path.join(self._directory, LEDGER_FOLDER))
-                self._since = SpentSince(ledger, os.path.join(self._directory, "journal"), self._organization)
-            return self._since
+        if self._since is None:
+            ledger = LmdbLedger(os.path.join(self._directory, LEDGER_FOLDER))
+            self._since = SpentSince(ledger, os.path.join(self._directory, "journal"), self._organization)
+        return self._since
 
     def _organization(self, project_id: str) -> str | None:
         project = self._snapshot.project(project_id)

@@ -32,7 +32,7 @@ class End(NamedTuple):
 
 class SpentSince:
     """Reads the ledger and the journals in `folder` for one process, and remembers of them what the next question
-    would need read again. Safe to use from several threads, which wait for each other.
+    would need read again. Safe to use from several threads; they wait for each other.
 
     `organization_of` names a project's organization, which it keeps for good; None = it is not known now.
     """

@@ -107,9 +107,11 @@ def test_what_somebody_opened_is_told_and_closed_by_the_next_upgrade(database: C
         "ALTER TABLE watchllm.users DISABLE ROW LEVEL SECURITY",
     )
     assert openings() == ["users has no row-level security", "anon has rights on keys", "PUBLIC has rights on watchllm"]
-    database.execute("UPDATE watchllm.alembic_version SET version_num = '0007'")
     database.execute(
-        "ALTER TABLE watchllm.journal_positions DROP home", "ALTER TABLE watchllm.journal_set_aside DROP home"
+        "UPDATE watchllm.alembic_version SET version_num = '0008'",
+        "DROP FUNCTION watchllm.spending_is_due CASCADE",
+        "DROP TABLE watchllm.spending_due",
+        "DROP INDEX watchllm.ix_spending_period",
     )
     assert schema.upgrade(engine)
     assert openings() == []

@@ -18,7 +18,7 @@ ALL = {
     "image": {"tag": "1.2.3", "pullSecrets": [{"name": "ours"}]},
     "journals": {"storageClassName": "fast"},
     "console": {"publicUrl": "https://console.example"},
-    "files": {"plans": '[team]\ntitle = "Team"\n', "prices": "[x.\"*\"]\ninput = 1\n"},
+    "files": {"plans": '[team]\ntitle = "Team"\n', "prices": '[x."*"]\ninput = 1\n'},
 }
 LEAST = {"console": {"enabled": False}, "migrations": {"enabled": False}}
 

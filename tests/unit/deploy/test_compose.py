@@ -118,7 +118,7 @@ def _is_set(line: str) -> bool:
 
 def test_secrets_without_which_nothing_is_safe_are_asked_for() -> None:
     for name in ("WATCHLLM_SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD"):
-        assert re.findall(rf"\$\{{{name}(.?.?)", TEXT) == [":?"] * len(re.findall(rf"\$\{{{name}\b", TEXT))
+        assert re.findall(rf"\$\{{{name}\b(.?.?)", TEXT) == [":?"] * len(re.findall(rf"\$\{{{name}\b", TEXT))
 
 
 def test_no_secret_is_an_argument_that_a_list_of_processes_shows(services: dict[str, Any]) -> None:

@@ -17,6 +17,8 @@ LOCKED := --quiet --require-hashes --only-binary :all:
 TEST_PACKAGES := nginx:nginx curl:curl chromium:chromium redis-server:redis-server pgbouncer:pgbouncer
 BENCH_PACKAGES := nginx:nginx wrk:wrk
 
+TEST_WORKERS ?= 3
+
 RUNTIME_STAMP := $(VENV)/.runtime
 TEST_STAMP := $(VENV)/.test
 
@@ -77,7 +79,8 @@ endef
 .PHONY: test
 test: $(TEST_STAMP) ## every test (ARGS='-k cache' passes options on)
 	$(call install_packages,$(TEST_PACKAGES))
-	@PATH="$$PATH:/usr/sbin:/sbin" $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	@# Three workers for two processors: a third of what tests take is waiting for clocks that they test.
+	@PATH="$$PATH:/usr/sbin:/sbin" $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(ARGS)
 
 .PHONY: check
 check: $(TEST_STAMP) ## lint, format, types, architecture, and what may not be in the tree

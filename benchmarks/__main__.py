@@ -42,6 +42,7 @@ ON_REQUEST = {
     "workers": "Several workers",
     "exact_hit_limits": "Exact hit under limits, in process and shared in Redis",
     "soak": "Soak: a million distinct requests (minutes)",
+    "idle_projects": "What a project costs a proxy (minutes)",
     "cache_store": "The exact cache's store by itself",
 }
 _PROGRAMS = ("nginx", "wrk")

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 MIB = 1 << 20
+_GROUPS = Path("/sys/fs/cgroup/cpu")
+_PERIOD_US = 20_000
 
 
 class Cores:
@@ -54,6 +56,29 @@ class Cores:
         """Put this process on the load's core."""
         if self.pinned:
             os.sched_setaffinity(0, {self._load})
+
+
+class CpuShare:
+    """A bound on the CPU time of processes, all of their threads together, as a part of one core: a control group of
+    the kernel's first version, for which one has to be root."""
+
+    available = (_GROUPS / "cpu.cfs_quota_us").exists() and os.access(_GROUPS, os.W_OK)
+
+    def __init__(self, pid: int, part: float) -> None:
+        self._folder = _GROUPS / f"watchllm-benchmark-{pid}"
+        self._folder.mkdir()
+        self._write("cpu.cfs_period_us", _PERIOD_US)
+        self._write("cpu.cfs_quota_us", int(part * _PERIOD_US))
+        self._write("cgroup.procs", pid)
+
+    def close(self) -> None:
+        """Give those that still run all of the CPU again."""
+        for pid in (self._folder / "cgroup.procs").read_text().split():
+            (_GROUPS / "cgroup.procs").write_text(pid)
+        self._folder.rmdir()
+
+    def _write(self, name: str, value: int) -> None:
+        (self._folder / name).write_text(str(value))
 
 
 def cpu_seconds(pid: int) -> float:

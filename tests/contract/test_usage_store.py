@@ -258,8 +258,8 @@ def test_what_keys_projects_and_organizations_spend_is_summed_up_once(usage: Usa
         "org_1": {"total": (4, large + 15), "2024-10": (4, large + 15)}
     }
     assert store.spent([], ["total"]) == {}
-    assert store.organizations(["prj_1", "prj_2", "prj_unknown"]) == {"org_1"}
-    assert store.organizations([]) == set()
+    assert store.organizations_of(["prj_1", "prj_2", "prj_unknown"]) == {"prj_1": "org_1", "prj_2": "org_1"}
+    assert store.organizations_of([]) == {}
 
 
 def test_who_belongs_to_whom_is_known(usage: Usage) -> None:
@@ -398,3 +398,23 @@ def test_recorders_of_several_hosts_share_the_database_and_leave_each_others_jou
         assert len(first.ids()) == 402
         assert first.rollups() == first.rollups_from_rows()
         assert first.key_uses() == first.key_uses_from_rows()
+
+
+def test_positions_of_homes_that_are_no_more_are_forgotten_after_a_month(
+    tmp_path: Path, postgres_database: Connected
+) -> None:
+    with usage_in(tmp_path / "one", postgres_database.url, "home_1") as usage:
+        for home, days in (("home_1", 2), ("home_2", 2), ("home_3", 31)):
+            at = NOON_MS - days * DAY_MS
+            values = (
+                f"('jnl_of_{home}', 0, 0, true, 0, {at}, '{home}'), ('jnl_live_{home}', 0, 0, false, 0, {at}, '{home}')"
+            )
+            columns = 'series, sequence, "offset", finished, torn, updated_ms, home'
+            usage.change(f"INSERT INTO journal_positions ({columns}) VALUES {values}")
+        usage.now_ms = NOON_MS
+        batch = Batch()
+        batch.finished.append("jnl_new")
+        usage.store().apply(batch)
+        left = {series for (series,) in usage.query("SELECT series FROM journal_positions WHERE finished")}
+        assert left == {"jnl_of_home_2"}
+        assert usage.query("SELECT COUNT(*) FROM journal_positions WHERE NOT finished") == [(3,)]

@@ -5,6 +5,7 @@ import socket
 from tests.support.admin import admin_get
 from tests.support.product import Gateway, Installation, Project, Sim
 from tests.support.waiting import wait_for
+from watchllm.stores.sockets import socket_folder
 
 
 def test_an_address_that_is_taken_is_told_by_the_health(installation: Installation) -> None:
@@ -17,6 +18,14 @@ def test_an_address_that_is_taken_is_told_by_the_health(installation: Installati
         assert state.status == 200
         assert state.json()["dependencies"]["admin"].startswith("degraded: ")
         assert gateway.get("/v1/models", project.key).status == 200
+
+
+def test_who_finds_it_ready_finds_its_socket(installation: Installation) -> None:
+    installation.project()
+    gateway = installation.start_proxy()
+    with socket.socket(socket.AF_UNIX) as operator:
+        operator.connect(str(socket_folder(installation.home) / f"proxy-{gateway.process.pid}.sock"))
+    assert "no proxy runs" not in installation.run("explain", "req_" + "0" * 32, check=False).stderr
 
 
 def test_a_hit_is_counted_at_once(gateway: Gateway, sim: Sim, project: Project) -> None:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
-from tests.support.raw_http import RawResponse
+from tests.support.raw_http import RawConnection, RawResponse, request_bytes
 from tests.support.waiting import wait_for
 from watchllm.control.organizations import parse_changes
 from watchllm.domain.settings import parse_settings
@@ -50,6 +50,27 @@ def test_billable_requests_are_counted_hits_included_and_refused_beyond_the_quot
     assert (refused.header("x-quota-remaining"), refused.header("x-should-retry")) == ("0", "false")
     assert int(refused.header("retry-after") or "0") > 0
     assert ask(proxy, project, "free again", model="sim/echo").status == 200
+
+
+def test_a_stream_that_its_client_leaves_counts_and_one_that_never_began_does_not(proxy: Gateway, sim: Sim) -> None:
+    project = project_with(proxy.installation, monthly_requests=1)
+    chat = {"messages": [{"role": "user", "content": "how long?"}], "stream": True}
+    for model, awaited in (("gpt-4o-mini+slow-3s", b""), ("gpt-4o-mini+tokens-100+stall-40", b"data: ")):
+        with RawConnection(proxy.port) as connection:
+            data = request_bytes("/v1/chat/completions", key=project.key, body={**chat, "model": model})
+            connection.send(data)
+            received = b""
+            if awaited:
+                while received.count(awaited) < 5:
+                    received += connection.receive()
+            else:
+                wait_for(lambda: sim.calls(), "the call to be under way")
+    wait_for(lambda: ask(proxy, project, "another").status == 429, "the one to be counted that was begun")
+
+    def counted() -> bool:
+        return bool(proxy.installation.run_json("usage", "spent", project.id)["requests_month"] == 1)
+
+    wait_for(counted, "the database to count it, too")
 
 
 def test_many_at_once_never_overshoot_a_budget(proxy: Gateway, sim: Sim) -> None:

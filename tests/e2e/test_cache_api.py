@@ -87,7 +87,7 @@ def test_the_millisecond_in_which_a_time_lies_is_forgotten_too(
 ) -> None:
     gateway.chat(project.key, "When?")
     hit = gateway.chat(project.key, "When?")
-    stored_ms = gateway.installation.run_json("explain", hit.header("X-Request-Id") or "")["stored_ms"]
+    stored_ms = gateway.explained(hit)["stored_ms"]
     moment = (stored_ms + beside_ms) / 1000
     named = datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds") if iso else moment
     assert gateway.post(INVALIDATE, writer, {field: named}).json()["invalidated"] == count
@@ -160,7 +160,7 @@ def test_the_entry_of_a_request_is_forgotten_and_no_other(
     assert gateway.post(INVALIDATE, writer, {"request_id": request_of(hit)}).json()["invalidated"] == 1
     assert left(gateway, project.key) == ["Two", "Three", "Four"]
     missed = gateway.chat(project.key, "One?")
-    entry = gateway.installation.run_json("explain", request_of(missed))["entry"]
+    entry = gateway.explained(missed)["entry"]
     assert gateway.post(INVALIDATE, writer, {"entry": entry}).json()["invalidated"] == 1
     assert left(gateway, project.key) == ["Two", "Three", "Four"]
 
@@ -171,7 +171,7 @@ def test_another_projects_entry_can_neither_be_named_nor_found_out(
     other = gateway.installation.project("other")
     fill(gateway, other.key)
     theirs = gateway.chat(other.key, "One?")
-    entry = gateway.installation.run_json("explain", request_of(theirs))["entry"]
+    entry = gateway.explained(theirs)["entry"]
     assert gateway.post(INVALIDATE, writer, {"entry": entry}).json()["invalidated"] == 0
     unknown = gateway.post(INVALIDATE, writer, {"request_id": request_of(theirs)})
     never_was = gateway.post(INVALIDATE, writer, {"request_id": f"req_{'0' * 32}"})

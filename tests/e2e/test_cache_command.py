@@ -47,7 +47,7 @@ def test_filters_hold_together(gateway: Gateway, project: Project) -> None:
 
 
 def entry_of(gateway: Gateway, answer: RawResponse) -> str:
-    return str(gateway.installation.run_json("explain", answer.header("X-Request-Id") or "")["entry"])
+    return str(gateway.explained(answer)["entry"])
 
 
 def test_one_entry_can_be_purged(gateway: Gateway, project: Project) -> None:

@@ -158,7 +158,7 @@ def test_the_time_of_a_client_alone_ends_the_call(home: Installation, project: P
 
 
 async def cancelled(pair: Inside, count: int) -> None:
-    await until(lambda: pair.sim.ledger.cancelled == count, "the end of the call", within=1)
+    await until(lambda: pair.sim.ledger.cancelled == count, "the end of the call")
 
 
 async def read_exactly(reader: Reader, size: int) -> None:

@@ -1,20 +1,13 @@
 """`watchllm explain`: why a request was a hit or a miss."""
 
-from typing import Any
-
 from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
-from tests.support.raw_http import RawResponse
-
-
-def explained(gateway: Gateway, answer: RawResponse) -> dict[str, Any]:
-    return dict(gateway.installation.run_json("explain", answer.header("X-Request-Id") or ""))
 
 
 def test_a_hit_names_the_request_whose_answer_it_is(gateway: Gateway, project: Project) -> None:
     first = gateway.chat(project.key, "What is a mutex?")
     second = gateway.chat(project.key, "What is a mutex?")
     assert second.header("X-WatchLLM-Cache") == "HIT"
-    told = explained(gateway, second)
+    told = gateway.explained(second)
     assert (told["outcome"], told["stored_by"]) == ("hit", first.header("X-Request-Id"))
 
 
@@ -25,11 +18,11 @@ def test_an_alias_is_said_with_the_model_that_it_led_to(gateway: Gateway, projec
         for name in ("fast", "gpt-4o-mini", "openai/gpt-4o-mini")
     }
     assert [answer.header("X-WatchLLM-Cache") for answer in answers.values()] == ["MISS", "HIT", "HIT"]
-    told = {name: explained(gateway, answer) for name, answer in answers.items()}
+    told = {name: gateway.explained(answer) for name, answer in answers.items()}
     assert {one["model"] for one in told.values()} == {"gpt-4o-mini"}
     assert [one["alias"] for one in told.values()] == ["fast", None, None]
     hit = gateway.chat(project.key, "What is a mutex?", model="fast")
-    assert (explained(gateway, hit)["outcome"], explained(gateway, hit)["alias"]) == ("hit", "fast")
+    assert (gateway.explained(hit)["outcome"], gateway.explained(hit)["alias"]) == ("hit", "fast")
     said = gateway.installation.run("explain", hit.header("X-Request-Id") or "").stdout
     assert "hit (fast led to gpt-4o-mini)" in said
 
@@ -38,7 +31,7 @@ def test_a_miss_names_the_nearest_request_and_the_fields_that_differ(gateway: Ga
     gateway.chat(project.key, "Something else entirely", seed=1, max_tokens=9)
     near = gateway.chat(project.key, "What is a mutex?", temperature=0.5)
     missed = gateway.chat(project.key, "What is a mutex?", temperature=0.7)
-    told = explained(gateway, missed)
+    told = gateway.explained(missed)
     assert told["outcome"] == "miss"
     assert told["nearest"] == near.header("X-Request-Id")
     assert told["differs_in"] == ["temperature"]
@@ -48,13 +41,13 @@ def test_a_miss_names_the_nearest_request_and_the_fields_that_differ(gateway: Ga
 def test_a_differing_message_and_header_are_named(gateway: Gateway, project: Project) -> None:
     gateway.chat(project.key, "One")
     missed = gateway.chat(project.key, "Two", headers={"OpenAI-Beta": "x"})
-    assert explained(gateway, missed)["differs_in"] == ["messages[0]", "openai-beta"]
+    assert gateway.explained(missed)["differs_in"] == ["messages[0]", "openai-beta"]
 
 
 def test_what_the_cache_was_not_asked_is_said(gateway: Gateway, project: Project) -> None:
     gateway.chat(project.key, "Again?")
     reasons = [
-        explained(gateway, gateway.chat(project.key, "Again?", headers=headers, **fields))["reason"]
+        gateway.explained(gateway.chat(project.key, "Again?", headers=headers, **fields))["reason"]
         for headers, fields in (
             ({"Cache-Control": "no-cache"}, {}),
             ({"X-WatchLLM-Cache": "off"}, {}),
@@ -78,7 +71,7 @@ def test_what_was_not_to_be_asked_upstream_is_a_miss_that_nothing_is_stored_for(
         gateway.post("/v1/embeddings", project.key, embedding, headers=only),
     ):
         assert answer.status == 504
-        told = explained(gateway, answer)
+        told = gateway.explained(answer)
         assert (told["outcome"], told["entry"]) == ("miss", None)
         assert "stored" in told["reason"]
         assert "only-if-cached forbids to ask upstream" in told["reason"]
@@ -89,7 +82,7 @@ def test_a_request_that_the_cache_left_out_is_a_bypass(gateway: Gateway, project
     for headers, fields in (({"X-WatchLLM-Cache": "off"}, {}), ({}, {"store": True})):
         answer = gateway.chat(project.key, "Stored", headers=headers, **fields)
         assert answer.header("X-WatchLLM-Cache") == "BYPASS"
-        assert explained(gateway, answer)["outcome"] == "bypass"
+        assert gateway.explained(answer)["outcome"] == "bypass"
         said = gateway.installation.run("explain", answer.header("X-Request-Id") or "").stdout
         assert "bypass (gpt-4o-mini)" in said
         assert "nearest" not in said
@@ -100,7 +93,7 @@ def test_a_hit_is_not_said_to_be_stored_by_one_that_stored_nothing(gateway: Gate
     for headers in ({"X-WatchLLM-Cache": "off"}, {"Cache-Control": "no-cache, no-store"}):
         gateway.chat(project.key, "Whose answer?", headers=headers)
     hit = gateway.chat(project.key, "Whose answer?")
-    assert explained(gateway, hit)["stored_by"] == first.header("X-Request-Id")
+    assert gateway.explained(hit)["stored_by"] == first.header("X-Request-Id")
 
 
 def test_a_hit_from_before_a_restart_can_be_the_nearest(installation: Installation, sim: Sim) -> None:
@@ -112,10 +105,10 @@ def test_a_hit_from_before_a_restart_can_be_the_nearest(installation: Installati
     after = installation.start_proxy()
     hit = after.chat(project.key, "What is a mutex?", temperature=0.5)
     assert hit.header("X-WatchLLM-Cache") == "HIT"
-    told = explained(after, after.chat(project.key, "What is a mutex?", temperature=0.7))
+    told = after.explained(after.chat(project.key, "What is a mutex?", temperature=0.7))
     assert (told["nearest"], told["differs_in"]) == (hit.header("X-Request-Id"), ["temperature"])
-    assert explained(after, hit)["outcome"] == "hit"
-    assert explained(after, hit)["stored_by"] is None
+    assert after.explained(hit)["outcome"] == "hit"
+    assert after.explained(hit)["stored_by"] is None
     after.stop()
 
 
@@ -123,20 +116,21 @@ def test_another_projects_requests_are_never_the_nearest(gateway: Gateway, proje
     stranger = gateway.installation.project("stranger")
     gateway.chat(stranger.key, "Shared words", temperature=0.1)
     missed = gateway.chat(project.key, "Shared words", temperature=0.2)
-    assert explained(gateway, missed)["nearest"] is None
+    assert gateway.explained(missed)["nearest"] is None
 
 
 def test_embeddings_say_how_many_inputs_were_new(gateway: Gateway, project: Project) -> None:
     ask = {"model": "text-embedding-3-small", "input": ["a", "b", "c"]}
     missed = gateway.post("/v1/embeddings", project.key, ask)
     assert missed.status == 200
-    assert explained(gateway, missed)["reason"].startswith("3 of 3")
+    assert gateway.explained(missed)["reason"].startswith("3 of 3")
 
 
 def test_the_text_form_and_what_nobody_remembers(gateway: Gateway, project: Project) -> None:
     missed = gateway.chat(project.key, "In words")
     said = gateway.installation.run("explain", missed.header("X-Request-Id") or "").stdout
     assert "miss (gpt-4o-mini)" in said
+    assert gateway.installation.run_json("explain", missed.header("X-Request-Id") or "") == gateway.explained(missed)
     unknown = gateway.installation.run("explain", "req_" + "0" * 32, check=False)
     assert (unknown.returncode, unknown.stdout) == (1, "")
     assert "remembers" in unknown.stderr

@@ -32,7 +32,7 @@ def test_the_same_question_is_answered_from_under_the_fallbacks_key(project: Rou
     assert (second["cache"], second["provider"], second["status"]) == ("HIT", "groq", 200)
     assert [(one["provider"], one["status"]) for one in second["attempts"]] == [("openai", 500)]
     assert (first["cost_nanos"] > 0, second["cost_nanos"]) == (True, 0)
-    told = project.installation.run_json("explain", again.header("x-request-id") or "")
+    told = project.gateway.explained(again)
     assert (told["outcome"], told["alias"], told["model"]) == ("hit", "fast", "llama-3.1-8b-instant")
     project.openai.script = says("well again")
     assert (cache_of(project.ask()), cache_of(project.ask())) == ("MISS", "HIT")
@@ -40,9 +40,7 @@ def test_the_same_question_is_answered_from_under_the_fallbacks_key(project: Rou
 
 def test_the_entry_of_a_request_is_where_its_answer_was_stored(project: Routed) -> None:
     first, again = project.ask(), project.ask()
-    entries = {
-        project.installation.run_json("explain", one.header("x-request-id") or "")["entry"] for one in (first, again)
-    }
+    entries = {project.gateway.explained(one)["entry"] for one in (first, again)}
     assert len(entries) == 1
     purge = ("cache", "purge", "--project", project.project.id, "--entry", entries.pop())
     assert project.installation.run_json(*purge)["invalidated"] == 1

@@ -111,6 +111,7 @@ def test_tokens_are_reserved_for_the_longest_answer_and_given_back(gateway: Gate
     too_much = ask(gateway, project.key, "two", max_tokens=5000)
     assert (too_much.status, code_of(too_much)) == (429, "rate_limit_exceeded")
     assert too_much.header("retry-after") is None
+    assert too_much.header("x-should-retry") == "false"
     assert "max_tokens" in too_much.json()["error"]["message"]
 
 

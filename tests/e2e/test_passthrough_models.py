@@ -160,3 +160,24 @@ def test_a_model_that_only_the_answer_names_is_in_the_row(open_gateway: Gateway)
         assert ask(open_gateway, project.key, MODERATIONS, "POST", {}).body == answer
         row = row_of(open_gateway, project)
     assert (row["model"], row["input_tokens"], row["cost_nanos"]) == ("gpt-4o-mini", 10, 1500)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (MODERATIONS, b'{"input":"x"}'),
+        (MODERATIONS, b'{"input":"x","model":null}'),
+        ("/v1/images/generations", b'{"prompt":"a cat"}'),
+        ("/v1/batches", b'{"input_file_id":"file-1","endpoint":"/v1/chat/completions","completion_window":"24h"}'),
+        ("/v1/threads/thread_1/runs", b'{"assistant_id":"asst_1"}'),
+        ("/v1/images/generations", b""),
+    ],
+)
+def test_who_may_use_some_models_only_has_to_name_one(
+    open_gateway: Gateway, upstream: ScriptedUpstream, path: str, body: bytes
+) -> None:
+    project = own(open_gateway, upstream, allowed_models="gpt-4o-mini")
+    answer = ask(open_gateway, project.key, path, "POST", body)
+    assert (answer.status, answer.json()["error"]["code"]) == (403, "model_not_allowed")
+    assert not upstream.calls
+    assert ask(open_gateway, project.key, "/v1/files", "GET", b"").status == 200

@@ -4,6 +4,7 @@ import json
 import re
 import sqlite3
 import time
+from contextlib import closing
 
 import httpx
 import pytest
@@ -13,8 +14,10 @@ from tests.support.postgres import PASSWORD, SECRET_KEY, Connected
 from tests.support.product import Installation
 from tests.support.waiting import wait_for
 from watchllm.compose.control import bootstrap
-from watchllm.control import schema
+from watchllm.control import private_schema, schema
+from watchllm.control.database import Database
 from watchllm.stores import home
+from watchllm.stores.postgres.engine import open_engine
 
 
 @pytest.fixture(params=["direct", "behind a pooler"])
@@ -73,7 +76,10 @@ def test_the_schema_is_upgraded_by_its_command_and_over_the_direct_connection(
     on_postgres: Installation, empty_database: Connected
 ) -> None:
     assert on_postgres.run_json("db", "upgrade") == {"schema": schema.HEAD, "upgraded": True}
+    empty_database.execute("GRANT USAGE ON SCHEMA watchllm TO PUBLIC", "GRANT SELECT ON watchllm.keys TO PUBLIC")
     assert on_postgres.run_json("db", "upgrade") == {"schema": schema.HEAD, "upgraded": False}
+    with closing(Database(open_engine(empty_database.url), lambda: 0)) as database, database.reading() as connection:
+        assert private_schema.openings(connection) == [], "what was granted since is taken back"
 
 
 def test_a_direct_url_that_leads_nowhere_is_told_without_its_password(

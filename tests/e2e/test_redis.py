@@ -125,10 +125,11 @@ def test_while_redis_is_gone_requests_are_answered_and_it_is_told(fleet: Fleet, 
         wait_for(lambda gateway=gateway: "cannot be reached since" in dependency(gateway, "redis"), "being told")  # type: ignore[misc]
         assert gateway.get("/health/ready").status == 200
         assert str(fleet.redis.port) in dependency(gateway, "redis")
+        wait_for(lambda gateway=gateway: "the last copy serves since" in dependency(gateway, "snapshot"), "that, too")  # type: ignore[misc]
     fleet.redis.start()
     with fleet.installation.control_plane() as plane:
         assert plane.publisher.publish_all()  # It came back empty.
-    wait_for(lambda: dependency(fleet.other, "redis") == "ok", "it to be followed again")
+    wait_for(lambda: dependency(fleet.other, "snapshot") == "ok", "it to be followed again")
     wait_for(lambda: _hit(fleet.other, fleet.project, "hello"), "answers to be kept again")
     wait_for(lambda: _hit(fleet.one, fleet.project, "hello", only=True), "and found")
 

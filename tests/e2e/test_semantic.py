@@ -169,7 +169,7 @@ def test_a_hit_is_explained(warm: Gateway) -> None:
     project = serving(warm)
     first = warm.chat(project.key, QUESTION)
     like = warm.chat(project.key, LIKE)
-    told = warm.installation.run_json("explain", like.header("X-Request-Id") or "")
+    told = warm.explained(like)
     assert (told["outcome"], told["stored_by"]) == ("hit", first.header("X-Request-Id"))
     assert told["semantic"]["outcome"] == "hit"
     assert f"{told['semantic']['similarity']:.4f}" == like.header("X-WatchLLM-Cache-Similarity")
@@ -182,7 +182,7 @@ def test_a_miss_names_the_nearest_question_and_what_said_no(warm: Gateway) -> No
     warm.chat(project.key, "Something else entirely")
     first = warm.chat(project.key, "Can I eat 2 eggs a day?")
     answer = warm.chat(project.key, "Can I eat 20 eggs a day?")
-    told = warm.installation.run_json("explain", answer.header("X-Request-Id") or "")["semantic"]
+    told = warm.explained(answer)["semantic"]
     assert told["nearest"] == first.header("X-Request-Id")
     assert told["guard"] == told["reason"] == "number"
     assert told["confidence"] == 0

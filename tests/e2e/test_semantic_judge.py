@@ -162,6 +162,18 @@ def test_beyond_the_budget_nobody_is_asked(warm: Gateway, sim: Sim, budget: str)
     assert judged(sim) == []
 
 
+@pytest.mark.parametrize("limit", ["budget_usd_total=0.000001", "upstream_per_minute=0", "tokens_per_minute=1"])
+def test_where_a_limit_leaves_nothing_for_it_nobody_is_asked(own: Gateway, sim: Sim, limit: str) -> None:
+    recorder = own.installation.start_recorder()
+    project = judging(own)
+    own.installation.run("project", "set", project.id, limit)
+    answer = asked(own, project, EQUAL)
+    assert (answer.status, reasons(own, answer)) == (429, ("miss", "judge_budget"))
+    assert judged(sim) == []
+    assert own.chat(project.key, STORED).header("X-WatchLLM-Cache") == "HIT"
+    recorder.stop()
+
+
 def test_its_cost_is_in_a_row_of_its_own_and_counts_against_the_budget(own: Gateway, sim: Sim) -> None:
     project = judging(own, judge_usd_day="0.000001")
     like = asked(own, project, EQUAL)

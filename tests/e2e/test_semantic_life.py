@@ -79,7 +79,7 @@ def test_an_entry_that_is_purged_is_found_by_no_like_question(gateway: Gateway, 
     stored = gateway.chat(project.key, QUESTION)
     given = gateway.chat(project.key, LIKE)
     assert outcome(given) == "HIT-SEMANTIC"
-    told = gateway.installation.run_json("explain", given.header("X-Request-Id") or "")
+    told = gateway.explained(given)
     assert told["entry"] == told["semantic"]["entry"]
     named = {
         "who was given it": ("--request", given.header("X-Request-Id") or ""),

@@ -112,6 +112,21 @@ def test_a_locked_database_delays_rows_and_no_answer(
     assert "recording again" in process.log()
 
 
+def test_a_ledger_that_is_damaged_is_told_of_and_holds_the_recorder_up_until_it_is_removed(
+    home: Installation, usage: Usage, proxy: tuple[Gateway, Project]
+) -> None:
+    gateway, project = proxy
+    folder = home.home / "ledger"
+    folder.mkdir()
+    (folder / "data.mdb").write_bytes(b"damaged" * 10_000)
+    process = recorder(home)
+    assert gateway.chat(project.key, "Hello").status == 200
+    wait_for(lambda: "Remove this folder" in gateway.get("/health/ready").json()["dependencies"]["recorder"], "advice")
+    shutil.rmtree(folder)
+    wait_for(lambda: len(usage.ids()) == 1, "the row")
+    wait_for(lambda: "recording again" in process.log(), "the good news")
+
+
 @pytest.mark.parametrize("policy", ["refuse", "serve-unmetered"])
 def test_a_full_journal_does_what_the_policy_says(home: Installation, sim: Sim, policy: str) -> None:
     project = home.project()

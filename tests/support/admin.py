@@ -22,7 +22,7 @@ class AdminConnection(RawConnection):
 
 
 def _connected(address: str) -> socket.socket | None:
-    """None as long as nobody listens: a proxy opens its admin listener a moment after the public one."""
+    """None as long as nobody listens: a process that takes another's place has yet to start."""
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.connect(address)

@@ -4,7 +4,9 @@ For tests through the socket: one `sim` and one `gateway` are started per test w
 `project` (and its key) that each test gets of its own, for cache, keys and limits all belong to a project.
 """
 
+import gc
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +30,25 @@ hypothesis.settings.register_profile(
     "fuzz", deadline=None, max_examples=int(os.environ.get("WATCHLLM_FUZZ_EXAMPLES", "20000")), print_blob=True
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_configure() -> None:
+    """Processes that tests interrupt must not ignore that, as all do that a shell starts in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Thousands of tests, and what they import, are made and stay: meanwhile the collector would look in vain, and
+    later it need not look at them again, which is much of the time of who asks it to collect."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.set_threshold(20_000, 50, 100)
+        gc.enable()
 
 
 @pytest.hookimpl(hookwrapper=True)

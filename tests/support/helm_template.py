@@ -1,6 +1,8 @@
 """As much of Helm's template language as the chart in deploy/helm uses, so that its manifests can be judged where no
 Helm is installed. What it does not know is an error, never left out."""
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -95,7 +97,11 @@ class Chart:
         if name == "toYaml":
             return yaml.safe_dump(arguments[0], default_flow_style=False, sort_keys=True).rstrip("\n")
         if name == "quote":
-            return '"' + str(arguments[0]).replace("\\", "\\\\").replace('"', '\\"') + '"'
+            return json.dumps(str(arguments[0]), ensure_ascii=False)
+        if name == "toJson":
+            return json.dumps(arguments[0], sort_keys=True, separators=(",", ":"))
+        if name == "sha256sum":
+            return hashlib.sha256(arguments[0].encode()).hexdigest()
         if name == "default":
             return arguments[1] or arguments[0]
         if name == "add":

@@ -285,7 +285,7 @@ async def inside(
         proxy = ProxyProcess(settings, loop)
         stack.push_async_callback(proxy.close)
         port = await proxy.listen(())
-        await until(lambda: hasattr(proxy, "_admin_task") and proxy._admin_task.done(), "the admin listener")
+        await until(lambda: hasattr(proxy, "_operators_task") and proxy._operators_task.done(), "the admin listener")
         pair = Inside(installation, project, proxy, port, sim, steps)
         loop.set_exception_handler(lambda _loop, context: pair.complaints.append(str(context)))
         yield pair

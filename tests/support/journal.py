@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import text
 
+from tests.support.database import lay_in
 from watchllm.analytics import key_uses
 from watchllm.analytics.rollups import HOUR_MS, KEY, MEASURES
 from watchllm.compose.database import open_engine
@@ -132,6 +133,8 @@ class Usage:
         self.database = home / "watchllm.db"
         self.reports: list[str] = []
         self.now_ms: int | None = None
+        if url is None:
+            lay_in(home)
         self.engine = open_engine(url or f"sqlite:///{self.database}")
         schema.upgrade(self.engine)
         self._name = name

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tests.support.database import lay_in
 from tests.support.ports import free_port
 from tests.support.processes import BackgroundProcess
 from tests.support.raw_http import ConnectionClosed, RawResponse, exchange, request_bytes
 from watchllm.compose.control import open_control_plane
-from watchllm.configuration import Configuration, load
+from watchllm.compose.explain import explain
+from watchllm.configuration import Configuration, home_database_url, load
 from watchllm.control.plane import ControlPlane
 from watchllm.domain.settings import parse_settings
 
@@ -90,6 +92,12 @@ class Gateway:
         body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}], **fields}
         return self.post("/v1/chat/completions", key, body, headers=headers)
 
+    def explained(self, answer: RawResponse) -> dict[str, Any]:
+        """What `watchllm explain --json` prints of an answer; asked for in this process, which saves its start."""
+        told, _ = explain(self.installation.configuration(), answer.header("X-Request-Id") or "")
+        assert told is not None, f"no proxy remembers {answer}"
+        return told
+
     def stop(self) -> int:
         return self.process.stop()
 
@@ -136,7 +144,10 @@ class Installation:
 
     def control_plane(self) -> AbstractContextManager[ControlPlane]:
         """The control plane of this home, in this process."""
-        return open_control_plane(self.configuration(), actor="tests")
+        configuration = self.configuration()
+        if configuration.database_url == home_database_url(configuration.directory):
+            lay_in(self.home)
+        return open_control_plane(configuration, actor="tests")
 
     def configuration(self) -> Configuration:
         """What a process started here would read."""

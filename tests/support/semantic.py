@@ -53,7 +53,7 @@ def rows_of(gateway: Gateway, project: Project, count: int) -> list[tuple[Any, .
 
 def reasons(gateway: Gateway, answer: RawResponse) -> tuple[str, str | None]:
     """Outcome and reason of an answer's look-up by meaning, as `watchllm explain` tells them."""
-    told = gateway.installation.run_json("explain", answer.header("X-Request-Id") or "")["semantic"]
+    told = gateway.explained(answer)["semantic"]
     return told["outcome"], told["reason"]
 
 

@@ -121,6 +121,21 @@ spending = Table(
     Column("requests", BigInteger, nullable=False),
     Column("nanos", BigInteger, nullable=False),
     PrimaryKeyConstraint("subject", "period"),
+    Index(None, "period"),
+)
+
+# Of rows of usage that an earlier version's recorder wrote, what is not counted in `spending` yet (migration 0009).
+spending_due = Table(
+    "spending_due",
+    metadata,
+    Column("id", _Sequence, primary_key=True, autoincrement=True),
+    Column("key_id", Text, nullable=False),
+    Column("project_id", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("cost_nanos", BigInteger),
 )
 
 journal_positions = Table(

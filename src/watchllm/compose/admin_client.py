@@ -8,7 +8,8 @@ from watchllm.domain.sealing import Sealer
 from watchllm.stores import home
 from watchllm.stores.sockets import socket_folder
 
-_CONNECT_SECONDS = 2.0
+# Longer than a process on a busy machine takes to load what answers operators.
+_CONNECT_SECONDS = 5.0
 
 
 def listeners(configuration: Configuration) -> list[str]:

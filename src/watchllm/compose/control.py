@@ -11,6 +11,7 @@ from watchllm.compose.database import bring_up_to_date, open_database
 from watchllm.configuration import Configuration, ConfigurationError
 from watchllm.control import first_run, plans, prices, schema, secrets, vendors
 from watchllm.control.database import Database
+from watchllm.control.errors import PlansUnusable, PricesUnusable
 from watchllm.control.plane import ControlPlane
 from watchllm.control.publication import SnapshotWriter
 from watchllm.control.publisher import Publisher
@@ -69,17 +70,17 @@ def keyring_of(configuration: Configuration) -> Keyring:
 
 
 def upgrade_schema(configuration: Configuration) -> tuple[bool, str]:
-    """Bring the schema up to date, and publish what this version knows beside it (vendors, prices), so that a proxy
-    that runs alone can start; whether the schema had to be changed, and its version.
+    """Bring the schema up to date, keep it closed to outsiders, and publish what this version knows beside it (vendors,
+    prices), so that a proxy that runs alone can start; whether the schema had to be changed, and its version.
 
     Raises as `open_control_plane` does.
     """
     home.prepare(configuration.home)
     with closing(open_database(configuration)) as database:
         upgraded = bring_up_to_date(configuration, database)
+        schema.close(database.engine)
     with open_control_plane(configuration) as plane:
-        plane.publisher.publish_pending()
-        plane.publisher.publish_all()
+        _publish(plane.publisher)
     return upgraded, schema.HEAD
 
 
@@ -105,20 +106,38 @@ def bootstrap(configuration: Configuration) -> first_run.FirstRun | None:
     """Make everything ready; on the very first run also an owner, a project and a key, to be shown once.
 
     The first project answers from the first provider that the operator configured, else from the simulated one.
-    Publishes everything, where Redis is configured if it can be reached. Idempotent; of two processes that start at
-    once, one gets the FirstRun.
+    Publishes everything, where Redis is configured if it can be reached; what was published before serves on where
+    the operator's prices or plans cannot be understood. Idempotent; of two processes that start at once, one gets the
+    FirstRun. Raises as `open_control_plane` does, and PricesUnusable or PlansUnusable where nothing was published yet.
     """
     configured = (name for name, provider in configuration.instance_providers.items() if provider.api_key)
     provider = next((name for name in configured if name in vendors.names()), "sim")
     with open_control_plane(configuration, actor="first-run") as plane:
         made = first_run.run(plane.database, provider)
         try:
-            plane.publisher.publish_all()
-            plane.publisher.publish_pending()
+            _publish(plane.publisher)
         except Unavailable as error:
             # Proxies serve with what they have; whoever publishes goes on trying.
             _log.warning("nothing is published yet: %s", error)
         return made
+
+
+def _publish(publisher: Publisher) -> None:
+    """Everything. Where the operator's prices or plans cannot be understood, what was published before serves on."""
+    try:
+        publisher.publish_pending()
+        publisher.publish_all()
+    except (PricesUnusable, PlansUnusable) as error:
+        if not _serves(publisher):
+            raise
+        _log.error("what was published before serves on: %s", error)
+
+
+def _serves(publisher: Publisher) -> bool:
+    try:
+        return publisher.has_published()
+    except Unavailable:
+        return True  # Proxies have copies of it.
 
 
 def _static(configuration: Configuration) -> tuple[tuple[Vendor, ...], dict[str, tuple[PriceRow, ...]]]:

@@ -19,6 +19,7 @@ from watchllm.compose.errors import FAILURES
 from watchllm.configuration import Configuration
 from watchllm.control import provider_keys, schema, secrets
 from watchllm.control.database import Database
+from watchllm.control.errors import PlansUnusable, PricesUnusable
 from watchllm.domain.sealing import Keyring
 from watchllm.stores import home
 
@@ -118,6 +119,8 @@ def _snapshot(configuration: Configuration, database: Database, keyring: Keyring
         with closing(open_snapshot(configuration)) as snapshot:
             version = snapshot.version()
             in_step = publisher_for(configuration, database, snapshot, keyring).is_in_step()
+    except (PricesUnusable, PlansUnusable) as error:
+        return Check("snapshot", FAILED, str(error), "nothing new is published until then; what was before serves on")
     except FAILURES as error:
         return Check("snapshot", FAILED, str(error), f"remove {folder} and start `watchllm up`")
     if not in_step:

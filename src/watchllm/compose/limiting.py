@@ -15,12 +15,13 @@ from watchllm.proxy.limiting import Limiting
 from watchllm.proxy.local_limits import LocalLimits
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from watchllm.compose.shared import Shared
     from watchllm.configuration import Configuration
     from watchllm.domain.snapshot import SnapshotReader
     from watchllm.journal.journal import Journal
-    from watchllm.journal.spent_since import End
-    from watchllm.stores.lmdb.ledger import LmdbLedger
+    from watchllm.journal.spent_since import End, SpentSince
 
 LEDGER_FOLDER = "ledger"
 _RETRY_SECONDS = 0.05
@@ -56,34 +57,36 @@ class _Past:
         self._journal = journal
         self._snapshot = snapshot
         self._loop = loop
-        self._ledger: LmdbLedger | None = None
+        self._since: SpentSince | None = None
+        # One of its own: many who ask at once must not keep the threads of others (names of hosts, disks) waiting.
+        self._thread: ThreadPoolExecutor | None = None
 
     async def spent(self, names: list[str], at: Moment) -> Mapping[str, Spent]:
         """What each of `names` has spent up to now, as of `at`. Raises NotYetKnown, StoreBroken, OSError."""
+        from concurrent.futures import ThreadPoolExecutor
+
         from watchllm.journal.spent_since import End, NotYetKnown
 
         place = self._journal.end()
         if place is None:
             raise NotYetKnown("the journal cannot be written now")
         end = End(self._journal.series, place)
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "watchllm-spent")
         began = monotonic()
         while True:
             waited = monotonic() - began
             try:
-                return await self._loop.run_in_executor(None, self._read, names, at, end, waited < _PATIENCE_SECONDS)
+                return await self._loop.run_in_executor(
+                    self._thread, self._read, names, at, end, waited < _PATIENCE_SECONDS
+                )
             except NotYetKnown:
                 if waited > _GIVES_UP_SECONDS:
                     raise
             await asyncio.sleep(_RETRY_SECONDS)
 
     def _read(self, names: list[str], at: Moment, end: End, patient: bool) -> Mapping[str, Spent]:
-        from watchllm.journal.spent_since import spent_up_to
-        from watchllm.stores.lmdb.ledger import LmdbLedger
-
-        if self._ledger is None:
-            self._ledger = LmdbLedger(os.path.join(self._directory, LEDGER_FOLDER))
-        folder = os.path.join(self._directory, "journal")
-        told, sums = spent_up_to(end, names, self._ledger, folder, self._organization, patient=patient)
+        told, sums = self._opened().up_to(end, names, patient=patient)
         month, today = _month(at), _day(at)
         spent = {}
         for name in names:
@@ -99,6 +102,15 @@ class _Past:
                     day_nanos += nanos
             spent[name] = Spent(requests, day_nanos, month_nanos, total)
         return spent
+
+    def _opened(self) -> SpentSince:
+        from watchllm.journal.spent_since import SpentSince
+        from watchllm.stores.lmdb.ledger import LmdbLedger
+
+        if self._since is None:
+            ledger = LmdbLedger(os.path.join(self._directory, LEDGER_FOLDER))
+            self._since = SpentSince(ledger, os.path.join(self._directory, "journal"), self._organization)
+        return self._since
 
     def _organization(self, project_id: str) -> str | None:
         project = self._snapshot.project(project_id)

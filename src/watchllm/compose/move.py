@@ -23,7 +23,7 @@ from watchllm.domain.usage_log import COLUMNS
 from watchllm.journal.recorder import DAY_MS
 from watchllm.journal.status import lock_recorder
 from watchllm.stores import home
-from watchllm.stores.postgres import copying, partitions
+from watchllm.stores.postgres import copying, partitions, spending
 
 _PAGE = 2000
 _OF_A_HOME = ("journal_positions", "journal_set_aside")
@@ -134,6 +134,8 @@ def _copy(source: Connection, target: Connection, table: Table, home_id: str) ->
 def _copy_log(source: Connection, target: Connection) -> None:
     log = usage.usage_logs
     driver = cast(partitions.RawConnection, target.connection.driver_connection)
+    # What was spent comes with its own table.
+    driver.execute(spending.COUNTS_BY_ITSELF)
     partitions.make(driver, set(source.scalars(select(log.c.at_ms // DAY_MS).distinct())))
     rows = source.execute(
         select(*(log.c[name] for name in COLUMNS)).order_by(log.c.id).execution_options(yield_per=_PAGE)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from watchllm.compose.limiting import open_limiting
+from watchllm.compose.operators import OperatorsListener
 from watchllm.compose.proxy_settings import instance_credentials, server_limits, tls_context
 from watchllm.configuration import Configuration
 from watchllm.domain import ids
@@ -34,8 +35,6 @@ from watchllm.wire.server import Server, ServerLimits
 from watchllm.wire.types import Origin, Timeouts
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from watchllm.cache.entry import Answers, InvalidationFilter
     from watchllm.cache.semantic.engine import Engine
     from watchllm.compose.shared import Shared
@@ -138,9 +137,7 @@ class ProxyProcess:
         self._configuration = configuration
         self._loop = loop
         self._simulator: Server | None = None
-        self._admin: Server | None = None
-        self._admin_socket: Path | None = None
-        self._admin_problem: str | None = None
+        self._operators = OperatorsListener(configuration)
         self._outbound: Outbound | None = None
         self._starting: asyncio.Task[Server] | None = None
         self._purging: set[asyncio.Task[None]] = set()
@@ -201,6 +198,7 @@ class ProxyProcess:
         tls = tls_context(configuration)
         if self._shared is not None:
             await self._shared.reached()
+        self._operators.bind()
         if sockets:
             await self._server.listen_on(sockets, tls=tls)
         else:
@@ -221,10 +219,7 @@ class ProxyProcess:
 
     async def close(self) -> None:
         await self._server.close()
-        if self._admin is not None:
-            await self._admin.close()
-        if self._admin_socket is not None:
-            self._admin_socket.unlink(missing_ok=True)
+        await self._operators.close()
         if self._services.judges is not None:
             self._services.judges.close()
         if self._outbound is not None:
@@ -242,8 +237,8 @@ class ProxyProcess:
         self._journal.close()
 
     def _warm_up(self) -> None:
-        """Start the operators' listener and load what calls upstream need."""
-        self._admin_task = self._loop.create_task(self._open_admin())
+        """Answer operators and load what calls upstream need."""
+        self._operators_task = self._loop.create_task(self._operators.serve(self._operators_server))
         self._app.warm_up()
         self._services.semantic.start_if_used()
         if not any(provider.api_key for provider in self._configuration.instance_providers.values()):
@@ -294,33 +289,13 @@ class ProxyProcess:
         if self._services.slots_made is not None:
             self._services.slots_made.loop_was(late)
 
-    async def _open_admin(self) -> None:
-        """Requests are served without operators, too: why they cannot reach this process is told by its health."""
-        try:
-            await self._listen_admin()
-        except (OSError, ValueError, home.HomeUnusable) as error:
-            from watchllm.proxy.health import DEGRADED
-
-            self._admin_problem = f"{DEGRADED}the operators' listener cannot be opened: {error}"
-
-    async def _listen_admin(self) -> None:
+    def _operators_server(self) -> Server:
         from watchllm.proxy.admin import AdminApp
-        from watchllm.stores.sockets import socket_folder
 
-        address = self._configuration.admin_addr
-        token = None if address is None else self._keyring.derive("admin-token").hex()
-        operators = AdminApp(self._services, self._server, token, self._configuration.region)
-        self._admin = Server(operators, ServerLimits(max_connections=64), self._loop)
-        if address is not None:
-            host, _, port = address.rpartition(":")
-            await self._admin.listen_tcp(host or "127.0.0.1", int(port))
-            return
-        self._admin_socket = socket_folder(self._configuration.home) / f"proxy-{os.getpid()}.sock"
-        self._admin_socket.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(self._admin_socket))
-        self._admin_socket.chmod(0o600)
-        await self._admin.listen_unix(listener)
+        configuration = self._configuration
+        token = None if configuration.admin_addr is None else self._keyring.derive("admin-token").hex()
+        app = AdminApp(self._services, self._server, token, configuration.region)
+        return Server(app, ServerLimits(max_connections=64), self._loop)
 
     async def _start_simulator(self) -> Origin:
         """The built-in simulated provider: in this process, on a port of its own, from its first use on."""
@@ -345,22 +320,27 @@ class ProxyProcess:
     def _dependencies(self) -> dict[str, str]:
         from watchllm.journal.status import journal_state, recorder_state
 
-        version = self._services.tenants.version
         cache = self._cache or (self._shared and self._shared.cache)
         unwell = cache.health() if cache else None  # it goes on reading, and every request gets its answer
         states = {
-            "snapshot": "ok" if version else "nothing was published yet; run `watchllm up` or `watchllm db upgrade`",
+            "snapshot": self._snapshot_state(),
             "cache": "ok" if unwell is None else f"degraded: {unwell}",
             "journal": journal_state(self._journal),
             "recorder": recorder_state(self._configuration.home / "journal"),
         }
         sometimes = {
             "semantic": self._services.semantic.state,
-            "admin": self._admin_problem,
+            "admin": self._operators.problem,
             "limits": self._services.limiting.state(),
             "redis": None if self._shared is None else self._shared.state(),
         }
         return states | {name: state for name, state in sometimes.items() if state is not None}
+
+    def _snapshot_state(self) -> str:
+        if not self._services.tenants.version:
+            return "nothing was published yet; run `watchllm up` or `watchllm db upgrade`"
+        problem = None if self._shared is None else self._shared.snapshot_problem()
+        return "ok" if problem is None else f"degraded: {problem}"
 
 
 async def _purge(engine: Engine, project: bytes, what: InvalidationFilter) -> None:

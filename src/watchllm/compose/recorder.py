@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 from watchllm.compose.recorder_stop import Stop
 from watchllm.configuration import Configuration, ConfigurationError
 from watchllm.control.errors import ControlError, PlansUnusable
-from watchllm.journal.recorder import Recorder, StoreUnavailable, UsageStore
+from watchllm.journal.recorder import Recorder, StoreUnavailable
 from watchllm.journal.series import any_live, remove_drafts
 from watchllm.journal.status import RecorderStatus, holds_lock, lock_recorder, write_status
 from watchllm.stores import home
+from watchllm.stores.lmdb.environment import StoreBroken
 
 if TYPE_CHECKING:
+    from watchllm.journal.ledgered import Ledgered
     from watchllm.journal.shared_ledger import SharedLedger, SharedUsageStore
 
 POLL_SECONDS = 0.05
@@ -28,6 +30,8 @@ _STANDBY_SECONDS = 0.25
 _STATUS_SECONDS = 0.5
 _DRAFTS_SECONDS = 60.0
 _EXPIRE_SECONDS = 600.0
+# Recorders of an earlier version may work on other hosts, while this one is being rolled out.
+_CATCH_UP_SECONDS = 5.0
 _LONGEST_REST_SECONDS = 0.5
 _URGENT_SECONDS = 15.0
 _URGENT_PART = 0.25
@@ -102,7 +106,7 @@ def _work(configuration: Configuration, folder: Path, lock: int, stop: Stop) -> 
         try:
             _record(configuration, folder, lock, status, stop)
             return
-        except (StoreUnavailable, ControlError, OSError) as error:
+        except (StoreUnavailable, ControlError, StoreBroken, OSError) as error:
             # A folder that was removed comes again with the next proxy's journal.
             if status.problem is None:
                 _say(f"{error}; trying again")
@@ -116,7 +120,8 @@ def _work(configuration: Configuration, folder: Path, lock: int, stop: Stop) -> 
 
 
 def _record(configuration: Configuration, folder: Path, lock: int, status: "_Status", stop: Stop) -> None:
-    """Apply until told to stop, or until the lock is lost. Raises StoreUnavailable, ControlError and OSError."""
+    """Apply until told to stop, or until the lock is lost. Raises StoreUnavailable, ControlError, StoreBroken and
+    OSError."""
     # Here, not above: SQLAlchemy takes a quarter of a second, in which this process is ready already.
     from watchllm.compose.database import bring_up_to_date, open_database, usage_store
     from watchllm.compose.retention import retention_of
@@ -128,7 +133,7 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
         shared = _shared_ledger(configuration, kept, stack)
         store = shared or _own_ledger(configuration, kept, stack)
         recorder = Recorder(folder, store, _say)
-        drafts_removed, expired = 0.0, -_EXPIRE_SECONDS
+        drafts_removed, expired, caught_up = 0.0, -_EXPIRE_SECONDS, 0.0
         while True:
             # Asked before the pass: what was written before the signal is applied by it (up to a batch).
             last = stop.is_set()
@@ -140,7 +145,10 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
             status.progress(recorder, more=more)
             if shared is not None:
                 shared.tend()
-                status.not_told = shared.problem
+            status.not_told = store.problem
+            if time.monotonic() - caught_up > _CATCH_UP_SECONDS:
+                store.catch_up()
+                caught_up = time.monotonic()
             if time.monotonic() - drafts_removed > _DRAFTS_SECONDS:
                 remove_drafts(folder)
                 drafts_removed = time.monotonic()
@@ -159,7 +167,7 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
                 stop.wait(rest_after(took, status.behind, recorder.pending_bytes / configuration.journal_max_bytes))
 
 
-def _own_ledger(configuration: Configuration, store: "SharedUsageStore", stack: ExitStack) -> UsageStore:
+def _own_ledger(configuration: Configuration, store: "SharedUsageStore", stack: ExitStack) -> "Ledgered":
     """`store`, and the proxies of this host are told who has spent what."""
     from watchllm.compose.limiting import LEDGER_FOLDER
     from watchllm.journal.ledgered import Ledgered

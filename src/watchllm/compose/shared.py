@@ -75,8 +75,11 @@ class Shared:
             told = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
             where = self.client.address.shown
             return f"degraded: Redis at {where} cannot be reached since {told} ({self.client.problem})"
-        problem = self._follower.problem
-        return "ok" if problem is None else f"degraded: {problem}"
+        return "ok"
+
+    def snapshot_problem(self) -> str | None:
+        """Why this host's copy of the snapshot may be behind, and since when; None = it is in step."""
+        return self._follower.problem
 
     def counters(self) -> dict[str, int]:
         """By name, for the operators."""

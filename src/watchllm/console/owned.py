@@ -20,9 +20,13 @@ def organization_holder(own: OrganizationPlane, organization: Organization) -> t
         plan = own.plans().get(organization.plan)
     except PlansUnusable as error:
         return Holder("Organization", organization.limits), f"{error}. Proxies keep to what was published before."
-    problem = "" if plan else f"No plan is named {organization.plan} any more: only the limits of its own hold."
+    if plan is None:
+        return (
+            Holder("Organization", organization.limits),
+            f"No plan is named {organization.plan} any more. Proxies keep to what was published before.",
+        )
     limits = in_force(organization, plan)
     of_plan = frozenset(
         name for name in Limits.__struct_fields__ if getattr(limits, name) != getattr(organization.limits, name)
     )
-    return Holder("Organization", limits, organization.plan, of_plan), problem
+    return Holder("Organization", limits, organization.plan, of_plan), ""

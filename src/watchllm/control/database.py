@@ -18,6 +18,8 @@ from watchllm.control.errors import DatabaseUnusable
 Clock = Callable[[], int]
 """Epoch milliseconds."""
 
+_REPLICA_PAUSE_MS = 30_000
+
 KEY, PROJECT = "key", "project"
 """Kinds of objects that the outbox names."""
 
@@ -29,11 +31,14 @@ class UnitOfWork:
         self.connection = connection
         self.actor = actor
         self.now_ms = now_ms
+        self.kinds: set[str] = set()
+        """Of the objects to publish."""
 
     def publish(self, kind: str, *object_ids: str) -> None:
         """Have the current state of objects brought to the proxies after the commit."""
         rows = [{"kind": kind, "object_id": object_id, "at_ms": self.now_ms} for object_id in object_ids]
         if rows:
+            self.kinds.add(kind)
             self.connection.execute(insert(tables.outbox), rows)
 
     def record(self, action: str, object_id: str, **details: Any) -> None:
@@ -58,6 +63,7 @@ class Database:
         self.engine = engine
         self.replica = replica
         self._clock = clock
+        self._replica_not_before_ms = 0
 
     @contextmanager
     def unit_of_work(self, actor: str) -> Iterator[UnitOfWork]:
@@ -78,16 +84,20 @@ class Database:
 
     @contextmanager
     def reporting(self) -> Iterator[Connection]:
-        """As `reading`, for what may be some moments old: on the replica, where there is one and it can be reached."""
+        """As `reading`, for what may be some moments old: on the replica, where there is one and it can be reached.
+
+        One that could not be is left alone for a while: each attempt may take as long as its time-out.
+        """
         with ExitStack() as stack:
             connection = None
-            if self.replica is not None:
+            if self.replica is not None and self._clock() >= self._replica_not_before_ms:
                 try:
                     connection = stack.enter_context(self.replica.connect())
                     stack.enter_context(connection.begin())
                 except DBAPIError:
                     # `watchllm doctor` tells of it; what people want to see is in the database, too.
                     connection = None
+                    self._replica_not_before_ms = self._clock() + _REPLICA_PAUSE_MS
             if connection is None:
                 connection = stack.enter_context(self.reading())
             with self._translated():

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from watchllm.control import limits
 from watchllm.control.database import PROJECT, UnitOfWork
-from watchllm.control.errors import Invalid, NotFound
-from watchllm.control.plans import SELF_HOSTED, Plan
+from watchllm.control.errors import Invalid, NotFound, PlansUnusable
+from watchllm.control.plans import FILE_NAME, SELF_HOSTED, Plan
 from watchllm.control.tables import organizations, projects
 from watchllm.domain import setting_values as form
 from watchllm.domain.ids import ORGANIZATION, new_id
@@ -105,14 +105,12 @@ def default(work: UnitOfWork) -> Organization:
 
 
 def records(connection: Connection, plans: Mapping[str, Plan]) -> dict[str, OrganizationRecord]:
-    """What proxies know of each, by id. One whose plan is not there any more keeps to its own limits alone."""
-    return {one.id: _record(one, plans.get(one.plan)) for one in listed(connection)}
+    """What proxies know of each, by id. Raises PlansUnusable where the plan of one is not there any more."""
+    return {one.id: _record(one, plans) for one in listed(connection)}
 
 
-def in_force(organization: Organization, plan: Plan | None) -> Limits:
+def in_force(organization: Organization, plan: Plan) -> Limits:
     """Its own limits, and its plan's where it has none of its own."""
-    if plan is None:
-        return organization.limits
     own = msgspec.structs.asdict(organization.limits)
     defaults = msgspec.structs.asdict(Limits())
     chosen = {name: value for name, value in own.items() if value != defaults[name]}
@@ -120,11 +118,19 @@ def in_force(organization: Organization, plan: Plan | None) -> Limits:
     return Limits(**{**of_plan, **chosen})
 
 
-def _record(organization: Organization, plan: Plan | None) -> OrganizationRecord:
-    limits = in_force(organization, plan)
+def _record(organization: Organization, plans: Mapping[str, Plan]) -> OrganizationRecord:
+    plan = plans.get(organization.plan)
     if plan is None:
-        return OrganizationRecord(organization.id, SELF_HOSTED, limits)
-    return OrganizationRecord(organization.id, plan.tier, limits, plan.overage_requests(organization.overage_cap_usd))
+        raise PlansUnusable(
+            f"{FILE_NAME} has no plan {organization.plan!r} any more, which {organization.id} has: put it back, or "
+            f"`watchllm organization set {organization.id} plan=…`"
+        )
+    return OrganizationRecord(
+        organization.id,
+        plan.tier,
+        in_force(organization, plan),
+        plan.overage_requests(organization.overage_cap_usd),
+    )
 
 
 def _organization(row: Row[Any]) -> Organization:

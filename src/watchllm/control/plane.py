@@ -21,8 +21,8 @@ from watchllm.control import (
     users,
     vendors,
 )
-from watchllm.control.database import Database, UnitOfWork
-from watchllm.control.errors import PublicationFailed
+from watchllm.control.database import KEY, Database, UnitOfWork
+from watchllm.control.errors import PlansUnusable, PublicationFailed
 from watchllm.control.plans import Plan
 from watchllm.control.publisher import Publisher
 from watchllm.domain.sealing import Keyring, Sealer
@@ -154,7 +154,7 @@ class ControlPlane:
 
     def set_route(self, project_id: str, rule: RouteRecord) -> routes.Route:
         def change(work: UnitOfWork) -> routes.Route:
-            record = records.published(work.connection, {}, [project_id]).get(project_id)
+            record = records.published(work.connection, None, [project_id]).get(project_id)
             router = Router(vendors.vendors(), {})
             return routes.put(
                 work, project_id, rule, lambda model: None if record is None else router.leads_to(model, record)
@@ -292,7 +292,12 @@ class ControlPlane:
     def _change(self, change: Callable[[UnitOfWork], _T]) -> _T:
         with self.database.unit_of_work(self._actor) as work:
             result = change(work)
-        self._published(self.publisher.publish_pending)
+        try:
+            self._published(self.publisher.publish_pending)
+        except PublicationFailed as error:
+            if work.kinds != {KEY} or not isinstance(error.__cause__, PlansUnusable):
+                raise
+            # What keys need is published all the same; projects wait for the file, which the publisher tells.
         return result
 
     def _published(self, publish: Callable[[], object]) -> None:

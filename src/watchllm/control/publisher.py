@@ -49,26 +49,25 @@ class Publisher:
 
     def publish_pending(self) -> bool:
         """Publish what the outbox names; whether it named anything. In force on this host when it returns."""
-        if self._snapshot.version() == 0:
+        if not self.has_published():
             # The first change of an installation: proxies need vendors, prices and shared secrets beside it.
             self.publish_all()
         with self._database.reading() as connection:
             if outbox.is_empty(connection):
                 return False
         pending: list[outbox.Pending] = []
-
         unusable: PlansUnusable | None = None
-        try:
-            plans = self.plans()
-        except PlansUnusable as error:
-            # It fails what projects are published with, and must not hold up the revocation of a key.
-            unusable, plans = error, {}
 
         def derive() -> Publication:
-            nonlocal pending
+            nonlocal pending, unusable
             with self._database.reading() as connection:
-                pending = [row for row in outbox.listed(connection) if unusable is None or row.kind == KEY]
-                return _named(connection, pending, plans)
+                pending, unusable = outbox.listed(connection), None
+                try:
+                    return _named(connection, pending, self.plans)
+                except PlansUnusable as error:
+                    # It fails what projects are published with, and must not hold up the revocation of a key.
+                    pending, unusable = [row for row in pending if row.kind == KEY], error
+                    return _named(connection, pending, self.plans)
 
         self._snapshot.update(derive)
         with self._database.unit_of_work("publisher") as work:
@@ -77,9 +76,15 @@ class Publisher:
             raise unusable
         return True
 
+    def has_published(self) -> bool:
+        """Whether proxies have anything to serve with. Raises Unavailable."""
+        return self._snapshot.version() != 0
+
     def publish_all(self) -> bool:
         """Derive the whole snapshot again; whether it had to be changed. Only then is the lock taken."""
-        return self._snapshot.differs(self._everything()) and self._snapshot.update(self._everything)
+        # All differs from nothing: it is derived once then, which is half of what a first command takes.
+        is_empty = self._snapshot.version() == 0
+        return (is_empty or self._snapshot.differs(self._everything())) and self._snapshot.update(self._everything)
 
     def prices(self) -> dict[str, tuple[PriceRow, ...]]:
         """The price rows of each provider as they would be published now. Raises PricesUnusable."""
@@ -126,7 +131,9 @@ class Publisher:
             )
 
 
-def _named(connection: Connection, pending: Iterable[outbox.Pending], plans: Mapping[str, Plan]) -> Publication:
+def _named(
+    connection: Connection, pending: Iterable[outbox.Pending], plans: Callable[[], Mapping[str, Plan]]
+) -> Publication:
     publication = Publication()
     wanted_keys = {row.object_id for row in pending if row.kind == KEY}
     wanted_projects = {row.object_id for row in pending if row.kind == PROJECT}
@@ -134,7 +141,7 @@ def _named(connection: Connection, pending: Iterable[outbox.Pending], plans: Map
         publication.keys.update(keys.published(connection, some))
     for some in _batches(sorted(wanted_projects)):
         publication.projects.update(dict.fromkeys(some))
-        publication.projects.update(records.published(connection, plans, some))
+        publication.projects.update(records.published(connection, plans(), some))
     return publication
 
 

@@ -10,10 +10,11 @@ from watchllm.domain.snapshot import ProjectRecord, ProviderKeyRecord
 
 
 def published(
-    connection: Connection, plans: Mapping[str, Plan], only: Sequence[str] | None = None
+    connection: Connection, plans: Mapping[str, Plan] | None, only: Sequence[str] | None = None
 ) -> dict[str, ProjectRecord]:
-    """The records of all projects, or of those of the ids in `only` that there are, by id."""
-    of_organizations = organizations.records(connection, plans)
+    """The records of all projects, or of those of the ids in `only` that there are, by id; without their organizations
+    where `plans` is None. Raises PlansUnusable."""
+    of_organizations = {} if plans is None else organizations.records(connection, plans)
     sealed = provider_keys.sealed_by_project(connection, only)
     rules = routes.by_project(connection, only)
     return {

@@ -12,8 +12,9 @@ from watchllm.control import private_schema
 from watchllm.control.database import place
 from watchllm.control.errors import DatabaseUnusable
 
-HEAD = "0009"
+HEAD = "0010"
 """The newest migration; a test compares it with the files."""
+_UPGRADES = {"watchllm_writes": True, "watchllm_upgrades": True}
 
 
 def version(connection: Connection) -> str | None:
@@ -33,8 +34,7 @@ def upgrade(engine: Engine) -> bool:
     try:
         if is_current(engine):
             return False
-        options = {"watchllm_writes": True, "watchllm_upgrades": True}
-        with engine.connect().execution_options(**options) as connection, connection.begin():
+        with engine.connect().execution_options(**_UPGRADES) as connection, connection.begin():
             # Asked again under the write lock: another process may have been quicker.
             if version(connection) == HEAD:
                 return False
@@ -46,6 +46,17 @@ def upgrade(engine: Engine) -> bool:
             return True
     except DBAPIError as error:
         raise DatabaseUnusable(f"the schema of {place(engine)} cannot be upgraded: {error.orig}") from error
+
+
+def close(engine: Engine) -> None:
+    """Take back what outsiders were granted since the last upgrade, where the database knows of such. Raises
+    DatabaseUnusable."""
+    try:
+        with engine.connect().execution_options(**_UPGRADES) as connection, connection.begin():
+            if _is_postgres(connection) and private_schema.openings(connection):
+                private_schema.close(connection)
+    except DBAPIError as error:
+        raise DatabaseUnusable(f"the schema of {place(engine)} cannot be closed: {error.orig}") from error
 
 
 def is_current(engine: Engine) -> bool:

@@ -1,6 +1,6 @@
 """Which requests count against a monthly quota: inference that was answered 2xx, hits included."""
 
-from watchllm.domain.usage_event import UsageEvent
+from watchllm.domain.usage_event import CANCELLED, UsageEvent
 
 SIMULATOR = "sim"
 """The provider that test keys reach, and no other; what it answers is never billed."""
@@ -17,5 +17,6 @@ def is_billable(endpoint: str, provider: str, status: int) -> bool:
 
 
 def counts(event: UsageEvent) -> bool:
-    """Whether a settled request counts."""
-    return is_billable(event.endpoint, event.provider, event.status)
+    """Whether a settled request counts. A stream that its client left was answered, by all that came before."""
+    was_begun = event.ended == CANCELLED and event.streamed and event.first_byte_us is not None
+    return is_billable(event.endpoint, event.provider, 200 if was_begun else event.status)

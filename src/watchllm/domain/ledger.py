@@ -12,6 +12,10 @@ Periods = dict[str, tuple[int, Nanos]]
 """Billable requests and nano-dollars by period: `total`, a month as `2026-11`, a day of UTC as `2026-11-26`."""
 
 
+class NotTold(Exception):
+    """The proxies could not be told who has spent what, or not all of it; the message is for the operator."""
+
+
 class Place(NamedTuple):
     """A place in a series of journal segments; `finished`: nothing comes after it."""
 

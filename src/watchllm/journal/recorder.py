@@ -119,16 +119,22 @@ class UsageStore(Protocol):
     def expire(self, retention: Retention) -> bool:
         """Forget rows that are older, up to a bounded number of them; whether there is more to forget at once.
 
-        Rollups are kept: invoices and long-term charts are made from them.
+        Rollups are kept: invoices and long-term charts are made from them. So is what was spent, but for days and
+        months that are long over (`analytics.spending`) and for who is not there any more.
         """
+        ...
+
+    def catch_up(self) -> bool:
+        """Count in what was `spent` the rows of recorders of earlier versions, which do not; whether there was any.
+        `positions` that were asked before it are then counted up to, whoever recorded."""
         ...
 
     def spent(self, subjects: Iterable[str] | None, periods: Iterable[str]) -> dict[str, Periods]:
         """What these keys, projects and organizations have spent in `periods`, None = all of them."""
         ...
 
-    def organizations(self, projects: Iterable[str]) -> set[str]:
-        """Those that these projects belong to."""
+    def organizations_of(self, projects: Iterable[str]) -> dict[str, str]:
+        """By project, the organization that it belongs to; projects that are not known are left out."""
         ...
 
 
@@ -185,7 +191,7 @@ class Recorder:
             if batch.size >= BATCH_BYTES:
                 self._first, more = name, True
                 break
-            more |= self._read_series(name, found[name], batch, notes)
+            more |= self._read_series(name, found, batch, notes)
         self._close_vanished(found, batch)
         if batch.positions or batch.finished:
             self.applied += self._store.apply(batch)
@@ -205,7 +211,7 @@ class Recorder:
         self._first = ""
         return names[start:] + names[:start]
 
-    def _read_series(self, name: str, sequences: list[int], batch: Batch, notes: list[str]) -> bool:
+    def _read_series(self, name: str, found: dict[str, list[int]], batch: Batch, notes: list[str]) -> bool:
         """Add what is new in a series to the batch; whether the batch's size cut it short."""
         assert self._positions is not None
         # Asked before reading: what a process wrote before it ended is then certainly seen.
@@ -213,6 +219,10 @@ class Recorder:
         before = self._positions.get(name)
         if before is not None and before.finished and not live:
             return False
+        if not live:
+            # It may have begun one more segment since the folder was looked at.
+            found[name] = files.scan(self._folder).get(name, found[name])
+        sequences = found[name]
         position = Position(sequences[0] if sequences else 0, FIRST_RECORD) if before is None else before
         position = position._replace(finished=False)
         cut = False

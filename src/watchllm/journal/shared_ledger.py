@@ -11,15 +11,11 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Protocol
 
-from watchllm.domain.ledger import Periods, Place
+from watchllm.domain.ledger import NotTold, Periods, Place
 from watchllm.journal.ledgered import periods_told, places_of
 from watchllm.journal.recorder import Batch, Position, Retention, SetAside, UsageStore
 
 _PAUSE_SECONDS = 1.0
-
-
-class NotTold(Exception):
-    """They could not be told, or not all of it; the message is for the operator."""
 
 
 class Accounts(Protocol):
@@ -51,10 +47,6 @@ class SharedUsageStore(UsageStore, Protocol):
 
     def positions_everywhere(self) -> dict[str, Position]:
         """As `positions`, of the journals of all hosts that record in this database."""
-        ...
-
-    def organizations_of(self, projects: Iterable[str]) -> dict[str, str]:
-        """By project; those that are not known are left out."""
         ...
 
     def members(self, organization: str) -> set[str]:
@@ -99,11 +91,17 @@ class SharedLedger:
     def expire(self, retention: Retention) -> bool:
         return self._store.expire(retention)
 
+    def catch_up(self) -> bool:
+        if not self._store.catch_up():
+            return False
+        self._all_is_due = True  # Whom it concerns is not known any more.
+        return True
+
     def spent(self, subjects: Iterable[str] | None, periods: Iterable[str]) -> dict[str, Periods]:
         return self._store.spent(subjects, periods)
 
-    def organizations(self, projects: Iterable[str]) -> set[str]:
-        return self._store.organizations(projects)
+    def organizations_of(self, projects: Iterable[str]) -> dict[str, str]:
+        return self._store.organizations_of(projects)
 
     def tend(self) -> None:
         """Tell what is asked for or due."""
@@ -129,6 +127,7 @@ class SharedLedger:
             return
         # Before the totals: what is recorded in between counts in them, and not less.
         places = places_of(self._store.positions_everywhere())
+        self.catch_up()
         for organization in sorted(wanted):
             spent = self._store.spent(self._store.members(organization), periods_told(self._now()))
             self._accounts.write_all(organization, spent, places)
@@ -139,14 +138,18 @@ class SharedLedger:
     def _tell(self, batch: Batch) -> None:
         # Those of other hosts, too: what their recorders have counted is in the totals. Before these, as above.
         places = {name: at for name, at in places_of(self._store.positions_everywhere()).items() if not at.finished}
+        if self.catch_up():
+            return
         projects = self._store.organizations_of({event.project_id for event, _ in batch.settled})
         touched: dict[str, set[str]] = {organization: {organization} for organization in projects.values()}
         for event, _ in batch.settled:
             organization = projects.get(event.project_id)
             if organization is not None:
                 touched[organization].update((event.project_id, event.key_id))
-        periods = periods_told(self._now())
+        # Asked once for all: each question is a transaction.
+        spent = self._store.spent(set().union(*touched.values()), periods_told(self._now()))
         for organization, subjects in touched.items():
-            self._accounts.write(organization, self._store.spent(subjects, periods), places)
+            told = {subject: spent[subject] for subject in subjects if subject in spent}
+            self._accounts.write(organization, told, places)
         if batch.positions:
             self._accounts.counted(places_of(batch.positions))

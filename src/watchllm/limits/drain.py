@@ -1,46 +1,48 @@
-"""How quickly a queue drains, for telling those that it cannot take when to come again."""
+"""How long calls take, for telling those that a queue cannot take when to come again.
+
+By Little's law (J. D. C. Little, Operations Research 9, 1961): the calls that were under way, summed over time, are the
+time that all of them took. Time in which there is nothing to do adds nothing, so it does not look like slowness.
+"""
 
 from __future__ import annotations
 
-from math import exp
 from typing import Final
 
-SPAN: Final = 10.0
-"""Seconds; what was longer ago counts for little."""
+CALLS: Final = 64
+"""When so many have ended, what is known of them is from now on worth half as much as what comes."""
 _LEAST: Final = 1.0
 _MOST: Final = 60.0
 
 
-class DrainRate:
-    """An exponentially weighted rate of turns. The clock is the caller's."""
+class Drain:
+    """The clock is the caller's, in seconds."""
 
-    __slots__ = ("_began", "_last", "_turns")
+    __slots__ = ("_ended", "_last", "_seconds")
 
     def __init__(self) -> None:
-        self._turns = 0.0
-        self._began = self._last = 0.0
+        self._ended = 0.0
+        self._seconds = 0.0
+        self._last = 0.0
 
-    def turn(self, now: float) -> None:
-        """Somebody got a turn."""
-        self._fade(now)
-        self._turns += 1.0
-
-    def per_second(self, now: float) -> float:
-        """0 where nobody got one lately."""
-        self._fade(now)
-        # A rate that has been measured for a part of the span only is not lower for that.
-        measured = SPAN * (1.0 - exp(-max(now - self._began, 0.1) / SPAN))
-        return self._turns / measured
-
-    def retry_after(self, now: float, *, ahead: int, share: float, unknown: float) -> float:
-        """Seconds until one that has `ahead` before it in its tier, which gets `share` of the turns, would get its own:
-        between one second and a minute; `unknown` where nobody got one lately."""
-        rate = self.per_second(now) * share
-        return min(max(_LEAST, (ahead + 1) / rate if rate else unknown), _MOST)
-
-    def _fade(self, now: float) -> None:
-        self._turns *= exp(-(now - self._last) / SPAN) if self._turns else 0.0
-        if self._turns < 0.001:
-            self._turns = 0.0
-            self._began = now
+    def passed(self, now: float, under_way: int) -> None:
+        """So many calls were under way since this was last told; call it before that changes."""
+        self._seconds += under_way * (now - self._last)
         self._last = now
+
+    def ended(self) -> None:
+        """One of them has ended now."""
+        self._ended += 1.0
+        if self._ended >= CALLS:
+            self._ended /= 2
+            self._seconds /= 2
+
+    def seconds_a_call(self) -> float | None:
+        """None = none has ended yet."""
+        return self._seconds / self._ended if self._ended else None
+
+    def retry_after(self, *, places: int, ahead: int, share: float, unknown: float) -> float:
+        """Seconds until one that has `ahead` before it in its tier, which gets `share` of the turns at so many
+        `places`, would get its own: between one second and a minute; `unknown` where no call has ended yet."""
+        seconds = self.seconds_a_call()
+        expected = unknown if seconds is None else (ahead + 1) * seconds / (places * share)
+        return min(max(_LEAST, expected), _MOST)

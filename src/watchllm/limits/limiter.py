@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeAlias
 from watchllm.domain.money import Nanos
 from watchllm.limits import exceeded
 from watchllm.limits.exceeded import Exceeded
+from watchllm.limits.meter import Meter, Metered, Pairs
 from watchllm.limits.spending import DAY_SECONDS, Moment, Spending, Spent, moment, month_ends
 from watchllm.limits.subject import Bounds, Subject
 from watchllm.limits.window import Portion, Window
@@ -25,6 +26,7 @@ from watchllm.limits.window import Portion, Window
 _IDLE_SECONDS = 300
 _SWEEP_SECONDS = 60
 _MANY = 1 << 62
+_WHOLE_MINUTE = 60
 
 
 class Demand(NamedTuple):
@@ -34,47 +36,34 @@ class Demand(NamedTuple):
     nanos: Nanos = 0
 
 
-_NOTHING = Demand()
-
-
-class Meter:
-    """What one key, project or organization has used. `known`: what it used before this process began is in it."""
-
-    __slots__ = ("known", "requests", "seen", "spending", "tokens", "under_way", "upstream")
-
-    def __init__(self, at: Moment, now: float) -> None:
-        # A minute is watched where it is bounded.
-        self.requests: Window | None = None
-        self.tokens: Window | None = None
-        self.upstream: Window | None = None
-        self.spending = Spending(at)
-        self.under_way = 0
-        self.known = False
-        self.seen = now
-
-
-Pairs: TypeAlias = tuple[tuple[Bounds, Meter], ...]
-
-
-class Metered(NamedTuple):
-    """The meters of a subject, as long as `epoch` is the limiter's. `is_known`: what was spent before is in them."""
-
-    epoch: object
-    pairs: Pairs
-    is_known: bool
+NOTHING = Demand()
+"""What a hit uses: what is this very object takes the shortest way."""
+_NOBODY = Metered(None, ())
 
 
 class Admission:
     """A request that entered, with all that it holds; given back by `settle`, once."""
 
-    __slots__ = ("at", "counted", "pairs", "portions", "reserved", "subject")
+    __slots__ = ("at", "counted", "has_place", "metered", "portions", "reserved", "standings", "subject")
 
-    def __init__(self, subject: Subject, pairs: Pairs, at: Moment, counted: bool) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        metered: Metered,
+        at: Moment,
+        counted: bool,
+        standings: Standings | None,
+        *,
+        has_place: bool = True,
+    ) -> None:
         self.subject = subject
-        self.pairs = pairs
+        self.metered = metered
         self.at = at
         self.counted = counted
-        self.reserved = _NOTHING
+        self.has_place = has_place
+        self.standings = standings
+        """What was left when it had entered."""
+        self.reserved = NOTHING
         self.portions: tuple[tuple[Portion | None, Portion | None], ...] = ()
         """Of tokens and calls, for each meter: where what is reserved was counted."""
 
@@ -84,21 +73,12 @@ class Admission:
         return bool(self.portions)
 
 
-class Standing(NamedTuple):
-    """What is left of one bound: `reset` in seconds until nothing is used (of a month: epoch seconds of its end)."""
-
-    limit: int
-    remaining: int
-    reset: int
-
-
-class Standings(NamedTuple):
-    """What is left of a minute's requests and tokens and of a month's requests, each where least is; None = there is no
-    such bound."""
-
-    requests: Standing | None
-    tokens: Standing | None
-    quota: Standing | None
+Standing: TypeAlias = tuple[int, int, int]
+"""What is left of one bound: its limit, what remains, and seconds until nothing of it is used (of a month: epoch
+seconds of its end). Plain, as it is told with every answer."""
+Standings: TypeAlias = tuple[Standing | None, Standing | None, Standing | None]
+"""What is left of a minute's requests, of its tokens and of a month's requests, each where least is; None = there is no
+such bound."""
 
 
 class Limiter:
@@ -109,52 +89,53 @@ class Limiter:
         self._wall = wall
         self._meters: dict[str, Meter] = {}
         self._epoch = object()
-        self._swept = 0.0
+        self._sweeps_at = 0.0
         self._at = Moment(0, 0)
         self._day_ends = 0.0
 
     def enter(self, subject: Subject, *, counted: bool) -> Admission:
         """Admit a request. `counted`: it is billable if it succeeds. Raises Exceeded."""
+        metered = self._metered(subject)
         now = self._clock()
         at = self._moment()
-        pairs = self._metered(subject, now).pairs
-        for bounds, meter in pairs:
-            window, limit = meter.requests, bounds.requests
-            if window is not None and limit is not None and window.used(now) >= limit:
-                raise exceeded.requests(bounds, window.wait_for(limit, 1, now))
-            if bounds.concurrent is not None and meter.under_way >= bounds.concurrent:
-                raise exceeded.concurrent(bounds)
-            if bounds.monthly is not None and counted:
-                spending = meter.spending
-                spending.turn(at)
-                if spending.requests + spending.held_requests >= bounds.monthly:
-                    raise exceeded.quota(bounds, month_ends(at.month) - self._wall())
-        for _, meter in pairs:
+        left = _left(metered, now, at, entering=1, counted=counted)
+        if left is None:
+            self._sweep(now)
+            raise self._refusal(metered.pairs, now, at, counted)
+        for _, window in metered.requests:
+            window.add(now, 1)
+        for meter in metered.meters:
             meter.seen = now
-            if meter.requests is not None:
-                meter.requests.add(now, 1)
             meter.under_way += 1
             if counted:
                 meter.spending.held_requests += 1
-        return Admission(subject, pairs, at, counted)
+        if now >= self._sweeps_at:
+            self._sweep(now)  # Not before: of those that it just entered by, none may be forgotten.
+        return Admission(subject, metered, at, counted, left)
+
+    def beside(self, subject: Subject) -> Admission:
+        """What calls are reserved for that are made beside all requests: it is none, and takes no place."""
+        return Admission(subject, self._metered(subject), self._moment(), False, None, has_place=False)
 
     def reserve(self, admission: Admission, demand: Demand) -> None:
-        """Take what a call upstream may use, beside what the request has reserved already. Raises Exceeded."""
+        """Take one more call upstream and what it may use, beside what the request has reserved already. A call that
+        uses no tokens, or costs nothing, is covered whatever was used. Raises Exceeded."""
         now = self._clock()
         at = self._moment()
         tokens, nanos = demand
-        for bounds, meter in admission.pairs:
+        for bounds, meter in admission.metered.pairs:
             window, limit = meter.upstream, bounds.upstream
             if window is not None and limit is not None and window.used(now) >= limit:
                 raise exceeded.upstream(bounds, window.wait_for(limit, 1, now))
             window, limit = meter.tokens, bounds.tokens
-            if window is not None and limit is not None and window.used(now) + tokens > limit:
+            if tokens and window is not None and limit is not None and window.used(now) + tokens > limit:
                 raise exceeded.tokens(bounds, tokens, window.wait_for(limit, tokens, now))
-            if bounds.is_hard:
+            if nanos and bounds.is_hard:
                 self._check_budgets(bounds, meter.spending, at, nanos)
         before = admission.reserved
         portions = []
-        for number, (_, meter) in enumerate(admission.pairs):
+        for number, (_, meter) in enumerate(admission.metered.pairs):
+            meter.seen = now
             of_tokens = None
             if meter.tokens is not None:
                 # All of a request's are remembered as one reservation, of the time of the newest.
@@ -170,21 +151,34 @@ class Limiter:
     def give_back(self, admission: Admission) -> None:
         """Undo `reserve`: no call was made after all."""
         tokens, nanos = admission.reserved
-        for (_, meter), (of_tokens, of_calls) in zip(admission.pairs, admission.portions, strict=False):
+        for (_, meter), (of_tokens, of_calls) in zip(admission.metered.pairs, admission.portions, strict=False):
             if meter.upstream is not None and of_calls is not None:
                 meter.upstream.take_back(of_calls, 1)
             if meter.tokens is not None and of_tokens is not None:
                 meter.tokens.take_back(of_tokens, tokens)
             meter.spending.held -= nanos
-        admission.reserved, admission.portions = _NOTHING, ()
+        admission.reserved, admission.portions = NOTHING, ()
 
     def settle(self, admission: Admission, used: Demand, *, billable: bool) -> None:
         """The request has ended: `used` is what it really used, `billable` that it counts against the month."""
-        counted, over = admission.counted, used.tokens - admission.reserved.tokens
+        if admission.portions or used is not NOTHING:
+            self._settle_calls(admission, used)
+        at, counted = admission.at, admission.counted
+        places = 1 if admission.has_place else 0
+        for meter in admission.metered.meters:
+            meter.under_way -= places
+            if counted:
+                meter.spending.held_requests -= 1
+            if billable:
+                meter.spending.book(at, 0, 1)
+        admission.metered = _NOBODY
+
+    def _settle_calls(self, admission: Admission, used: Demand) -> None:
+        """Put what was really used in the place of what was reserved."""
+        over = used.tokens - admission.reserved.tokens
         held, nanos = admission.reserved.nanos, used.nanos
         now = self._clock()
-        for number, (_, meter) in enumerate(admission.pairs):
-            meter.under_way -= 1
+        for number, meter in enumerate(admission.metered.meters):
             meter.seen = now
             if over and meter.tokens is not None:
                 of_tokens = admission.portions[number][0] if admission.portions else None
@@ -192,20 +186,15 @@ class Limiter:
                     meter.tokens.add(now, over)
                 elif of_tokens is not None:
                     meter.tokens.take_back(of_tokens, -over)
-            spending = meter.spending
-            if held:
-                spending.held -= held
-            if counted:
-                spending.held_requests -= 1
-            if nanos or billable:
-                spending.book(admission.at, nanos, int(billable))
-        admission.pairs, admission.portions, admission.reserved = (), (), _NOTHING
+            meter.spending.held -= held
+            if nanos:
+                meter.spending.book(admission.at, nanos, 0)
+        admission.portions, admission.reserved = (), NOTHING
 
     def charge(self, subject: Subject, used: Demand, *, requests: int) -> None:
-        """Book what was used beside all admissions: a judge's call, or `requests` that were refused before they could
-        enter."""
+        """Book what was used beside all admissions: `requests` that were refused before they could enter."""
         now = self._clock()
-        for _, meter in self._metered(subject, now).pairs:
+        for _, meter in self._metered(subject).pairs:
             if meter.requests is not None and requests:
                 meter.requests.add(now, requests)
             if meter.tokens is not None and used.tokens:
@@ -215,11 +204,11 @@ class Limiter:
 
     def knows(self, subject: Subject) -> bool:
         """Whether what everybody in it had used before this process counted is known."""
-        return self._metered(subject, self._clock()).is_known
+        return self._metered(subject).is_known
 
     def unknown(self, subject: Subject) -> list[str]:
         """The ids of those of whom that has still to be learnt."""
-        pairs = self._metered(subject, self._clock()).pairs
+        pairs = self._metered(subject).pairs
         return [bounds.id for bounds, meter in pairs if not meter.known and bounds.needs_history]
 
     def begin_anew(self, name: str) -> None:
@@ -247,27 +236,25 @@ class Limiter:
 
     def standings(self, subject: Subject) -> Standings:
         """What is left, where least is."""
-        now = self._clock()
-        requests = tokens = quota = None
-        fewest_requests = fewest_tokens = fewest = _MANY
-        for bounds, meter in self._metered(subject, now).pairs:
+        left = _left(self._metered(subject), self._clock(), self._moment(), entering=0, counted=False)
+        assert left is not None
+        return left
+
+    def _refusal(self, pairs: Pairs, now: float, at: Moment, counted: bool) -> Exceeded:
+        """Why a request may not enter: of the first of all whose bounds it is under that has no room."""
+        for bounds, meter in pairs:
             window, limit = meter.requests, bounds.requests
-            if window is not None and limit is not None and (left := limit - window.used(now)) < fewest_requests:
-                fewest_requests, requests = left, (limit, window)
-            window, limit = meter.tokens, bounds.tokens
-            if window is not None and limit is not None and (left := limit - window.used(now)) < fewest_tokens:
-                fewest_tokens, tokens = left, (limit, window)
-            if (limit := bounds.quota) is not None:
-                spending = meter.spending
-                spending.turn(self._moment())
-                left = limit - spending.requests - spending.held_requests
-                if left < fewest:
-                    fewest, quota = left, Standing(limit, max(0, left), month_ends(self._at.month))
-        return Standings(
-            None if requests is None else _standing(*requests, fewest_requests, now),
-            None if tokens is None else _standing(*tokens, fewest_tokens, now),
-            quota,
-        )
+            if window is not None and limit is not None and window.used(now) >= limit:
+                return exceeded.requests(bounds, window.wait_for(limit, 1, now))
+            if bounds.concurrent is not None and meter.under_way >= bounds.concurrent:
+                return exceeded.concurrent(bounds)
+            if (
+                bounds.monthly is not None
+                and counted
+                and meter.spending.requests + meter.spending.held_requests >= bounds.monthly
+            ):
+                return exceeded.quota(bounds, month_ends(at.month) - self._wall())
+        raise AssertionError("there was room")
 
     def _check_budgets(self, bounds: Bounds, spending: Spending, at: Moment, nanos: Nanos) -> None:
         spending.turn(at)
@@ -286,15 +273,13 @@ class Limiter:
             self._day_ends = (self._at.day + 1) * DAY_SECONDS
         return self._at
 
-    def _metered(self, subject: Subject, now: float) -> Metered:
-        if now - self._swept >= _SWEEP_SECONDS:
-            self._sweep(now)
+    def _metered(self, subject: Subject) -> Metered:
         metered = subject.metered
-        if type(metered) is Metered and metered.epoch is self._epoch:
+        if metered is not None and metered.epoch is self._epoch:
             return metered
+        now = self._clock()
         pairs = tuple((bounds, self._meter(bounds, now)) for bounds in subject.bounds)
-        is_known = all(meter.known or not bounds.needs_history for bounds, meter in pairs)
-        subject.metered = metered = Metered(self._epoch, pairs, is_known)
+        subject.metered = metered = Metered(self._epoch, pairs)
         return metered
 
     def _meter(self, bounds: Bounds, now: float) -> Meter:
@@ -311,17 +296,59 @@ class Limiter:
 
     def _sweep(self, now: float) -> None:
         """Forget who was idle and has nothing under way: what they spent is asked for again when they come back."""
-        self._swept = now
+        if now < self._sweeps_at:
+            return
+        self._sweeps_at = now + _SWEEP_SECONDS
         self._epoch = object()
         idle = [
-            name for name, meter in self._meters.items() if now - meter.seen > _IDLE_SECONDS and not meter.under_way
+            name
+            for name, meter in self._meters.items()
+            if now - meter.seen > _IDLE_SECONDS and not meter.under_way and not meter.spending.held
         ]
         for name in idle:
             del self._meters[name]
 
 
-def _standing(limit: int, window: Window, left: int, now: float) -> Standing:
-    return Standing(limit, max(0, left), ceil(window.reset_in(now)))
+def _left(metered: Metered, now: float, at: Moment, *, entering: int, counted: bool) -> Standings | None:
+    """What is left, where least is, when so many more have entered, 0 or 1; None = there is no room for them.
+
+    Room and what is told of it are found in one go, and without calls that can be spared: every hit comes by.
+    """
+    requests = tokens = quota = None
+    tightest, fewest, most = None, _MANY, 0
+    for limit, window in metered.requests:
+        left = limit - window.used(now) - entering
+        if left < fewest:
+            tightest, fewest, most = window, left, limit
+    if tightest is not None:
+        if fewest < 0:
+            if entering:
+                return None
+            fewest = 0
+        requests = most, fewest, _WHOLE_MINUTE if entering else ceil(tightest.reset_in(now))
+    if entering:
+        for limit, meter in metered.places:
+            if meter.under_way >= limit:
+                return None
+    tightest, fewest = None, _MANY
+    for limit, window in metered.tokens:
+        left = limit - window.used(now)
+        if left < fewest:
+            tightest, fewest, most = window, left, limit
+    if tightest is not None:
+        tokens = most, max(0, fewest), ceil(tightest.reset_in(now))
+    fewest = _MANY
+    for monthly, limit, spending in metered.months:
+        spending.turn(at)
+        used = spending.requests + spending.held_requests
+        if counted:
+            if used >= monthly:
+                return None
+            used += entering
+        left = limit - used
+        if left < fewest:
+            fewest, quota = left, (limit, max(0, left), month_ends(at.month))
+    return requests, tokens, quota
 
 
 __all__ = ["Admission", "Demand", "Exceeded", "Limiter", "Meter", "Standing"]

@@ -65,7 +65,7 @@ class Spending:
 
     def turn(self, at: Moment) -> None:
         """Begin the periods of `at` where they are newer."""
-        if at.day > self._at.day:
+        if at is not self._at and at.day > self._at.day:
             self.day = 0
             if at.month > self._at.month:
                 self.month = 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from watchllm.domain.limits import Limits
 from watchllm.domain.money import NANOS_PER_USD, Nanos
 from watchllm.domain.setting_values import HARD
+
+if TYPE_CHECKING:
+    from watchllm.limits.meter import Metered
 
 KEY, PROJECT, ORGANIZATION = "key", "project", "organization"
 
@@ -58,7 +61,7 @@ class Subject:
         self.bound_calls = any(one.bound_calls for one in bounds)
         self.needs_history = any(one.needs_history for one in bounds)
         self.has_hard_budget = any(one.is_hard and not (one.day is one.month is one.total is None) for one in bounds)
-        self.metered: object = None
+        self.metered: Metered | None = None
 
 
 def bounds_of(name: str, kind: str, limits: Limits, overage: int = 0) -> Bounds | None:

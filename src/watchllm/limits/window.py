@@ -11,6 +11,7 @@ from collections import deque
 
 SECONDS = 60.0
 _PORTION_SECONDS = 1.0
+_LONG_AGO = float("-inf")
 
 
 class Portion:
@@ -27,32 +28,32 @@ class Portion:
 class Window:
     """Uses of the last minute. Times are seconds of one clock that does not go back."""
 
-    __slots__ = ("_portions", "_sum")
+    __slots__ = ("_newest", "_passes", "_portion_ends", "_portions", "_sum")
 
     def __init__(self) -> None:
         self._portions: deque[Portion] = deque()
         self._sum = 0
+        self._newest = Portion(_LONG_AGO, 0)
+        # Until then nothing passes, and the newest portion is added to.
+        self._passes = self._portion_ends = _LONG_AGO
 
     def used(self, now: float) -> int:
         """What was used in the last 60 s."""
-        portions = self._portions
-        while portions and portions[0].last + SECONDS <= now:
-            passed = portions.popleft()
-            passed.counts = False
-            self._sum -= passed.amount
+        if now >= self._passes:
+            self._clear(now)
         return self._sum
 
     def add(self, now: float, amount: int) -> Portion:
         """Use `amount`; what it is now a part of, for `take_back`."""
         self._sum += amount
-        portions = self._portions
-        if portions and now - portions[-1].first < _PORTION_SECONDS:
-            newest = portions[-1]
+        newest = self._newest
+        if now < self._portion_ends:
             newest.last = now
             newest.amount += amount
             return newest
-        newest = Portion(now, amount)
-        portions.append(newest)
+        self._newest = newest = Portion(now, amount)
+        self._portion_ends = now + _PORTION_SECONDS
+        self._portions.append(newest)
         return newest
 
     def take_back(self, portion: Portion, amount: int) -> None:
@@ -76,4 +77,14 @@ class Window:
 
     def reset_in(self, now: float) -> float:
         """Seconds until nothing of what was used counts any more."""
-        return SECONDS - (now - self._portions[-1].last) if self.used(now) else 0.0
+        return SECONDS - (now - self._newest.last) if self.used(now) else 0.0
+
+    def _clear(self, now: float) -> None:
+        """Count no more what has passed."""
+        portions = self._portions
+        while portions and portions[0].last + SECONDS <= now:
+            passed = portions.popleft()
+            passed.counts = False
+            self._sum -= passed.amount
+        # What is used from now on passes no earlier; the oldest may be used once more, and then this looks again.
+        self._passes = portions[0].last + SECONDS if portions else now + SECONDS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import perf_counter
 
+from watchllm.domain.billable import SIMULATOR
 from watchllm.domain.errors import Forbidden, Unavailable
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
@@ -58,8 +59,21 @@ def require_price(tenants: Tenants, tenant: Tenant, target: Target) -> None:
         return
     model = f"the model {target.provider}/{target.model}" if target.model else f"what {target.provider} uses by default"
     raise Forbidden(
-        f"No price is known for {model}, and this project refuses what has none. Name a model that has a price, add "
-        "this one's to prices.toml, or set unpriced=allow with `watchllm project set`.",
+        f"No price is known for {model}, and this key has a budget or refuses what has no price. Name a model that has "
+        "a price, add this one's to prices.toml, or set unpriced=allow with `watchllm project set`.",
+        param="model",
+        provider=target.provider,
+    )
+
+
+def require_known_cost(tenant: Tenant, target: Target, what: str) -> None:
+    """Raise Forbidden (`model_not_allowed`) where the project refuses what has no price: what `what` costs is known
+    to nobody here, neither before nor after it. The simulated provider costs nothing."""
+    if not tenant.refuses_unpriced or target.provider == SIMULATOR:
+        return
+    raise Forbidden(
+        f"What {what} will cost cannot be known, and this key has a budget or refuses what has no price. Ask for the "
+        "answer itself, at a path that names a model, or set unpriced=allow with `watchllm project set`.",
         param="model",
         provider=target.provider,
     )

@@ -16,7 +16,7 @@ from watchllm.cache.key import KeyHash
 from watchllm.cache.key import Target as KeyTarget
 from watchllm.domain import json_body
 from watchllm.domain.errors import BadRequest
-from watchllm.providers.dialect import CHAT
+from watchllm.providers.dialect import CHAT, RESPONSES
 from watchllm.providers.endpoints import Endpoint
 from watchllm.providers.openai.asks import expected_answers, takes_usage
 from watchllm.proxy.comparable import Comparable, comparable, lines_that_matter, plain_version
@@ -36,7 +36,8 @@ class Asked(msgspec.Struct, frozen=True):
     The others are for a call upstream, which need not read the body once more for them: `named` is the model as the
     client named it, `bypass` names what in the body forbids caching, `expected` is how many choices or embeddings are
     asked for where that is plain, `takes_usage` that usage may be asked for in the client's place, `names_object` the
-    field that names an object kept at the provider, `may_name_pictures` that images may be given by URL.
+    field that names an object kept at the provider, `may_name_pictures` that images may be given by URL,
+    `in_background` that the answer is to be made after what is answered.
     """
 
     route: Route
@@ -50,6 +51,7 @@ class Asked(msgspec.Struct, frozen=True):
     takes_usage: bool
     names_object: str | None
     may_name_pictures: bool
+    in_background: bool
 
     @property
     def target(self) -> Target:
@@ -144,6 +146,7 @@ class Reader:
             takes_usage(document),
             named_object(document, body) if endpoint.dialect != CHAT else None,
             endpoint.family == "generate" and may_name_pictures(body),
+            endpoint.dialect == RESPONSES and document.get("background") not in (None, False),
         )
 
     def key_at(

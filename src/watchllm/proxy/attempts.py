@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import perf_counter
 
 from watchllm.domain.errors import GatewayError, InternalError
 from watchllm.proxy.allowance import Allowance
 from watchllm.proxy.approach import AnswerSink, Approach, Candidate, FromCache, unavailable
+from watchllm.proxy.further_calls import FurtherCalls
 from watchllm.proxy.lost_calls import LostCalls, lost_usage, refusal_code
 from watchllm.proxy.one_try import Try
 from watchllm.proxy.proof import Standard
@@ -47,6 +49,8 @@ class Attempts(SentWhole):
         "_approach",
         "_at",
         "_candidates",
+        "_further",
+        "_has_called",
         "_holds_second_slot",
         "_lost",
         "_paused",
@@ -88,7 +92,9 @@ class Attempts(SentWhole):
         self._timer: asyncio.TimerHandle | None = None
         self._allowance = Allowance(route)
         self._paused = False
+        self._has_called = False
         self._holds_second_slot = False
+        self._further = FurtherCalls(services, request)
         self._lost = LostCalls(services, request)
 
     def begin(self) -> None:
@@ -128,7 +134,7 @@ class Attempts(SentWhole):
 
     def cancel(self) -> None:
         """Forget all calls. The one that was to answer stays the request's last attempt; its books are the caller's."""
-        self._cancel_timer()
+        self._cancel_planned()
         self._give_back_second_slot()
         self._forget_said()
         for one in self._tries:
@@ -172,7 +178,7 @@ class Attempts(SentWhole):
 
     def give_up(self, *failed: Try) -> None:
         """Something of ours is wrong: nobody may wait for ever for an answer that does not come."""
-        self._cancel_timer()
+        self._cancel_planned()
         self._give_back_second_slot()
         self._forget_said()
         for one in (*failed, *self._tries):
@@ -226,7 +232,7 @@ class Attempts(SentWhole):
 
     def _keep_in_mind(self, one: Try, headers: Headers | None = None) -> None:
         """What is planned may turn out impossible: then this is what is passed on."""
-        if self._tries or self._timer is None:
+        if self._tries or (self._timer is None and not self._further.is_pending):
             one.forget()
         else:
             self._said = one
@@ -249,13 +255,16 @@ class Attempts(SentWhole):
     def _goes_on(self, one: Try, verdict: Verdict, asked: float | None, error: str) -> bool:
         """Whether something else is tried, or under way, in place of the call that failed."""
         self._tries.remove(one)
+        usage = lost_usage(one.approach) if one.status in (0, 200) and one.sent else None
         if self._tries:
             self._give_back_second_slot()
             self._tries[-1].stand_for(self._request, self._services)
-        elif not self._follows(one, verdict, asked):
-            self._tries.append(one)
-            return False
-        self._lost.record(one, error, lost_usage(one.approach) if one.status in (0, 200) and one.sent else None)
+        elif not self._further.is_pending:
+            self._further.after(one, usage)
+            if not self._follows(one, verdict, asked):
+                self._tries.append(one)
+                return False
+        self._lost.record(one, error, usage)
         return True
 
     def _follows(self, one: Try, verdict: Verdict, asked: float | None) -> bool:
@@ -274,7 +283,7 @@ class Attempts(SentWhole):
         wait = self._allowance.retry_in(asked, left)
         if wait is None:
             return False
-        self._cancel_timer()
+        self._cancel_planned()
         self._timer = self._services.loop.call_later(wait, self._call_again, one.at)
         return True
 
@@ -298,7 +307,7 @@ class Attempts(SentWhole):
         give = self._stored(self._candidates[at]) if self._stored is not None else None
         if give is None:
             return False
-        self._cancel_timer()
+        self._cancel_planned()
         self._timer = self._services.loop.call_later(0, self._give_stored, give)
         return True
 
@@ -318,8 +327,11 @@ class Attempts(SentWhole):
         except Exception:
             self.give_up()
             raise
-        if error is None:
-            return
+        if error is not None:
+            self._tell_what_was_said(error)
+
+    def _tell_what_was_said(self, error: GatewayError) -> None:
+        """Pass on what the last call came to, because no other is made; `error` where there was none."""
         said, self._said = self._said, None
         if isinstance(said, Try):
             if said.relays:
@@ -370,15 +382,30 @@ class Attempts(SentWhole):
         if ticket is None:
             return False
         try:
-            approach = self._approach(candidate)
+            one = Try(self, at, candidate, self._approach(candidate), ticket, hedged=hedged)
+            is_free = not self._has_called or self._further.take(one, self._send_taken, self._not_taken)
         except Exception:
             ticket.give_back(Health.NOTHING)
             raise
-        self._at = max(self._at, at)
-        one = Try(self, at, candidate, approach, ticket, hedged=hedged)
-        one.answers_to(self._sink, self._standard)
-        self._send(one)
+        if is_free:
+            self._send(one)
         return True
+
+    def _send_taken(self, one: Try) -> None:
+        """A further call may be made, as had to be found out."""
+        one.began = perf_counter()
+        try:
+            self._send(one)
+        except Exception:
+            self.give_up(one)
+            raise
+
+    def _not_taken(self, one: Try, error: GatewayError) -> None:
+        """A further call may not be made: the limits leave no room for it."""
+        if one.hedged:
+            self._give_back_second_slot()
+        if not self._tries:
+            self._tell_what_was_said(error)
 
     def _forget_said(self) -> None:
         said, self._said = self._said, None
@@ -386,7 +413,10 @@ class Attempts(SentWhole):
             said.forget()
 
     def _send(self, one: Try) -> None:
+        self._has_called = True
+        self._at = max(self._at, one.at)
         self._forget_said()
+        one.answers_to(self._sink, self._standard)
         services, request, approach = self._services, self._request, one.approach
         one.stand_for(request, services)
         request.upstream_began = request.upstream_began or one.began
@@ -407,7 +437,7 @@ class Attempts(SentWhole):
     def _win(self, one: Try) -> None:
         """This call's answer, or its failure, is passed on; the others are over."""
         self._winner = one
-        self._cancel_timer()
+        self._cancel_planned()
         self._give_back_second_slot()
         if len(self._tries) == 1:
             return  # what the request tells of already
@@ -420,7 +450,8 @@ class Attempts(SentWhole):
         for other in others:
             self._lost.ended(other, "hedged")
 
-    def _cancel_timer(self) -> None:
+    def _cancel_planned(self) -> None:
+        self._further.forget()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -7,6 +7,7 @@ import msgspec
 from watchllm.domain import json_body
 from watchllm.domain.errors import BadRequest
 from watchllm.domain.usage_event import BYPASS
+from watchllm.limits.limiter import Demand
 from watchllm.providers.dialect import CHAT, MESSAGES
 from watchllm.providers.openai.answers import upstream_body
 from watchllm.proxy import egress
@@ -54,6 +55,8 @@ async def count_tokens(services: Services, request: Request) -> None:
         from watchllm.proxy.pictures import refuse_neighbours  # few requests show any
 
         await refuse_neighbours(services, document, Candidate(target, await services.destinations.of(target)))
+    if request.admission is not None and (reserving := services.limiting.reserve(request, Demand)) is not None:
+        await reserving
     sent = body if target.model == model else upstream_body(body, target.model, include_usage=False)
     answer = await call_whole(services, request, target, "/messages/count_tokens", sent, dialect=MESSAGES)
     if answer.status != 200:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from watchllm.domain import json_body
+from watchllm.domain.billable import SIMULATOR
 from watchllm.domain.errors import BadRequest
 from watchllm.domain.money import Nanos
 from watchllm.domain.usage import MAX_COUNT, TokenUsage
@@ -19,6 +20,8 @@ _MARGIN_PARTS = 4
 _MARGIN_TOKENS = 16
 # Images and files are no text: their bytes say nothing of their tokens.
 _ENCODED = b"base64"
+# The largest that OpenAI's models draw; an answer with several is too long to be read for its usage.
+_TOKENS_OF_PICTURE = 6_240
 _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 
@@ -45,13 +48,18 @@ def most_used(request: Request, body: bytes) -> TokenUsage:
         if _ENCODED not in body:
             # What the estimate does not look into, such as what tools gave, is text, too.
             sent = max(sent, tokens.rough(len(body)))
+        if request.endpoint == "images":
+            assumed = max(assumed, _TOKENS_OF_PICTURE)
         output = 0 if request.endpoint == "embeddings" else _most_output(document, assumed)
     return TokenUsage(input=sent + sent // _MARGIN_PARTS + _MARGIN_TOKENS, output=output, estimated=True)
 
 
 def _cost(services: Services, target: Target, usage: TokenUsage) -> Nanos:
     price = services.tenants.price(target.provider, target.model)
-    return 0 if price is None else price.cost(usage)
+    if price is None:
+        # It costs nobody knows how much, which a budget that is spent does not cover.
+        return 0 if target.provider == SIMULATOR else 1
+    return price.cost(usage)
 
 
 def _most_output(document: dict[str, Any], assumed: int) -> int:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from math import ceil
 from time import perf_counter
 
-from watchllm.domain.errors import GatewayError
+from watchllm.domain.errors import GatewayError, LimitExceeded
 from watchllm.domain.money import Nanos, format_usd
 from watchllm.domain.usage_event import BYPASS, HIT, HIT_PARTIAL, HIT_SEMANTIC, MISS, REFUSED
 from watchllm.providers.dialect import CHAT
@@ -69,7 +69,7 @@ def hit_head(request: Request, content_type: str = JSON) -> bytes:
         return _discreet(request, content_type)
     limits, spans = "", ""
     if request.limiting is not None:
-        limits = _limit_lines(request)
+        limits = request.limiting.lines(request)
         spans = f"limits;dur={_milliseconds(request.limits_took)}, "
     fallback = _fallback(request, target) if request.attempts and request.cache == HIT and target is not None else ""
     return (
@@ -147,7 +147,7 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
     if request.hides_hits:
         return _discreet(request, content_type, lines if request.upstream_status >= 400 else "")
     if request.limiting is not None:
-        lines += _limit_lines(request)
+        lines += request.limiting.lines(request)
     return (
         f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\n"
         f"{outcome}{cost}{called}"
@@ -156,21 +156,13 @@ def answer_head(request: Request, content_type: str, upstream_headers: Headers |
     ).encode("latin-1")
 
 
-def _limit_lines(request: Request) -> str:
-    """What is left of the limits that the request is under."""
-    limiting, principal = request.limiting, request.principal
-    if limiting is None or principal is None or principal.subject is None:
-        return ""
-    return limiting.lines(principal.subject, discreet=request.hides_hits)
-
-
 def _discreet(request: Request, content_type: str, lines: str = "") -> bytes:
     """The header lines that an answer has whether it came from the cache or from upstream, and those of its own. None
     tells how long that took, which is how a hit is known."""
     target = request.target
     provider = "" if target is None else f"X-WatchLLM-Provider: {target.provider}\r\n"
     if request.limiting is not None:
-        lines += _limit_lines(request)
+        lines += request.limiting.lines(request)
     return (
         f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\n"
         f"{provider}X-WatchLLM-Model: {request.model}\r\n{lines}"
@@ -201,7 +193,7 @@ def error_head(request: Request, error: GatewayError) -> bytes:
         head += b"Retry-After: %d\r\n" % max(1, ceil(error.retry_after))
     if error.allow is not None:
         head += f"Allow: {error.allow}\r\n".encode("ascii")
-    if error.code in _NOT_BY_WAITING:
+    if error.code in _NOT_BY_WAITING or (error.retry_after is None and isinstance(error, LimitExceeded)):
         head += b"x-should-retry: false\r\n"
     return head
 

@@ -81,17 +81,23 @@ class Embeddings:
             )
         has_stale = all(place in stale for place in missing)
         if request.admission is not None:
-            reserving = services.limiting.reserve(
-                request, lambda: demand_of(services, request, batch.body, batch.route.first_targets)
-            )
-            if reserving is not None:
-                await reserving
+            await self._reserve(request, batch)
         try:
             await self._buy(request, endpoint, batch, known, missing, turns, has_stale=has_stale)
         except GatewayError as error:
             if not has_stale or error.status < 500:
                 raise
             await self._serve(request, batch, stale | known, HIT_STALE, turns)
+
+    async def _reserve(self, request: Request, batch: Batch) -> None:
+        """Take what a call for items of the batch may use. Raises LimitExceeded."""
+        services, targets = self._services, batch.route.first_targets
+        hedged = batch.route.hedge_after is not None
+        reserving = services.limiting.reserve(
+            request, lambda: demand_of(services, request, batch.body, targets, hedged=hedged)
+        )
+        if reserving is not None:
+            await reserving
 
     def _read(self, request: Request, endpoint: Endpoint) -> Batch | None:
         """Authenticate and read; None for what has to be answered as a whole."""
@@ -163,6 +169,8 @@ class Embeddings:
         may_join = batch.wishes.read and batch.wishes.store
         untouched = False
         while lacking:
+            if request.calls and request.admission is not None:
+                await self._reserve_again(request, batch, paid)
             waiters = await self._calls.buy(request, endpoint, batch, lacking, may_join=may_join)
             may_join = False
             for waiter in waiters:
@@ -187,6 +195,14 @@ class Embeddings:
             await self._serve(request, batch, items, HIT_COALESCED, turns)
             return
         await self._give(request, batch, known, items, paid, turns, untouched=untouched)
+
+    async def _reserve_again(self, request: Request, batch: Batch, paid: list[Bought]) -> None:
+        """As `_reserve`, for a request that has bought a part of its items already and pays for it, whatever comes."""
+        try:
+            await self._reserve(request, batch)
+        except GatewayError:
+            self._account(request, batch, paid)
+            raise
 
     def _outcome(self, batch: Batch, waiter: Waiter, paid: list[Bought]) -> Bought | None:
         """What came, None where it is of no use to this request, which then asks for itself. Notes what it pays for.

@@ -23,7 +23,7 @@ from watchllm.domain.usage_event import BYPASS, HIT, HIT_SEMANTIC, HIT_STALE, MI
 from watchllm.providers.dialect import CHAT
 from watchllm.providers.endpoints import Endpoint
 from watchllm.proxy import egress
-from watchllm.proxy.admission import admit, require_price
+from watchllm.proxy.admission import admit, require_known_cost, require_price
 from watchllm.proxy.asked import Asked
 from watchllm.proxy.at_hand import bring, places_of
 from watchllm.proxy.directives import HEADERS
@@ -63,8 +63,10 @@ def generate(services: Services, request: Request, endpoint: Endpoint) -> Corout
     request.model = target.model
     request.streamed = asked.streamed
     require_price(services.tenants, tenant, target)
+    if asked.in_background:
+        require_known_cost(tenant, target, "a response that is made in the background")
     if request.limiting is not None:
-        waiting = services.limiting.enter(request)
+        waiting = services.limiting.enter(request, asked.targets)
         if waiting is not None:
             return _when_admitted(services, request, endpoint, asked, body, waiting, usual=usual)
     return _from_cache(services, request, endpoint, asked, body, usual=usual)

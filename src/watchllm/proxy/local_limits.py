@@ -28,6 +28,7 @@ class LocalLimits:
     ) -> None:
         self.limiter = limiter
         # What needs no waiting is the limiter's own: a call less on every request.
+        self.beside = limiter.beside
         self.reserve = limiter.reserve
         self.give_back = limiter.give_back
         self.settle = limiter.settle

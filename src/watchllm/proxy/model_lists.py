@@ -8,7 +8,7 @@ that has no such list, is down or slow, or refuses the key) nothing is known, an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -89,23 +89,34 @@ class ModelLists:
         self._loop = loop
         self._known: dict[_Key, _Known] = {}
 
-    async def of(self, targets: Sequence[Target]) -> list[Offer]:
-        """What the provider of each of `targets` offers, in their order; takes 4 s at most."""
-        tasks = [self._asked(target) for target in targets[:_MOST_ASKED]]
+    async def of(self, targets: Sequence[Target], may_ask: Callable[[Target], Awaitable[bool]]) -> list[Offer]:
+        """What the provider of each of `targets` offers, in their order; takes 4 s at most. Who is not known is asked
+        if `may_ask` says so."""
+        tasks = [await self._asked(target, may_ask) for target in targets[:_MOST_ASKED]]
         # Shielded: who leaves does not take the answer away from the others.
-        offers = [await asyncio.shield(task) for task in tasks]
+        offers = [None if task is None else await asyncio.shield(task) for task in tasks]
         return offers + [None] * (len(targets) - len(offers))
 
-    def _asked(self, target: Target) -> asyncio.Task[Offer]:
+    async def _asked(self, target: Target, may_ask: Callable[[Target], Awaitable[bool]]) -> asyncio.Task[Offer] | None:
         own = target.own_key
         key = (target.provider, target.base_url, target.trusted, None if own is None else own.sealed)
+        task = self._kept(key)
+        if task is None and await may_ask(target):
+            task = self._kept(key)  # Somebody else may have begun meanwhile.
+            if task is None:
+                while len(self._known) >= _MOST_LISTS:
+                    self._known.pop(next(iter(self._known)))
+                known = self._known[key] = _Known(self._loop, self._ask(target))
+                task = known.task
+        return task
+
+    def _kept(self, key: _Key) -> asyncio.Task[Offer] | None:
+        """What is known or being asked for, unless it is too old."""
         known = self._known.get(key)
-        if known is None or known.until <= self._loop.time():
-            self._known.pop(key, None)
-            while len(self._known) >= _MOST_LISTS:
-                self._known.pop(next(iter(self._known)))
-            known = self._known[key] = _Known(self._loop, self._ask(target))
-        return known.task
+        if known is not None and known.until <= self._loop.time():
+            del self._known[key]
+            return None
+        return None if known is None else known.task
 
     async def _ask(self, target: Target) -> Offer:
         sink = _ListSink(self._loop.create_future())

@@ -4,12 +4,13 @@ book."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from watchllm.domain.errors import NotFound, ProviderFailed
+from watchllm.domain.errors import GatewayError, NotFound, ProviderFailed
 from watchllm.proxy import egress
 from watchllm.proxy.admission import admit
 from watchllm.proxy.calls import call_whole, status_refusal
@@ -52,6 +53,8 @@ async def retrieve(services: Services, request: Request) -> None:
         created = await _created(services, request, target)
         _respond(services, request, model_in(form, Model(id=name, created=created, owned_by=target.provider)))
         return
+    if (counting := services.limiting.count_call(request)) is not None:
+        await counting
     spoken = upstream_form(target)
     path = f"/models/{_quoted(target.model)}"
     answer = await call_whole(services, request, target, path, None, b"GET", dialect=spoken)
@@ -80,9 +83,24 @@ async def _offers(services: Services, request: Request, targets: Sequence[Target
     if not real:
         return [None] * len(targets)
     request.upstream_began = perf_counter()
-    said = iter(await services.model_lists.of(real))
+    said = iter(await services.model_lists.of(real, partial(_may_ask, services, request)))
     request.upstream_ended = perf_counter()
     return [None if target.provider == SIMULATOR else next(said) for target in targets]
+
+
+async def _may_ask(services: Services, request: Request, target: Target) -> bool:
+    """Whether the request's limits leave a call for a list that is not known yet; it does without it where not.
+
+    What is asked with the instance's key is for all who share it, whoever comes first: that is nobody's call.
+    """
+    if target.own_key is None:
+        return True
+    try:
+        if (counting := services.limiting.count_call(request)) is not None:
+            await counting
+    except GatewayError:
+        return False
+    return True
 
 
 async def _created(services: Services, request: Request, target: Target) -> int:

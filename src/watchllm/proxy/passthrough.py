@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -13,10 +12,11 @@ from watchllm.domain import json_body
 from watchllm.domain.errors import BadRequest, Forbidden, GatewayError
 from watchllm.domain.usage import TokenUsage
 from watchllm.domain.usage_event import BYPASS
+from watchllm.limits.limiter import Demand
 from watchllm.providers.dialect import MESSAGES
 from watchllm.providers.endpoints import dialect_at
 from watchllm.proxy import egress, paths
-from watchllm.proxy.admission import admit, require_price
+from watchllm.proxy.admission import admit, require_known_cost, require_price
 from watchllm.proxy.approach import Approach, Candidate, addressed, candidates_of
 from watchllm.proxy.calls import account, send, status_refusal
 from watchllm.proxy.demand import demand_of, most_used
@@ -26,15 +26,13 @@ from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.proxy.single_call import calls_for
 from watchllm.proxy.tenant import Tenant
+from watchllm.proxy.upload import Upload
 from watchllm.proxy.upstream import upstream_error, with_timeout
 from watchllm.routing.resolve import MAX_MODEL_LENGTH, Target, restricts_models
 from watchllm.routing.route import Choice, Route
 from watchllm.wire import types as wire
 from watchllm.wire.exchange import Exchange
 from watchllm.wire.types import Headers
-
-if TYPE_CHECKING:
-    from watchllm.proxy.form_watch import FormWatch
 
 # Bytes of an upload in which a project that may use some models only has to name one.
 _BEGINNING = 64 * 1024
@@ -48,16 +46,19 @@ async def pass_through(services: Services, request: Request) -> None:
     Raises GatewayError.
     """
     exchange = request.exchange
-    upload = None if exchange.body_complete else _Upload(exchange)
+    upload = None if exchange.body_complete else Upload(exchange)
     principal = admit(services, request)
     path = exchange.path
     request.endpoint = paths.checked(path, exchange.method)
     request.cache = BYPASS
     tenant = principal.tenant
-    targets, body, coding = await _route(services, request, tenant, upload)
+    sent = await _route(services, request, tenant, upload)
+    targets, body, coding = sent.targets, sent.body, sent.coding
     request.target = target = targets[0]
-    if target.model or paths.is_stateless(path):
-        # Of the other paths, those that name no model keep and give objects.
+    costs = paths.may_cost(path, exchange.method)
+    if costs:
+        if not paths.is_stateless(path) and (not target.model or paths.is_done_later(path)):
+            require_known_cost(tenant, target, f"a call of {path.decode('ascii')[:200]}")
         require_price(services.tenants, tenant, target)
     if not paths.is_stateless(path):
         targets = tuple(one for one in targets if one.own_key is not None)
@@ -71,13 +72,16 @@ async def pass_through(services: Services, request: Request) -> None:
     if request.limiting is not None:
         if (waiting := services.limiting.enter(request)) is not None:
             await waiting
-        reserving = services.limiting.reserve(request, lambda: demand_of(services, request, body or b"", targets))
+        reserving = services.limiting.reserve(
+            request, lambda: demand_of(services, request, sent.text, targets) if costs else Demand()
+        )
         if reserving is not None:
             await reserving
     request.directives = directives(exchange.headers, tenant.settings)
-    relay = _Relay(services, request)
-    if principal.subject is not None and principal.subject.has_hard_budget and target.model:
-        relay.at_most = most_used(request, body or b"")
+    relay = _Relay(services, request, costs=costs)
+    if costs and principal.subject is not None and principal.subject.has_hard_budget and target.model:
+        relay.at_most = most_used(request, sent.text)
+    request.cancel_upstream = relay.cancel
     path_below = path[len(b"/v1") :].decode("ascii")
     if body is not None and coding is None and is_json(exchange.headers.get(b"content-type", b"")):
         await _call_with_each_key(services, request, tenant, targets, path_below, body, relay)
@@ -148,22 +152,26 @@ async def _call_with_each_key(
         route = Route(request.model, (Choice(1, targets),), timeout=request.time_left())
         attempts = calls_for(services, request, route, candidates, approach, relay)
         relay.call = attempts
-        request.cancel_upstream = attempts.cancel
         attempts.begin()
         await relay.done
     finally:
         turn.release()
 
 
-async def _route(
-    services: Services, request: Request, tenant: Tenant, upload: _Upload | None
-) -> tuple[tuple[Target, ...], bytes | None, bytes | None]:
-    """Where the request goes, with each key for that, its body for there (None = none, or an upload) and that body's
-    content coding.
+class _Sent(NamedTuple):
+    """Where a request goes, with each key for that; its body for there (None = none, or an upload) and that body's
+    content coding; and `text`, what it says, decoded, as far as that is known."""
 
-    Sets the request's model where it names one.
-    """
+    targets: tuple[Target, ...]
+    body: bytes | None
+    coding: bytes | None
+    text: bytes
+
+
+async def _route(services: Services, request: Request, tenant: Tenant, upload: Upload | None) -> _Sent:
+    """What is sent where. Sets the request's model where it names one."""
     exchange = request.exchange
+    text = b""
     body = None if upload is not None else exchange.body or None
     coding = exchange.header(b"content-encoding")
     content_type = exchange.headers.get(b"content-type", b"")
@@ -177,20 +185,28 @@ async def _route(
             targets = tenant.route(model).first_targets
             request.model = name = targets[0].model
             if name == model:
-                return targets, body, coding
+                return _Sent(targets, body, coding, text)
             from watchllm.providers.openai.answers import upstream_body  # the first to pass through may wait for it
 
-            return targets, upstream_body(text, name, include_usage=False), None
+            return _Sent(targets, upstream_body(text, name, include_usage=False), None, text)
     elif restricts_models(tenant.project) and (body is not None or upload is not None):
         target = await _form_target(tenant, exchange, content_type, upload)
         request.model = target.model
-        return (target,), body, coding
+        return _Sent((target,), body, coding, body or b"")
+    if restricts_models(tenant.project) and paths.may_cost(exchange.path, exchange.method):
+        # The provider would take one of its own choice, or one that an object of the project's names.
+        raise Forbidden(
+            "This key may use some models only, and the request names none. Name one of them in the field 'model', at "
+            "a path where the answer is that model's.",
+            param="model",
+        )
     # The body goes up as it came, so what it is encoded in does, too.
     spoken = "anthropic" if dialect_at(exchange.path) == MESSAGES else None
-    return tenant.router.default(tenant.project, test_key=tenant.test, provider=spoken), body, coding
+    targets = tenant.router.default(tenant.project, test_key=tenant.test, provider=spoken)
+    return _Sent(targets, body, coding, text or body or b"")
 
 
-async def _form_target(tenant: Tenant, exchange: Exchange, content_type: bytes, upload: _Upload | None) -> Target:
+async def _form_target(tenant: Tenant, exchange: Exchange, content_type: bytes, upload: Upload | None) -> Target:
     """The target of a project that may use some models only: a body that does not say which model is refused, and one
     that will name another one after its beginning is watched for that."""
     from watchllm.proxy.form_model import boundary_of, model_of_form  # few projects restrict models
@@ -219,76 +235,6 @@ async def _form_target(tenant: Tenant, exchange: Exchange, content_type: bytes, 
     return target
 
 
-class _Upload:
-    """The client's body as the source of the upstream request's; what arrives before the call exists is kept.
-
-    A watch, where there is one, has read what `beginning` gave, and reads what comes after it before it is sent."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        length = exchange.header(b"content-length")
-        self.content_length = None if length is None else int(length)
-        self.on_pause = exchange.pause_body
-        self.on_resume = exchange.resume_body
-        self._exchange = exchange
-        self._early: list[bytes] = []
-        self._ended = False
-        exchange.on_data = self._keep_early
-        exchange.on_end = self._end_early
-        self._early_size = 0
-        self._watch: FormWatch | None = None
-        self._awaited = 0
-        self._arrived: asyncio.Future[None] | None = None
-        exchange.pause_body()
-
-    async def beginning(self, size: int) -> bytes:
-        """At least the first `size` bytes, or all where there are fewer; they stay part of the upload."""
-        if not self._ended and self._early_size < size:
-            self._awaited = size
-            self._arrived = asyncio.get_running_loop().create_future()
-            self._exchange.resume_body()
-            await self._arrived
-        self._early = [b"".join(self._early)]
-        return self._early[0]
-
-    def watch_with(self, watch: FormWatch, cleared: bytes) -> None:
-        """`cleared` is what may be sent of what `beginning` gave."""
-        self._watch = watch
-        self._early[0] = cleared
-
-    def go_to(self, call: wire.Call, refuse: Callable[[GatewayError], None]) -> None:
-        """Send what has arrived, and from now on every piece as it comes; `refuse` is told what may not be sent."""
-        exchange = self._exchange
-        write, end = call.write, call.end
-        early = self._early
-        if self._watch is not None:
-            watched = self._watch.before(call, refuse)
-            write, end = watched.write, watched.end
-            call.write(early.pop(0))
-        exchange.on_data = write
-        exchange.on_end = end
-        # Reading goes on when the connection is there (`on_resume`): what came before that would have to be kept.
-        for piece in early:
-            write(piece)
-        if self._ended:
-            end()
-
-    def _keep_early(self, piece: bytes) -> None:
-        self._early.append(piece)
-        self._early_size += len(piece)
-        if self._arrived is not None and self._early_size >= self._awaited:
-            self._exchange.pause_body()
-            self._beginning_arrived(self._arrived)
-
-    def _end_early(self) -> None:
-        self._ended = True
-        if self._arrived is not None:
-            self._beginning_arrived(self._arrived)
-
-    def _beginning_arrived(self, arrived: asyncio.Future[None]) -> None:
-        if not arrived.done():
-            arrived.set_result(None)
-
-
 class _Metered(msgspec.Struct):
     """What is read of an answer."""
 
@@ -302,9 +248,11 @@ _read_metered = msgspec.json.Decoder(_Metered).decode
 class _Relay:
     """A sink that hands the answer on as it arrives, and reads one that is short and JSON for its usage."""
 
-    def __init__(self, services: Services, request: Request) -> None:
+    def __init__(self, services: Services, request: Request, *, costs: bool) -> None:
         self._services = services
         self._request = request
+        # What is only told again, such as an answer that is retrieved, was charged when it was bought.
+        self._costs = costs
         self._exchange = request.exchange
         self._status = 0
         self._kept: list[bytes] | None = None
@@ -319,13 +267,13 @@ class _Relay:
         request.upstream_ended = request.first_byte = perf_counter()
         request.upstream_status = status
         egress.remember_upstream_id(request, headers)
+        self._status = status
         refusal = status_refusal(status)
         if refusal is not None:
             self.fail(refusal)
             return
-        self._status = status
         content_type = next((value for name, value in headers if name == b"content-type"), b"application/octet-stream")
-        self._kept = [] if status == 200 and is_json(content_type) else None
+        self._kept = [] if self._costs and status == 200 and is_json(content_type) else None
         self._exchange.on_writable = self._resume
         self._exchange.start(status, egress.answer_head(request, content_type.decode("latin-1"), headers))
 
@@ -346,10 +294,8 @@ class _Relay:
             return
         if self._kept:
             self._meter(b"".join(self._kept))
-        request = self._request
-        if self.at_most is not None and request.usage is None and 200 <= self._status < 300 and request.target:
-            # Where a budget holds, what nobody counts must not be free: images, speech, answers too long to be read.
-            account(self._services, request, request.target, self.at_most)
+        if 200 <= self._status < 300:
+            self._charge_at_most()
         self._services.settlement.settle(self._request, self._status, "complete" if self._status < 400 else "error")
         self._exchange.finish()
         self.done.set_result(None)
@@ -374,6 +320,21 @@ class _Relay:
 
     def on_failure(self, error: wire.WireError) -> None:
         self.fail(upstream_error(error))
+
+    def cancel(self) -> None:
+        """The client left, or the answer broke off: end the call. What was sent up may be charged for all the same."""
+        call, request = self.call, self._request
+        if call is None:
+            return
+        if call.is_sent and request.calls > len(request.attempts) and (not self._status or 200 <= self._status < 300):
+            self._charge_at_most()
+        call.cancel()
+
+    def _charge_at_most(self) -> None:
+        """Where a budget holds, what nobody counts must not be free: images, speech, answers too long to be read."""
+        request = self._request
+        if self.at_most is not None and request.usage is None and request.target is not None:
+            account(self._services, request, request.target, self.at_most)
 
     def fail(self, error: GatewayError) -> None:
         """Before the head was sent an error of our own answers; after it, the connection is cut (see ProxyApp)."""

@@ -7,6 +7,7 @@ administration of the account.
 
 from __future__ import annotations
 
+from watchllm.domain.billable import INFERENCE
 from watchllm.domain.errors import BadRequest, NotFound, WireRefusal
 
 _METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE"))
@@ -21,6 +22,30 @@ _STATELESS = frozenset(
         b"/v1/images/generations",
         b"/v1/images/variations",
         b"/v1/moderations",
+    )
+)
+# A model answers there, too, though objects of the project's may be named.
+_ANSWERS = _STATELESS | {b"/v1/responses/compact"}
+_GIVES = frozenset((b"GET", b"HEAD", b"DELETE"))
+# What is left there costs nothing by itself: files are kept, conversations noted, objects renamed.
+_KEEPS = frozenset((b"conversations", b"files", b"uploads"))
+_CHANGES = (b"/v1/chat/completions/",)
+_COUNTS = b"/v1/responses/input_tokens"
+_ENDS_WORK = b"/cancel"
+# Work that goes on when the answer is there, or of which the request does not say how much it is.
+_DONE_LATER = frozenset(
+    (
+        b"agents",
+        b"batch",
+        b"batches",
+        b"containers",
+        b"evals",
+        b"fine-tunes",
+        b"fine_tuning",
+        b"realtime",
+        b"threads",
+        b"vector_stores",
+        b"videos",
     )
 )
 # These administer the provider's account: users, keys, bills. They never pass.
@@ -48,8 +73,24 @@ def is_stateless(path: bytes) -> bool:
     return path in _STATELESS
 
 
+def may_cost(path: bytes, method: bytes) -> bool:
+    """Whether a provider may charge for such a request. Listing, retrieving, deleting, cancelling and keeping files
+    costs nothing."""
+    if path.lower() in _STATELESS:
+        return True
+    if method in _GIVES or path.endswith(_ENDS_WORK) or path == _COUNTS or path.startswith(_CHANGES):
+        return False
+    return path.split(b"/")[2] not in _KEEPS
+
+
+def is_done_later(path: bytes) -> bool:
+    """Whether what is asked for there is not in the answer, so that it does not tell what was used."""
+    return not _DONE_LATER.isdisjoint(path.lower().split(b"/")[2:])
+
+
 def checked(path: bytes, method: bytes) -> str:
-    """The endpoint's name for the log: the first segment behind `/v1/`.
+    """The endpoint's name for the log: the first segment behind `/v1/`, and `.objects` where that is an endpoint at
+    which models answer, and this asks for something that is kept there.
 
     Raises WireRefusal 405 for a method that no provider has, NotFound for administration and for what is not served
     yet, BadRequest for a path that can be read in two ways.
@@ -73,7 +114,10 @@ def checked(path: bytes, method: bytes) -> str:
     name = first.lower()
     if name in _ADMINISTRATION:
         raise NotFound("Administration of a provider's account does not pass through this gateway.")
-    return name.decode("ascii")[:40]
+    label = name.decode("ascii")[:40]
+    if label in INFERENCE and (method != b"POST" or path.lower() not in _ANSWERS):
+        return f"{label}.objects"
+    return label
 
 
 def _is_unambiguous(segment: bytes) -> bool:

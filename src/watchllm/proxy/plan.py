@@ -25,6 +25,7 @@ from watchllm.proxy.asked import Asked
 from watchllm.proxy.at_hand import MOST_KEYS, bring, places_of
 from watchllm.proxy.bad_answers import no_stream, wrong_with
 from watchllm.proxy.calls import account, store
+from watchllm.proxy.demand import most_used
 from watchllm.proxy.directives import Directives
 from watchllm.proxy.flight import Flight
 from watchllm.proxy.keeping import kept_form, verdict_on
@@ -216,6 +217,9 @@ class Plan:
         return verdict_on(self.endpoint, self.asked, self._body, lambda: self.document, body)
 
     def account(self, request: Request, usage: TokenUsage | None) -> None:
+        if self.asked.in_background and (usage is None or usage.estimated):
+            # The provider goes on, and tells nobody here what it used.
+            usage = most_used(request, self._body)
         # A translated stream that was cut tells no input: the counts come with its end.
         if usage is None or (usage.estimated and not usage.input):
             usage = answers.usage_so_far(self._body, self._assembler)

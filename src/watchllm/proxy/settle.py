@@ -237,7 +237,7 @@ class Settlement:
         )
         self.journal.settled(event)
         if request.admission is not None and self.limiting is not None:
-            self.limiting.settle(request, event)
+            self.limiting.settle_hit(request, target.provider)
         self.counters.hit(request.endpoint, latency_us, saved or 0)
         for observe in self.observers:
             observe(event)

@@ -19,7 +19,7 @@ from typing import Final, Protocol
 import msgspec
 
 from watchllm.domain.errors import GatewayError, LimitExceeded, TimedOut, Unavailable
-from watchllm.limits.drain import DrainRate
+from watchllm.limits.drain import Drain
 from watchllm.limits.line import Ticket
 from watchllm.limits.queue import FairQueue, bounds_for
 from watchllm.limits.tiers import TIERS, Tier
@@ -137,7 +137,7 @@ class Slots:
         self._loop = loop
         self._is_pressed = is_pressed
         self._queue = FairQueue(TIERS, bounds_for(limits.queued))
-        self._drain = DrainRate()
+        self._drain = Drain()
         self._wakes = False
         self._was_late = False
         self._timer: asyncio.TimerHandle | None = None
@@ -156,12 +156,14 @@ class Slots:
     def take(self) -> bool:
         """Take a slot if one is free and nobody waits for it; who takes it gives it back by `release`."""
         if self.under_way < self._allowed and not self._queue.waiting:
-            self.under_way += 1
+            self._begin(perf_counter())
             return True
         return False
 
     def release(self) -> None:
         """Give a slot back."""
+        self._drain.passed(perf_counter(), self.under_way)
+        self._drain.ended()
         self.under_way -= 1
         if self._queue.waiting:
             self._wake()
@@ -191,11 +193,11 @@ class Slots:
         place = Place(self, request, granted, refused, now=now, wait=self._limits.wait)
         gone = self._queue.push(place, full=self._is_pressed())
         if gone is place:
-            raise self._shed(place.tier, now)
+            raise self._shed(place.tier)
         request.queue_began, request.upstream_began = now, 0.0
         if gone is not None:
             assert isinstance(gone, Place)
-            self._loop.call_soon(self._refuse, gone, self._shed(gone.tier, now))
+            self._loop.call_soon(self._refuse, gone, self._shed(gone.tier))
         self._wake()
         return place
 
@@ -232,14 +234,17 @@ class Slots:
         now = perf_counter()
         for over in queue.expire(now):
             assert isinstance(over, Place)
-            self._refuse(over, self._waited_in_vain(over, now))
+            self._refuse(over, self._waited_in_vain(over))
         while self.under_way < self._allowed and (place := queue.pop()) is not None:
             assert isinstance(place, Place)
-            self.under_way += 1
-            self._drain.turn(now)
+            self._begin(now)
             self._count_wait(place.tier.name, now - place.entered)
             self._tell(place, partial(place.grant, now))
         self._set_timer()
+
+    def _begin(self, now: float) -> None:
+        self._drain.passed(now, self.under_way)
+        self.under_way += 1
 
     def _refuse(self, place: Place, error: GatewayError) -> None:
         self._tell(place, partial(place.refuse, perf_counter(), error))
@@ -272,17 +277,20 @@ class Slots:
         self.waits[tier][bisect_left(WAIT_BOUNDS, seconds)] += 1
         self.wait_seconds[tier] += seconds
 
-    def _waited_in_vain(self, place: Place, now: float) -> GatewayError:
+    def _waited_in_vain(self, place: Place) -> GatewayError:
         if place.timeout is not None and place.timeout <= self._limits.wait:
             error = not_begun_within(place.timeout)
             self.refused[place.tier.name, error.code] += 1
             return error
-        return self._shed(place.tier, now)
+        return self._shed(place.tier)
 
-    def _shed(self, tier: Tier, now: float) -> GatewayError:
+    def _shed(self, tier: Tier) -> GatewayError:
         """The error of a request for which there is no room, or not soon enough."""
         after = self._drain.retry_after(
-            now, ahead=self._queue.waiting_in(tier), share=self._queue.share(tier), unknown=self._limits.wait
+            places=self._allowed,
+            ahead=self._queue.waiting_in(tier),
+            share=self._queue.share(tier),
+            unknown=self._limits.wait,
         )
         problem = "Too many requests wait for a call to a provider"
         what_to_do = f"try again in {max(1, round(after))} s"

@@ -1,7 +1,8 @@
 """Who is asking: from the credential in a request's headers to a key and its project, out of the snapshot.
 
 What was read is remembered until the snapshot's version changes, which one memory-mapped read a request finds out: a
-revoked key is refused by the very next request.
+revoked key is refused by the very next request. It is read anew every few minutes all the same: who asks nothing any
+more then costs nothing, and who does, a few microseconds.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import msgspec
 
 from watchllm.cache.key import KeyHash
 from watchllm.domain import keys
-from watchllm.domain.errors import GatewayError, Unauthorized
+from watchllm.domain.errors import GatewayError, Unauthorized, Unavailable
 from watchllm.domain.limits import Limits
 from watchllm.domain.snapshot import PriceRow, SnapshotReader
 from watchllm.domain.usage import ModelPrice
@@ -20,6 +21,7 @@ from watchllm.proxy.tenant import Principal, Tenant
 from watchllm.routing.resolve import SIMULATOR, InstanceCredential, Router, Target
 
 _MAX_REMEMBERED = 10_000
+_REMEMBERED_SECONDS = 300.0
 _BEARER = b"bearer "
 # Before the first publication no key is known, so nothing is ever hashed under this.
 _UNPUBLISHED = bytes(32)
@@ -32,6 +34,7 @@ class Tenants:
         self._reader = reader
         self._instance = instance
         self._version = -1
+        self._forgets_at = 0.0
         self._principals: dict[bytes, Principal] = {}
         self._tenants: dict[tuple[str, bool, Limits | None], Tenant] = {}
         self._prices: dict[str, tuple[PriceRow, ...]] = {}
@@ -47,9 +50,13 @@ class Tenants:
         return self._version
 
     def authenticate(self, headers: dict[bytes, bytes], now_seconds: float) -> Principal:
-        """The principal of `Authorization: Bearer …` or `x-api-key: …`; raises Unauthorized."""
+        """The principal of `Authorization: Bearer …` or `x-api-key: …`. Raises Unauthorized, and Unavailable while
+        nothing was published."""
         if self._reader.version() != self._version:
             self._refresh()
+        if now_seconds >= self._forgets_at:
+            self._forget()
+            self._forgets_at = now_seconds + _REMEMBERED_SECONDS
         credential = headers.get(b"authorization")
         api_key = headers.get(b"x-api-key")
         if credential is None or api_key is not None:
@@ -97,9 +104,12 @@ class Tenants:
         while (version := self._reader.version()) != self._version:
             self._read_anew(version)
 
-    def _read_anew(self, version: int) -> None:
+    def _forget(self) -> None:
         self._principals.clear()
         self._tenants.clear()
+
+    def _read_anew(self, version: int) -> None:
+        self._forget()
         self._prices.clear()
         self._model_prices.clear()
         self._router = Router(self._reader.vendors(), self._instance)
@@ -116,6 +126,8 @@ class Tenants:
             if narrowed is not None:
                 project = msgspec.structs.replace(project, narrowed=narrowed)
             tenant = Tenant(project, test=test, router=self._router)
+            if len(self._tenants) >= _MAX_REMEMBERED:
+                self._tenants.clear()
             self._tenants[(project_id, test, narrowed)] = tenant
         return tenant
 
@@ -136,11 +148,10 @@ class Tenants:
             # Another version came between the two: a request is served by one.
             self._refresh()
         if record is None or tenant is None:
-            raise _invalid_key()
+            raise _invalid_key() if self._version else _knows_nobody()
         principal = Principal(record, tenant)
         if len(self._principals) >= _MAX_REMEMBERED:
-            self._principals.clear()
-            self._tenants.clear()
+            self._forget()
         self._principals[credential] = principal
         return principal
 
@@ -170,6 +181,14 @@ def _one_credential(authorization: bytes | None, api_key: bytes | None) -> bytes
     if authorization is not None and authorization[len(_BEARER) :].strip() != api_key.strip():
         raise Unauthorized("The Authorization and x-api-key headers hold different keys; send one.")
     return as_bearer
+
+
+def _knows_nobody() -> GatewayError:
+    return Unavailable(
+        "This proxy knows no keys yet: nothing was published to it. Try again in a moment; operators find the reason "
+        "on /health/ready.",
+        retry_after=1,
+    )
 
 
 def _invalid_key() -> GatewayError:

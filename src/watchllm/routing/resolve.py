@@ -118,8 +118,9 @@ class Router:
         targets = self._targets(vendor, "", project) if vendor is not None else ()
         if not targets:
             raise _key_missing(name)
-        if not _may_use_provider(name, project):
-            raise Forbidden(f"This project may not use the provider {name}; ask its owner to allow it.", provider=name)
+        for whose, limits in _permissions(project):
+            if (refusal := _provider_refusal(name, whose, limits)) is not None:
+                raise refusal
         return targets
 
     def usable(self, project: ProjectRecord, *, test_key: bool) -> list[Target]:
@@ -271,15 +272,19 @@ def _may_use_provider(name: str, project: ProjectRecord) -> bool:
     return all(allowed is None or name in allowed for allowed in lists)
 
 
+def _provider_refusal(name: str, whose: str, limits: Limits) -> GatewayError | None:
+    allowed = limits.allowed_providers
+    if allowed is None or name in allowed:
+        return None
+    return Forbidden(
+        f"This {whose} may not use the provider {name}; allowed are {', '.join(allowed)}.", param="model", provider=name
+    )
+
+
 def _refusal(model: str, target: Target, project: ProjectRecord) -> GatewayError | None:
     for whose, limits in _permissions(project):
-        if limits.allowed_providers is not None and target.provider not in limits.allowed_providers:
-            return Forbidden(
-                f"This {whose} may not use the provider {target.provider}; allowed are "
-                f"{', '.join(limits.allowed_providers)}.",
-                param="model",
-                provider=target.provider,
-            )
+        if (refusal := _provider_refusal(target.provider, whose, limits)) is not None:
+            return refusal
         if limits.allowed_models is None:
             continue
         match = _matcher(limits.allowed_models)

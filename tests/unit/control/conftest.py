@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.database import lay_in
 from watchllm.compose.control import open_control_plane
 from watchllm.configuration import Configuration, load
 from watchllm.control.plane import ControlPlane
@@ -26,6 +27,7 @@ def configuration(tmp_path: Path) -> Configuration:
 
 @pytest.fixture
 def world(configuration: Configuration) -> Iterator[World]:
+    lay_in(configuration.home)
     reader = LmdbSnapshotReader(configuration.home / "snapshot")
     with open_control_plane(configuration, actor="tester") as plane:
         yield World(configuration, plane, reader)

@@ -107,7 +107,7 @@ def test_what_somebody_opened_is_told_and_closed_by_the_next_upgrade(database: C
         "ALTER TABLE watchllm.users DISABLE ROW LEVEL SECURITY",
     )
     assert openings() == ["users has no row-level security", "anon has rights on keys", "PUBLIC has rights on watchllm"]
-    database.execute("UPDATE watchllm.alembic_version SET version_num = '0008'", "DROP TABLE watchllm.tokens")
+    database.execute("UPDATE watchllm.alembic_version SET version_num = '0009'", "DROP TABLE watchllm.tokens")
     assert schema.upgrade(engine)
     assert openings() == []
 

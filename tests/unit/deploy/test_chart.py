@@ -18,6 +18,7 @@ ALL = {
     "image": {"tag": "1.2.3", "pullSecrets": [{"name": "ours"}]},
     "journals": {"storageClassName": "fast"},
     "console": {"publicUrl": "https://console.example"},
+    "files": {"plans": '[team]\ntitle = "Team"\n', "prices": '[x."*"]\ninput = 1\n'},
 }
 LEAST = {"console": {"enabled": False}, "migrations": {"enabled": False}}
 
@@ -94,7 +95,7 @@ def test_services_lead_to_ports_that_exist(manifests: list[dict[str, Any]]) -> N
 def test_a_proxy_knows_no_way_into_the_database() -> None:
     pod = proxy_pod(ALL)
     (proxy,), (recorder,) = pod["containers"], pod["initContainers"]
-    assert "WATCHLLM_DATABASE_URL" not in variables(proxy)
+    assert not [name for name in variables(proxy) if "DATABASE" in name]
     assert "WATCHLLM_DATABASE_URL" in variables(recorder)
     assert proxy["envFrom"] == [{"secretRef": {"name": "providers"}}]
     assert "envFrom" not in recorder
@@ -107,6 +108,10 @@ def test_secrets_come_from_those_that_exist() -> None:
             for name in ("WATCHLLM_SECRET_KEY", "WATCHLLM_REDIS_URL", "WATCHLLM_DATABASE_URL"):
                 if name in given:
                     assert given[name]["valueFrom"]["secretKeyRef"] == {"name": "watchllm", "key": name}
+            for name in given:
+                if name.endswith(("_DIRECT_URL", "_REPLICA_URL", "_PREVIOUS")):
+                    wanted = {"name": "watchllm", "key": name, "optional": True}
+                    assert given[name]["valueFrom"]["secretKeyRef"] == wanted
 
 
 def test_a_pod_is_given_the_time_to_leave_to_drain_and_to_record() -> None:
@@ -131,6 +136,34 @@ def test_journals_outlive_their_pod() -> None:
         "resources": {"requests": {"storage": "4Gi"}},
     }
     assert stateful["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+
+
+def test_plans_and_prices_are_the_same_wherever_something_is_published_or_recorded() -> None:
+    manifests = Chart(FOLDER).render(ALL)
+    held = one(manifests, "ConfigMap")
+    assert held["data"] == {f"{name}.toml": text for name, text in ALL["files"].items()}
+    hook = {"helm.sh/hook": "pre-install,pre-upgrade", "helm.sh/hook-weight": "-1"}
+    assert hook.items() <= held["metadata"]["annotations"].items(), "it has to be there before the migrations publish"
+    mounted = set()
+    for pod in pods(manifests):
+        (volume,) = [row for row in pod["volumes"] if row["name"] == "files"]
+        assert volume["configMap"]["name"] == held["metadata"]["name"]
+        for container in containers(pod):
+            paths = {mount["mountPath"]: mount.get("subPath") for mount in container["volumeMounts"]}
+            if paths.get("/var/lib/watchllm/plans.toml") == "plans.toml":
+                assert paths["/var/lib/watchllm/prices.toml"] == "prices.toml"
+                mounted.add(container["name"])
+    assert mounted == {"console", "recorder", "migrate"}
+
+
+def test_pods_are_made_anew_when_plans_or_prices_change() -> None:
+    def notes(values: dict[str, Any]) -> list[Any]:
+        found = [row["spec"]["template"]["metadata"] for row in Chart(FOLDER).render(values) if _has_pods(row)]
+        return [row.get("annotations") for row in found if row["labels"]["app.kubernetes.io/component"] != "migrate"]
+
+    before, after = notes({}), notes({"files": {"plans": "[team]"}})
+    assert len(before) == 2
+    assert all(one != other for one, other in zip(before, after, strict=True))
 
 
 def test_settings_reach_every_process() -> None:

@@ -1,19 +1,21 @@
 """deploy/compose.yaml: what depends on what, who knows what, and that the program has all that is asked of it."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.support.deployed import DEPLOY, check_command, is_public, unknown_variables
+from tests.support.redis_server import RedisServer
 from watchllm.configuration import load
 
 TEXT = (DEPLOY / "compose.yaml").read_text()
 OURS = ("proxy-1", "proxy-2", "recorder-1", "recorder-2", "console", "migrate")
 # What the compose specification knows of a service, as far as it is used here: a typing error is in none of it.
 KNOWN = {
-    "build", "cap_drop", "command", "depends_on", "environment", "healthcheck", "image", "networks", "ports",
+    "build", "cap_drop", "command", "configs", "depends_on", "environment", "healthcheck", "image", "networks", "ports",
     "read_only", "restart", "security_opt", "shm_size", "stop_grace_period", "stop_signal", "tmpfs", "volumes",
 }  # fmt: skip
 
@@ -38,7 +40,7 @@ def test_a_command_that_does_not_exist_would_be_noticed(command: list[str]) -> N
 
 def test_it_says_nothing_that_compose_does_not_know(document: dict[str, Any]) -> None:
     extensions = {name for name in document if name.startswith("x-")}
-    assert set(document) - extensions == {"name", "services", "networks", "volumes"}
+    assert set(document) - extensions == {"name", "services", "configs", "networks", "volumes"}
     for service in document["services"].values():
         assert set(service) <= KNOWN
 
@@ -53,6 +55,7 @@ def test_all_that_is_named_exists(document: dict[str, Any]) -> None:
             source = volume.partition(":")[0]
             assert source in document["volumes"] or (DEPLOY / source).is_file()
         assert set(service["networks"]) <= set(document["networks"])
+        assert {config["source"] for config in service.get("configs", [])} <= set(document.get("configs", {}))
 
 
 def test_every_process_runs_a_command_that_exists_with_settings_that_exist(services: dict[str, Any]) -> None:
@@ -115,7 +118,27 @@ def _is_set(line: str) -> bool:
 
 def test_secrets_without_which_nothing_is_safe_are_asked_for() -> None:
     for name in ("WATCHLLM_SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD"):
-        assert re.findall(rf"\$\{{{name}(.?.?)", TEXT) == [":?"] * len(re.findall(rf"\$\{{{name}\b", TEXT))
+        assert re.findall(rf"\$\{{{name}\b(.?.?)", TEXT) == [":?"] * len(re.findall(rf"\$\{{{name}\b", TEXT))
+
+
+def test_no_secret_is_an_argument_that_a_list_of_processes_shows(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert "$" not in str(service.get("command", "")), name
+        assert "$" not in str(service["healthcheck"]), name
+
+
+def test_redis_takes_its_settings_from_the_file(document: dict[str, Any], tmp_path: Path) -> None:
+    redis = document["services"]["redis"]
+    (given,) = redis["configs"]
+    assert redis["command"] == ["redis-server", given["target"]]
+    lines = document["configs"][given["source"]]["content"].splitlines()
+    assert "requirepass ${REDIS_PASSWORD:?fill in deploy/.env}" in lines
+    options = [word for line in lines for word in (f"--{line.split()[0]}", line.split(maxsplit=1)[1].strip('"'))]
+    server = RedisServer(tmp_path, *options, password=True)
+    try:
+        assert b"volatile-lru" in server.command("CONFIG", "GET", "maxmemory-policy")
+    finally:
+        server.stop()
 
 
 def test_the_lines_that_explain_it_name_a_command_that_exists() -> None:

@@ -159,7 +159,7 @@ def test_a_removed_folder_is_made_anew_with_all_that_was_not_applied(tmp_path: P
             usage.record()
             return len(usage.ids()) == len(events)
 
-        wait_for(recorded, "the rescued records", within=5)
+        wait_for(recorded, "the rescued records")
         assert usage.ids() == [one.request_id for one in events]
         journal.close()
         usage.record()
@@ -177,7 +177,7 @@ def test_a_folder_that_lost_a_part_is_made_whole(tmp_path: Path, what: str) -> N
     else:
         for path in journal.folder.glob("*.seg" if "segments" in what else "*.lock"):
             path.unlink()
-    wait_for(lambda: journal.folder.exists() and journal._is_in_place(), "the folder to be made whole", within=3)
+    wait_for(lambda: journal.folder.exists() and journal._is_in_place(), "the folder to be made whole")
     late = event()
     journal.settled(late)
     journal.close()
@@ -191,9 +191,9 @@ def test_a_removed_folder_that_cannot_be_made_anew_refuses(tmp_path: Path) -> No
     journal.settled(event())
     remove(journal.folder)
     journal.folder.write_text("in the way")
-    wait_for(lambda: journal.refusal, "the loss to be noticed", within=3)
+    wait_for(lambda: journal.refusal, "the loss to be noticed")
     journal.folder.unlink()
-    wait_for(lambda: journal.refusal is None, "the folder to be made", within=3)
+    wait_for(lambda: journal.refusal is None, "the folder to be made")
     assert payloads(journal.folder) == 1
     journal.close()
 
@@ -211,7 +211,7 @@ def test_the_thread_syncs_within_a_second(tmp_path: Path, monkeypatch: pytest.Mo
     journal.settled(event())
     current = journal._current
     assert current is not None
-    wait_for(lambda: current.position in synced, "the sync", within=2)
+    wait_for(lambda: current.position in synced, "the sync")
     journal.close()
 
 
@@ -224,8 +224,8 @@ def test_a_failing_sync_is_reported_until_it_works(tmp_path: Path, monkeypatch: 
     with monkeypatch.context() as broken:
         broken.setattr("watchllm.journal.segment._sync", fails)
         journal.settled(event())
-        wait_for(lambda: "I/O error" in (journal.state() or ""), "the failure to be told", within=3)
-    wait_for(lambda: journal.state() is None, "the recovery to be told", within=3)
+        wait_for(lambda: "I/O error" in (journal.state() or ""), "the failure to be told")
+    wait_for(lambda: journal.state() is None, "the recovery to be told")
     journal.close()
 
 

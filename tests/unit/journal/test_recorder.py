@@ -14,6 +14,7 @@ from watchllm.domain.ids import new_request_id
 from watchllm.domain.usage import ModelPrice
 from watchllm.domain.usage_event import Attempt, OpenedCall
 from watchllm.journal import recorder, records
+from watchllm.journal import series as files
 from watchllm.journal.journal import Journal
 from watchllm.journal.recorder import StoreUnavailable
 from watchllm.journal.records import FIRST_RECORD, OPENED, SETTLED, frame, read_segment, tag_of
@@ -484,3 +485,28 @@ def test_costs_too_large_to_be_summed_up_stop_nobodys_recording(tmp_path: Path) 
         usage.record()
         assert len(usage.ids()) == 21
         assert usage.query("SELECT cost_nanos FROM usage_hourly WHERE project_id = 'prj_2'") == [(7,)]
+
+
+def test_a_segment_that_was_begun_while_the_folder_was_looked_at_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = journal_in(tmp_path)
+    journal.settled(event("req_1"))
+    scan = files.scan
+    with usage_in(tmp_path) as usage:
+        usage.record()
+
+        def late(folder: Path) -> dict[str, list[int]]:
+            found = scan(folder)
+            monkeypatch.setattr(files, "scan", scan)
+            # Now it fills its segment, begins another, and ends.
+            for number in range(600):
+                journal.settled(event(f"req_late_{number:03}"))
+            journal.close()
+            return found
+
+        monkeypatch.setattr(files, "scan", late)
+        usage.record()
+        assert len(usage.ids()) == 601
+        usage.record()
+    assert scan(tmp_path / "journal") == {}

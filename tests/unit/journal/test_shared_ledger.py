@@ -8,9 +8,9 @@ import pytest
 
 from tests.support.journal import Usage, event, usage_in
 from tests.support.postgres import Connected
-from watchllm.domain.ledger import Periods, Place
+from watchllm.domain.ledger import NotTold, Periods, Place
 from watchllm.journal.recorder import Batch, Position
-from watchllm.journal.shared_ledger import NotTold, SharedLedger
+from watchllm.journal.shared_ledger import SharedLedger
 from watchllm.stores.sqlite.usage import SqliteUsageStore
 
 

@@ -2,36 +2,52 @@
 
 import pytest
 
-from watchllm.limits.drain import DrainRate
+from watchllm.limits.drain import Drain
 
 
-def after(rate: DrainRate, now: float, ahead: int, share: float = 1.0) -> float:
-    return rate.retry_after(now, ahead=ahead, share=share, unknown=30.0)
+def after(drain: Drain, ahead: int, share: float = 1.0) -> float:
+    return drain.retry_after(places=4, ahead=ahead, share=share, unknown=30.0)
 
 
-@pytest.mark.parametrize("seconds", [2, 10, 100])
-def test_it_is_the_time_that_those_ahead_need(seconds: int) -> None:
-    rate = DrainRate()
-    for turn in range(seconds * 10):
-        rate.turn(1_000 + turn / 10)
-    now = 1_000.0 + seconds
-    assert rate.per_second(now) == pytest.approx(10, rel=0.1)
-    assert after(rate, now, 99) == pytest.approx(10, rel=0.1)
-    assert after(rate, now, 99, share=0.5) == pytest.approx(20, rel=0.1)
+def use(drain: Drain, begin: float, rounds: int, seconds: float) -> None:
+    """All four places are used for calls of so many seconds, round after round."""
+    drain.passed(begin, 0)
+    for number in range(rounds):
+        now = begin + (number + 1) * seconds
+        for left in range(4, 0, -1):
+            drain.passed(now, left)
+            drain.ended()
+
+
+@pytest.mark.parametrize("rounds", [1, 5, 100])
+def test_it_is_the_time_that_those_ahead_need(rounds: int) -> None:
+    drain = Drain()
+    use(drain, 1_000.0, rounds, 0.5)
+    assert drain.seconds_a_call() == pytest.approx(0.5, rel=0.05)
+    assert after(drain, 79) == pytest.approx(10, rel=0.05)
+    assert after(drain, 79, share=0.5) == pytest.approx(20, rel=0.05)
+
+
+def test_time_without_calls_is_no_slowness() -> None:
+    drain = Drain()
+    use(drain, 0.0, 3, 0.5)
+    use(drain, 10_000.0, 1, 0.5)
+    assert after(drain, 79) == pytest.approx(10, rel=0.05)
+
+
+def test_what_was_long_ago_is_forgotten() -> None:
+    drain = Drain()
+    use(drain, 0.0, 100, 0.5)
+    use(drain, 100.0, 100, 2.0)
+    assert drain.seconds_a_call() == pytest.approx(2.0, rel=0.05)
 
 
 def test_it_is_between_a_second_and_a_minute() -> None:
-    rate = DrainRate()
-    for turn in range(100):
-        rate.turn(turn / 10)
-    assert after(rate, 10.0, 0) == 1.0
-    assert after(rate, 10.0, 1_000_000) == 60.0
+    drain = Drain()
+    use(drain, 0.0, 3, 0.5)
+    assert after(drain, 0) == 1.0
+    assert after(drain, 1_000_000) == 60.0
 
 
-def test_where_nobody_got_a_turn_lately_it_is_what_may_be_waited() -> None:
-    rate = DrainRate()
-    assert after(rate, 5.0, 3) == 30.0
-    rate.turn(5.0)
-    assert after(rate, 1_000.0, 3) == 30.0
-    rate.turn(1_000.0)
-    assert after(rate, 1_000.5, 0) < 5, "a rate is not low because it was measured for a short time"
+def test_before_any_call_has_ended_it_is_what_may_be_waited() -> None:
+    assert after(Drain(), 3) == 30.0

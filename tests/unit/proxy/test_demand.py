@@ -57,5 +57,21 @@ def test_what_tools_gave_is_text_and_an_image_is_not() -> None:
     assert tokens({"model": "gpt", "max_tokens": 1, "messages": [{"role": "user", "content": image}]}) < 2_000
 
 
+def test_pictures_are_taken_for_the_largest() -> None:
+    one = tokens({"model": "gpt", "prompt": "A cat"}, endpoint="images")
+    assert 6_240 < one < 6_320
+    assert 2 * 6_240 <= tokens({"model": "gpt", "prompt": "A cat", "n": 3}, endpoint="images") - one < 2 * 6_240 + 10
+    assert tokens({"model": "gpt", "prompt": "A cat"}, endpoint="images", assumed=10_000) > 10_000
+
+
+def test_what_nobody_knows_the_price_of_is_covered_by_no_budget_that_is_spent() -> None:
+    unpriced = cast(Services, SimpleNamespace(tenants=SimpleNamespace(price=lambda provider, model: None)))
+    tenant = SimpleNamespace(settings=SimpleNamespace(assumed_output_tokens=10))
+    request = cast(Request, SimpleNamespace(principal=SimpleNamespace(tenant=tenant), endpoint="chat.completions"))
+    simulated = cast(Target, SimpleNamespace(provider="sim", model="echo"))
+    assert demand_of(unpriced, request, b"{}", (TARGET,)).nanos == 1
+    assert demand_of(unpriced, request, b"{}", (simulated,)).nanos == 0
+
+
 def test_embeddings_answer_with_no_tokens() -> None:
     assert tokens({"model": "gpt", "input": "Why?"}, endpoint="embeddings") < 60

@@ -28,7 +28,14 @@ def request_of(who: Subject, limiting: Limiting) -> Request:
     tenant = SimpleNamespace(test=False)
     principal = SimpleNamespace(subject=who, tenant=tenant)
     made = SimpleNamespace(
-        principal=principal, target=None, admission=None, limiting=limiting, limits_took=0.0, calls=0
+        principal=principal,
+        endpoint="chat.completions",
+        target=None,
+        admission=None,
+        limiting=limiting,
+        limits_took=0.0,
+        calls=0,
+        attempts=(),
     )
     return cast(Request, made)
 
@@ -85,3 +92,19 @@ def test_many_who_ask_at_once_are_looked_up_together() -> None:
         assert [type(outcome) for outcome in done] == [type(None), type(None), LimitExceeded, LimitExceeded]
 
     asyncio.run(test())
+
+
+def test_a_call_beside_all_requests_takes_no_place_and_is_counted_and_one_that_is_not_made_is_not() -> None:
+    limiting = Limiting(LocalLimits(Limiter(), nothing_known, cast(asyncio.AbstractEventLoop, None)))
+    who = subject(upstream_per_minute=2, concurrent_requests=1)
+    client, own = request_of(who, limiting), request_of(who, limiting)
+    limiting.enter_beside(own)
+    limiting.enter(client)  # the only place
+    limiting.reserve(own, lambda: Demand(5, 0))
+    limiting.leave(own)
+    assert limiting.count_call(client) is None
+    assert limiting.count_call(client) is None
+    with pytest.raises(LimitExceeded):
+        limiting.count_call(client)
+    limiting.settle(client, event(usage=None, cost=None))
+    limiting.enter(request_of(who, limiting))

@@ -319,3 +319,35 @@ def test_a_judge_is_not_asked_where_no_slot_is_free_and_leaves_no_row(loop: Loop
     assert [type(error) for error in errors] == [Unavailable]
     assert slots.under_way == 1
     assert not loop.complaints
+
+
+def test_who_finds_no_room_is_told_when_there_will_be_by_how_long_calls_took(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr("watchllm.proxy.slots.perf_counter", lambda: now[0])
+    slots = slots_on(loop, calls=2, queued=8, wait=30.0)
+
+    def refused() -> GatewayError:
+        with pytest.raises(GatewayError) as caught:
+            Waiting(slots)
+        return caught.value
+
+    for _ in range(2):
+        slots.take()
+    waiting = [Waiting(slots) for _ in range(4)]
+    assert refused().retry_after == 30.0, "none has ended yet"
+    while waiting:
+        now[0] += 3.0
+        for _ in range(2):
+            slots.release()
+        loop.run()
+        del waiting[:2]
+    now[0] += 3.0
+    for _ in range(2):
+        slots.release()
+    now[0] += 1_000.0  # Nothing to do.
+    for _ in range(2):
+        slots.take()
+    waiting = [Waiting(slots) for _ in range(4)]
+    assert refused().retry_after == pytest.approx(7.5), "five calls of 3 s at two places"

@@ -3,9 +3,10 @@
 import pytest
 
 from watchllm.domain import keys
-from watchllm.domain.errors import Unauthorized
+from watchllm.domain.errors import Unauthorized, Unavailable
 from watchllm.domain.settings import ProjectSettings
 from watchllm.domain.snapshot import KeyRecord, PriceRow, ProjectRecord, Vendor
+from watchllm.proxy.tenant import Tenant
 from watchllm.proxy.tenants import Tenants
 
 KEY = keys.generate(test=False)
@@ -83,3 +84,65 @@ def test_a_key_that_is_revoked_meanwhile_is_refused_or_served_as_before(moment: 
     assert tenants.version == 2
     with pytest.raises(Unauthorized):
         tenants.authenticate(HEADERS, 0.0)
+
+
+def test_before_anything_was_published_no_key_is_said_to_be_wrong() -> None:
+    snapshot = Changing(revoked=True)
+    snapshot._version = 0
+    snapshot.key = lambda digest: None  # type: ignore[method-assign]
+    tenants = Tenants(snapshot, {})
+    with pytest.raises(Unavailable, match="nothing was published") as caught:
+        tenants.authenticate(HEADERS, 0)
+    assert caught.value.retry_after == 1
+    mistyped = {b"authorization": b"Bearer " + KEY[:-1].encode() + b"?"}
+    with pytest.raises(Unauthorized):
+        tenants.authenticate(mistyped, 0)
+
+
+class Still:
+    """A snapshot that does not change, with a project for each key."""
+
+    def __init__(self) -> None:
+        self.keys = [keys.generate(test=False) for _ in range(3)]
+        self.numbers = {keys.digest(key): number for number, key in enumerate(self.keys)}
+
+    def version(self) -> int:
+        return 1
+
+    def key(self, digest: bytes) -> KeyRecord | None:
+        return KeyRecord("key_1", f"prj_{self.numbers[digest]}")
+
+    def project(self, project_id: str) -> ProjectRecord | None:
+        return ProjectRecord(project_id, "org_1", "n")
+
+    def any_project(self, is_wanted: object, limit: int) -> bool:
+        return False
+
+    def vendors(self) -> tuple[Vendor, ...]:
+        return ()
+
+    def prices(self, provider: str) -> tuple[PriceRow, ...]:
+        return ()
+
+    def secret(self, name: str) -> bytes | None:
+        return None
+
+
+def test_who_asks_nothing_any_more_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = Still()
+    tenants = Tenants(snapshot, {})
+
+    def asks(number: int, now: float) -> Tenant:
+        headers = {b"authorization": b"Bearer " + snapshot.keys[number].encode()}
+        return tenants.authenticate(headers, now).tenant
+
+    asks(0, 1_000.0)
+    busy = asks(1, 1_000.0)
+    assert asks(1, 1_299.0) is busy
+    assert len(tenants._principals) == len(tenants._tenants) == 2
+    assert asks(1, 1_300.0).project == busy.project
+    assert len(tenants._principals) == len(tenants._tenants) == 1
+    monkeypatch.setattr("watchllm.proxy.tenants._MAX_REMEMBERED", 2)
+    for number in range(3):
+        tenants.live_tenant(f"prj_{number}")
+    assert len(tenants._tenants) <= 2

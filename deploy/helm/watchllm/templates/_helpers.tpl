@@ -48,6 +48,9 @@ volumeMounts:
 {{- define "watchllm.env" -}}
 - name: WATCHLLM_SECRET_KEY
   valueFrom: { secretKeyRef: { name: {{ .Values.secrets.existing | quote }}, key: WATCHLLM_SECRET_KEY } }
+- name: WATCHLLM_SECRET_KEY_PREVIOUS
+  valueFrom:
+    secretKeyRef: { name: {{ .Values.secrets.existing | quote }}, key: WATCHLLM_SECRET_KEY_PREVIOUS, optional: true }
 - name: WATCHLLM_REDIS_URL
   valueFrom: { secretKeyRef: { name: {{ .Values.secrets.existing | quote }}, key: WATCHLLM_REDIS_URL } }
 - name: WATCHLLM_DRAIN_SECONDS
@@ -61,4 +64,30 @@ volumeMounts:
 {{- define "watchllm.env.database" -}}
 - name: WATCHLLM_DATABASE_URL
   valueFrom: { secretKeyRef: { name: {{ .Values.secrets.existing | quote }}, key: WATCHLLM_DATABASE_URL } }
+- name: WATCHLLM_DATABASE_DIRECT_URL
+  valueFrom:
+    secretKeyRef: { name: {{ .Values.secrets.existing | quote }}, key: WATCHLLM_DATABASE_DIRECT_URL, optional: true }
+- name: WATCHLLM_DATABASE_REPLICA_URL
+  valueFrom:
+    secretKeyRef: { name: {{ .Values.secrets.existing | quote }}, key: WATCHLLM_DATABASE_REPLICA_URL, optional: true }
+{{- end -}}
+
+{{- /* Whoever publishes needs the same plans and prices, and recorders the plans. After "watchllm.container". */ -}}
+{{- define "watchllm.files.mounts" -}}
+{{- if .Values.files.plans }}
+- { name: files, mountPath: /var/lib/watchllm/plans.toml, subPath: plans.toml, readOnly: true }
+{{- end }}
+{{- if .Values.files.prices }}
+- { name: files, mountPath: /var/lib/watchllm/prices.toml, subPath: prices.toml, readOnly: true }
+{{- end }}
+{{- end -}}
+
+{{- define "watchllm.files.volume" -}}
+- name: files
+  configMap: { name: {{ include "watchllm.name" . }}-files }
+{{- end -}}
+
+{{- /* A mounted file does not change in a container that runs: pods are made anew when the files change. */ -}}
+{{- define "watchllm.files.annotation" -}}
+watchllm/files: {{ .Values.files | toJson | sha256sum }}
 {{- end -}}

@@ -30,6 +30,8 @@ _PAGE = 64
 # Changes that are applied in one turn of the loop: about a millisecond.
 _CHANGES = 64
 _GO_ON_AFTER_SECONDS = 0.002
+# The store writes in batches: what was kept so long ago has been written.
+_WRITTEN_SECONDS = 1.0
 # Prompts of a partition that are forgotten one by one: a tenth of a millisecond.
 _FEW = 64
 
@@ -242,17 +244,28 @@ class Memory:
         seconds = POLL_SECONDS if len(changes.places) < _CHANGES else _GO_ON_AFTER_SECONDS
         self._timer = loop.call_later(seconds, self._poll)
 
-    def _apply(self, found: Partition, partition: bytes, key: bytes) -> None:
+    def _apply(self, found: Partition, partition: bytes, key: bytes, settled_ms: int | None = None) -> None:
+        """Take over what the store has. A prompt that this process kept at `settled_ms` has been written, if ever."""
         stored = self._store.get(partition, key)
         if stored is None:
             self._remove(partition, found, key)
             return
         known = found.get(key)
+        if known is not None and stored.created_ms < known.created_ms != settled_ms:
+            # What took its place waits to be written; only where it never is, the older one holds.
+            assert self._loop is not None
+            self._loop.call_later(_WRITTEN_SECONDS, self._look_again, partition, key, known.created_ms)
+            return
         if known is None or known.created_ms != stored.created_ms or known.expires_ms != stored.expires_ms:
             before = len(found)
             _put_stored(found, key, stored, self._dimensions)
             self._count(partition, len(found) - before)
             self._make_room()
+
+    def _look_again(self, partition: bytes, key: bytes, settled_ms: int) -> None:
+        found = self._partitions.get(partition)
+        if found is not None and self._loop is not None:
+            self._apply(found, partition, key, settled_ms)
 
     def _start_afresh(self) -> None:
         """Changes were lost: what is in memory is read again when it is asked for."""

@@ -22,6 +22,7 @@ from watchllm.providers.endpoints import ENDPOINTS
 from watchllm.proxy.approach import candidates_known, candidates_of
 from watchllm.proxy.bad_answers import wrong_with
 from watchllm.proxy.calls import account, status_refusal
+from watchllm.proxy.demand import demand_of
 from watchllm.proxy.plan import Plan
 from watchllm.proxy.request import Request
 from watchllm.proxy.single_call import calls_for
@@ -29,6 +30,7 @@ from watchllm.proxy.upstream import Answer, WholeAnswer
 from watchllm.wire.exchange import Exchange
 
 if TYPE_CHECKING:
+    from watchllm.proxy.asked import Asked
     from watchllm.proxy.services import Services
     from watchllm.wire.server_connection import ServerConnection
 
@@ -71,21 +73,27 @@ class JudgeCall:
 
         Raises GatewayError when there is no answer. However it ends, a call that was made is settled.
         """
-        request, settle = self.request, self._services.settlement.settle
+        request = self.request
         try:
             answer, verdict = await self._answer(document)
         except GatewayError as error:
             request.error = error.code
-            if request.calls:
-                settle(request, error.status, ERROR)
+            self._close(error.status, ERROR)
             raise
         except asyncio.CancelledError:
             request.error = "shutting_down"
-            if request.calls:
-                settle(request, 0, CANCELLED)
+            self._close(0, CANCELLED)
             raise
-        settle(request, answer.status, COMPLETE)
+        self._close(answer.status, COMPLETE)
         return verdict
+
+    def _close(self, status: int, ended: str) -> None:
+        """Settle a call that was made; else nothing is held for it any more."""
+        services, request = self._services, self.request
+        if request.calls:
+            services.settlement.settle(request, status, ended)
+        elif request.admission is not None:
+            services.limiting.leave(request)
 
     async def _answer(self, document: dict[str, Any]) -> tuple[Answer, bool | None]:
         """Ask in a slot, if one is free: else the call that the verdict might save had better take its turn."""
@@ -106,6 +114,7 @@ class JudgeCall:
         request.target, request.model = asked.target, asked.target.model
         plan = Plan(services, request, _CHAT, asked, body, None, None)
         candidates = candidates_known(services, asked.targets) or await candidates_of(services, tenant, asked.targets)
+        await self._reserve(body, asked)
         done: asyncio.Future[Answer] = services.loop.create_future()
 
         def head_arrived() -> None:
@@ -136,6 +145,18 @@ class JudgeCall:
             call.spoiled()
             raise wrong
         return answer, judge.verdict_of(_decode(answer.body))
+
+    async def _reserve(self, body: bytes, asked: Asked) -> None:
+        """Take what the call may use: under a budget that is spent, no judge is asked. Raises LimitExceeded."""
+        services, request = self._services, self.request
+        services.limiting.enter_beside(request)
+        if request.admission is not None:
+            hedged = asked.route.hedge_after is not None
+            reserving = services.limiting.reserve(
+                request, lambda: demand_of(services, request, body, asked.targets, hedged=hedged)
+            )
+            if reserving is not None:
+                await reserving
 
     def _charge(self, document: dict[str, Any]) -> None:
         """Put what a call that was sent and is given up may cost on the books."""

@@ -19,7 +19,7 @@ from watchllm.cache.semantic import judge
 from watchllm.cache.semantic.shares import Shares
 from watchllm.cache.semantic.vectors import PROJECT_LENGTH
 from watchllm.cache.semantic.verdicts import Pair
-from watchllm.domain.errors import GatewayError, TimedOut, Unavailable
+from watchllm.domain.errors import GatewayError, LimitExceeded, TimedOut, Unavailable
 from watchllm.domain.money import Nanos
 from watchllm.domain.settings import ON
 from watchllm.proxy import eager
@@ -221,4 +221,6 @@ def _too_late(judgement: _Call, ticket: Ticket) -> None:
 def _why_not_called(error: GatewayError) -> str:
     if isinstance(error, Unavailable):
         return RESTING  # Its provider's breakers are open.
+    if isinstance(error, LimitExceeded):
+        return BUDGET
     return UNUSABLE if error.status < 500 else FAILED

@@ -19,7 +19,7 @@ BY_JUDGE, BY_CROSS_ENCODER = "judge", "cross_encoder"
 _SAID = {
     BY_JUDGE: "the judge said that the stored answer will not do",
     "judge_timeout": "the judge did not answer in time",
-    "judge_budget": "the project's allowance for judges is used up",
+    "judge_budget": "the project's allowance for judges, or a limit that it is under, is used up",
     "judge_busy": "too many judgements were under way",
     "judge_resting": "the judge, or its provider, is left alone for a while",
     "judge_unclear": "the judge said neither yes nor no",

@@ -9,13 +9,15 @@ It says nothing that the database does not say, too: whatever is wrong with it, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import lmdb
 import msgspec
 
-from watchllm.domain.ledger import Periods, Place
+from watchllm.domain.ledger import NotTold, Periods, Place
 from watchllm.stores.lmdb import environment
 
 if TYPE_CHECKING:
@@ -30,7 +32,8 @@ _place = msgspec.msgpack.Decoder(Place).decode
 
 
 class LmdbLedger:
-    """Implements `domain.ledger.LedgerReader`, and the recorder's side. Raises StoreBroken when it cannot be opened."""
+    """Implements `domain.ledger.LedgerReader`, and `journal.ledgered.Ledger`. Raises StoreBroken when it cannot be
+    opened."""
 
     def __init__(self, folder: StrPath) -> None:
         self._folder = folder
@@ -50,17 +53,17 @@ class LmdbLedger:
 
     def places(self) -> dict[str, Place]:
         """How far each series is counted."""
-        with self._environment.begin() as transaction:
+        with self._told(), self._environment.begin() as transaction:
             return dict(_places(transaction))
 
     def write(self, spent: dict[str, Periods], places: dict[str, Place]) -> None:
         """Put these in the place of what was there, at once for every reader."""
-        with self._environment.begin(write=True) as transaction:
+        with self._told(), self._environment.begin(write=True) as transaction:
             _put(transaction, spent, places)
 
     def replace(self, spent: dict[str, Periods], places: dict[str, Place]) -> None:
         """Put these in the place of everything."""
-        with self._environment.begin(write=True) as transaction:
+        with self._told(), self._environment.begin(write=True) as transaction:
             for key in list(transaction.cursor().iternext(values=False)):
                 transaction.delete(bytes(key))
             transaction.put(_WRITTEN, b"1")
@@ -68,6 +71,13 @@ class LmdbLedger:
 
     def close(self) -> None:
         environment.release(self._folder)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except lmdb.Error as error:
+            raise NotTold(f"the ledger {os.fspath(self._folder)} cannot be written: {error}") from None
 
 
 def _put(transaction: lmdb.Transaction[bytes], spent: dict[str, Periods], places: dict[str, Place]) -> None:

@@ -4,10 +4,10 @@ The database is shared by the recorders of all hosts: each one's journals are to
 added to in one order of their keys, so that two recorders never wait for each other in a circle.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 import psycopg
@@ -22,10 +22,14 @@ from watchllm.domain.usage_event import OpenedCall, UsageEvent
 from watchllm.domain.usage_log import row_of
 from watchllm.journal.recorder import DAMAGE_TAG, DAY_MS, Batch, Position, Retention, SetAside, StoreUnavailable
 from watchllm.journal.recovery import aborted
-from watchllm.stores.postgres import copying, partitions
+from watchllm.stores.postgres import copying, merging, partitions
+from watchllm.stores.postgres import spending as spent
+from watchllm.stores.postgres.merging import merge
 from watchllm.stores.postgres.partitions import RawConnection
 
 _KEEP_FINISHED_MS = DAY_MS
+# Homes come and go. One that is away for longer, with files that it had no time to remove, looks each row up again.
+_KEEP_OF_OTHERS_MS = 30 * DAY_MS
 _FORGET_AT_ONCE = 10_000
 _TRIES = 4
 _MOST_ORGANIZATIONS = 100_000
@@ -35,15 +39,7 @@ _DAYS_AHEAD = 2
 Recorded = list[tuple[UsageEvent, str]]
 
 
-def _insert(table: str, columns: dict[str, str], conflict: str) -> str:
-    """A statement whose parameters are the columns' values, an array each; `columns` by name, with their types."""
-    names = ", ".join(f'"{name}"' for name in columns)
-    arrays = ", ".join(f"%s::{kind}[]" for kind in columns.values())
-    into = f"INSERT INTO watchllm.{table} AS kept ({names})"
-    return f"{into} SELECT * FROM unnest({arrays}) ON CONFLICT {conflict}"  # noqa: S608 (names of our own)
-
-
-_ADD_ROLLUP = _insert(
+_ADD_ROLLUP = merging.statement(
     "usage_hourly",
     {"hour_ms": "bigint", **dict.fromkeys(rollups.KEY[1:], "text"), **dict.fromkeys(rollups.MEASURES, "bigint")},
     # A sum beyond 64 bits would stop the recording of all projects, not only of the one whose provider told absurd
@@ -51,7 +47,7 @@ _ADD_ROLLUP = _insert(
     "(project_id, hour_ms, provider, model) DO UPDATE SET "
     + ", ".join(f"{name} = LEAST(kept.{name}::numeric + excluded.{name}, {_LARGEST})" for name in rollups.MEASURES),
 )
-_ADD_KEY_USES = _insert(
+_ADD_KEY_USES = merging.statement(
     "provider_key_uses",
     {
         "provider_key_id": "text",
@@ -65,18 +61,12 @@ _ADD_KEY_USES = _insert(
         f"{name} = GREATEST(kept.{name}, excluded.{name})" for name in ("last_ms", "last_refused_ms", "last_worked_ms")
     ),
 )
-_ADD_SPENDING = _insert(
-    "spending",
-    {"subject": "text", "period": "text", "requests": "bigint", "nanos": "bigint"},
-    "(subject, period) DO UPDATE SET requests = kept.requests + excluded.requests, "
-    f"nanos = LEAST(kept.nanos::numeric + excluded.nanos, {_LARGEST})",
-)
-_ADD_OPENED = _insert(
+_ADD_OPENED = merging.statement(
     "journal_opened",
     {"request_id": "text", "attempt": "integer", "series": "text", "region": "text", "call": "bytea"},
     "(request_id, attempt) DO NOTHING",
 )
-_ADD_SET_ASIDE = _insert(
+_ADD_SET_ASIDE = merging.statement(
     "journal_set_aside",
     {
         "series": "text",
@@ -90,7 +80,7 @@ _ADD_SET_ASIDE = _insert(
     },
     "DO NOTHING",
 )
-_SET_POSITION = _insert(
+_SET_POSITION = merging.statement(
     "journal_positions",
     {
         "series": "text",
@@ -160,21 +150,23 @@ class PostgresUsageStore:
             ).fetchall()
         return [SetAside(*row) for row in rows]
 
-    def spent(self, subjects: Iterable[str] | None, periods: Iterable[str]) -> dict[str, Periods]:
-        query = "SELECT subject, period, requests, nanos FROM watchllm.spending WHERE period = ANY(%s)"
-        values = [list(periods)]
-        if subjects is not None:
-            query += " AND subject = ANY(%s)"
-            values.append(list(subjects))
-        found: dict[str, Periods] = {}
-        with self._transaction() as connection:
-            for subject, period, requests, nanos in connection.execute(query, values).fetchall():
-                found.setdefault(subject, {})[period] = (requests, nanos)
-        return found
+    def catch_up(self) -> bool:
+        any_due = False
+        while True:
+            with self._transaction() as connection:
+                due = spent.take_due(connection)
+                uses: spending.Uses = {}
+                for row in due:
+                    spending.add_due(uses, row)
+                organizations = self._organizations_of(connection, {row.project_id for row in due})
+                spent.add(connection, uses, organizations.get)
+            if not due:
+                return any_due
+            any_due = True
 
-    def organizations(self, projects: Iterable[str]) -> set[str]:
+    def spent(self, subjects: Iterable[str] | None, periods: Iterable[str]) -> dict[str, Periods]:
         with self._transaction() as connection:
-            return set(self._organizations_of(connection, set(projects)).values())
+            return spent.spent(connection, subjects, periods)
 
     def organizations_of(self, projects: Iterable[str]) -> dict[str, str]:
         with self._transaction() as connection:
@@ -217,7 +209,9 @@ class PostgresUsageStore:
         with self._transaction() as connection:
             for day, projects in alike.items():
                 left -= connection.execute(_FORGET, [projects, day * DAY_MS, left]).rowcount
-        return left == 0
+            if left:
+                left -= spent.forget(connection, now, left)
+        return left <= 0
 
     def _apply(self, batch: Batch, *, careful: bool) -> int:
         now = self._clock()
@@ -239,7 +233,7 @@ class PostgresUsageStore:
 
     def _keep_open(self, connection: RawConnection, batch: Batch, ended: set[str]) -> None:
         """Most calls open and settle within a batch and are never written."""
-        _add(
+        merge(
             connection,
             _ADD_OPENED,
             [
@@ -274,28 +268,24 @@ class PostgresUsageStore:
     def _write(self, connection: RawConnection, events: Recorded) -> None:
         if not events:
             return
+        connection.execute(spent.COUNTS_BY_ITSELF)
         with connection.cursor() as cursor, cursor.copy(copying.STATEMENT) as copy:
             for block in copying.blocks(row_of(event, region) for event, region in events):
                 copy.write(block)
         rollup: rollups.Rollup = {}
         uses: key_uses.KeyUses = {}
-        spent: spending.Uses = {}
+        spendings: spending.Uses = {}
         for event, _ in events:
             rollups.add(rollup, event)
-            spending.add(spent, event)
+            spending.add(spendings, event)
             if event.attempts:
                 key_uses.add(uses, event)
         capped = [(*key, *(min(value, _LARGEST) for value in sums)) for key, sums in sorted(rollup.items())]
-        _add(connection, _ADD_ROLLUP, capped)
-        _add(connection, _ADD_KEY_USES, [(*key, *measures) for key, measures in sorted(uses.items())])
+        merge(connection, _ADD_ROLLUP, capped)
+        merge(connection, _ADD_KEY_USES, [(*key, *measures) for key, measures in sorted(uses.items())])
 
         organizations = self._organizations_of(connection, {event.project_id for event, _ in events})
-        sums = spending.by_subject(spent, organizations.get)
-        _add(
-            connection,
-            _ADD_SPENDING,
-            [(*key, requests, min(nanos, _LARGEST)) for key, (requests, nanos) in sorted(sums.items())],
-        )
+        spent.add(connection, spendings, organizations.get)
 
     def _organizations_of(self, connection: RawConnection, projects: set[str]) -> dict[str, str]:
         """The projects' organizations, which they keep for good, as far as they are known here."""
@@ -310,11 +300,11 @@ class PostgresUsageStore:
 
     def _note(self, connection: RawConnection, batch: Batch, now: int) -> None:
         """Write down how far the journals are applied, and what was set aside."""
-        _add(connection, _ADD_SET_ASIDE, [(*item, now, self._home) for item in batch.set_aside])
+        merge(connection, _ADD_SET_ASIDE, [(*item, now, self._home) for item in batch.set_aside])
         if batch.readable_now:
             gone = [(item.series, item.sequence, item.offset) for item in batch.readable_now]
             connection.execute(_TAKEN_BACK, [list(column) for column in zip(*gone, strict=True)])
-        _add(
+        merge(
             connection,
             _SET_POSITION,
             [
@@ -324,8 +314,9 @@ class PostgresUsageStore:
         )
         if batch.finished:
             connection.execute(
-                "DELETE FROM watchllm.journal_positions WHERE finished AND torn = 0 AND updated_ms < %s AND home = %s",
-                [now - _KEEP_FINISHED_MS, self._home],
+                "DELETE FROM watchllm.journal_positions WHERE finished AND torn = 0 "
+                "AND updated_ms < CASE WHEN home = %s THEN %s ELSE %s END",
+                [self._home, now - _KEEP_FINISHED_MS, now - _KEEP_OF_OTHERS_MS],
             )
 
     @contextmanager
@@ -347,11 +338,6 @@ class PostgresUsageStore:
             raise
         except (psycopg.Error, DBAPIError) as error:
             raise StoreUnavailable(f"the database {place(self._engine)}: {error}") from error
-
-
-def _add(connection: RawConnection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    if rows:
-        connection.execute(statement, [list(column) for column in zip(*rows, strict=True)])
 
 
 def _without_known(connection: RawConnection, events: Recorded) -> Recorded:

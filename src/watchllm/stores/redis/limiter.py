@@ -19,13 +19,14 @@ from typing import Any
 import hiredis
 
 from watchllm.domain.ledger import Place
-from watchllm.limits.limiter import Demand, Standing, Standings
+from watchllm.limits.limiter import NOTHING, Demand, Standing, Standings
 from watchllm.limits.spending import Moment, moment, month_ends
 from watchllm.limits.subject import Subject
 from watchllm.stores.redis.client import Client
 from watchllm.stores.redis.limits_account import Account, Holding, Slice, Timing
 from watchllm.stores.redis.limits_asks import Ask, budgets
 from watchllm.stores.redis.limits_outage import Outage, Share
+from watchllm.stores.redis.limits_room import begin, granted, has_room
 from watchllm.stores.redis.limits_taking import Taking
 from watchllm.stores.redis.link import Unreachable
 
@@ -38,18 +39,30 @@ _SWEEP_SECONDS = 10.0
 class SharedAdmission:
     """A request that entered, given back by `settle`, once. `share`: it was admitted while Redis could not be asked."""
 
-    __slots__ = ("account", "at", "counted", "has_reserved", "holds", "reserved", "share", "subject", "uses")
+    __slots__ = (
+        "account",
+        "at",
+        "counted",
+        "has_reserved",
+        "holds",
+        "reserved",
+        "share",
+        "standings",
+        "subject",
+        "uses",
+    )
 
     def __init__(self, subject: Subject, account: Account, at: Moment, counted: bool) -> None:
         self.subject = subject
         self.account = account
         self.at = at
         self.counted = counted
+        self.standings: Standings | None = None
         self.holds = False
         self.has_reserved = False
         self.share: Share | None = None
-        self.reserved = Demand()
-        self.uses: list[tuple[str, str, int, int]] = []
+        self.reserved = NOTHING
+        self.uses: tuple[tuple[str, str, int, int], ...] = ()
         """Of minutes, by `reserve`: kind, id, bucket, amount."""
 
 
@@ -88,9 +101,13 @@ class SharedLimiter:
             now = self._clock()
             if self._taking.refused:
                 self._taking.refuse_again(subject, now, counted=counted)
-            if now - account.heard_at < _FRESH_SECONDS and _has_room(account, subject, counted, now):
+            if now - account.heard_at < _FRESH_SECONDS and has_room(account, subject, counted, now):
                 return self._take_own(account, subject, counted)
         return self._enter(subject, counted)
+
+    def beside(self, subject: Subject) -> SharedAdmission:
+        """As of `limits.limiter.Limiter`."""
+        return SharedAdmission(subject, self._account(subject), moment(self._wall()), counted=False)
 
     def reserve(self, admission: SharedAdmission, demand: Demand) -> Coroutine[Any, Any, None] | None:
         """Take what a call upstream may use. Raises Exceeded, Unavailable."""
@@ -107,10 +124,22 @@ class SharedLimiter:
         for kind, name, bucket, amount in admission.uses:
             admission.account.give_back(kind, name, bucket, amount)
         self._let_go(admission)
-        admission.uses, admission.reserved, admission.has_reserved = [], Demand(), False
+        admission.uses, admission.reserved, admission.has_reserved = (), NOTHING, False
 
     def settle(self, admission: SharedAdmission, used: Demand, *, billable: bool) -> None:
         """The request has ended: `used` is what it really used, `billable` that it counts against the month."""
+        account = admission.account
+        if admission.has_reserved or used is not NOTHING:
+            self._settle_calls(admission, used)
+        if admission.holds:
+            self._leave(account, admission, billable)
+            admission.holds = False
+        self._book(account, admission.subject, admission.at, used.nanos, int(billable and admission.counted))
+        if admission.share is not None:
+            admission.share.settle(used, billable=billable)
+
+    def _settle_calls(self, admission: SharedAdmission, used: Demand) -> None:
+        """Put what was really used of the minutes in the place of what was reserved."""
         account = admission.account
         over = used.tokens - admission.reserved.tokens
         for bounds in admission.subject.bounds:
@@ -123,13 +152,7 @@ class SharedLimiter:
                 unused[name] -= back
                 account.give_back(kind, name, bucket, back)
         self._let_go(admission)
-        if admission.holds:
-            self._leave(account, admission, billable)
-        self._book(account, admission.subject, admission.at, used.nanos, int(billable and admission.counted))
-        if admission.share is not None:
-            admission.share.settle(used, billable=billable)
-        admission.holds, admission.uses = False, []
-        admission.reserved, admission.has_reserved = Demand(), False
+        admission.uses, admission.reserved, admission.has_reserved = (), NOTHING, False
 
     def charge(self, subject: Subject, used: Demand, *, requests: int) -> None:
         """Book what was used beside all admissions."""
@@ -159,7 +182,7 @@ class SharedLimiter:
                 # Where use beyond the quota is paid for, what is left of both is less than nothing of the quota.
                 left = said.left + spare - (said.limit - bounds.quota)
                 quota = _lesser(quota, bounds.quota, left, month_ends(moment(self._wall()).month))
-        return Standings(requests, tokens, quota)
+        return requests, tokens, quota
 
     def begun_anew(self, organization: str) -> None:
         """An account is begun anew: tell it what this process knows, as CHANNEL asks for."""
@@ -203,11 +226,11 @@ class SharedLimiter:
                 account.begin_slice(ask.bounds.id, holding, Slice(said.extra, said.bucket, until))
             elif ask.kind == "q":
                 holding.is_near = holding.is_near or said.is_near
-                _granted(holding, requests=ask.need + said.extra)
+                granted(holding, requests=ask.need + said.extra)
             elif ask.kind == "c":
                 holding.is_near = holding.is_near or said.is_near
-                _granted(holding, places=ask.need + said.extra)
-        _begin(account, subject, counted)
+                granted(holding, places=ask.need + said.extra)
+        begin(account, subject, counted)
         admission.holds = True
         return admission
 
@@ -246,27 +269,28 @@ class SharedLimiter:
                 of_it = account.holdings[bounds.id].slice
                 assert of_it is not None
                 of_it.left -= 1
-        _begin(account, subject, counted)
+        begin(account, subject, counted)
         admission = SharedAdmission(subject, account, moment(self._wall()), counted)
         admission.holds = True
         return admission
 
     def _leave(self, account: Account, admission: SharedAdmission, billable: bool) -> None:
+        counted = admission.counted
         for bounds in admission.subject.bounds:
+            of_places, of_month = bounds.concurrent is not None, counted and bounds.monthly is not None
+            if not (of_places or of_month):
+                continue
             holding = account.holding(bounds.id)
-            if bounds.concurrent is not None:
+            if of_places:
                 holding.used_places -= 1
-                account.change(bounds.id)
-                if holding.is_near:
-                    account.hurry()
-            if bounds.monthly is not None and admission.counted:
+            if of_month:
                 holding.used_requests -= 1
                 if billable:
                     holding.requests -= 1
                     holding.drained += 1
-                account.change(bounds.id)
-                if holding.is_near:
-                    account.hurry()
+            account.change(bounds.id)
+            if holding.is_near:
+                account.hurry()
 
     # Calls
 
@@ -277,9 +301,9 @@ class SharedLimiter:
         for bounds in subject.bounds:
             if bounds.upstream is not None:
                 asks.append(Ask("u", bounds, bounds.upstream, 1))
-            if bounds.tokens is not None:
+            if bounds.tokens is not None and tokens:
                 asks.append(Ask("t", bounds, bounds.tokens, tokens))
-            must_cover = budgets(bounds, nanos)
+            must_cover = budgets(bounds, nanos) if nanos else []
             if must_cover:
                 asks += [*must_cover, Ask("h", bounds, 0, nanos)]
         if not asks:
@@ -294,9 +318,9 @@ class SharedLimiter:
             return
         for ask, said in zip(asks, told, strict=True):
             if ask.kind == "h":
-                _granted(account.holding(ask.bounds.id), nanos=nanos)
+                granted(account.holding(ask.bounds.id), nanos=nanos)
             elif ask.kind in ("u", "t") and ask.need:
-                admission.uses.append((ask.kind, ask.bounds.id, said.bucket, ask.need))
+                admission.uses += ((ask.kind, ask.bounds.id, said.bucket, ask.need),)
         before = admission.reserved
         admission.reserved = Demand(before.tokens + tokens, before.nanos + nanos)
         admission.has_reserved = True
@@ -348,44 +372,4 @@ class SharedLimiter:
 def _lesser(least: Standing | None, limit: int, left: int, reset: int) -> Standing:
     """That of which less is left."""
     left = max(0, left)
-    return Standing(limit, left, reset) if least is None or left < least.remaining else least
-
-
-def _has_room(account: Account, subject: Subject, counted: bool, now: float) -> bool:
-    """Whether a request may enter by what is held here."""
-    holdings = account.holdings
-    for bounds in subject.bounds:
-        holding = holdings.get(bounds.id)
-        if holding is None or (bounds.needs_history and bounds.id not in account.known):
-            return False
-        holding.seen += 1
-        if bounds.requests is not None:
-            of_it = holding.slice
-            if of_it is None or of_it.left <= 0 or of_it.until <= now:
-                return False
-        if bounds.concurrent is not None and holding.used_places >= min(holding.places, bounds.concurrent):
-            return False
-        if bounds.monthly is not None and counted and holding.used_requests >= holding.requests:
-            return False
-    return True
-
-
-def _begin(account: Account, subject: Subject, counted: bool) -> None:
-    for bounds in subject.bounds:
-        holding = account.holdings[bounds.id]
-        if bounds.concurrent is not None:
-            holding.used_places += 1
-            holding.most_places = max(holding.most_places, holding.used_places)
-            account.change(bounds.id)
-        if bounds.monthly is not None and counted:
-            holding.used_requests += 1
-            account.change(bounds.id)
-
-
-def _granted(holding: Holding, *, nanos: int = 0, requests: int = 0, places: int = 0) -> None:
-    """Redis has it, and so do we."""
-    holding.nanos += nanos
-    holding.requests += requests
-    holding.places += places
-    told = holding.told
-    holding.told = (told[0] + nanos, told[1] + requests, told[2] + places, *told[3:])
+    return (limit, left, reset) if least is None or left < least[1] else least

@@ -8,8 +8,7 @@ from typing import TypeVar
 
 from redis import RedisError
 
-from watchllm.domain.ledger import Periods, Place
-from watchllm.journal.shared_ledger import NotTold
+from watchllm.domain.ledger import NotTold, Periods, Place
 from watchllm.stores.redis.blocking import Blocking
 from watchllm.stores.redis.client import Script
 from watchllm.stores.redis.limits_layout import CHANNEL, KEPT, PLACES, WANTED, account_of, place_text, prefix_of

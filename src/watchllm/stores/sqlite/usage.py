@@ -1,7 +1,7 @@
 """Usage in SQLite: the recorder's store. One transaction a batch, many rows a statement."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from typing import cast
@@ -17,6 +17,7 @@ from watchllm.domain.usage_event import OpenedCall, UsageEvent
 from watchllm.domain.usage_log import COLUMNS, row_of
 from watchllm.journal.recorder import DAMAGE_TAG, DAY_MS, Batch, Position, Retention, SetAside, StoreUnavailable
 from watchllm.journal.recovery import aborted
+from watchllm.stores.sqlite import spending as spent
 
 _KEEP_FINISHED_MS = DAY_MS
 _FORGET_AT_ONCE = 2000
@@ -45,10 +46,6 @@ _LATEST = ", ".join(
 _ADD_KEY_USES = _insert("provider_key_uses", (*key_uses.KEY, *key_uses.MEASURES)) + (
     " ON CONFLICT (provider_key_id, hour_ms) DO UPDATE SET uses = uses + excluded.uses, "
     f"refused = refused + excluded.refused, {_LATEST}"
-)
-_ADD_SPENDING = _insert("spending", ("subject", "period", "requests", "nanos")) + (
-    " ON CONFLICT (subject, period) DO UPDATE SET requests = requests + excluded.requests, "
-    "nanos = nanos + excluded.nanos"
 )
 _ADD_ROW = _insert("usage_logs", COLUMNS)
 _ADD_OPENED = _insert("journal_opened", ("request_id", "attempt", "series", "region", "call")) + (
@@ -92,22 +89,18 @@ class SqliteUsageStore:
             ).fetchall()
         return [SetAside(*row) for row in rows]
 
-    def spent(self, subjects: Iterable[str] | None, periods: Iterable[str]) -> dict[str, Periods]:
-        within = list(periods)
-        query = (
-            "SELECT subject, period, requests, nanos FROM spending "  # noqa: S608 (marks only)
-            f"WHERE period IN ({', '.join('?' * len(within))})"
-        )
-        found: dict[str, Periods] = {}
-        with self._transaction("BEGIN") as connection:
-            for condition, chunk in _chunks(subjects):
-                for subject, period, requests, nanos in connection.execute(query + condition, within + chunk):
-                    found.setdefault(subject, {})[period] = (requests, nanos)
-        return found
+    def catch_up(self) -> bool:
+        any_due = False
+        while True:
+            with self._transaction("BEGIN") as connection:
+                if connection.execute("SELECT 1 FROM spending_due LIMIT 1").fetchone() is None:
+                    return any_due
+            with self._transaction("BEGIN IMMEDIATE") as connection:
+                any_due |= spent.add_due(connection, self._organization_in(connection)) > 0
 
-    def organizations(self, projects: Iterable[str]) -> set[str]:
+    def spent(self, subjects: Iterable[str] | None, periods: Iterable[str]) -> dict[str, Periods]:
         with self._transaction("BEGIN") as connection:
-            return {found for name in projects if (found := self._organization(connection, name)) is not None}
+            return spent.spent(connection, subjects, periods)
 
     def organizations_of(self, projects: Iterable[str]) -> dict[str, str]:
         with self._transaction("BEGIN") as connection:
@@ -144,7 +137,9 @@ class SqliteUsageStore:
                 rows = f"SELECT id FROM usage_logs WHERE {condition} LIMIT ?"  # noqa: S608 (conditions of our own)
                 done = connection.execute(f"DELETE FROM usage_logs WHERE id IN ({rows})", (*values, left))  # noqa: S608
                 left -= done.rowcount
-        return left == 0
+            if left:
+                left -= spent.forget(connection, now, left)
+        return left <= 0
 
     def _apply(self, batch: Batch, *, careful: bool) -> int:
         now = self._clock()
@@ -178,13 +173,15 @@ class SqliteUsageStore:
         return len(events)
 
     def _write(self, connection: sqlite3.Connection, events: list[tuple[UsageEvent, str]]) -> None:
+        spent.begin_counting(connection)
         connection.executemany(_ADD_ROW, [row_of(event, region) for event, region in events])
+        spent.end_counting(connection)
         rollup: rollups.Rollup = {}
         uses: key_uses.KeyUses = {}
-        spent: spending.Uses = {}
+        spendings: spending.Uses = {}
         for event, _ in events:
             rollups.add(rollup, event)
-            spending.add(spent, event)
+            spending.add(spendings, event)
             if event.attempts:
                 key_uses.add(uses, event)
         # A sum that SQLite cannot hold would stop the recording of all projects, not only of the one whose provider
@@ -192,10 +189,10 @@ class SqliteUsageStore:
         capped = [(*key, *(min(value, _LARGEST) for value in sums)) for key, sums in rollup.items()]
         connection.executemany(_ADD_ROLLUP, capped)
         connection.executemany(_ADD_KEY_USES, [(*key, *measures) for key, measures in uses.items()])
-        sums = spending.by_subject(spent, lambda project_id: self._organization(connection, project_id))
-        connection.executemany(
-            _ADD_SPENDING, [(*key, requests, min(nanos, _LARGEST)) for key, (requests, nanos) in sums.items()]
-        )
+        spent.add(connection, spendings, self._organization_in(connection))
+
+    def _organization_in(self, connection: sqlite3.Connection) -> Callable[[str], str | None]:
+        return lambda project_id: self._organization(connection, project_id)
 
     def _organization(self, connection: sqlite3.Connection, project_id: str) -> str | None:
         """A project's organization, which it keeps for good; None = it is not known here."""
@@ -273,14 +270,3 @@ class SqliteUsageStore:
             raise
         except (sqlite3.Error, DBAPIError) as error:
             raise StoreUnavailable(f"the database {self._engine.url.database}: {error}") from error
-
-
-def _chunks(subjects: Iterable[str] | None) -> Iterator[tuple[str, list[str]]]:
-    """Conditions on the subject, each with its parameters; one without any for all."""
-    if subjects is None:
-        yield "", []
-        return
-    names = sorted(subjects)
-    for start in range(0, len(names), _IN_CHUNK):
-        chunk = names[start : start + _IN_CHUNK]
-        yield f" AND subject IN ({', '.join('?' * len(chunk))})", chunk

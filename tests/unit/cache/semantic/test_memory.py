@@ -13,14 +13,12 @@ import pytest
 
 from tests.support.exact_store import Clock, key
 from tests.support.vector_store import open_lmdb_vectors, partition
-from watchllm.cache.semantic.memory import Memory
+from watchllm.cache.semantic.memory import POLL_SECONDS, Memory
 from watchllm.cache.semantic.partition import Partition, Prompt
 from watchllm.cache.semantic.vectors import StoredVector, VectorStore
 from watchllm.stores.lmdb.vectors_layout import CHANGES_KEPT
 
 DIMENSIONS = 16
-WITHIN = 1.0
-"""Seconds in which processes of a host have to converge."""
 
 
 def vector(number: int) -> numpy.ndarray[tuple[int], numpy.dtype[numpy.float32]]:
@@ -96,6 +94,7 @@ def test_what_was_stored_before_is_read_when_it_is_asked_for(
 
 
 def test_processes_converge_within_a_second(store: VectorStore, executor: ThreadPoolExecutor) -> None:
+    assert POLL_SECONDS < 0.5  # The rest of the second is what a busy machine takes of it, which no test can bound.
 
     async def follow() -> None:
         memory = memory_over(store, executor)
@@ -105,13 +104,55 @@ def test_processes_converge_within_a_second(store: VectorStore, executor: Thread
             store.put(partition(1), key(number), stored(number))
         store.put(partition(1), key(1), stored(1, created_ms=9))
         store.flush()
-        await until(lambda: memory.entries == 199, "what another process stored", WITHIN)
+        await until(lambda: memory.entries == 199, "what another process stored")
         nearest = memory.nearest(partition(1), vector(1), 1)
         assert nearest is not None
         assert nearest[0].prompt.created_ms == 9
         store.remove(partition(1), key(50))
         store.flush()
-        await until(lambda: found(memory, partition(1), 50) != [key(50)], "what another process removed", WITHIN)
+        await until(lambda: found(memory, partition(1), 50) != [key(50)], "what another process removed")
+        memory.close()
+
+    asyncio.run(follow())
+
+
+def created(memory: Memory, place: bytes, number: int) -> int:
+    (nearest,) = memory.nearest(place, vector(number), 1) or ()
+    return nearest.prompt.created_ms
+
+
+def test_what_waits_to_be_written_is_not_undone_by_what_it_replaces(
+    store: VectorStore, executor: ThreadPoolExecutor
+) -> None:
+    async def follow() -> None:
+        memory = memory_over(store, executor)
+        memory.put(partition(1), key(1), vector(1), Prompt(5, 0, b"f"))
+        memory.put(partition(1), key(2), vector(2), Prompt(5, 0, b"f"))
+        # Of the first question only its earlier answer is written yet, which is a change to be followed.
+        store.put(partition(1), key(1), stored(1, created_ms=4))
+        store.put(partition(1), key(3), stored(3))
+        store.flush()
+        memory.follow(asyncio.get_running_loop())
+        await until(lambda: found(memory, partition(1), 3) == [key(3)], "the changes to be followed")
+        assert (created(memory, partition(1), 1), created(memory, partition(1), 2)) == (5, 5)
+        store.put(partition(1), key(1), stored(1, created_ms=5))
+        store.put(partition(1), key(4), stored(4))
+        store.flush()
+        await until(lambda: found(memory, partition(1), 4) == [key(4)], "more changes to be followed")
+        assert created(memory, partition(1), 1) == 5
+        memory.close()
+
+    asyncio.run(follow())
+
+
+def test_what_is_never_written_gives_way_to_what_is(store: VectorStore, executor: ThreadPoolExecutor) -> None:
+    async def follow() -> None:
+        memory = memory_over(store, executor)
+        memory.put(partition(1), key(1), vector(1), Prompt(5, 0, b"f"))
+        store.put(partition(1), key(1), stored(1, created_ms=4))
+        store.flush()
+        memory.follow(asyncio.get_running_loop())
+        await until(lambda: created(memory, partition(1), 1) == 4, "what the store has")
         memory.close()
 
     asyncio.run(follow())

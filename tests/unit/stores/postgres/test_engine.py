@@ -1,6 +1,7 @@
 """The engine over PostgreSQL: URLs as people paste them, nothing secret in a message, and no wait without end."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import func, insert, select, text
@@ -179,13 +180,20 @@ def test_what_only_informs_is_read_from_the_replica_and_without_it_from_the_data
         "INSERT INTO watchllm.organizations VALUES ('org_1', 'of the replica', 1)",
         user=OWNER,
     )
-    opened = Database(open_engine(primary), lambda: 1, replica=open_engine(replica))
+    clock = SimpleNamespace(now=1)
+    opened = Database(open_engine(primary), lambda: clock.now, replica=open_engine(replica))
 
     def seen() -> list[str]:
         with opened.reporting() as connection:
             return [name for (name,) in connection.execute(select(tables.organizations.c.name))]
 
     assert seen() == ["of the replica"]
-    own_postgres.execute("postgres", f"DROP DATABASE {replica.rpartition('/')[2]} WITH (FORCE)")
+    name = replica.rpartition("/")[2]
+    own_postgres.execute("postgres", f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
+    own_postgres.execute("postgres", f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
     assert seen() == []
+    own_postgres.execute("postgres", f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
+    assert seen() == [], "nobody waits again and again for a replica that is away"
+    clock.now += 30_000
+    assert seen() == ["of the replica"]
     opened.close()

@@ -165,6 +165,23 @@ def test_a_plan_limits_all_projects_of_its_organization(proxy: Gateway) -> None:
     assert answers[0].header("x-quota-remaining") == "0"
 
 
+def test_organizations_have_plans_of_their_own(proxy: Gateway) -> None:
+    home = proxy.installation
+    assert home.run("organization", "create", "Acme", "--plan", "fre", check=False).returncode == 2
+    assert home.run("organization", "create", "  ", check=False).returncode == 2
+    assert home.run("project", "create", "a", "--organization", "org_none", check=False).returncode == 1
+    (home.home / "plans.toml").write_text('[tiny]\ntier = "free"\nrequests_per_minute = 1\n')
+    keys = []
+    for name in ("Acme", "Umbrella"):
+        organization = home.run_json("organization", "create", name, "--plan", "tiny")
+        assert (organization["name"], organization["plan"]) == (name, "tiny")
+        project = home.run_json("project", "create", name, "--organization", organization["id"])
+        assert project["organization_id"] == organization["id"]
+        keys.append(home.key(project["id"]))
+    assert [proxy.chat(key, "hello").status for key in (keys[0], keys[0], keys[1], keys[1])] == [200, 429, 200, 429]
+    assert ask(proxy, project_with(home), "hello").status == 200
+
+
 def test_what_was_spent_can_be_looked_up(proxy: Gateway) -> None:
     home = proxy.installation
     project = project_with(home)

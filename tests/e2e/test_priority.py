@@ -9,9 +9,8 @@ from tests.support.coalescing import error_code
 from tests.support.inside import inside, run, until
 from tests.support.priority import queued, saturated, texts, timing, waiting
 from tests.support.product import Installation, Project
-from watchllm.limits.tiers import TIERS, TIERS_BY_NAME
+from watchllm.limits.tiers import TIERS
 from watchllm.proxy.slot_metrics import slot_metrics
-from watchllm.proxy.tenant import Tenant
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +24,16 @@ def project(home: Installation) -> Project:
 
 
 @pytest.fixture
-def tiers(home: Installation, monkeypatch: pytest.MonkeyPatch) -> dict[str, Project]:
-    """A project of each tier."""
-    projects = {tier.name: home.project(tier.name) for tier in TIERS}
-    names = {project.id: name for name, project in projects.items()}
-    monkeypatch.setattr(Tenant, "tier", property(lambda tenant: TIERS_BY_NAME[names[tenant.project.id]]))
+def tiers(home: Installation) -> dict[str, Project]:
+    """A project of each tier, in an organization of its own with a plan without limits."""
+    plans = [f'[{tier.name}-unlimited]\ntier = "{tier.name}"\n' for tier in TIERS]
+    home.home.mkdir(mode=0o700, exist_ok=True)
+    (home.home / "plans.toml").write_text("".join(plans))
+    projects = {}
+    for tier in TIERS:
+        with home.control_plane() as plane:
+            organization = plane.create_organization(tier.name, {"plan": f"{tier.name}-unlimited"})
+        projects[tier.name] = home.project(tier.name, organization=organization.id)
     return projects
 
 

@@ -126,13 +126,15 @@ class Installation:
         """Run `watchllm … --json` and return the document that it printed."""
         return json.loads(self.run(*arguments, "--json", stdin=stdin).stdout)
 
-    def project(self, name: str = "test", *, settings: Mapping[str, str] | None = None) -> Project:
-        """A new project with a key, its settings given as `project set` takes them.
+    def project(
+        self, name: str = "test", *, settings: Mapping[str, str] | None = None, organization: str | None = None
+    ) -> Project:
+        """A new project with a key, its settings given as `project set` takes them; None = of the first organization.
 
         Made through the control plane in this process, which is what the commands do and saves their start.
         """
         with self.control_plane() as plane:
-            project = plane.create_project(name)
+            project = plane.create_project(name, organization_id=organization)
             if settings:
                 plane.set_project(project.id, parse_settings(settings))
             return Project(project.id, plane.create_key(project.id).secret)

@@ -1,4 +1,4 @@
-"""`watchllm organization`: list, show, set."""
+"""`watchllm organization`: create, list, show, set."""
 
 import typer
 
@@ -9,6 +9,21 @@ from watchllm.control import described
 
 app = typer.Typer(no_args_is_help=True, help="Organizations: the unit of billing, each with a plan.")
 _ID = typer.Argument(help="The organization's id, org_….", metavar="ID")
+
+
+@app.command()
+def create(
+    name: str = typer.Argument(metavar="NAME"),
+    plan: str | None = typer.Option(None, help="A plan of `watchllm plan list`. Default: self-hosted."),
+    as_json: bool = JSON,
+) -> None:
+    """Make an organization: projects and tokens are made in it with --organization ID."""
+    with control_plane() as plane:
+        organization = described.organization(plane.create_organization(name, {} if plan is None else {"plan": plan}))
+    if as_json:
+        print_json(organization)
+    else:
+        typer.echo(organization["id"])
 
 
 @app.command("list")

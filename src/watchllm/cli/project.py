@@ -13,10 +13,14 @@ _ID = typer.Argument(help="The project's id, prj_….", metavar="ID")
 
 
 @app.command()
-def create(name: str = typer.Argument(metavar="NAME"), as_json: bool = JSON) -> None:
+def create(
+    name: str = typer.Argument(metavar="NAME"),
+    organization: str | None = typer.Option(None, metavar="ID", help="Whose it is. Default: the first one's."),
+    as_json: bool = JSON,
+) -> None:
     """Make a project."""
     with control_plane() as plane:
-        project = plane.create_project(name)
+        project = plane.create_project(name, organization_id=organization)
     if as_json:
         print_json(described.project(project))
     else:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from watchllm.control import limits, projects
 from watchllm.control.database import KEY, UnitOfWork
 from watchllm.control.errors import Invalid, NotFound
+from watchllm.control.names import checked
 from watchllm.control.tables import keys
 from watchllm.domain import ids
 from watchllm.domain import keys as key_form
@@ -18,7 +19,6 @@ from watchllm.domain.snapshot import KeyRecord
 
 SCOPES = ("inference", "cache:write")
 NEVER_EXPIRES = 0
-_MAX_NAME = 200
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -55,8 +55,7 @@ def create(
     unknown = set(scopes) - set(SCOPES)
     if unknown or not scopes:
         raise Invalid(f"unknown scope {', '.join(sorted(unknown)) or '(none)'}; scopes: {', '.join(SCOPES)}")
-    if len(name) > _MAX_NAME or not name.isprintable():
-        raise Invalid(f"a key's name has at most {_MAX_NAME} printable characters")
+    name = checked(name, "a key", may_be_empty=True)
     if expires_at != NEVER_EXPIRES and expires_at * 1000 <= work.now_ms:
         raise Invalid("the key would have expired already; give a time to come")
     secret = key_form.generate(test=test)

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from watchllm.control import limits
 from watchllm.control.database import PROJECT, UnitOfWork
 from watchllm.control.errors import Invalid, NotFound, PlansUnusable
+from watchllm.control.names import checked
 from watchllm.control.plans import FILE_NAME, SELF_HOSTED, Plan
 from watchllm.control.tables import organizations, projects
 from watchllm.domain import setting_values as form
@@ -69,6 +70,8 @@ def listed(connection: Connection) -> list[Organization]:
 
 
 def create(work: UnitOfWork, name: str) -> Organization:
+    """One with the plan `self-hosted`. Raises Invalid for an empty or over-long name."""
+    name = checked(name, "an organization")
     organization = Organization(new_id(ORGANIZATION), name, work.now_ms)
     row = msgspec.structs.asdict(organization) | {"limits": limits.encoded(organization.limits)}
     work.connection.execute(insert(organizations).values(row))
@@ -102,6 +105,11 @@ def change(
 def default(work: UnitOfWork) -> Organization:
     """The first organization, made when there is none."""
     return first(work.connection) or create(work, DEFAULT_NAME)
+
+
+def owner(work: UnitOfWork, organization_id: str | None) -> Organization:
+    """Whose a new thing is: of the organization of that id, None = of the first. Raises NotFound."""
+    return default(work) if organization_id is None else get(work.connection, organization_id)
 
 
 def records(connection: Connection, plans: Mapping[str, Plan]) -> dict[str, OrganizationRecord]:

@@ -65,11 +65,11 @@ class ControlPlane:
     def create_project(
         self, name: str, settings: ProjectSettings | None = None, *, organization_id: str | None = None
     ) -> projects.Project:
-        """A project of an organization, None = of the first one, which is made when there is none."""
+        """A project of an organization, None = of the first one, which is made when there is none. Raises NotFound."""
 
         def change(work: UnitOfWork) -> projects.Project:
-            owner = organization_id or organizations.default(work).id
-            return projects.create(work, owner, name, settings or ProjectSettings())
+            owner = organizations.owner(work, organization_id)
+            return projects.create(work, owner.id, name, settings or ProjectSettings())
 
         return self._change(change)
 
@@ -235,6 +235,15 @@ class ControlPlane:
         with self.database.reading() as connection:
             return organizations.listed(connection)
 
+    def create_organization(self, name: str, changes: Mapping[str, Any]) -> organizations.Organization:
+        """One with what `organizations.parse_changes` gave."""
+        plans = self.publisher.plans()
+
+        def change(work: UnitOfWork) -> organizations.Organization:
+            return organizations.change(work, organizations.create(work, name).id, changes, plans)
+
+        return self._change(change)
+
     def set_organization(self, organization_id: str, changes: Mapping[str, Any]) -> organizations.Organization:
         """Apply what `organizations.parse_changes` gave."""
         plans = self.publisher.plans()
@@ -255,8 +264,8 @@ class ControlPlane:
         `expires_at` in epoch seconds. Proxies know no tokens: there is nothing to publish, which could fail and would
         take the only sight of the secret along."""
         with self.database.unit_of_work(self._actor) as work:
-            owner = organization_id or organizations.default(work).id
-            return tokens.create(work, owner, name=name, role=role, expires_at=expires_at)
+            owner = organizations.owner(work, organization_id)
+            return tokens.create(work, owner.id, name=name, role=role, expires_at=expires_at)
 
     def revoke_token(self, token_id: str) -> tokens.Token:
         with self.database.unit_of_work(self._actor) as work:

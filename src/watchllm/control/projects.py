@@ -8,11 +8,11 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 
 from watchllm.control.database import PROJECT, UnitOfWork
 from watchllm.control.errors import Invalid, NotFound
+from watchllm.control.names import checked
 from watchllm.control.tables import projects
 from watchllm.domain import ids
 from watchllm.domain.settings import ProjectSettings, with_changes
 
-_MAX_NAME = 200
 _settings = msgspec.json.Decoder(ProjectSettings)
 
 
@@ -26,9 +26,7 @@ class Project(msgspec.Struct, frozen=True):
 
 def create(work: UnitOfWork, organization_id: str, name: str, settings: ProjectSettings) -> Project:
     """Raises Invalid for an empty or over-long name. Names need not be unique; ids are."""
-    name = name.strip()
-    if not name or len(name) > _MAX_NAME or not name.isprintable():
-        raise Invalid(f"a project's name has 1 to {_MAX_NAME} printable characters")
+    name = checked(name, "a project")
     project = Project(ids.new_id(ids.PROJECT), organization_id, name, settings, work.now_ms)
     work.connection.execute(
         insert(projects).values(

@@ -10,13 +10,13 @@ from sqlalchemy import Connection, Row, insert, select, update
 from watchllm.control import organizations
 from watchllm.control.database import UnitOfWork
 from watchllm.control.errors import Invalid, NotFound
+from watchllm.control.names import checked
 from watchllm.control.tables import tokens
 from watchllm.domain import ids
 from watchllm.domain import tokens as token_form
 
 ROLES = ("admin", "viewer")
 NEVER_EXPIRES = 0
-_MAX_NAME = 200
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -52,8 +52,7 @@ def create(work: UnitOfWork, organization_id: str, *, name: str, role: str, expi
     organizations.get(work.connection, organization_id)
     if role not in ROLES:
         raise Invalid(f"unknown role {role!r}; a token's roles: {', '.join(ROLES)}")
-    if len(name) > _MAX_NAME or not name.isprintable():
-        raise Invalid(f"a token's name has at most {_MAX_NAME} printable characters")
+    name = checked(name, "a token", may_be_empty=True)
     if expires_at != NEVER_EXPIRES and expires_at * 1000 <= work.now_ms:
         raise Invalid("the token would have expired already; give a time to come")
     secret = token_form.generate()

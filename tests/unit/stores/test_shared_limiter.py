@@ -5,6 +5,7 @@ import random
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,6 +140,53 @@ def test_what_is_told_again_counts_once(server: RedisServer, clock: Clock) -> No
         assert (await refused(other.reserve(admission, nanos=1))).code == "insufficient_quota"
 
     with_proxies(server.url, 2, use, clock=lambda: clock.now)
+
+
+def test_what_is_told_by_two_at_once_is_told_once(server: RedisServer, clock: Clock) -> None:
+    who = subject(Limits(budget_usd_month=1))
+
+    async def use(one: Proxy, other: Proxy) -> None:
+        told(server.url)
+        _, ended, ended_later = admissions = [await one.enter(who) for _ in range(3)]
+        for admission, part in zip(admissions, (2, 4, 4), strict=True):
+            await one.reserve(admission, nanos=USD // part)
+        replies = _hold_replies(one)
+        # They have cost nothing. A report of one is under way when an account is begun anew, which asks for another.
+        one.settle(ended)
+        first = asyncio.create_task(one.tell())
+        await replies.sent.wait()
+        one.settle(ended_later)
+        one.limiter.begun_anew("org_1")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        replies.may_come.set()
+        await first
+        await asyncio.gather(*one.limiter._joining)
+        asking = await other.enter(who)
+        assert other.limiter._taking.told["key_1", "m"].left == USD // 2
+        await other.reserve(asking, nanos=USD // 2)
+        assert (await refused(other.reserve(asking, nanos=1))).code == "insufficient_quota"
+
+    with_proxies(server.url, 2, use, clock=lambda: clock.now)
+
+
+class _Held:
+    def __init__(self) -> None:
+        self.sent, self.may_come = asyncio.Event(), asyncio.Event()
+
+
+def _hold_replies(proxy: Proxy) -> _Held:
+    """What it sends is done; it hears of it later."""
+    held, call = _Held(), proxy.client.call_script
+
+    async def late(*arguments: Any, **options: Any) -> Any:
+        reply = await call(*arguments, **options)
+        held.sent.set()
+        await held.may_come.wait()
+        return reply
+
+    proxy.client.call_script = late  # type: ignore[method-assign]
+    return held
 
 
 def test_places_of_a_proxy_that_is_silent_are_free_after_seconds(server: RedisServer, clock: Clock) -> None:

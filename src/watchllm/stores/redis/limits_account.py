@@ -143,6 +143,7 @@ class Account:
         self._busy_at = clock()
         self._timer: asyncio.TimerHandle | None = None
         self._reporting: asyncio.Task[None] | None = None
+        self._telling = asyncio.Lock()
 
     def holding(self, name: str) -> Holding:
         found = self.holdings.get(name)
@@ -208,7 +209,31 @@ class Account:
         raise Unreachable("it keeps losing what it is told")
 
     async def report(self) -> None:
-        """Tell what there is to tell. Raises Unreachable."""
+        """Tell what there is to tell, after all that is being told. Raises Unreachable."""
+        # What changed since is a step from what was told: where that is not known yet, a step would be told twice.
+        async with self._telling:
+            await self._report()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._reporting is not None:
+            self._reporting.cancel()
+
+    async def settled(self) -> None:
+        """Tell the last of it, if that can be done now."""
+        try:
+            await self.report()
+        except (Unreachable, hiredis.ReplyError):
+            pass  # The recorder counts it from the journal, and what is held ends by itself.
+
+    def counted_reply(self, live: int, counted: bytes) -> None:
+        """What a script says of the account."""
+        self.live = max(live, 1)
+        self.counted = counted.decode()
+        self._pending.count(self.counted)
+
+    async def _report(self) -> None:
         if not self.joined:
             await self._join()
         fresh = self._pending.seal()
@@ -235,25 +260,6 @@ class Account:
             holding = self.holdings[name]
             steps = _steps(told[name], state)
             holding.told = (*(old + step for old, step in zip(holding.told[:3], steps[:3], strict=True)), *state[3:])  # type: ignore[assignment]
-
-    def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._reporting is not None:
-            self._reporting.cancel()
-
-    async def settled(self) -> None:
-        """Tell the last of it, if that can be done now."""
-        try:
-            await self.report()
-        except (Unreachable, hiredis.ReplyError):
-            pass  # The recorder counts it from the journal, and what is held ends by itself.
-
-    def counted_reply(self, live: int, counted: bytes) -> None:
-        """What a script says of the account."""
-        self.live = max(live, 1)
-        self.counted = counted.decode()
-        self._pending.count(self.counted)
 
     async def _call(self, script: Script, arguments: tuple[Argument, ...]) -> list[Any]:
         timing = self._timing

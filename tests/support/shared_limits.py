@@ -99,6 +99,8 @@ class Proxy:
 def with_proxies(url: str, count: int, use: Callable[..., Awaitable[Any]], **options: Any) -> Any:
     async def run() -> Any:
         proxies = [Proxy(url, number, **options) for number in range(count)]
+        with recorder(url) as accounts:
+            accounts.counted({proxy.series: proxy.place for proxy in proxies})
         try:
             async with asyncio.timeout(60):
                 while any(proxy.client.problem for proxy in proxies):

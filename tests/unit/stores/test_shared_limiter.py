@@ -247,6 +247,7 @@ def test_an_account_is_known_when_all_who_write_journals_have_told_theirs(server
         # The database has counted none of them yet.
         with recorder(server.url) as accounts:
             accounts.write_all("org_1", {}, {proxy.series: Place(0, 50) for proxy in (one, other)})
+            accounts.counted({one.series: one.place})
         waiting = asyncio.create_task(one.enter(who))
         while b"jrn_0" not in server.command("HGET", "watchllm:{org_1}:account", "names"):
             await asyncio.sleep(0.001)

@@ -67,6 +67,9 @@ class World:
         self._lose_replies(proxy)
         self.proxies.append(proxy)
         self.journals[proxy.series] = []
+        # A recorder finds its journal.
+        self.counted[proxy.series] = proxy.place
+        self.accounts.counted({proxy.series: proxy.place})
         return proxy
 
     def _lose_replies(self, proxy: Proxy) -> None:
@@ -127,6 +130,8 @@ class World:
 
     def tend(self) -> None:
         """What a recorder does between its batches."""
+        if not self.accounts.knows({proxy.series for proxy in self.proxies}):
+            self.all_is_due = True
         if ORGANIZATION in self.accounts.wanted() or self.all_is_due:
             self.accounts.write_all(ORGANIZATION, self._periods(), dict(self.counted))
             self.accounts.counted(dict(self.counted))

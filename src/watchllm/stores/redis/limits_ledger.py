@@ -109,6 +109,9 @@ class RedisAccounts:
             arguments = [text for pair in under_way.items() for text in pair]
             self._ask(lambda: self._redis.run(COUNTED, (PLACES,), *arguments))
 
+    def knows(self, series: set[str]) -> bool:
+        return None not in self._ask(lambda: self._redis.redis.hmget(PLACES, sorted(series)))
+
     def _write(
         self, organization: str, spent: dict[str, Periods], places: dict[str, Place], modes: tuple[str, str]
     ) -> None:

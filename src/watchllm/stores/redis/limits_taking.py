@@ -57,7 +57,6 @@ class Taking:
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._series = series
         self._end = end
-        self._began = end()
         self._clock = clock
         self._wall = wall
 
@@ -140,21 +139,24 @@ class Taking:
         return refusal(ask, wait, self._wall())
 
     async def know(self, account: Account, subject: Subject) -> None:
-        """Wait until what this process has written of those who are new to it is counted. Raises Unavailable."""
+        """Wait until what this process has written of those who are new to it is counted. Raises Unavailable.
+
+        Also where it has written nothing: only whose journal the database knows is waited for when Redis was emptied,
+        and so nobody else may hold anything.
+        """
         new = [bounds.id for bounds in subject.bounds if bounds.needs_history and bounds.id not in account.known]
         if not new:
             return
         place = self._end()
-        if place != self._began or place is None:
-            deadline = self._clock() + _PATIENCE_SECONDS
-            while True:
-                counted = await self._client.call(PLACES, "HGET", PLACES, self._series)
-                if place is not None and counted is not None and counted.decode() >= place_text(place):
-                    break
-                if self._clock() > deadline:
-                    raise _unknown()
-                await asyncio.sleep(_LOOK_SECONDS)
-                place = place or self._end()
+        deadline = self._clock() + _PATIENCE_SECONDS
+        while True:
+            counted = await self._client.call(PLACES, "HGET", PLACES, self._series)
+            if place is not None and counted is not None and counted.decode() >= place_text(place):
+                break
+            if self._clock() > deadline:
+                raise _unknown()
+            await asyncio.sleep(_LOOK_SECONDS)
+            place = place or self._end()
         account.known.update(new)
 
 

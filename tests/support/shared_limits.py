@@ -17,7 +17,8 @@ from watchllm.stores.redis import limits_account, limits_ledger, limits_taking
 from watchllm.stores.redis.address import parse
 from watchllm.stores.redis.blocking import Blocking
 from watchllm.stores.redis.client import Client, Script
-from watchllm.stores.redis.limiter import SharedAdmission, SharedLimiter
+from watchllm.stores.redis.limiter import SharedLimiter
+from watchllm.stores.redis.limits_admission import SharedAdmission
 from watchllm.stores.redis.limits_ledger import RedisAccounts
 
 NOVEMBER = 1_795_995_200  # 2026-11-29T23:33:20Z

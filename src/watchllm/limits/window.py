@@ -55,6 +55,13 @@ class Window:
         portions.append(newest)
         return newest
 
+    def clear(self) -> None:
+        """Nothing was used."""
+        for portion in self._portions:
+            portion.counts = False
+        self._portions.clear()
+        self._sum = 0
+
     def take_back(self, portion: Portion, amount: int) -> None:
         """Undo a part of what was added, unless that does not count any more."""
         if portion.counts:

@@ -22,7 +22,7 @@ from watchllm.domain.errors import Unavailable
 from watchllm.domain.ledger import Place
 from watchllm.domain.limits import Limits
 from watchllm.limits.exceeded import Exceeded
-from watchllm.stores.redis.limiter import SharedAdmission
+from watchllm.stores.redis.limits_admission import SharedAdmission
 from watchllm.stores.redis.limits_ledger import RedisAccounts
 from watchllm.stores.redis.link import Unreachable
 

@@ -111,7 +111,7 @@ class Taking:
         now = self._clock()
         told = []
         for ask, (extra, left, bucket, reset) in zip(asks, reply[3:], strict=True):
-            said = Told(extra, left, bucket, now + reset / 1000, ask.limit)
+            said = Told(extra, left, bucket, now + reset / 1000, ask.limit, now)
             if ask.kind != "h":
                 self.told[ask.bounds.id, ask.kind] = said
             told.append(said)
@@ -131,7 +131,7 @@ class Taking:
     def _refused(self, ask: Ask, wait: float | None) -> Exceeded:
         if ask.kind in ("r", "q"):
             now = self._clock()
-            self.told[ask.bounds.id, ask.kind] = Told(0, 0, 0, now + (wait or 0.0), ask.limit)
+            self.told[ask.bounds.id, ask.kind] = Told(0, 0, 0, now + (wait or 0.0), ask.limit, now)
             longest = _LONGEST_REFUSAL if ask.kind == "r" else _QUOTA_REFUSAL
             if ask.kind == "q" or wait is not None:
                 until = now + longest if wait is None else now + min(wait, longest)

@@ -1,0 +1,61 @@
+"""A request that entered under shared limits, and what it uses of what this process holds."""
+
+from __future__ import annotations
+
+from watchllm.limits.limiter import Demand
+from watchllm.limits.spending import Moment
+from watchllm.limits.subject import Subject
+from watchllm.stores.redis.limits_account import Account
+from watchllm.stores.redis.limits_outage import Share
+
+
+class SharedAdmission:
+    """A request that entered, given back by `settle`, once. `share`: it was admitted while Redis could not be asked."""
+
+    __slots__ = ("account", "at", "counted", "has_reserved", "holds", "reserved", "share", "subject", "untold", "uses")
+
+    def __init__(self, subject: Subject, account: Account, at: Moment, counted: bool) -> None:
+        self.subject = subject
+        self.account = account
+        self.at = at
+        self.counted = counted
+        self.holds = False
+        self.has_reserved = False
+        self.share: Share | None = None
+        self.reserved = Demand()
+        self.uses: list[tuple[str, str, int, int]] = []
+        """Of minutes, by `reserve`: kind, id, bucket, amount."""
+        self.untold: list[tuple[str, str, int]] = []
+        """The same of a share, of which Redis is told later: kind, id, amount."""
+
+
+def has_room(account: Account, subject: Subject, counted: bool, now: float) -> bool:
+    """Whether a request may enter by what is held here."""
+    holdings = account.holdings
+    for bounds in subject.bounds:
+        holding = holdings.get(bounds.id)
+        if holding is None or (bounds.needs_history and bounds.id not in account.known):
+            return False
+        holding.seen += 1
+        if bounds.requests is not None:
+            of_it = holding.slice
+            if of_it is None or of_it.left <= 0 or of_it.until <= now:
+                return False
+        if bounds.concurrent is not None and holding.used_places >= min(holding.places, bounds.concurrent):
+            return False
+        if bounds.monthly is not None and counted and holding.used_requests >= holding.requests:
+            return False
+    return True
+
+
+def begin(account: Account, subject: Subject, counted: bool) -> None:
+    account.under_way += 1
+    for bounds in subject.bounds:
+        holding = account.holdings[bounds.id]
+        if bounds.concurrent is not None:
+            holding.used_places += 1
+            holding.most_places = max(holding.most_places, holding.used_places)
+            account.change(bounds.id)
+        if bounds.monthly is not None and counted:
+            holding.used_requests += 1
+            account.change(bounds.id)

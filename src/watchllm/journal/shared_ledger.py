@@ -34,8 +34,8 @@ class Accounts(Protocol):
         """Organizations that were told of."""
         ...
 
-    def write(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
-        """What some have spent, as of these places; without effect on what is not kept."""
+    def write(self, spent: dict[str, dict[str, Periods]], places: dict[str, Place]) -> None:
+        """What some in each of these organizations have spent, as of these places; no effect on what is not kept."""
         ...
 
     def write_all(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
@@ -160,8 +160,13 @@ class SharedLedger:
             organization = projects.get(event.project_id)
             if organization is not None:
                 touched[organization].update((event.project_id, event.key_id))
-        periods = periods_told(self._now())
-        for organization, subjects in touched.items():
-            self._accounts.write(organization, self._store.spent(subjects, periods), places)
+        spent = self._store.spent(set().union(*touched.values()), periods_told(self._now()))
+        self._accounts.write(
+            {
+                organization: {name: spent[name] for name in subjects if name in spent}
+                for organization, subjects in touched.items()
+            },
+            places,
+        )
         if batch.positions:
             self._accounts.counted(places_of(batch.positions))

@@ -36,10 +36,11 @@ class Accounts:
         self._look()
         return set(self.kept_ones)
 
-    def write(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
+    def write(self, spent: dict[str, dict[str, Periods]], places: dict[str, Place]) -> None:
         self._look()
-        if organization in self.kept_ones:
-            self.said.append((f"some of {organization}", _totals(spent), places))
+        for organization, of_it in spent.items():
+            if organization in self.kept_ones:
+                self.said.append((f"some of {organization}", _totals(of_it), places))
 
     def write_all(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
         self._look()

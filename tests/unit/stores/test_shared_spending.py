@@ -125,7 +125,7 @@ class World:
             self.sums[1] += cost
             self.counted[proxy.series] = place
         if some and not self.all_is_due:
-            self.accounts.write(ORGANIZATION, self._periods(), {proxy.series: self.counted[proxy.series]})
+            self.accounts.write({ORGANIZATION: self._periods()}, {proxy.series: self.counted[proxy.series]})
             self.accounts.counted({proxy.series: self.counted[proxy.series]})
 
     def tend(self) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
+from functools import partial
 from typing import TypeVar
 
 from redis import RedisError
@@ -91,13 +92,19 @@ class RedisAccounts:
     def kept(self) -> set[str]:
         return self._ask(lambda: {name.decode() for name in self._redis.redis.smembers(KEPT)})
 
-    def write(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
-        self._write(organization, spent, places, (_IF_KEPT, _IF_KEPT))
+    def write(self, spent: dict[str, dict[str, Periods]], places: dict[str, Place]) -> None:
+        calls = [
+            ((account_of(organization),), arguments)
+            for organization, of_it in spent.items()
+            for arguments in _written(organization, of_it, places, (_IF_KEPT, _IF_KEPT))
+        ]
+        self._ask(lambda: self._redis.run_each(LEDGER, calls))
 
     def write_all(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
         # Before it is: whoever ends in between has it written again.
         self._ask(lambda: self._redis.redis.sadd(KEPT, organization))
-        self._write(organization, spent, places, (_PART_OF_WHOLE, _WHOLE))
+        for arguments in _written(organization, spent, places, (_PART_OF_WHOLE, _WHOLE)):
+            self._ask(partial(self._redis.run, LEDGER, (account_of(organization),), *arguments))
         self._ask(lambda: self._redis.redis.srem(WANTED, organization))
 
     def counted(self, places: dict[str, Place]) -> None:
@@ -112,34 +119,37 @@ class RedisAccounts:
     def knows(self, series: set[str]) -> bool:
         return None not in self._ask(lambda: self._redis.redis.hmget(PLACES, sorted(series)))
 
-    def _write(
-        self, organization: str, spent: dict[str, Periods], places: dict[str, Place], modes: tuple[str, str]
-    ) -> None:
-        names = sorted(spent)
-        while len(names) > _AT_ONCE:
-            some, names = names[:_AT_ONCE], names[_AT_ONCE:]
-            self._run(organization, modes[0], {}, {name: spent[name] for name in some})
-        # With the last of it: only then may be forgotten what the proxies have told of what is before.
-        self._run(organization, modes[1], places, {name: spent[name] for name in names})
-
-    def _run(self, organization: str, mode: str, places: dict[str, Place], spent: dict[str, Periods]) -> None:
-        awaited = [series for series, place in places.items() if not place.finished]
-        rows = [
-            (subject, *_slot(period), min(nanos, _LARGEST), requests)
-            for subject, periods in spent.items()
-            for period, (requests, nanos) in periods.items()
-        ]
-        arguments: list[Argument] = [prefix_of(organization), mode, organization, CHANNEL, _GRACE_MS]
-        arguments += [len(places), *(text for name, place in places.items() for text in (name, place_text(place)))]
-        arguments += [len(awaited), *awaited]
-        arguments += [len(rows), *(value for row in rows for value in row)]
-        self._ask(lambda: self._redis.run(LEDGER, (account_of(organization),), *arguments))
-
     def _ask(self, what: Callable[[], T]) -> T:
         try:
             return what()
         except RedisError as error:
             raise NotTold(f"Redis at {self._redis.shown} cannot be told who has spent what: {error}") from None
+
+
+def _written(
+    organization: str, spent: dict[str, Periods], places: dict[str, Place], modes: tuple[str, str]
+) -> Iterator[list[Argument]]:
+    """The arguments of LEDGER, for each part of what is told: the modes of those before the last, and of the last."""
+    names = sorted(spent)
+    while len(names) > _AT_ONCE:
+        some, names = names[:_AT_ONCE], names[_AT_ONCE:]
+        yield _arguments(organization, modes[0], {}, {name: spent[name] for name in some})
+    # With the last of it: only then may be forgotten what the proxies have told of what is before.
+    yield _arguments(organization, modes[1], places, {name: spent[name] for name in names})
+
+
+def _arguments(organization: str, mode: str, places: dict[str, Place], spent: dict[str, Periods]) -> list[Argument]:
+    awaited = [series for series, place in places.items() if not place.finished]
+    rows = [
+        (subject, *_slot(period), min(nanos, _LARGEST), requests)
+        for subject, periods in spent.items()
+        for period, (requests, nanos) in periods.items()
+    ]
+    arguments: list[Argument] = [prefix_of(organization), mode, organization, CHANNEL, _GRACE_MS]
+    arguments += [len(places), *(text for name, place in places.items() for text in (name, place_text(place)))]
+    arguments += [len(awaited), *awaited]
+    arguments += [len(rows), *(value for row in rows for value in row)]
+    return arguments
 
 
 def _slot(period: str) -> tuple[str, int]:

@@ -192,6 +192,9 @@ class Account:
         self._pending.count(self.counted)
 
     async def _report(self) -> None:
+        if self._pending.merge():
+            # Redis keeps what it was told as it was told it, for as long as the database is behind.
+            self.joined = False
         if not self.joined:
             await self._join()
         fresh = self._pending.seal()
@@ -273,6 +276,7 @@ class Account:
     async def _tell_all(self) -> None:
         self._incarnation = next(self._incarnations)
         self._pending.seal()
+        self._pending.merge()
         self._changed.clear()
         states = {name: holding.state() for name, holding in self.holdings.items() if any(holding.state())}
         for name, holding in self.holdings.items():

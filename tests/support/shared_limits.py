@@ -63,7 +63,7 @@ class Proxy:
         self.series = f"jrn_{number}"
         self.client = Client(parse(url), loop)
         self.place = Place(0, 100)
-        options = {"wall": lambda: NOVEMBER + number * 7200.0, **options}
+        options = {"wall": lambda: NOVEMBER + number % 3 * 7200.0, **options}
         self.limiter = SharedLimiter(
             self.client,
             loop,

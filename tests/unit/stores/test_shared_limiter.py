@@ -17,7 +17,7 @@ from watchllm.domain.limits import Limits
 from watchllm.limits.exceeded import Exceeded
 from watchllm.limits.limiter import Standing
 from watchllm.limits.subject import Subject
-from watchllm.stores.redis.limits_layout import WANTED
+from watchllm.stores.redis.limits_layout import PLACES, WANTED
 
 
 @pytest.fixture
@@ -292,6 +292,34 @@ def test_an_account_is_known_when_all_who_write_journals_have_told_theirs(server
         assert one.limiter._taking.told["key_1", "q"].left == 10 - 3 - 1
 
     with_proxies(server.url, 2, use, clock=lambda: clock.now)
+
+
+def test_a_proxy_whose_journal_no_recorder_has_found_holds_nothing(server: RedisServer, clock: Clock) -> None:
+    who = subject(Limits(monthly_requests=10))
+
+    async def use(one: Proxy) -> None:
+        told(server.url)
+        server.command("DEL", PLACES)
+        asked, call = 0, one.client.call
+
+        async def counting(*arguments: Any, **options: Any) -> Any:
+            nonlocal asked
+            asked += arguments[0] == PLACES
+            return await call(*arguments, **options)
+
+        one.client.call = counting  # type: ignore[method-assign]
+        waiting = asyncio.create_task(one.enter(who))
+        while asked < 3 and not waiting.done():
+            await asyncio.sleep(0.001)
+        # If Redis were emptied now, nobody would wait for it.
+        assert not waiting.done()
+        with recorder(server.url) as accounts:
+            assert not accounts.knows({one.series})
+            accounts.counted({one.series: one.place})
+            assert accounts.knows({one.series})
+        await waiting
+
+    with_proxies(server.url, 1, use, clock=lambda: clock.now)
 
 
 def test_what_falls_into_the_next_month_is_counted_there(server: RedisServer, clock: Clock) -> None:

@@ -210,11 +210,12 @@ def test_several_proxies_on_one_home_share_its_limits(fleet: Fleet) -> None:
 
 
 def test_limits_that_cannot_be_asked_for_are_told(fleet: Fleet) -> None:
-    project = fleet.project(requests_per_minute=6)
+    project = fleet.project(requests_per_minute=12)
     assert [ask(gateway, project, "Why?").status for gateway in (*fleet.gateways, fleet.one)] == [200, 200, 200]
     fleet.redis.stop()
-    # Each has half of it.
-    assert [ask(fleet.one, project, "Why?").status for _ in range(4)] == [200, 200, 200, 429]
+    # Each has half of it, and of what is used already it counts half; one more may be left of a slice.
+    answers = [ask(fleet.one, project, "Why?").status for _ in range(6)]
+    assert answers in ([200] * 4 + [429] * 2, [200] * 5 + [429])
     states = fleet.one.get("/health/ready").json()["dependencies"]
     assert "its share of the limits" in states["limits"]
     fleet.redis.start()

@@ -17,7 +17,8 @@ from watchllm.stores.redis import limits_account, limits_ledger, limits_taking
 from watchllm.stores.redis.address import parse
 from watchllm.stores.redis.blocking import Blocking
 from watchllm.stores.redis.client import Client, Script
-from watchllm.stores.redis.limiter import SharedAdmission, SharedLimiter
+from watchllm.stores.redis.limiter import SharedLimiter
+from watchllm.stores.redis.limits_admission import SharedAdmission
 from watchllm.stores.redis.limits_ledger import RedisAccounts
 
 NOVEMBER = 1_795_995_200  # 2026-11-29T23:33:20Z
@@ -62,7 +63,7 @@ class Proxy:
         self.series = f"jrn_{number}"
         self.client = Client(parse(url), loop)
         self.place = Place(0, 100)
-        options = {"wall": lambda: NOVEMBER + number * 7200.0, **options}
+        options = {"wall": lambda: NOVEMBER + number % 3 * 7200.0, **options}
         self.limiter = SharedLimiter(
             self.client,
             loop,
@@ -99,6 +100,8 @@ class Proxy:
 def with_proxies(url: str, count: int, use: Callable[..., Awaitable[Any]], **options: Any) -> Any:
     async def run() -> Any:
         proxies = [Proxy(url, number, **options) for number in range(count)]
+        with recorder(url) as accounts:
+            accounts.counted({proxy.series: proxy.place for proxy in proxies})
         try:
             async with asyncio.timeout(60):
                 while any(proxy.client.problem for proxy in proxies):

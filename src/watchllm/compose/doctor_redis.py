@@ -53,6 +53,10 @@ def _memory(policy: str, bound: int) -> Check:
     if not policy.startswith("volatile"):
         detail = f"{policy}: when its {bound} bytes are full it refuses everything; a volatile policy evicts answers"
         return Check("redis memory", FAILED, detail, advice)
+    if policy != "volatile-lru":
+        # The first evicts what expires soonest, the others what is new or anything: use of a minute is all of that.
+        detail = f"{policy} may evict what was used of limits before old answers: more than a limit could be used then"
+        return Check("redis memory", WARNING, detail, advice)
     return Check("redis memory", OK, f"{policy}, {bound} bytes")
 
 

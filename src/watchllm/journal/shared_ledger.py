@@ -16,6 +16,7 @@ from watchllm.journal.ledgered import periods_told, places_of
 from watchllm.journal.recorder import Batch, Position, Retention, SetAside, UsageStore
 
 _PAUSE_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
 
 
 class Accounts(Protocol):
@@ -29,8 +30,8 @@ class Accounts(Protocol):
         """Organizations that were told of."""
         ...
 
-    def write(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
-        """What some have spent, as of these places; without effect on what is not kept."""
+    def write(self, spent: dict[str, dict[str, Periods]], places: dict[str, Place]) -> None:
+        """What some in each of these organizations have spent, as of these places; no effect on what is not kept."""
         ...
 
     def write_all(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
@@ -39,6 +40,10 @@ class Accounts(Protocol):
 
     def counted(self, places: dict[str, Place]) -> None:
         """Everybody was told of all up to these places."""
+        ...
+
+    def knows(self, series: set[str]) -> bool:
+        """Whether places of all of these were told by `counted`, and not lost since."""
         ...
 
 
@@ -72,16 +77,22 @@ class SharedLedger:
         self._monotonic = monotonic
         self._all_is_due = True
         self._not_before = 0.0
+        self._live: set[str] = set()
+        self._look_at = 0.0
 
     def positions(self) -> dict[str, Position]:
         self._all_is_due = True  # What was recorded last may not have been told.
-        return self._store.positions()
+        positions = self._store.positions()
+        self._live = {series for series, position in positions.items() if not position.finished}
+        return positions
 
     def set_aside(self) -> list[SetAside]:
         return self._store.set_aside()
 
     def apply(self, batch: Batch) -> int:
         count = self._store.apply(batch)
+        for series, position in batch.positions.items():
+            (self._live.discard if position.finished else self._live.add)(series)
         if batch.finished or batch.readable_now:
             self._all_is_due = True  # Whom it concerns is not in the batch.
         elif not self._all_is_due:
@@ -119,6 +130,10 @@ class SharedLedger:
             self.problem = None
 
     def _tell_what_is_due(self) -> None:
+        if not self._all_is_due and self._monotonic() >= self._look_at:
+            # Proxies wait for the places of this host, which nobody else tells again where they were lost.
+            self._all_is_due = bool(self._live) and not self._accounts.knows(self._live)
+            self._look_at = self._monotonic() + _LOOK_SECONDS
         wanted = self._accounts.wanted()
         is_all = self._all_is_due
         if is_all:
@@ -148,8 +163,12 @@ class SharedLedger:
                 touched[organization].update((event.project_id, event.key_id))
         # Asked once for all: each question is a transaction.
         spent = self._store.spent(set().union(*touched.values()), periods_told(self._now()))
-        for organization, subjects in touched.items():
-            told = {subject: spent[subject] for subject in subjects if subject in spent}
-            self._accounts.write(organization, told, places)
+        self._accounts.write(
+            {
+                organization: {name: spent[name] for name in subjects if name in spent}
+                for organization, subjects in touched.items()
+            },
+            places,
+        )
         if batch.positions:
             self._accounts.counted(places_of(batch.positions))

@@ -10,7 +10,7 @@ none of the bounds is overshot by more than what the calls really used beyond wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import ceil
 from time import monotonic, time
 from typing import NamedTuple, TypeAlias
@@ -84,7 +84,15 @@ such bound."""
 class Limiter:
     """Keeps the meters of everybody who is limited. Not for several threads. Clocks in seconds."""
 
-    def __init__(self, clock: Callable[[], float] = monotonic, wall: Callable[[], float] = time) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = monotonic,
+        wall: Callable[[], float] = time,
+        *,
+        idle_seconds: float = _IDLE_SECONDS,
+    ) -> None:
+        """Who was idle for `idle_seconds` is forgotten."""
+        self._idle_seconds = idle_seconds
         self._clock = clock
         self._wall = wall
         self._meters: dict[str, Meter] = {}
@@ -202,6 +210,21 @@ class Limiter:
             if used.nanos:
                 meter.spending.book(self._moment(), used.nanos, 0)
 
+    def restate_minute(self, subject: Subject, used: Mapping[str, tuple[int | None, ...]]) -> None:
+        """Count this as used just now, in place of all that was in the last minute: requests, tokens and calls of each
+        id; None = what is counted is right."""
+        now = self._clock()
+        for bounds, meter in self._metered(subject).pairs:
+            windows = (meter.requests, meter.tokens, meter.upstream)
+            for window, amount in zip(windows, used[bounds.id], strict=True):
+                if window is not None and amount is not None:
+                    window.clear()
+                    window.add(now, amount)
+
+    def is_under_way(self) -> bool:
+        """Whether anybody who entered has not settled."""
+        return any(meter.under_way for meter in self._meters.values())
+
     def knows(self, subject: Subject) -> bool:
         """Whether what everybody in it had used before this process counted is known."""
         return self._metered(subject).is_known
@@ -303,7 +326,7 @@ class Limiter:
         idle = [
             name
             for name, meter in self._meters.items()
-            if now - meter.seen > _IDLE_SECONDS and not meter.under_way and not meter.spending.held
+            if now - meter.seen > self._idle_seconds and not meter.under_way and not meter.spending.held
         ]
         for name in idle:
             del self._meters[name]

@@ -56,6 +56,15 @@ class Window:
         self._portions.append(newest)
         return newest
 
+    def clear(self) -> None:
+        """Nothing was used."""
+        for portion in self._portions:
+            portion.counts = False
+        self._portions.clear()
+        self._sum = 0
+        self._newest = Portion(_LONG_AGO, 0)
+        self._passes = self._portion_ends = _LONG_AGO
+
     def take_back(self, portion: Portion, amount: int) -> None:
         """Undo a part of what was added, unless that does not count any more."""
         if portion.counts:

@@ -227,6 +227,8 @@ def test_anthropic_is_asked_as_it_wants_to_be(ready: Configuration) -> None:
         (("--maxmemory", "64mb"), "failed", "refuses everything"),
         (("--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru"), "failed", "evict the snapshot"),
         (("--maxmemory", "64mb", "--maxmemory-policy", "volatile-lru"), "ok", "volatile-lru"),
+        (("--maxmemory", "64mb", "--maxmemory-policy", "volatile-ttl"), "warning", "limits"),
+        (("--maxmemory", "64mb", "--maxmemory-policy", "volatile-random"), "warning", "limits"),
     ],
 )
 def test_redis_is_asked_whether_it_may_evict_what_must_not_be_lost(

@@ -22,6 +22,7 @@ class Accounts:
         self.kept_ones: set[str] = set()
         self.said: list[tuple[str, dict[str, tuple[int, int]], dict[str, Place]]] = []
         self.is_down = False
+        self.is_emptied = False
 
     def _look(self) -> None:
         if self.is_down:
@@ -35,10 +36,11 @@ class Accounts:
         self._look()
         return set(self.kept_ones)
 
-    def write(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
+    def write(self, spent: dict[str, dict[str, Periods]], places: dict[str, Place]) -> None:
         self._look()
-        if organization in self.kept_ones:
-            self.said.append((f"some of {organization}", _totals(spent), places))
+        for organization, of_it in spent.items():
+            if organization in self.kept_ones:
+                self.said.append((f"some of {organization}", _totals(of_it), places))
 
     def write_all(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
         self._look()
@@ -49,6 +51,10 @@ class Accounts:
     def counted(self, places: dict[str, Place]) -> None:
         self._look()
         self.said.append(("counted", {}, places))
+
+    def knows(self, series: set[str]) -> bool:
+        self._look()
+        return not self.is_emptied and all(any(one in places for _, _, places in self.said) for one in series)
 
 
 def _totals(spent: dict[str, Periods]) -> dict[str, tuple[int, int]]:
@@ -143,6 +149,20 @@ def test_all_is_told_anew_when_it_is_not_sure_what_was(ledger: SharedLedger, acc
     assert [said[0] for said in accounts.said] == ["all of org_1", "counted"]
     if how == "a series ends":
         assert accounts.said[0][2] == {"jrn_1": Place(0, 100, finished=True)}
+
+
+def test_places_that_were_lost_are_told_again(ledger: SharedLedger, accounts: Accounts) -> None:
+    ledger.positions()
+    ledger.tend()
+    ledger.apply(batch(100))
+    Clock.now += 1
+    ledger.tend()
+    told = [("counted", {}, {"jrn_1": Place(0, 100)})]
+    assert accounts.said[1:] == told
+    accounts.is_emptied = True
+    Clock.now += 1
+    ledger.tend()
+    assert accounts.said[2:] == told
 
 
 def test_the_journals_of_other_hosts_count_where_they_record_in_the_same_database(

@@ -97,3 +97,15 @@ def test_it_keeps_one_portion_a_second() -> None:
         window.add(number / 1000, 1)
     assert window.used(100.0) <= 61_000
     assert len(window._portions) <= 61
+
+
+def test_what_is_used_after_all_was_forgotten_counts_for_a_minute() -> None:
+    window = Window()
+    before = window.add(10.0, 5)
+    window.clear()
+    assert window.used(10.1) == 0
+    window.take_back(before, 5)
+    window.add(10.2, 3)
+    assert window.used(70.1) == 3
+    assert window.used(70.2) == 0
+    assert window.reset_in(70.2) == 0.0

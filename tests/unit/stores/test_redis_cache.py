@@ -268,6 +268,49 @@ def test_what_is_no_entry_is_a_miss(server: RedisServer) -> None:
     run(server.url, use, Clock())
 
 
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("1", b"5|1|||a kind|of|another|form"),
+        ("1", b"nonsense"),
+        ("1", b"5|1|||\xff||abc|=m"),
+        ("first", b"5|1||||||"),
+        ("1" * 5000, b"5|1||||||"),
+    ],
+)
+def test_an_invalidation_of_another_form_is_a_miss(server: RedisServer, field: str, text: bytes) -> None:
+    async def use(one: Process) -> None:
+        await one.put(1, clock())
+        one.store.memory.clear()
+        server.command("HSET", key_of(PROJECT, "l"), field, text)
+        server.command("SET", key_of(PROJECT, "g"), field)
+        assert await one.get(1) is None
+        assert await one.get(1) is None
+        # What began before is not stored either; what begins afterwards is, where it can be known what is before.
+        await one.put(2, clock())
+        assert await one.get(2) is None
+        if field == "1":
+            one.store.heard(PROJECT + b"1|" + text)
+            clock.advance(10)
+            await one.put(3, clock())
+            assert await one.get(3) is not None
+
+    clock = Clock()
+    run(server.url, use, clock)
+
+
+@pytest.mark.parametrize("text", [b"2|a|b|c|d|e|f|g", b"2", b"second|||||", b""])
+def test_a_message_of_another_form_forgets_what_is_at_hand(server: RedisServer, text: bytes) -> None:
+    async def use(one: Process) -> None:
+        await one.put(1, clock())
+        assert one.store.get(PROJECT, key(1)) is not None
+        assert one.store.heard(PROJECT + text) == (PROJECT, InvalidationFilter())
+        assert one.store.get(PROJECT, key(1)) is None
+
+    clock = Clock()
+    run(server.url, use, clock)
+
+
 def test_a_look_up_of_a_hung_redis_is_a_miss_in_time(server: RedisServer) -> None:
     async def use(one: Process) -> None:
         await one.get(1)

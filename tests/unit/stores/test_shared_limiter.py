@@ -5,6 +5,7 @@ import random
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from watchllm.domain.limits import Limits
 from watchllm.limits.exceeded import Exceeded
 from watchllm.limits.limiter import Standing
 from watchllm.limits.subject import Subject
-from watchllm.stores.redis.limits_layout import WANTED
+from watchllm.stores.redis.limits_layout import PLACES, WANTED
 
 
 @pytest.fixture
@@ -141,6 +142,88 @@ def test_what_is_told_again_counts_once(server: RedisServer, clock: Clock) -> No
     with_proxies(server.url, 2, use, clock=lambda: clock.now)
 
 
+def test_what_is_told_by_two_at_once_is_told_once(server: RedisServer, clock: Clock) -> None:
+    who = subject(Limits(budget_usd_month=1))
+
+    async def use(one: Proxy, other: Proxy) -> None:
+        told(server.url)
+        _, ended, ended_later = admissions = [await one.enter(who) for _ in range(3)]
+        for admission, part in zip(admissions, (2, 4, 4), strict=True):
+            await one.reserve(admission, nanos=USD // part)
+        replies = _hold_replies(one)
+        # They have cost nothing. A report of one is under way when an account is begun anew, which asks for another.
+        one.settle(ended)
+        first = asyncio.create_task(one.tell())
+        await replies.sent.wait()
+        one.settle(ended_later)
+        one.limiter.begun_anew("org_1")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        replies.may_come.set()
+        await first
+        await asyncio.gather(*one.limiter._joining)
+        asking = await other.enter(who)
+        assert other.limiter._taking.told["key_1", "m"].left == USD // 2
+        await other.reserve(asking, nanos=USD // 2)
+        assert (await refused(other.reserve(asking, nanos=1))).code == "insufficient_quota"
+
+    with_proxies(server.url, 2, use, clock=lambda: clock.now)
+
+
+class _Held:
+    def __init__(self) -> None:
+        self.sent, self.may_come = asyncio.Event(), asyncio.Event()
+
+
+def _hold_replies(proxy: Proxy) -> _Held:
+    """What it sends is done; it hears of it later."""
+    held, call = _Held(), proxy.client.call_script
+
+    async def late(*arguments: Any, **options: Any) -> Any:
+        reply = await call(*arguments, **options)
+        held.sent.set()
+        await held.may_come.wait()
+        return reply
+
+    proxy.client.call_script = late  # type: ignore[method-assign]
+    return held
+
+
+def test_who_is_idle_is_forgotten_and_comes_back_as_somebody_new(server: RedisServer, clock: Clock) -> None:
+    who = subject(Limits(requests_per_minute=10, tokens_per_minute=100))
+
+    async def use(proxy: Proxy) -> None:
+        accounts, limiter = proxy.limiter._accounts, proxy.limiter
+        admission = await proxy.enter(who)
+        await proxy.reserve(admission, tokens=50)
+        first = accounts["org_1"]
+        await _idle(proxy, clock)
+        # A request is under way.
+        limiter.begun_anew("org_2")
+        assert accounts["org_1"] is first
+        proxy.settle(admission, tokens=20)
+        await proxy.tell()
+        limiter.begun_anew("org_3")
+        assert accounts["org_1"] is first
+        await _idle(proxy, clock)
+        limiter.begun_anew("org_4")
+        assert "org_1" not in accounts
+        before = first._incarnation
+        proxy.settle(await proxy.enter(who))
+        assert accounts["org_1"]._incarnation > before
+
+    with_proxies(server.url, 1, use, clock=lambda: clock.now)
+
+
+async def _idle(proxy: Proxy, clock: Clock) -> None:
+    """Until it tells nothing any more."""
+    clock.go(120)
+    await asyncio.gather(*proxy.limiter._joining)
+    while any(account._timer or account._reporting for account in proxy.limiter._accounts.values()):
+        await proxy.tell()
+        clock.go(31)
+
+
 def test_places_of_a_proxy_that_is_silent_are_free_after_seconds(server: RedisServer, clock: Clock) -> None:
     who = subject(Limits(concurrent_requests=2))
 
@@ -199,6 +282,7 @@ def test_an_account_is_known_when_all_who_write_journals_have_told_theirs(server
         # The database has counted none of them yet.
         with recorder(server.url) as accounts:
             accounts.write_all("org_1", {}, {proxy.series: Place(0, 50) for proxy in (one, other)})
+            accounts.counted({one.series: one.place})
         waiting = asyncio.create_task(one.enter(who))
         while b"jrn_0" not in server.command("HGET", "watchllm:{org_1}:account", "names"):
             await asyncio.sleep(0.001)
@@ -208,6 +292,34 @@ def test_an_account_is_known_when_all_who_write_journals_have_told_theirs(server
         assert one.limiter._taking.told["key_1", "q"].left == 10 - 3 - 1
 
     with_proxies(server.url, 2, use, clock=lambda: clock.now)
+
+
+def test_a_proxy_whose_journal_no_recorder_has_found_holds_nothing(server: RedisServer, clock: Clock) -> None:
+    who = subject(Limits(monthly_requests=10))
+
+    async def use(one: Proxy) -> None:
+        told(server.url)
+        server.command("DEL", PLACES)
+        asked, call = 0, one.client.call
+
+        async def counting(*arguments: Any, **options: Any) -> Any:
+            nonlocal asked
+            asked += arguments[0] == PLACES
+            return await call(*arguments, **options)
+
+        one.client.call = counting  # type: ignore[method-assign]
+        waiting = asyncio.create_task(one.enter(who))
+        while asked < 3 and not waiting.done():
+            await asyncio.sleep(0.001)
+        # If Redis were emptied now, nobody would wait for it.
+        assert not waiting.done()
+        with recorder(server.url) as accounts:
+            assert not accounts.knows({one.series})
+            accounts.counted({one.series: one.place})
+            assert accounts.knows({one.series})
+        await waiting
+
+    with_proxies(server.url, 1, use, clock=lambda: clock.now)
 
 
 def test_what_falls_into_the_next_month_is_counted_there(server: RedisServer, clock: Clock) -> None:
@@ -231,7 +343,7 @@ def test_what_falls_into_the_next_month_is_counted_there(server: RedisServer, cl
 
 @pytest.mark.parametrize("policy", ["local-share", "open", "closed"])
 def test_while_redis_is_gone_the_policy_says_who_may_go_on(server: RedisServer, clock: Clock, policy: str) -> None:
-    limited = subject(Limits(requests_per_minute=10, monthly_requests=11))
+    limited = subject(Limits(requests_per_minute=20, monthly_requests=11))
 
     async def use(one: Proxy, other: Proxy) -> None:
         told(server.url)
@@ -240,12 +352,14 @@ def test_while_redis_is_gone_the_policy_says_who_may_go_on(server: RedisServer, 
         server.stop()
         clock_of_loop = asyncio.get_running_loop().time
         stopped = clock_of_loop()
+        # Half of what was left of the month when it was last told.
+        share = one.limiter._taking.told["key_1", "q"].left // 2
+        assert share in (3, 4)
         outcomes = [await outcome(one, limited) for _ in range(12)]
         assert clock_of_loop() - stopped < 12 * 0.05
         assert one.limiter.state() is not None
-        # Half of what was left of the month when it was last told.
         expected = {
-            "local-share": [None] * 3 + ["quota_exceeded"] * 9,
+            "local-share": [None] * share + ["quota_exceeded"] * (12 - share),
             "open": [None] * 12,
             "closed": ["overloaded"] * 12,
         }

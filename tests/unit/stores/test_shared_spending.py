@@ -22,7 +22,7 @@ from watchllm.domain.errors import Unavailable
 from watchllm.domain.ledger import Place
 from watchllm.domain.limits import Limits
 from watchllm.limits.exceeded import Exceeded
-from watchllm.stores.redis.limiter import SharedAdmission
+from watchllm.stores.redis.limits_admission import SharedAdmission
 from watchllm.stores.redis.limits_ledger import RedisAccounts
 from watchllm.stores.redis.link import Unreachable
 
@@ -67,6 +67,9 @@ class World:
         self._lose_replies(proxy)
         self.proxies.append(proxy)
         self.journals[proxy.series] = []
+        # A recorder finds its journal.
+        self.counted[proxy.series] = proxy.place
+        self.accounts.counted({proxy.series: proxy.place})
         return proxy
 
     def _lose_replies(self, proxy: Proxy) -> None:
@@ -122,11 +125,13 @@ class World:
             self.sums[1] += cost
             self.counted[proxy.series] = place
         if some and not self.all_is_due:
-            self.accounts.write(ORGANIZATION, self._periods(), {proxy.series: self.counted[proxy.series]})
+            self.accounts.write({ORGANIZATION: self._periods()}, {proxy.series: self.counted[proxy.series]})
             self.accounts.counted({proxy.series: self.counted[proxy.series]})
 
     def tend(self) -> None:
         """What a recorder does between its batches."""
+        if not self.accounts.knows({proxy.series for proxy in self.proxies}):
+            self.all_is_due = True
         if ORGANIZATION in self.accounts.wanted() or self.all_is_due:
             self.accounts.write_all(ORGANIZATION, self._periods(), dict(self.counted))
             self.accounts.counted(dict(self.counted))

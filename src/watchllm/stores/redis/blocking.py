@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
@@ -16,6 +17,8 @@ from watchllm.stores.redis.link import Argument
 
 _CONNECT_SECONDS = 2.0
 _ANSWER_SECONDS = 5.0
+# Scripts of one round trip: who else asks Redis waits for those before.
+_AT_ONCE = 200
 
 
 class Blocking:
@@ -41,6 +44,24 @@ class Blocking:
             return self.redis.evalsha(script.digest, len(keys), *keys, *arguments)
         except NoScriptError:
             return self.redis.eval(script.text, len(keys), *keys, *arguments)
+
+    def run_each(self, script: Script, calls: Sequence[tuple[tuple[bytes, ...], Sequence[Argument]]]) -> list[Any]:
+        """Run a script for each of these keys and arguments, many in one round trip; what each says."""
+        replies: list[Any] = []
+        for start in range(0, len(calls), _AT_ONCE):
+            some = calls[start : start + _AT_ONCE]
+            pipeline = self.redis.pipeline(transaction=False)
+            for keys, arguments in some:
+                # Its method is not there for a cluster, whose nodes each know their scripts.
+                pipeline.execute_command("EVALSHA", script.digest, len(keys), *keys, *arguments)
+            for (keys, arguments), reply in zip(some, pipeline.execute(raise_on_error=False), strict=True):
+                if isinstance(reply, NoScriptError):
+                    replies.append(self.run(script, keys, *arguments))
+                elif isinstance(reply, Exception):
+                    raise reply
+                else:
+                    replies.append(reply)
+        return replies
 
     def close(self) -> None:
         if self._redis is not None:

@@ -24,6 +24,7 @@ from watchllm.stores.redis.cache_layout import (
     REPLACED,
     Record,
     entry_key,
+    generation_of,
     key_of,
     packed,
     record_of,
@@ -250,7 +251,13 @@ class RedisExactStore:
     def heard(self, message: bytes) -> tuple[bytes, InvalidationFilter]:
         """An invalidation somewhere, as CHANNEL tells it: of which project, and what."""
         project, text = message[:_PROJECT_LENGTH], message[_PROJECT_LENGTH:]
-        generation, _, what = text.partition(b"|")
+        number, _, what = text.partition(b"|")
+        generation = generation_of(number)
+        if generation is None:
+            # Which it is will be seen in Redis.
+            self.memory.clear()
+            self.generations.forget()
+            return project, InvalidationFilter()
         record = record_of(generation, b"0|0|" + what)
         self._forget_own(project, record)
         return project, record.what
@@ -271,7 +278,10 @@ class RedisExactStore:
     # Looking up
 
     def _look_through(self, project: bytes, keys: Sequence[bytes], reply: list[Any], done: Callable[[], None]) -> None:
-        generation = int(reply[0] or 0)
+        generation = generation_of(reply[0] or b"0")
+        if generation is None:
+            self._unreadable(done)
+            return
         known = self.generations.known(project)
         if generation == known or (known is None and not generation):
             if known is None:
@@ -281,10 +291,15 @@ class RedisExactStore:
 
         def on_log(log: Any) -> None:
             if not isinstance(log, list):
-                self.counters.unanswered += 1
-                done()
+                self._unreadable(done)
                 return
-            records = [record_of(number, text) for number, text in zip(log[::2], log[1::2], strict=True)]
+            records = []
+            for number, text in zip(log[::2], log[1::2], strict=True):
+                of_record = generation_of(number)
+                if of_record is None:
+                    self._unreadable(done)
+                    return
+                records.append(record_of(of_record, text))
             for record in self.generations.replace(project, generation, records):
                 self.memory.invalidate(project, record)
             self._bring(project, keys, reply[1:], done)
@@ -293,6 +308,11 @@ class RedisExactStore:
         if not self._client.submit(log_key, encode("HGETALL", log_key), on_log):
             self.counters.unanswered += 1
             self._loop.call_soon(done)
+
+    def _unreadable(self, done: Callable[[], None]) -> None:
+        """What was invalidated cannot be known: nothing is found."""
+        self.counters.unanswered += 1
+        done()
 
     def _bring(
         self, project: bytes, keys: Sequence[bytes], values: Sequence[bytes | None], done: Callable[[], None]

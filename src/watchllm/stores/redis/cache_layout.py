@@ -37,6 +37,7 @@ KEPT_MS = 2 * 3_600_000
 
 MOST_RECORDS = 128
 _GENERATION_BYTES = 8
+_GENERATION_DIGITS = 15
 _NO_KEY = ","
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -89,11 +90,25 @@ def packed_filter(what: InvalidationFilter) -> bytes:
     return f"{before}|{after}|{what.kind or ''}|{what.source or ''}|{keys}|{model}".encode()
 
 
-def record_of(generation: bytes, text: bytes) -> Record:
+def generation_of(text: bytes) -> int | None:
+    """None for what is no generation."""
+    return int(text) if text.isdigit() and len(text) <= _GENERATION_DIGITS else None
+
+
+def record_of(generation: int, text: bytes) -> Record:
+    """A text of another form, as a newer version may write it, forgets everything: that costs misses only."""
+    try:
+        return Record(generation, _filter_of(text))
+    except ValueError:
+        return Record(generation, InvalidationFilter())
+
+
+def _filter_of(text: bytes) -> InvalidationFilter:
     match = _RECORD.fullmatch(text)
-    assert match is not None
+    if match is None:
+        raise ValueError("it is of another form")
     _, _, before, after, kind, source, keys, model = match.groups()
-    what = InvalidationFilter(
+    return InvalidationFilter(
         model[1:].decode() if model else None,
         kind.decode() or None,
         int(before) if before else None,
@@ -101,13 +116,13 @@ def record_of(generation: bytes, text: bytes) -> Record:
         tuple(bytes.fromhex(key) for key in keys.decode().split(",") if key) if keys else None,
         source.decode() or None,
     )
-    return Record(int(generation), what)
 
 
 _MATCHES = """
 local function matches(text, model, kind, created, key, source)
   local before, after, its_kind, its_source, keys, its_model =
     string.match(text, '^%d+|%d|(%d*)|(%d*)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
+  if not before then return true end
   return (its_source == '' or source == '' or its_source == source)
     and (keys == '' or string.find(',' .. keys .. ',', ',' .. key .. ',', 1, true) ~= nil)
     and (its_model == '' or its_model == '=' .. model) and (its_kind == '' or its_kind == kind)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from itertools import count
 from math import ceil
 from time import time
 from typing import Any
@@ -23,10 +24,11 @@ from watchllm.limits.limiter import NOTHING, Demand, Standing, Standings
 from watchllm.limits.spending import Moment, moment, month_ends
 from watchllm.limits.subject import Subject
 from watchllm.stores.redis.client import Client
-from watchllm.stores.redis.limits_account import Account, Holding, Slice, Timing
+from watchllm.stores.redis.limits_account import Account
+from watchllm.stores.redis.limits_admission import SharedAdmission, begin, has_room
 from watchllm.stores.redis.limits_asks import Ask, budgets
+from watchllm.stores.redis.limits_holding import Holding, Slice, Timing
 from watchllm.stores.redis.limits_outage import Outage, Share
-from watchllm.stores.redis.limits_room import begin, granted, has_room
 from watchllm.stores.redis.limits_taking import Taking
 from watchllm.stores.redis.link import Unreachable
 
@@ -34,36 +36,6 @@ _FRESH_SECONDS = 2.0
 _LARGEST_SLICE = 10_000
 _LARGEST_SPARE = 1_000
 _SWEEP_SECONDS = 10.0
-
-
-class SharedAdmission:
-    """A request that entered, given back by `settle`, once. `share`: it was admitted while Redis could not be asked."""
-
-    __slots__ = (
-        "account",
-        "at",
-        "counted",
-        "has_reserved",
-        "holds",
-        "reserved",
-        "share",
-        "standings",
-        "subject",
-        "uses",
-    )
-
-    def __init__(self, subject: Subject, account: Account, at: Moment, counted: bool) -> None:
-        self.subject = subject
-        self.account = account
-        self.at = at
-        self.counted = counted
-        self.standings: Standings | None = None
-        self.holds = False
-        self.has_reserved = False
-        self.share: Share | None = None
-        self.reserved = NOTHING
-        self.uses: tuple[tuple[str, str, int, int], ...] = ()
-        """Of minutes, by `reserve`: kind, id, bucket, amount."""
 
 
 class SharedLimiter:
@@ -85,11 +57,12 @@ class SharedLimiter:
         self._loop = loop
         self._series = series
         self._end = end
-        self._outage = Outage(policy)
+        self._outage = Outage(policy, clock or loop.time, wall)
         self._timing = timing
         self._wall = wall
         self._clock = clock or loop.time
         self._accounts: dict[str, Account] = {}
+        self._incarnations = count(1)
         self._taking = Taking(client, loop, series, end, self._clock, wall)
         self._joining: set[asyncio.Task[None]] = set()
         self._swept = self._clock()
@@ -112,8 +85,7 @@ class SharedLimiter:
     def reserve(self, admission: SharedAdmission, demand: Demand) -> Coroutine[Any, Any, None] | None:
         """Take what a call upstream may use. Raises Exceeded, Unavailable."""
         if admission.share is not None:
-            admission.share.reserve(demand)
-            admission.has_reserved = True
+            self._reserve_of_share(admission, admission.share, demand)
             return None
         return self._reserve(admission, demand)
 
@@ -123,8 +95,11 @@ class SharedLimiter:
             admission.share.give_back()
         for kind, name, bucket, amount in admission.uses:
             admission.account.give_back(kind, name, bucket, amount)
+        for kind, name, amount in admission.untold:
+            admission.account.use_less(kind, name, amount)
         self._let_go(admission)
-        admission.uses, admission.reserved, admission.has_reserved = (), NOTHING, False
+        admission.uses, admission.untold = (), ()
+        admission.reserved, admission.has_reserved = NOTHING, False
 
     def settle(self, admission: SharedAdmission, used: Demand, *, billable: bool) -> None:
         """The request has ended: `used` is what it really used, `billable` that it counts against the month."""
@@ -133,6 +108,7 @@ class SharedLimiter:
             self._settle_calls(admission, used)
         if admission.holds:
             self._leave(account, admission, billable)
+            account.under_way -= 1
             admission.holds = False
         self._book(account, admission.subject, admission.at, used.nanos, int(billable and admission.counted))
         if admission.share is not None:
@@ -151,8 +127,14 @@ class SharedLimiter:
                 back = min(amount, unused.setdefault(name, -over))
                 unused[name] -= back
                 account.give_back(kind, name, bucket, back)
+        for kind, name, amount in admission.untold:
+            if kind == "t" and over < 0:
+                back = min(amount, unused.setdefault(name, -over))
+                unused[name] -= back
+                account.use_less(kind, name, back)
         self._let_go(admission)
-        admission.uses, admission.reserved, admission.has_reserved = (), NOTHING, False
+        admission.uses, admission.untold = (), ()
+        admission.reserved, admission.has_reserved = NOTHING, False
 
     def charge(self, subject: Subject, used: Demand, *, requests: int) -> None:
         """Book what was used beside all admissions."""
@@ -215,8 +197,10 @@ class SharedLimiter:
             told = await self._taking.take(account, asks)
         except (Unreachable, hiredis.ReplyError):
             admission.share = self._outage.enter(account, subject, self._taking.told, counted=counted)
+            self._begin_of_share(account, subject, counted)
+            admission.holds = True
             return admission
-        self._outage.over(account)
+        self._outage.over(account, self._taking.told)
         until = sent + self._timing.slice / 1000
         for bounds in subject.bounds:
             account.holding(bounds.id).is_near = False
@@ -226,10 +210,10 @@ class SharedLimiter:
                 account.begin_slice(ask.bounds.id, holding, Slice(said.extra, said.bucket, until))
             elif ask.kind == "q":
                 holding.is_near = holding.is_near or said.is_near
-                granted(holding, requests=ask.need + said.extra)
+                holding.granted(requests=ask.need + said.extra)
             elif ask.kind == "c":
                 holding.is_near = holding.is_near or said.is_near
-                granted(holding, places=ask.need + said.extra)
+                holding.granted(places=ask.need + said.extra)
         begin(account, subject, counted)
         admission.holds = True
         return admission
@@ -311,19 +295,44 @@ class SharedLimiter:
         try:
             told = await self._taking.take(account, asks)
         except (Unreachable, hiredis.ReplyError):
-            share = self._outage.enter(account, subject, self._taking.told, counted=False)
-            admission.share = share
-            share.reserve(demand)
-            admission.has_reserved = True
+            admission.share = self._outage.enter(account, subject, self._taking.told, counted=False, again=True)
+            self._reserve_of_share(admission, admission.share, demand)
             return
         for ask, said in zip(asks, told, strict=True):
             if ask.kind == "h":
-                granted(account.holding(ask.bounds.id), nanos=nanos)
+                account.holding(ask.bounds.id).granted(nanos=nanos)
             elif ask.kind in ("u", "t") and ask.need:
                 admission.uses += ((ask.kind, ask.bounds.id, said.bucket, ask.need),)
         before = admission.reserved
         admission.reserved = Demand(before.tokens + tokens, before.nanos + nanos)
         admission.has_reserved = True
+
+    def _reserve_of_share(self, admission: SharedAdmission, share: Share, demand: Demand) -> None:
+        """Take it here; Redis hears of it when it answers again, also while the call is under way."""
+        share.reserve(demand)
+        account = admission.account
+        for bounds in admission.subject.bounds:
+            for kind, limit, amount in (("u", bounds.upstream, 1), ("t", bounds.tokens, demand.tokens)):
+                if limit is not None and amount:
+                    account.use(kind, bounds.id, amount)
+                    admission.untold += ((kind, bounds.id, amount),)
+            if budgets(bounds, demand.nanos):
+                account.holding(bounds.id).take(nanos=demand.nanos)
+                account.change(bounds.id)
+        before = admission.reserved
+        admission.reserved = Demand(before.tokens + demand.tokens, before.nanos + demand.nanos)
+        admission.has_reserved = True
+
+    def _begin_of_share(self, account: Account, subject: Subject, counted: bool) -> None:
+        for bounds in subject.bounds:
+            if bounds.requests is not None:
+                account.use("r", bounds.id, 1)
+            holding = account.holding(bounds.id)
+            if bounds.concurrent is not None:
+                holding.take(places=1)
+            if bounds.monthly is not None and counted:
+                holding.take(requests=1)
+        begin(account, subject, counted)
 
     def _let_go(self, admission: SharedAdmission) -> None:
         """Hold no more of the budgets what was reserved."""
@@ -351,7 +360,9 @@ class SharedLimiter:
         account = self._accounts.get(organization)
         if account is None:
             self._sweep()
-            account = Account(organization, self._series, self._client, self._loop, self._timing, self._clock)
+            account = Account(
+                organization, self._series, self._client, self._loop, self._timing, self._clock, self._incarnations
+            )
             self._accounts[organization] = account
         return account
 
@@ -361,7 +372,7 @@ class SharedLimiter:
         if now - self._swept < _SWEEP_SECONDS:
             return
         self._swept = now
-        for organization in [name for name, account in self._accounts.items() if account.is_idle]:
+        for organization in [name for name, account in self._accounts.items() if account.is_idle()]:
             account = self._accounts.pop(organization)
             for name in account.holdings:
                 self._taking.refused.pop(name, None)

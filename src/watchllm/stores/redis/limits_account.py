@@ -8,8 +8,8 @@ commands of an earlier incarnation that arrive late are refused.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import hiredis
 
@@ -17,6 +17,7 @@ from watchllm.domain.ledger import Place
 from watchllm.domain.money import Nanos
 from watchllm.limits.spending import Moment
 from watchllm.stores.redis.client import Client, Script
+from watchllm.stores.redis.limits_holding import Holding, Slice, Timing
 from watchllm.stores.redis.limits_layout import LOST, account_of, prefix_of
 from watchllm.stores.redis.limits_pending import Pending, Segment
 from watchllm.stores.redis.limits_scripts import JOIN, REPORT
@@ -34,73 +35,11 @@ _TRIES = 3
 _SPARE_PARTS = 4
 
 
-class Timing(NamedTuple):
-    """Milliseconds: of a window, which is a minute but in tests; of a bucket of it; of a slice."""
-
-    window: int = 60_000
-    bucket: int = 500
-    slice: int = 400
-
-
-class Slice:
-    """Requests of a minute that may be used here until `until`, of the loop's clock; they count already."""
-
-    __slots__ = ("bucket", "left", "size", "until")
-
-    def __init__(self, size: int, bucket: int, until: float) -> None:
-        self.size = self.left = size
-        self.bucket = bucket
-        self.until = until
-
-
-class Holding:
-    """What is held for one key, project or organization: `nanos`, `requests` of the month, `places` of requests under
-    way, and how much of it Redis was `told`. `used` is in use; the rest is spare."""
-
-    __slots__ = (
-        "asked_at",
-        "drained",
-        "is_near",
-        "most_places",
-        "nanos",
-        "places",
-        "requests",
-        "seen",
-        "slice",
-        "told",
-        "used_places",
-        "used_requests",
-    )
-
-    def __init__(self) -> None:
-        self.nanos: Nanos = 0
-        self.requests = 0
-        self.places = 0
-        self.told = (0, 0, 0, 0, 0)
-        self.used_requests = 0
-        self.used_places = 0
-        self.most_places = 0
-        self.drained = 0
-        self.is_near = False
-        """Whether little was left of the places or of the month's requests: then nothing is kept to spare."""
-        self.slice: Slice | None = None
-        self.asked_at = 0.0
-        """When a slice was last asked for, and how many requests were made since."""
-        self.seen = 0
-
-    def state(self) -> tuple[int, int, int, int, int]:
-        """As the scripts take it: nanos, requests, places, spare requests, spare places."""
-        return (
-            self.nanos,
-            self.requests,
-            self.places,
-            self.requests - self.used_requests,
-            self.places - self.used_places,
-        )
-
-
 class Account:
-    """Of one organization, in one process. For its event loop only. `series` is the process's journal."""
+    """Of one organization, in one process. For its event loop only. `series` is the process's journal.
+
+    `incarnations` are numbers that no account of this process had before.
+    """
 
     def __init__(
         self,
@@ -110,6 +49,7 @@ class Account:
         loop: asyncio.AbstractEventLoop,
         timing: Timing,
         clock: Callable[[], float],
+        incarnations: Iterator[int],
     ) -> None:
         self.organization = organization
         self.key = account_of(organization)
@@ -123,11 +63,14 @@ class Account:
         """Of those who have quotas or budgets: whose spending is all in the account."""
         self.heard_at = 0.0
         """When Redis last answered, of the loop's clock."""
+        self.under_way = 0
+        """Requests that entered and were not settled."""
         self._prefix = prefix_of(organization)
         self._series = series
         self._client = client
         self._loop = loop
         self._timing = timing
+        self._incarnations = incarnations
         self._incarnation = 0
         self._in_flight = 0
         self._calm: asyncio.Future[None] | None = None
@@ -139,10 +82,12 @@ class Account:
         """Whose holdings are not all given back: the others need no look."""
         self._returns: list[tuple[bytes, int, int, int]] = []
         self._uses: dict[bytes, int] = {}
+        self._uses_on_the_way: dict[bytes, int] = {}
         self._clock = clock
         self._busy_at = clock()
         self._timer: asyncio.TimerHandle | None = None
         self._reporting: asyncio.Task[None] | None = None
+        self._telling = asyncio.Lock()
 
     def holding(self, name: str) -> Holding:
         found = self.holdings.get(name)
@@ -176,6 +121,20 @@ class Account:
         self._uses[window] = self._uses.get(window, 0) + amount
         self._keep_time()
 
+    def use_less(self, kind: str, name: str, amount: int) -> None:
+        """Undo a part of `use`, as far as nobody was told of it."""
+        window = _window(kind, name)
+        left = self._uses.get(window, 0) - amount
+        if left > 0:
+            self._uses[window] = left
+        else:
+            self._uses.pop(window, None)
+
+    def untold(self, kind: str, name: str) -> int:
+        """What was used of a minute and Redis may not know of yet."""
+        window = _window(kind, name)
+        return self._uses.get(window, 0) + self._uses_on_the_way.get(window, 0)
+
     def give_back(self, kind: str, name: str, bucket: int, amount: int, slice_size: int = 0) -> None:
         """Count less of a minute than was taken there."""
         self._returns.append((_window(kind, name), bucket, amount, slice_size))
@@ -208,33 +167,10 @@ class Account:
         raise Unreachable("it keeps losing what it is told")
 
     async def report(self) -> None:
-        """Tell what there is to tell. Raises Unreachable."""
-        if not self.joined:
-            await self._join()
-        fresh = self._pending.seal()
-        states = {name: self.holdings[name].state() for name in self._changed if name in self.holdings}
-        told = {name: self.holdings[name].told for name in states}
-        self._changed.clear()
-        returns, self._returns = self._returns, []
-        uses, self._uses = self._uses, {}
-        held = [(name, *_steps(told[name], state)) for name, state in states.items()]
-        try:
-            reply = await self._call(REPORT, _told(held, fresh, returns, uses))
-        except BaseException:
-            # Told twice, minutes count too much; not told, too little.
-            for window, amount in uses.items():
-                self._uses[window] = self._uses.get(window, 0) + amount
-            raise
-        if reply[0] == LOST:
-            for window, amount in uses.items():
-                self._uses[window] = self._uses.get(window, 0) + amount
-            await self._join()
-            return
-        self.counted_reply(reply[1], reply[2])
-        for name, state in states.items():
-            holding = self.holdings[name]
-            steps = _steps(told[name], state)
-            holding.told = (*(old + step for old, step in zip(holding.told[:3], steps[:3], strict=True)), *state[3:])  # type: ignore[assignment]
+        """Tell what there is to tell, after all that is being told. Raises Unreachable."""
+        # What changed since is a step from what was told: where that is not known yet, a step would be told twice.
+        async with self._telling:
+            await self._report()
 
     def close(self) -> None:
         if self._timer is not None:
@@ -254,6 +190,46 @@ class Account:
         self.live = max(live, 1)
         self.counted = counted.decode()
         self._pending.count(self.counted)
+
+    async def _report(self) -> None:
+        if self._pending.merge():
+            # Redis keeps what it was told as it was told it, for as long as the database is behind.
+            self.joined = False
+        if not self.joined:
+            await self._join()
+        fresh = self._pending.seal()
+        states = {name: self.holdings[name].state() for name in self._changed if name in self.holdings}
+        told = {name: self.holdings[name].told for name in states}
+        self._changed.clear()
+        returns, self._returns = self._returns, []
+        held = [(name, *_steps(told[name], state)) for name, state in states.items()]
+        reply = await self._call_with_uses(REPORT, lambda uses: _told(held, fresh, returns, uses))
+        if reply[0] == LOST:
+            await self._join()
+            return
+        self.counted_reply(reply[1], reply[2])
+        for name, state in states.items():
+            holding = self.holdings[name]
+            steps = _steps(told[name], state)
+            holding.told = (*(old + step for old, step in zip(holding.told[:3], steps[:3], strict=True)), *state[3:])  # type: ignore[assignment]
+
+    async def _call_with_uses(
+        self, script: Script, arguments_of: Callable[[dict[bytes, int]], tuple[Argument, ...]]
+    ) -> list[Any]:
+        """Tell what was used of minutes, too; again where it may be lost: told twice, minutes count too much; not told,
+        too little."""
+        uses, self._uses = self._uses, {}
+        self._uses_on_the_way = uses
+        is_told = False
+        try:
+            reply = await self._call(script, arguments_of(uses))
+            is_told = reply[0] != LOST
+            return reply
+        finally:
+            self._uses_on_the_way = {}
+            if not is_told:
+                for window, amount in uses.items():
+                    self._uses[window] = self._uses.get(window, 0) + amount
 
     async def _call(self, script: Script, arguments: tuple[Argument, ...]) -> list[Any]:
         timing = self._timing
@@ -298,14 +274,16 @@ class Account:
             done.set_result(has_failed)
 
     async def _tell_all(self) -> None:
-        self._incarnation += 1
+        self._incarnation = next(self._incarnations)
         self._pending.seal()
+        self._pending.merge()
         self._changed.clear()
         states = {name: holding.state() for name, holding in self.holdings.items() if any(holding.state())}
         for name, holding in self.holdings.items():
             holding.told = states.get(name, (0, 0, 0, 0, 0))
         held = [(name, *state) for name, state in states.items()]
-        reply = await self._call(JOIN, _told(held, self._pending.segments, [], {}))
+        segments = self._pending.segments
+        reply = await self._call_with_uses(JOIN, lambda uses: _told(held, segments, [], uses))
         self.counted_reply(reply[1], reply[2])
         self.joined = True
         self._keep_time()
@@ -353,10 +331,17 @@ class Account:
             self._busy_at = now
         return now - self._busy_at < _IDLE_SECONDS
 
-    @property
     def is_idle(self) -> bool:
-        """Whether nothing is held or to be told any more, and was not for a while."""
-        return self._timer is None and self._reporting is None and self._joining is None and not self._in_flight
+        """Whether nothing is held, under way or to be told any more, and was not for a while."""
+        return (
+            self._timer is None
+            and self._reporting is None
+            and self._joining is None
+            and not self._telling.locked()
+            and not self._in_flight
+            and not self.under_way
+            and not self._is_busy(self._clock())
+        )
 
     async def _report_now(self) -> None:
         try:

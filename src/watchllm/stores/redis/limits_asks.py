@@ -23,14 +23,15 @@ class Ask(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What TAKE said of an ask: what was taken beyond the need, what is left, in which bucket it counts, and when
-    nothing of it counts any more, of the loop's clock."""
+    """What TAKE said of an ask: what was taken beyond the need, what is left, in which bucket it counts, when nothing
+    of it counts any more and when that was said, of the loop's clock."""
 
     extra: int
     left: int
     bucket: int
     reset: float
     limit: int
+    at: float
 
     @property
     def is_near(self) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
+from functools import partial
 from typing import TypeVar
 
 from redis import RedisError
@@ -20,20 +21,27 @@ _GRACE_MS = 1_500
 _AT_ONCE = 500
 _LARGEST = 1 << 53
 
-_IF_KEPT, _WHOLE, _PART_OF_WHOLE = "0", "1", "2"
+# Segments that are dropped by one script: Redis does nothing else meanwhile.
+_DROPPED_AT_ONCE = 500
+
+_IF_KEPT, _WHOLE, _PART_OF_WHOLE, _REST = "0", "1", "2", "3"
+_MORE = 2
 
 T = TypeVar("T")
 
-# ARGV: prefix; 0 what is new, if the account is kept, 1 all of it, or the last of all, 2 a part of that; organization,
-# channel, how long the awaited are awaited in ms; then, each list after its length: places (series, place); awaited
-# series; what was spent (subject, slot, period, nanos, requests). 1 = the account is kept.
+# ARGV: prefix; 0 what is new, if the account is kept, 1 all of it, or the last of all, 2 a part of that, 3 once more
+# what was not done; organization, channel, how long the awaited are awaited in ms, how many segments may be dropped;
+# then, each list after its length: places (series, place); awaited series; what was spent (subject, slot, period,
+# nanos, requests). 1 = the account is kept, 2 = so it is, and segments are left that the places drop.
 LEDGER = Script(
     COMMON
     + """
 local state = redis.call('HMGET', account, 'ready', 'grace')
 local known = state[1] or state[2]
-if ARGV[2] == '0' and not known then return 0 end
-local index = 6
+if (ARGV[2] == '0' or ARGV[2] == '3') and not known then return 0 end
+allowed = tonumber(ARGV[6])
+local is_done = true
+local index = 7
 local function next_one() index = index + 1 return ARGV[index - 1] end
 local places, awaited = {}, {}
 for _ = 1, tonumber(next_one()) do places[#places + 1] = {next_one(), next_one()} end
@@ -49,13 +57,18 @@ for _ = 1, tonumber(next_one()) do
 end
 for _, pair in ipairs(places) do
   local name, place = pair[1], pair[2]
+  local before = redis.call('HGET', account, 'p|' .. name) or ''
   if place == '~' then
-    drop(name, '~')
-    redis.call('DEL', held(name))
-    redis.call('HDEL', account, 'p|' .. name, 'j|' .. name)
-  elseif place > (redis.call('HGET', account, 'p|' .. name) or '') then
+    if drop(name, '~') then
+      redis.call('DEL', held(name))
+      redis.call('HDEL', account, 'p|' .. name, 'j|' .. name)
+    else
+      redis.call('HSET', account, 'p|' .. name, place)
+      is_done = false
+    end
+  elseif place > before or (place == before and ARGV[2] == '3') then
     redis.call('HSET', account, 'p|' .. name, place)
-    drop(name, place)
+    if not drop(name, place) then is_done = false end
   end
 end
 if ARGV[2] == '1' and not known then
@@ -63,7 +76,7 @@ if ARGV[2] == '1' and not known then
   redis.call('PERSIST', account)
   redis.call('PUBLISH', ARGV[4], ARGV[3])
 end
-return 1
+return is_done and 1 or 2
 """
 )
 
@@ -90,13 +103,23 @@ class RedisAccounts:
     def kept(self) -> set[str]:
         return self._ask(lambda: {name.decode() for name in self._redis.redis.smembers(KEPT)})
 
-    def write(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
-        self._write(organization, spent, places, (_IF_KEPT, _IF_KEPT))
+    def write(self, spent: dict[str, dict[str, Periods]], places: dict[str, Place]) -> None:
+        told = [
+            (organization, arguments)
+            for organization, of_it in spent.items()
+            for arguments in _written(organization, of_it, places, (_IF_KEPT, _IF_KEPT))
+        ]
+        calls = [((account_of(organization),), arguments) for organization, arguments in told]
+        replies = self._ask(lambda: self._redis.run_each(LEDGER, calls))
+        for (organization, _), reply in zip(told, replies, strict=True):
+            self._tell_rest(organization, places, reply)
 
     def write_all(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
         # Before it is: whoever ends in between has it written again.
         self._ask(lambda: self._redis.redis.sadd(KEPT, organization))
-        self._write(organization, spent, places, (_PART_OF_WHOLE, _WHOLE))
+        for arguments in _written(organization, spent, places, (_PART_OF_WHOLE, _WHOLE)):
+            reply = self._ask(partial(self._redis.run, LEDGER, (account_of(organization),), *arguments))
+            self._tell_rest(organization, places, reply)
         self._ask(lambda: self._redis.redis.srem(WANTED, organization))
 
     def counted(self, places: dict[str, Place]) -> None:
@@ -108,34 +131,46 @@ class RedisAccounts:
             arguments = [text for pair in under_way.items() for text in pair]
             self._ask(lambda: self._redis.run(COUNTED, (PLACES,), *arguments))
 
-    def _write(
-        self, organization: str, spent: dict[str, Periods], places: dict[str, Place], modes: tuple[str, str]
-    ) -> None:
-        names = sorted(spent)
-        while len(names) > _AT_ONCE:
-            some, names = names[:_AT_ONCE], names[_AT_ONCE:]
-            self._run(organization, modes[0], {}, {name: spent[name] for name in some})
-        # With the last of it: only then may be forgotten what the proxies have told of what is before.
-        self._run(organization, modes[1], places, {name: spent[name] for name in names})
+    def knows(self, series: set[str]) -> bool:
+        return None not in self._ask(lambda: self._redis.redis.hmget(PLACES, sorted(series)))
 
-    def _run(self, organization: str, mode: str, places: dict[str, Place], spent: dict[str, Periods]) -> None:
-        awaited = [series for series, place in places.items() if not place.finished]
-        rows = [
-            (subject, *_slot(period), min(nanos, _LARGEST), requests)
-            for subject, periods in spent.items()
-            for period, (requests, nanos) in periods.items()
-        ]
-        arguments: list[Argument] = [prefix_of(organization), mode, organization, CHANNEL, _GRACE_MS]
-        arguments += [len(places), *(text for name, place in places.items() for text in (name, place_text(place)))]
-        arguments += [len(awaited), *awaited]
-        arguments += [len(rows), *(value for row in rows for value in row)]
-        self._ask(lambda: self._redis.run(LEDGER, (account_of(organization),), *arguments))
+    def _tell_rest(self, organization: str, places: dict[str, Place], reply: int) -> None:
+        """Have dropped what one script alone was not to drop."""
+        arguments = _arguments(organization, _REST, places, {})
+        while reply == _MORE:
+            reply = self._ask(partial(self._redis.run, LEDGER, (account_of(organization),), *arguments))
 
     def _ask(self, what: Callable[[], T]) -> T:
         try:
             return what()
         except RedisError as error:
             raise NotTold(f"Redis at {self._redis.shown} cannot be told who has spent what: {error}") from None
+
+
+def _written(
+    organization: str, spent: dict[str, Periods], places: dict[str, Place], modes: tuple[str, str]
+) -> Iterator[list[Argument]]:
+    """The arguments of LEDGER, for each part of what is told: the modes of those before the last, and of the last."""
+    names = sorted(spent)
+    while len(names) > _AT_ONCE:
+        some, names = names[:_AT_ONCE], names[_AT_ONCE:]
+        yield _arguments(organization, modes[0], {}, {name: spent[name] for name in some})
+    # With the last of it: only then may be forgotten what the proxies have told of what is before.
+    yield _arguments(organization, modes[1], places, {name: spent[name] for name in names})
+
+
+def _arguments(organization: str, mode: str, places: dict[str, Place], spent: dict[str, Periods]) -> list[Argument]:
+    awaited = [series for series, place in places.items() if not place.finished]
+    rows = [
+        (subject, *_slot(period), min(nanos, _LARGEST), requests)
+        for subject, periods in spent.items()
+        for period, (requests, nanos) in periods.items()
+    ]
+    arguments: list[Argument] = [prefix_of(organization), mode, organization, CHANNEL, _GRACE_MS, _DROPPED_AT_ONCE]
+    arguments += [len(places), *(text for name, place in places.items() for text in (name, place_text(place)))]
+    arguments += [len(awaited), *awaited]
+    arguments += [len(rows), *(value for row in rows for value in row)]
+    return arguments
 
 
 def _slot(period: str) -> tuple[str, int]:

@@ -1,21 +1,26 @@
 """Limits while Redis cannot be asked, by the operator's policy.
 
-    local-share    each proxy keeps its share, by how many there were, of each limit and of what was left of quotas and
-                   budgets when it was last told; what it was never told of is refused
+    local-share    each proxy keeps its share, by how many there were, of each limit and of what was left of it when it
+                   was last told; where it was never told what is left of a quota or budget, it refuses
     open           everything may go on
     closed         whoever is limited is refused
 
-What is used meanwhile is told when Redis answers again.
+What is used meanwhile is told when Redis answers again. It counts here, too, until it is told and a minute has passed:
+however often Redis comes and goes, nobody is given a share of the same minute, quota or budget twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import inf
 from typing import TYPE_CHECKING
 
 from watchllm.domain.errors import Unavailable
+from watchllm.limits import exceeded
 from watchllm.limits.limiter import Admission, Demand, Limiter
+from watchllm.limits.spending import Spent
 from watchllm.limits.subject import Bounds, Subject
+from watchllm.limits.window import SECONDS
 
 if TYPE_CHECKING:
     from watchllm.stores.redis.limits_account import Account
@@ -28,6 +33,11 @@ _TOLD = {
     OPEN: "no limits are kept, because Redis cannot be asked",
     CLOSED: "keys with limits are refused, because Redis cannot be asked",
 }
+_NOTHING = Spent(0, 0, 0, 0)
+_KINDS_OF_A_MINUTE = "rtu"
+_KINDS_OF_SPENDING = "qdma"
+
+AllTold = Mapping[tuple[str, str], "Told"]
 
 
 class Share:
@@ -52,59 +62,139 @@ class Share:
 
 
 class Outage:
-    """Who may go on. One limiter for each organization, from when Redis was first missed until it answers again."""
+    """Who may go on. One limiter for each organization, from when Redis was first missed until nothing of what it
+    counted counts any more. `clock` and `wall` as of SharedLimiter."""
 
-    def __init__(self, policy: str) -> None:
+    def __init__(self, policy: str, clock: Callable[[], float], wall: Callable[[], float]) -> None:
         self.told = _TOLD[policy]
         self._policy = policy
-        self._limiters: dict[str, tuple[Limiter, dict[tuple[Bounds, ...], Subject]]] = {}
+        self._clock = clock
+        self._wall = wall
+        self._local: dict[str, _Local] = {}
 
-    def enter(
-        self, account: Account, subject: Subject, told: Mapping[tuple[str, str], Told], *, counted: bool
-    ) -> Share:
-        """Raises Exceeded, Unavailable."""
+    def enter(self, account: Account, subject: Subject, told: AllTold, *, counted: bool, again: bool = False) -> Share:
+        """`again`: it has entered while Redis could be asked, and only its calls are bounded. Raises Exceeded,
+        Unavailable."""
         if self._policy == OPEN:
             return Share(None, None)
         if self._policy == CLOSED:
             raise _refused("keys with limits are refused meanwhile")
-        limiter, shares = self._limiters.setdefault(account.organization, (Limiter(), {}))
-        share = shares.get(subject.bounds)
-        if share is None:
-            share = shares[subject.bounds] = _share(subject, max(1, account.live), told)
-        return Share(limiter, limiter.enter(share, counted=counted))
+        local = self._local.get(account.organization)
+        if local is None:
+            local = self._local[account.organization] = _Local(self._clock, self._wall)
+        return local.enter(account, subject, told, counted=counted, again=again)
 
-    def over(self, account: Account) -> None:
+    def over(self, account: Account, told: AllTold) -> None:
         """Redis has answered."""
-        if self._limiters:
-            self._limiters.pop(account.organization, None)
+        local = self._local.get(account.organization) if self._local else None
+        if local is not None and local.may_be_forgotten(told):
+            del self._local[account.organization]
 
 
-def _share(subject: Subject, parts: int, told: Mapping[tuple[str, str], Told]) -> Subject:
-    return Subject(tuple(_part(bounds, parts, told) for bounds in subject.bounds), subject.organization)
+class _Local:
+    """What one organization uses while Redis cannot be asked."""
+
+    def __init__(self, clock: Callable[[], float], wall: Callable[[], float]) -> None:
+        self._limiter = Limiter(clock, wall, idle_seconds=inf)
+        self._clock = clock
+        self._used_at = clock()
+        self._known: dict[tuple[str, str], tuple[Told, Spent]] = {}
+        """By id and kind: what was last told of it, and what had been spent here by then."""
+        self._minutes: dict[tuple[str, str], Told] = {}
+        """By id and kind: what was last told of it."""
+        self._shares: dict[tuple[Bounds, ...], tuple[int, tuple[Told | None, ...], Subject]] = {}
+
+    def enter(self, account: Account, subject: Subject, told: AllTold, *, counted: bool, again: bool) -> Share:
+        self._used_at = self._clock()
+        share = self._share(account, subject, told)
+        if again:
+            share = _of_calls(share)
+        for bounds, part in zip(subject.bounds, share.bounds, strict=True):
+            if part.concurrent is not None and account.holding(bounds.id).used_places >= part.concurrent:
+                raise exceeded.concurrent(bounds)
+        return Share(self._limiter, self._limiter.enter(share, counted=counted))
+
+    def may_be_forgotten(self, told: AllTold) -> bool:
+        """Whether a minute has passed, and of all that was spent here something newer was told."""
+        now = self._clock()
+        if now - self._used_at < SECONDS:
+            return False
+        self._used_at = now  # It need not be looked at sooner again.
+        return not self._limiter.is_under_way() and not any(
+            told.get(key) is said for key, (said, _) in self._known.items()
+        )
+
+    def _share(self, account: Account, subject: Subject, told: AllTold) -> Subject:
+        parts = max(1, account.live)
+        said = tuple(
+            told.get((bounds.id, kind))
+            for bounds in subject.bounds
+            for kind in (*_KINDS_OF_A_MINUTE, *_KINDS_OF_SPENDING)
+        )
+        before = self._shares.get(subject.bounds)
+        if (
+            before is not None
+            and before[0] == parts
+            and all(one is other for one, other in zip(before[1], said, strict=True))
+        ):
+            return before[2]
+        share = Subject(tuple(self._part(bounds, parts, told) for bounds in subject.bounds), subject.organization)
+        minutes = {bounds.id: self._minute(account, bounds.id, parts, told) for bounds in subject.bounds}
+        self._limiter.restate_minute(share, minutes)
+        self._shares[subject.bounds] = parts, said, share
+        return share
+
+    def _minute(self, account: Account, name: str, parts: int, told: AllTold) -> tuple[int | None, ...]:
+        """Its part of what was used of the minute as Redis says, and what Redis was not told of; None = it has said
+        nothing since the last time."""
+        used: list[int | None] = []
+        for kind in _KINDS_OF_A_MINUTE:
+            said = told.get((name, kind))
+            if said is None or self._minutes.get((name, kind)) is said:
+                used.append(None)
+                continue
+            self._minutes[name, kind] = said
+            known = said.limit - said.left if self._clock() < said.at + SECONDS else 0
+            used.append(-(-known // parts) + account.untold(kind, name))
+        return tuple(used)
+
+    def _part(self, bounds: Bounds, parts: int, told: AllTold) -> Bounds:
+        def of(limit: int | None) -> int | None:
+            return None if limit is None else max(min(limit, 1), limit // parts)
+
+        def left(limit: int | None, kind: str) -> int | None:
+            if limit is None or (kind != "q" and not bounds.is_hard):
+                return limit
+            said = told.get((bounds.id, kind))
+            if said is None:
+                raise _refused("it is not known how much of this key's quota or budget is left")
+            known = self._known.get((bounds.id, kind))
+            if known is None or known[0] is not said:
+                # Redis was told of what had been used here, before it said that.
+                known = self._known[bounds.id, kind] = said, self._limiter.spent(bounds.id) or _NOTHING
+            return max(0, said.left) // parts + _of_kind(known[1], kind)
+
+        return bounds._replace(
+            requests=of(bounds.requests),
+            tokens=of(bounds.tokens),
+            concurrent=of(bounds.concurrent),
+            upstream=of(bounds.upstream),
+            monthly=left(bounds.monthly, "q"),
+            day=left(bounds.day, "d"),
+            month=left(bounds.month, "m"),
+            total=left(bounds.total, "a"),
+        )
 
 
-def _part(bounds: Bounds, parts: int, told: Mapping[tuple[str, str], Told]) -> Bounds:
-    def of(limit: int | None) -> int | None:
-        return None if limit is None else max(min(limit, 1), limit // parts)
+def _of_kind(spent: Spent, kind: str) -> int:
+    if kind == "q":
+        return spent.requests
+    return {"d": spent.day, "m": spent.month, "a": spent.total}[kind]
 
-    def left(limit: int | None, kind: str) -> int | None:
-        if limit is None or (kind != "q" and not bounds.is_hard):
-            return limit
-        said = told.get((bounds.id, kind))
-        if said is None:
-            raise _refused("it is not known how much of this key's quota or budget is left")
-        return max(0, said.left) // parts
 
-    return bounds._replace(
-        requests=of(bounds.requests),
-        tokens=of(bounds.tokens),
-        concurrent=of(bounds.concurrent),
-        upstream=of(bounds.upstream),
-        monthly=left(bounds.monthly, "q"),
-        day=left(bounds.day, "d"),
-        month=left(bounds.month, "m"),
-        total=left(bounds.total, "a"),
-    )
+def _of_calls(share: Subject) -> Subject:
+    bounds = (one._replace(requests=None, concurrent=None, monthly=None) for one in share.bounds)
+    return Subject(tuple(bounds), share.organization)
 
 
 def _refused(why: str) -> Unavailable:

@@ -12,6 +12,8 @@ from watchllm.stores.redis.limits_layout import place_text
 # Until the process ends: where its usage cannot be written down, it is never counted by the database before.
 _NOWHERE = "}"
 _MOST_SEGMENTS = 64
+# Of all segments together, unless more keys and projects than that have used something.
+_MOST_ROWS = 400
 # As long as there are fewer, each use is a segment of its own: of several, the database may have counted some, and all
 # of them count again until it has counted the last.
 _MOST_FINE = 50
@@ -51,9 +53,20 @@ class Pending:
         """What was booked since the last time; it is told from now on."""
         fresh, self.fresh = self.fresh, []
         self.segments += fresh
-        while len(self.segments) > _MOST_SEGMENTS + _MOST_FINE:
-            self.segments = _merged(self.segments)
         return fresh
+
+    def merge(self) -> bool:
+        """Make fewer of too many; whether there were: what was told of them is to be told anew."""
+        has_merged = False
+        while len(self.segments) > 1 and (len(self.segments) > _MOST_SEGMENTS + _MOST_FINE or self._has_many_rows()):
+            self.segments = _merged(self.segments)
+            has_merged = True
+        return has_merged
+
+    def _has_many_rows(self) -> bool:
+        rows = sum(len(segment.used) for segment in self.segments)
+        # Below half of that, the next few would be too many again.
+        return rows > max(_MOST_ROWS, 2 * len({key for segment in self.segments for key in segment.used}))
 
     def count(self, place: str) -> None:
         """The database has counted what is up to `place`."""

@@ -55,11 +55,18 @@ local function book(subject, day, month, nanos, requests, sign)
   end
 end
 
+local allowed = math.huge
 local function drop(name, place)
   local head, tail = number(redis.call('HGET', account, 'qh|' .. name)),
     number(redis.call('HGET', account, 'qt|' .. name))
-  if tail == 0 then return end
+  local is_done = true
+  if tail == 0 then return is_done end
   while head < tail do
+    if allowed == 0 then
+      is_done = false
+      break
+    end
+    allowed = allowed - 1
     local field = 'q|' .. name .. '|' .. text(head + 1)
     local at, subject, day, month, nanos, requests =
       string.match(redis.call('HGET', account, field), '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
@@ -73,6 +80,7 @@ local function drop(name, place)
   else
     redis.call('HSET', account, 'qh|' .. name, text(head))
   end
+  return is_done
 end
 """
 

@@ -57,7 +57,6 @@ class Taking:
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._series = series
         self._end = end
-        self._began = end()
         self._clock = clock
         self._wall = wall
 
@@ -112,7 +111,7 @@ class Taking:
         now = self._clock()
         told = []
         for ask, (extra, left, bucket, reset) in zip(asks, reply[3:], strict=True):
-            said = Told(extra, left, bucket, now + reset / 1000, ask.limit)
+            said = Told(extra, left, bucket, now + reset / 1000, ask.limit, now)
             if ask.kind != "h":
                 self.told[ask.bounds.id, ask.kind] = said
             told.append(said)
@@ -132,7 +131,7 @@ class Taking:
     def _refused(self, ask: Ask, wait: float | None) -> Exceeded:
         if ask.kind in ("r", "q"):
             now = self._clock()
-            self.told[ask.bounds.id, ask.kind] = Told(0, 0, 0, now + (wait or 0.0), ask.limit)
+            self.told[ask.bounds.id, ask.kind] = Told(0, 0, 0, now + (wait or 0.0), ask.limit, now)
             longest = _LONGEST_REFUSAL if ask.kind == "r" else _QUOTA_REFUSAL
             if ask.kind == "q" or wait is not None:
                 until = now + longest if wait is None else now + min(wait, longest)
@@ -140,21 +139,24 @@ class Taking:
         return refusal(ask, wait, self._wall())
 
     async def know(self, account: Account, subject: Subject) -> None:
-        """Wait until what this process has written of those who are new to it is counted. Raises Unavailable."""
+        """Wait until what this process has written of those who are new to it is counted. Raises Unavailable.
+
+        Also where it has written nothing: only whose journal the database knows is waited for when Redis was emptied,
+        and so nobody else may hold anything.
+        """
         new = [bounds.id for bounds in subject.bounds if bounds.needs_history and bounds.id not in account.known]
         if not new:
             return
         place = self._end()
-        if place != self._began or place is None:
-            deadline = self._clock() + _PATIENCE_SECONDS
-            while True:
-                counted = await self._client.call(PLACES, "HGET", PLACES, self._series)
-                if place is not None and counted is not None and counted.decode() >= place_text(place):
-                    break
-                if self._clock() > deadline:
-                    raise _unknown()
-                await asyncio.sleep(_LOOK_SECONDS)
-                place = place or self._end()
+        deadline = self._clock() + _PATIENCE_SECONDS
+        while True:
+            counted = await self._client.call(PLACES, "HGET", PLACES, self._series)
+            if place is not None and counted is not None and counted.decode() >= place_text(place):
+                break
+            if self._clock() > deadline:
+                raise _unknown()
+            await asyncio.sleep(_LOOK_SECONDS)
+            place = place or self._end()
         account.known.update(new)
 
 

@@ -1,9 +1,45 @@
-"""What requests take of all that a proxy holds of an organization's limits: without a word to Redis."""
+"""A request that entered under shared limits, and what it uses of what this process holds."""
 
 from __future__ import annotations
 
+from watchllm.limits.limiter import NOTHING, Standings
+from watchllm.limits.spending import Moment
 from watchllm.limits.subject import Subject
-from watchllm.stores.redis.limits_account import Account, Holding
+from watchllm.stores.redis.limits_account import Account
+from watchllm.stores.redis.limits_outage import Share
+
+
+class SharedAdmission:
+    """A request that entered, given back by `settle`, once. `share`: it was admitted while Redis could not be asked."""
+
+    __slots__ = (
+        "account",
+        "at",
+        "counted",
+        "has_reserved",
+        "holds",
+        "reserved",
+        "share",
+        "standings",
+        "subject",
+        "untold",
+        "uses",
+    )
+
+    def __init__(self, subject: Subject, account: Account, at: Moment, counted: bool) -> None:
+        self.subject = subject
+        self.account = account
+        self.at = at
+        self.counted = counted
+        self.holds = False
+        self.has_reserved = False
+        self.share: Share | None = None
+        self.standings: Standings | None = None
+        self.reserved = NOTHING
+        self.uses: tuple[tuple[str, str, int, int], ...] = ()
+        """Of minutes, by `reserve`: kind, id, bucket, amount."""
+        self.untold: tuple[tuple[str, str, int], ...] = ()
+        """The same of a share, of which Redis is told later: kind, id, amount."""
 
 
 def has_room(account: Account, subject: Subject, counted: bool, now: float) -> bool:
@@ -27,6 +63,7 @@ def has_room(account: Account, subject: Subject, counted: bool, now: float) -> b
 
 def begin(account: Account, subject: Subject, counted: bool) -> None:
     """A request has entered: what it holds until it ends is in use."""
+    account.under_way += 1
     for bounds in subject.bounds:
         of_places, of_month = bounds.concurrent is not None, counted and bounds.monthly is not None
         if not (of_places or of_month):
@@ -39,12 +76,3 @@ def begin(account: Account, subject: Subject, counted: bool) -> None:
         if of_month:
             holding.used_requests += 1
         account.change(bounds.id)
-
-
-def granted(holding: Holding, *, nanos: int = 0, requests: int = 0, places: int = 0) -> None:
-    """Redis has it, and so do we."""
-    holding.nanos += nanos
-    holding.requests += requests
-    holding.places += places
-    told = holding.told
-    holding.told = (told[0] + nanos, told[1] + requests, told[2] + places, *told[3:])

@@ -186,14 +186,19 @@ class Accounts:
     def kept(self) -> set[str]:
         return {"org_1"}
 
-    def write(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
+    def write(self, spent: dict[str, dict[str, Periods]], places: dict[str, Place]) -> None:
+        for organization, of_it in spent.items():
+            self.write_all(organization, of_it, places)
+
+    def write_all(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
         assert organization == "org_1"
         self.told.append((spent, places))
 
-    write_all = write
-
     def counted(self, _places: dict[str, Place]) -> None:
         pass
+
+    def knows(self, _series: set[str]) -> bool:
+        return True
 
 
 @pytest.mark.parametrize("this_one", ["records", "rests"])

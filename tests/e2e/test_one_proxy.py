@@ -55,3 +55,10 @@ def test_one_that_up_starts_again_takes_the_home_over(installation: Installation
             return False
 
     wait_for(answers, "the successor's answer")
+
+
+def test_each_process_says_at_its_start_what_it_is_and_where(installation: Installation) -> None:
+    installation.project()
+    proxy, recorder = installation.start_proxy(), installation.start_recorder()
+    wait_for(lambda: f"proxy  http://127.0.0.1:{proxy.port}\n" in proxy.process.log(), "the proxy to say so")
+    wait_for(lambda: f"recorder  {installation.home / 'journal'}\n" in recorder.log(), "the recorder to say so")

@@ -42,7 +42,11 @@ def run(command: str, flags: dict[str, str | int | None], workers: int, *, conso
         if command == "proxy" and workers == 1:
             from watchllm.compose.proxy import run_proxy
 
-            return run_proxy(configuration)
+            scheme = "https" if configuration.tls_cert else "http"
+            return run_proxy(
+                configuration,
+                on_ready=lambda port: print(f"proxy  {scheme}://{configuration.host}:{port}", file=sys.stderr),
+            )
         from watchllm.compose.up import run_proxies, run_up
 
         if command == "proxy":

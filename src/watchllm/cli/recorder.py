@@ -28,5 +28,12 @@ def recorder(
     from watchllm.compose.recorder import run_recorder
     from watchllm.configuration import load
 
+    configuration = load({"home": home}, os.environ)
     setproctitle.setproctitle("watchllm recorder")
-    raise typer.Exit(run_recorder(load({"home": home}, os.environ), outlive_proxies=outlive_proxies))
+    raise typer.Exit(
+        run_recorder(
+            configuration,
+            on_ready=lambda _: typer.echo(f"recorder  {configuration.home / 'journal'}", err=True),
+            outlive_proxies=outlive_proxies,
+        )
+    )

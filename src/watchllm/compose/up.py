@@ -71,6 +71,7 @@ def run_proxies(configuration: Configuration, workers: int, reload: Reload) -> i
     supervisor = _supervisor("proxy", configuration, reload)
     try:
         _start(supervisor, _proxies(supervisor, workers))
+        sys.stderr.write(f"proxy  {_url(supervisor.configuration, supervisor.configuration.proxy_port)}\n")
         supervisor.watch()
     except StartFailed as error:
         _tell("proxy", str(error))
@@ -180,11 +181,10 @@ def _show_once(first_run: dict[str, str]) -> None:
 
 def _announce(configuration: Configuration, first_run: dict[str, str] | None, *, console: bool) -> None:
     """Say where everything is, and on the first run how to try it."""
-    scheme = "https" if configuration.tls_cert else "http"
-    proxy = f"{scheme}://{_reachable(configuration.host)}:{configuration.proxy_port}"
+    proxy = _url(configuration, configuration.proxy_port)
     _say(f"proxy    {proxy}/v1")
     if console:
-        _say(f"console  {scheme}://{_reachable(configuration.host)}:{configuration.console_port}")
+        _say(f"console  {_url(configuration, configuration.console_port)}")
     if first_run is not None:
         model = _FIRST_MODELS.get(first_run["provider"], "sim/echo")
         _say(
@@ -194,6 +194,11 @@ def _announce(configuration: Configuration, first_run: dict[str, str] | None, *,
             _curl_line(proxy, first_run["key"], model),
             "",
         )
+
+
+def _url(configuration: Configuration, port: int) -> str:
+    scheme = "https" if configuration.tls_cert else "http"
+    return f"{scheme}://{_reachable(configuration.host)}:{port}"
 
 
 def _say(*lines: str) -> None:

@@ -5,6 +5,7 @@ are a transaction's. So every name is qualified with the schema. Transactions th
 advisory lock, as SQLite's do: what was decided by a look at the database is still so when it is written.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,6 +51,8 @@ def open_engine(url: str, *, answer_seconds: float | None = 20.0) -> Engine:
         "keepalives_interval": 10,
         "keepalives_count": 3,
     }
+    # It writes a traceback for each connection that is lost, which whoever uses it hears of by an exception.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     engine = create_engine(
         parsed,
         # A connection that the server or a pooler has closed meanwhile is noticed before it is used.

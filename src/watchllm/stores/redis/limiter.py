@@ -23,6 +23,7 @@ from watchllm.domain.ledger import Place
 from watchllm.limits.limiter import NOTHING, Demand, Standing, Standings
 from watchllm.limits.spending import Moment, moment, month_ends
 from watchllm.limits.subject import Subject
+from watchllm.limits.window import SECONDS
 from watchllm.stores.redis.client import Client
 from watchllm.stores.redis.limits_account import Account
 from watchllm.stores.redis.limits_admission import SharedAdmission, begin, has_room
@@ -156,9 +157,9 @@ class SharedLimiter:
             holding = None if account is None else account.holdings.get(bounds.id)
             if bounds.requests is not None and (said := told.get((bounds.id, "r"))) is not None:
                 spare = 0 if holding is None or holding.slice is None else holding.slice.left
-                requests = _lesser(requests, bounds.requests, said.left + spare, ceil(max(0.0, said.reset - now)))
+                requests = _lesser(requests, bounds.requests, said.left + spare, _reset_in(said.reset - now))
             if bounds.tokens is not None and (said := told.get((bounds.id, "t"))) is not None:
-                tokens = _lesser(tokens, bounds.tokens, said.left, ceil(max(0.0, said.reset - now)))
+                tokens = _lesser(tokens, bounds.tokens, said.left, _reset_in(said.reset - now))
             if bounds.quota is not None and (said := told.get((bounds.id, "q"))) is not None:
                 spare = 0 if holding is None else holding.requests - holding.used_requests
                 # Where use beyond the quota is paid for, what is left of both is less than nothing of the quota.
@@ -378,6 +379,11 @@ class SharedLimiter:
                 self._taking.refused.pop(name, None)
                 for kind in "rtqcudma":
                     self._taking.told.pop((name, kind), None)
+
+
+def _reset_in(seconds: float) -> int:
+    """Whole seconds, as clients are told them: a minute at most, though Redis counts up to a bucket longer."""
+    return ceil(min(max(0.0, seconds), SECONDS))
 
 
 def _lesser(least: Standing | None, limit: int, left: int, reset: int) -> Standing:

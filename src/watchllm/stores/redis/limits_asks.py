@@ -8,6 +8,7 @@ from watchllm.limits import exceeded
 from watchllm.limits.exceeded import Exceeded
 from watchllm.limits.spending import DAY_SECONDS, moment, month_ends
 from watchllm.limits.subject import Bounds
+from watchllm.limits.window import SECONDS
 
 _NEAR = 16
 
@@ -50,6 +51,9 @@ def budgets(bounds: Bounds, nanos: int) -> list[Ask]:
 def refusal(ask: Ask, wait: float | None, wall: float) -> Exceeded:
     """What is said to a request whose `ask` was refused; `wait` as Redis said it, None = it cannot be said."""
     bounds, kind, at = ask.bounds, ask.kind, moment(wall)
+    if wait is not None:
+        # Redis counts up to a bucket longer, and some client libraries heed no `Retry-After` beyond a minute.
+        wait = min(wait, SECONDS)
     if kind == "r":
         return exceeded.requests(bounds, wait)
     if kind == "c":

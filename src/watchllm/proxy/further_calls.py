@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from watchllm.domain.errors import GatewayError, InternalError
-from watchllm.limits.limiter import Demand
+from watchllm.limits.limiter import NOTHING, Demand
 from watchllm.proxy import eager
 from watchllm.routing.outcome import Health
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from watchllm.proxy.one_try import Try
     from watchllm.proxy.request import Request
     from watchllm.proxy.services import Services
-
-_NOTHING = Demand()
 
 
 class FurtherCalls:
@@ -31,7 +29,7 @@ class FurtherCalls:
         self._services = services
         self._request = request
         self._waits: Try | None = None
-        self._lost = _NOTHING
+        self._lost = NOTHING
 
     @property
     def is_pending(self) -> bool:
@@ -41,7 +39,7 @@ class FurtherCalls:
     def after(self, failed: Try, usage: TokenUsage | None) -> None:
         """The next one is in place of a call that `failed`, and may be charged for `usage` all the same."""
         if usage is None:
-            self._lost = _NOTHING
+            self._lost = NOTHING
             return
         target = failed.candidate.target
         price = self._services.tenants.price(target.provider, target.model)
@@ -54,17 +52,18 @@ class FurtherCalls:
         if request.admission is None:
             return True
         # What a call beside another may cost is reserved already.
-        demand = _NOTHING if one.hedged else self._lost
+        demand = NOTHING if one.hedged else self._lost
         taking = self._services.limiting.reserve(request, lambda: demand)
         if taking is None:
-            self._lost = _NOTHING
+            self._lost = NOTHING
             return True
         self._waits = one
         eager.run(self._taken(taking, one, send, refused), self._services.loop, self._broke)
         return False
 
     def forget(self) -> None:
-        """Nobody wants it any more. What is taken for it nevertheless counts as a call."""
+        """Nobody wants it any more. What is taken for it nevertheless counts as a call, unless its request has ended by
+        then."""
         one, self._waits = self._waits, None
         if one is not None:
             one.forget()
@@ -92,7 +91,7 @@ class FurtherCalls:
             refused(one, refusal)
             return
         self._waits = None
-        self._lost = _NOTHING
+        self._lost = NOTHING
         send(one)
 
     def _broke(self, error: BaseException) -> None:

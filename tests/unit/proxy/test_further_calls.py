@@ -9,7 +9,7 @@ import pytest
 from tests.support.attempts import PRICE, Sink, World, answer, candidate
 from watchllm.domain.errors import GatewayError, LimitExceeded
 from watchllm.domain.usage import TokenUsage
-from watchllm.limits.limiter import Demand
+from watchllm.limits.limiter import NOTHING, Demand
 from watchllm.proxy.approach import Approach, Candidate
 from watchllm.proxy.attempts import Attempts
 from watchllm.proxy.eager import Outcome
@@ -87,7 +87,7 @@ def test_what_a_lost_call_may_have_cost_stays_reserved_and_what_a_refused_one_di
     lost, refused = world.limiting.demands
     assert lost.tokens > 0
     assert lost.nanos == PRICE.cost(TokenUsage(input=lost.tokens))
-    assert refused == Demand()
+    assert refused is NOTHING
 
 
 def test_the_failure_is_passed_on_where_none_may_be_made(world: Limited) -> None:

@@ -105,6 +105,7 @@ class SharedLimiter:
     def settle(self, admission: SharedAdmission, used: Demand, *, billable: bool) -> None:
         """The request has ended: `used` is what it really used, `billable` that it counts against the month."""
         account = admission.account
+        admission.ended = True
         if admission.has_reserved or used is not NOTHING:
             self._settle_calls(admission, used)
         if admission.holds:
@@ -296,6 +297,8 @@ class SharedLimiter:
         try:
             told = await self._taking.take(account, asks)
         except (Unreachable, hiredis.ReplyError):
+            if admission.ended:
+                return
             admission.share = self._outage.enter(account, subject, self._taking.told, counted=False, again=True)
             self._reserve_of_share(admission, admission.share, demand)
             return
@@ -307,6 +310,9 @@ class SharedLimiter:
         before = admission.reserved
         admission.reserved = Demand(before.tokens + tokens, before.nanos + nanos)
         admission.has_reserved = True
+        if admission.ended:
+            # Its client left while this was asked for: nobody settles it again, and no call is made.
+            self.give_back(admission)
 
     def _reserve_of_share(self, admission: SharedAdmission, share: Share, demand: Demand) -> None:
         """Take it here; Redis hears of it when it answers again, also while the call is under way."""

@@ -16,6 +16,7 @@ class SharedAdmission:
         "account",
         "at",
         "counted",
+        "ended",
         "has_reserved",
         "holds",
         "reserved",
@@ -31,6 +32,7 @@ class SharedAdmission:
         self.account = account
         self.at = at
         self.counted = counted
+        self.ended = False
         self.holds = False
         self.has_reserved = False
         self.share: Share | None = None

@@ -131,8 +131,7 @@ class Limiting:
         """No call was made after `enter_beside`."""
         admission, request.admission = request.admission, None
         if admission is not None:
-            self._limits.give_back(admission)
-            self._limits.settle(admission, NOTHING, billable=False)
+            self._undo(admission)
 
     def count_call(self, request: Request) -> Coroutine[Any, Any, None] | None:
         """Take one call upstream that costs nothing, for a request that need not enter; as `enter`."""
@@ -145,6 +144,7 @@ class Limiting:
         try:
             waiting = self._limits.reserve(admission, NOTHING)
         except Exceeded as error:
+            self._undo(admission)
             raise _refusal(error) from None
         if waiting is not None:
             return self._counting(admission, waiting)
@@ -154,8 +154,17 @@ class Limiting:
     async def _counting(self, admission: Entered, waiting: Coroutine[Any, Any, None]) -> None:
         try:
             await waiting
-        except Exceeded as error:
-            raise _refusal(error) from None
+        except BaseException as error:
+            # Also where its client has left: what it may hold of an outage's share is let go in any case.
+            self._undo(admission)
+            if isinstance(error, Exceeded):
+                raise _refusal(error) from None
+            raise
+        self._limits.settle(admission, NOTHING, billable=False)
+
+    def _undo(self, admission: Entered) -> None:
+        """No call was made, and none will be."""
+        self._limits.give_back(admission)
         self._limits.settle(admission, NOTHING, billable=False)
 
     def give_back(self, request: Request) -> None:

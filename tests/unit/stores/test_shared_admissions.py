@@ -2,11 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
+from watchllm.domain.errors import LimitExceeded, Unavailable
 from watchllm.domain.ledger import Place
+from watchllm.limits.exceeded import Exceeded
 from watchllm.limits.limiter import NOTHING, Demand
 from watchllm.limits.subject import Bounds, Subject
+from watchllm.proxy.limiting import Limiting
+from watchllm.proxy.request import Request
 from watchllm.stores.redis.client import Client, Script
 from watchllm.stores.redis.limiter import SharedLimiter
 from watchllm.stores.redis.limits_admission import SharedAdmission
@@ -45,7 +52,7 @@ class Clock:
         self.now = 1000.0
 
 
-def with_limiter(test: Callable[[SharedLimiter, Redis, Clock], Awaitable[None]]) -> None:
+def with_limiter(test: Callable[[SharedLimiter, Redis, Clock], Awaitable[None]], policy: str = "local-share") -> None:
     async def run() -> None:
         redis, clock = Redis(), Clock()
         limiter = SharedLimiter(
@@ -53,7 +60,7 @@ def with_limiter(test: Callable[[SharedLimiter, Redis, Clock], Awaitable[None]])
             asyncio.get_running_loop(),
             "jrn_1",
             lambda: Place(1, 1),
-            "local-share",
+            policy,
             clock=lambda: clock.now,
         )
         await test(limiter, redis, clock)
@@ -96,7 +103,10 @@ def test_what_is_granted_to_a_request_that_has_ended_is_held_by_nobody() -> None
         assert account.holdings["key_1"].nanos == 0
         assert not admission.has_reserved
         # Its call and its tokens, no more of which is used.
-        assert [(window, amount) for window, _, amount, _ in account._returns] == [(b"w|u|key_1", 1), (b"w|t|key_1", 10)]
+        assert [(window, amount) for window, _, amount, _ in account._returns] == [
+            (b"w|u|key_1", 1),
+            (b"w|t|key_1", 10),
+        ]
 
     with_limiter(test)
 
@@ -131,3 +141,75 @@ def test_who_leaves_while_a_call_is_asked_for_holds_what_it_held_before_and_noth
         assert account.holdings["key_1"].nanos == 0
 
     with_limiter(test)
+
+
+async def count_call(limiter: SharedLimiter, who: Subject) -> None:
+    """As for a list of models, which is asked for beside all requests."""
+    request = cast(Request, SimpleNamespace(principal=SimpleNamespace(subject=who)))
+    waiting = Limiting(limiter).count_call(request)
+    assert waiting is not None
+    await waiting
+
+
+def test_calls_that_are_refused_in_an_outage_take_no_places() -> None:
+    who = Subject((Bounds("key_1", "key", upstream=2, concurrent=3),), "org_1")
+
+    async def test(limiter: SharedLimiter, redis: Redis, _clock: Clock) -> None:
+        limiter.settle(await enter(limiter, who), NOTHING, billable=False)
+        redis.is_gone = True
+        for _ in range(2):
+            await count_call(limiter, who)
+        for _ in range(5):
+            with pytest.raises(LimitExceeded):
+                await count_call(limiter, who)
+        local = limiter._outage._local["org_1"]
+        assert not local._limiter.is_under_way()
+        entered = [await enter(limiter, who) for _ in range(3)]
+        with pytest.raises(Exceeded):
+            await enter(limiter, who)
+        for admission in entered:
+            limiter.settle(admission, NOTHING, billable=False)
+        assert not local._limiter.is_under_way()
+
+    with_limiter(test)
+
+
+def test_the_calls_of_a_request_that_entered_before_an_outage_take_no_second_place() -> None:
+    who = Subject((Bounds("key_1", "key", upstream=9, concurrent=2),), "org_1")
+
+    async def test(limiter: SharedLimiter, redis: Redis, _clock: Clock) -> None:
+        before = await enter(limiter, who)
+        redis.is_gone = True
+        await reserve(limiter, before, NOTHING)
+        assert not limiter._outage._local["org_1"]._limiter.is_under_way()
+        other = await enter(limiter, who)
+        with pytest.raises(Exceeded, match="under way"):
+            await enter(limiter, who)
+        limiter.settle(before, NOTHING, billable=False)
+        await enter(limiter, who)
+        limiter.settle(other, NOTHING, billable=False)
+
+    with_limiter(test)
+
+
+@pytest.mark.parametrize("way", ["left", "closed"])
+def test_a_call_beside_all_that_cannot_be_asked_for_is_settled_with_nothing(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who = Subject((Bounds("key_1", "key", upstream=2),), "org_1")
+    settled: list[SharedAdmission] = []
+    monkeypatch.setattr(SharedLimiter, "settle", lambda _self, admission, *_, **__: settled.append(admission))
+
+    async def test(limiter: SharedLimiter, redis: Redis, _clock: Clock) -> None:
+        redis.held = asyncio.Event()
+        counting = asyncio.create_task(count_call(limiter, who))
+        await redis.asked.wait()
+        if way == "left":
+            counting.cancel()
+        redis.is_gone = True
+        redis.held.set()
+        with pytest.raises(asyncio.CancelledError if way == "left" else Unavailable):
+            await counting
+        assert len(settled) == 1
+
+    with_limiter(test, policy="closed")

@@ -108,7 +108,8 @@ class _Local:
         self._used_at = self._clock()
         share = self._share(account, subject, told)
         if again:
-            share = _of_calls(share)
+            # Its place is among the account's already, until it ends.
+            return Share(self._limiter, self._limiter.beside(_of_calls(share)))
         for bounds, part in zip(subject.bounds, share.bounds, strict=True):
             if part.concurrent is not None and account.holding(bounds.id).used_places >= part.concurrent:
                 raise exceeded.concurrent(bounds)

@@ -44,6 +44,10 @@ class Redis:
         return [3, 1, b"", *granted]
 
     async def call(self, *_arguments: Any) -> bytes:
+        """How far the database has counted: everything."""
+        self.asked.set()
+        if self.held is not None:
+            await self.held.wait()
         return b"~"
 
 
@@ -213,3 +217,78 @@ def test_a_call_beside_all_that_cannot_be_asked_for_is_settled_with_nothing(
         assert len(settled) == 1
 
     with_limiter(test, policy="closed")
+
+
+async def idle(limiter: SharedLimiter, clock: Clock) -> None:
+    """Who has nothing under way has told what there was to tell, and nobody came for half a minute."""
+    clock.now += 31
+    for account in limiter._accounts.values():
+        for _ in range(2):  # what is given back, and that there is nothing more
+            if account._timer is not None:
+                account._timer.cancel()
+            account._tick()
+            if account._reporting is not None:
+                await account._reporting
+        if account._timer is not None:
+            account._timer.cancel()
+            account._timer = None
+    clock.now += 31
+
+
+def elsewhere(number: int) -> Subject:
+    return Subject((Bounds("key_9", "key", upstream=1),), f"org_{number}")
+
+
+@pytest.mark.parametrize("way", ["entering", "beside"])
+def test_an_account_is_not_forgotten_under_a_request_that_is_on_its_way_in(way: str) -> None:
+    async def test(limiter: SharedLimiter, redis: Redis, clock: Clock) -> None:
+        limiter.settle(await enter(limiter, BUDGET), NOTHING, billable=False)
+        await idle(limiter, clock)
+        assert limiter._accounts["org_1"].is_idle()
+        new = Subject((Bounds("key_2", "key", monthly=100, quota=100),), "org_1")
+        redis.held = asyncio.Event()
+        redis.asked.clear()
+        if way == "beside":
+            admission = limiter.beside(new)
+        else:
+            entering = asyncio.create_task(enter(limiter, new))
+            await redis.asked.wait()
+        limiter.beside(elsewhere(2))  # who is new makes it look who is idle
+        redis.held.set()
+        if way == "entering":
+            admission = await entering
+        assert admission.account is limiter._accounts["org_1"]
+        limiter.settle(admission, NOTHING, billable=False)
+        await idle(limiter, clock)
+        limiter.beside(elsewhere(3))
+        assert "org_1" not in limiter._accounts
+
+    with_limiter(test)
+
+
+def test_what_an_organization_used_in_an_outage_is_forgotten_though_it_never_comes_back() -> None:
+    who = Subject((Bounds("key_1", "key", requests=5, day=10**12),), "org_1")
+
+    async def test(limiter: SharedLimiter, redis: Redis, clock: Clock) -> None:
+        local = limiter._outage._local
+        under_way = await enter(limiter, who)
+        redis.is_gone = True
+        limiter.settle(await enter(limiter, who), NOTHING, billable=False)
+        redis.is_gone = False
+        await idle(limiter, clock)
+        limiter.beside(elsewhere(2))
+        assert {"org_1"} <= limiter._accounts.keys() & local.keys(), "a request is under way"
+        limiter.settle(under_way, NOTHING, billable=False)
+        redis.is_gone = True
+        limiter.settle(await enter(limiter, who), NOTHING, billable=False)
+        redis.is_gone = False
+        await idle(limiter, clock)
+        clock.now -= 10
+        limiter.beside(elsewhere(3))
+        assert "org_1" not in limiter._accounts
+        assert "org_1" in local, "it was here within this minute"
+        clock.now += 10
+        limiter.beside(elsewhere(4))
+        assert not local
+
+    with_limiter(test)

@@ -371,6 +371,7 @@ class SharedLimiter:
                 organization, self._series, self._client, self._loop, self._timing, self._clock, self._incarnations
             )
             self._accounts[organization] = account
+        account.touch()
         return account
 
     def _sweep(self) -> None:
@@ -380,11 +381,8 @@ class SharedLimiter:
             return
         self._swept = now
         for organization in [name for name, account in self._accounts.items() if account.is_idle()]:
-            account = self._accounts.pop(organization)
-            for name in account.holdings:
-                self._taking.refused.pop(name, None)
-                for kind in "rtqcudma":
-                    self._taking.told.pop((name, kind), None)
+            self._taking.forget(self._accounts.pop(organization).holdings)
+        self._outage.sweep(self._accounts, self._taking.told)
 
 
 def _reset_in(seconds: float) -> int:

@@ -95,6 +95,10 @@ class Account:
             found = self.holdings[name] = Holding()
         return found
 
+    def touch(self) -> None:
+        """Somebody comes, and may wait: for a while, and longer than any wait, it is not idle."""
+        self._busy_at = self._clock()
+
     def change(self, name: str) -> None:
         """What is held of `name` has changed."""
         self._changed.add(name)

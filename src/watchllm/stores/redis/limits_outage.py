@@ -11,7 +11,7 @@ however often Redis comes and goes, nobody is given a share of the same minute, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -89,6 +89,16 @@ class Outage:
         local = self._local.get(account.organization) if self._local else None
         if local is not None and local.may_be_forgotten(told):
             del self._local[account.organization]
+
+    def sweep(self, accounts: Container[str], told: AllTold) -> None:
+        """Forget whose account was forgotten, and who did not come for a minute: nobody would say of them `over`."""
+        gone = [
+            organization
+            for organization, local in self._local.items()
+            if organization not in accounts and local.may_be_forgotten(told)
+        ]
+        for organization in gone:
+            del self._local[organization]
 
 
 class _Local:

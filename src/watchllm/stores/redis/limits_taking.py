@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import hiredis
@@ -127,6 +127,13 @@ class Taking:
                 del self.refused[bounds.id]
             elif last.ask.kind == "r" or counted:
                 raise refusal(last.ask, last.room_at - now, self._wall())
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Of these nothing was asked for a while."""
+        for name in names:
+            self.refused.pop(name, None)
+            for kind in "rtqcudma":
+                self.told.pop((name, kind), None)
 
     def _refused(self, ask: Ask, wait: float | None) -> Exceeded:
         if ask.kind in ("r", "q"):

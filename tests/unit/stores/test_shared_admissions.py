@@ -292,3 +292,23 @@ def test_what_an_organization_used_in_an_outage_is_forgotten_though_it_never_com
         assert not local
 
     with_limiter(test)
+
+
+def test_what_others_use_in_an_outage_counts_though_one_used_less_than_redis_was_told() -> None:
+    who = Subject((Bounds("key_1", "key", tokens=1000),), "org_1")
+
+    async def test(limiter: SharedLimiter, redis: Redis, _clock: Clock) -> None:
+        redis.is_gone = True
+        early = await enter(limiter, who)
+        await reserve(limiter, early, Demand(100, 0))
+        redis.is_gone = False
+        await early.account.report()
+        redis.is_gone = True
+        late = await enter(limiter, who)
+        await reserve(limiter, late, Demand(50, 0))
+        limiter.settle(early, Demand(10, 0), billable=True)
+        assert early.account.untold("t", "key_1") == 50
+        limiter.settle(late, Demand(20, 0), billable=True)
+        assert early.account.untold("t", "key_1") == 20
+
+    with_limiter(test)

@@ -96,8 +96,8 @@ class SharedLimiter:
             admission.share.give_back()
         for kind, name, bucket, amount in admission.uses:
             admission.account.give_back(kind, name, bucket, amount)
-        for kind, name, amount in admission.untold:
-            admission.account.use_less(kind, name, amount)
+        for kind, name, amount, number in admission.untold:
+            admission.account.use_less(kind, name, amount, number)
         self._let_go(admission)
         admission.uses, admission.untold = (), ()
         admission.reserved, admission.has_reserved = NOTHING, False
@@ -129,11 +129,11 @@ class SharedLimiter:
                 back = min(amount, unused.setdefault(name, -over))
                 unused[name] -= back
                 account.give_back(kind, name, bucket, back)
-        for kind, name, amount in admission.untold:
+        for kind, name, amount, number in admission.untold:
             if kind == "t" and over < 0:
                 back = min(amount, unused.setdefault(name, -over))
                 unused[name] -= back
-                account.use_less(kind, name, back)
+                account.use_less(kind, name, back, number)
         self._let_go(admission)
         admission.uses, admission.untold = (), ()
         admission.reserved, admission.has_reserved = NOTHING, False
@@ -321,8 +321,8 @@ class SharedLimiter:
         for bounds in admission.subject.bounds:
             for kind, limit, amount in (("u", bounds.upstream, 1), ("t", bounds.tokens, demand.tokens)):
                 if limit is not None and amount:
-                    account.use(kind, bounds.id, amount)
-                    admission.untold += ((kind, bounds.id, amount),)
+                    number = account.use(kind, bounds.id, amount)
+                    admission.untold += ((kind, bounds.id, amount, number),)
             if budgets(bounds, demand.nanos):
                 account.holding(bounds.id).take(nanos=demand.nanos)
                 account.change(bounds.id)

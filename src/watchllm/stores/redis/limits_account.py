@@ -21,6 +21,7 @@ from watchllm.stores.redis.limits_holding import Holding, Slice, Timing
 from watchllm.stores.redis.limits_layout import LOST, account_of, prefix_of
 from watchllm.stores.redis.limits_pending import Pending, Segment
 from watchllm.stores.redis.limits_scripts import JOIN, REPORT
+from watchllm.stores.redis.limits_uses import Uses
 from watchllm.stores.redis.link import Argument, Unreachable
 
 REPORT_SECONDS = 0.1
@@ -81,8 +82,7 @@ class Account:
         self._watched: set[str] = set()
         """Whose holdings are not all given back: the others need no look."""
         self._returns: list[tuple[bytes, int, int, int]] = []
-        self._uses: dict[bytes, int] = {}
-        self._uses_on_the_way: dict[bytes, int] = {}
+        self._uses = Uses()
         self._clock = clock
         self._busy_at = clock()
         self._timer: asyncio.TimerHandle | None = None
@@ -119,25 +119,18 @@ class Account:
                 self._timer = None
             self._keep_time()
 
-    def use(self, kind: str, name: str, amount: int) -> None:
-        """Count more of a minute than was reserved."""
-        window = _window(kind, name)
-        self._uses[window] = self._uses.get(window, 0) + amount
+    def use(self, kind: str, name: str, amount: int) -> int:
+        """Count more of a minute than was reserved; the number by which a part of it may be undone."""
         self._keep_time()
+        return self._uses.add(_window(kind, name), amount)
 
-    def use_less(self, kind: str, name: str, amount: int) -> None:
-        """Undo a part of `use`, as far as nobody was told of it."""
-        window = _window(kind, name)
-        left = self._uses.get(window, 0) - amount
-        if left > 0:
-            self._uses[window] = left
-        else:
-            self._uses.pop(window, None)
+    def use_less(self, kind: str, name: str, amount: int, number: int) -> None:
+        """Undo a part of the `use` of that number, as far as Redis was not told of it."""
+        self._uses.take_back(_window(kind, name), amount, number)
 
     def untold(self, kind: str, name: str) -> int:
         """What was used of a minute and Redis may not know of yet."""
-        window = _window(kind, name)
-        return self._uses.get(window, 0) + self._uses_on_the_way.get(window, 0)
+        return self._uses.untold(_window(kind, name))
 
     def give_back(self, kind: str, name: str, bucket: int, amount: int, slice_size: int = 0) -> None:
         """Count less of a minute than was taken there."""
@@ -222,18 +215,13 @@ class Account:
     ) -> list[Any]:
         """Tell what was used of minutes, too; again where it may be lost: told twice, minutes count too much; not told,
         too little."""
-        uses, self._uses = self._uses, {}
-        self._uses_on_the_way = uses
         is_told = False
         try:
-            reply = await self._call(script, arguments_of(uses))
+            reply = await self._call(script, arguments_of(self._uses.send()))
             is_told = reply[0] != LOST
             return reply
         finally:
-            self._uses_on_the_way = {}
-            if not is_told:
-                for window, amount in uses.items():
-                    self._uses[window] = self._uses.get(window, 0) + amount
+            self._uses.sent(told=is_told)
 
     async def _call(self, script: Script, arguments: tuple[Argument, ...]) -> list[Any]:
         timing = self._timing

@@ -40,8 +40,8 @@ class SharedAdmission:
         self.reserved = NOTHING
         self.uses: tuple[tuple[str, str, int, int], ...] = ()
         """Of minutes, by `reserve`: kind, id, bucket, amount."""
-        self.untold: tuple[tuple[str, str, int], ...] = ()
-        """The same of a share, of which Redis is told later: kind, id, amount."""
+        self.untold: tuple[tuple[str, str, int, int], ...] = ()
+        """The same of a share, of which Redis is told later: kind, id, amount, the number of `Account.use`."""
 
 
 def has_room(account: Account, subject: Subject, counted: bool, now: float) -> bool:

@@ -203,6 +203,7 @@ class Limiter:
         """Book what was used beside all admissions: `requests` that were refused before they could enter."""
         now = self._clock()
         for _, meter in self._metered(subject).pairs:
+            meter.seen = now
             if meter.requests is not None and requests:
                 meter.requests.add(now, requests)
             if meter.tokens is not None and used.tokens:

@@ -6,7 +6,7 @@ import pytest
 
 from watchllm.domain.limits import Limits
 from watchllm.limits.exceeded import Exceeded
-from watchllm.limits.limiter import Admission, Demand, Limiter
+from watchllm.limits.limiter import NOTHING, Admission, Demand, Limiter
 from watchllm.limits.spending import Spent, moment
 from watchllm.limits.subject import KEY, ORGANIZATION, PROJECT, Subject, bounds_of, subject_of
 
@@ -219,3 +219,15 @@ def test_who_was_idle_is_forgotten_and_who_has_something_under_way_is_not(limite
     clock.go(1000)
     limiter.enter(subject(organization=Limits(requests_per_minute=1)), counted=True)
     assert sorted(limiter._meters) == ["org_1", "prj_1"]
+
+
+def test_who_only_makes_requests_that_cannot_be_read_is_not_forgotten_with_its_minute(
+    limiter: Limiter, clock: Clock
+) -> None:
+    who, other = subject(Limits(requests_per_minute=2)), subject(project=Limits(requests_per_minute=9))
+    limiter.charge(who, NOTHING, requests=1)
+    clock.go(299)
+    limiter.charge(who, NOTHING, requests=2)
+    clock.go(10)
+    limiter.enter(other, counted=True)
+    assert refused(lambda: limiter.enter(who, counted=True)).code == "rate_limit_exceeded"

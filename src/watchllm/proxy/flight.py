@@ -170,6 +170,8 @@ class Flight:
         self._status = self.leader.upstream_status = status
         self._headers = headers
         egress.remember_upstream_id(self.leader, headers)
+        if status != 200:
+            return  # A refusal is no byte of an answer: whoever leaves before it is whole was answered nothing.
         for waiter in self._waiters:
             waiter.request.first_byte = now
 

@@ -5,6 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.flight import COST, DONE, LAST, Trip, chunk, client_of, landed
+from tests.support.journal import event
+from watchllm.domain.billable import counts
+from watchllm.domain.usage_event import CANCELLED
 from watchllm.proxy import shared_stream
 from watchllm.proxy.streamed_flight import StreamedFlight
 
@@ -136,3 +139,14 @@ def test_five_thousand_followers_get_every_byte(trips: Callable[..., Trip]) -> N
     assert trip.endings() == [(200, "complete")] * 4001
     assert len(trip.stored) == 1
     assert not trip.flight._waiters
+
+
+@pytest.mark.parametrize(("status", "billed"), [(200, True), (429, False), (500, False)])
+def test_a_stream_that_its_client_left_counts_if_it_was_answered_and_a_refusal_of_one_does_not(
+    trips: Callable[..., Trip], status: int, billed: bool
+) -> None:
+    trip = trips(streamed=True)
+    trip.answers(status)
+    trip.flight.leave(trip.leader)
+    first_byte_us = int(trip.leader.request.first_byte * 1e6) or None
+    assert counts(event(status=499, streamed=True, ended=CANCELLED, first_byte_us=first_byte_us)) == billed

@@ -7,11 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from watchllm.domain.errors import GatewayError, Unavailable
+from watchllm.domain.errors import GatewayError
 from watchllm.limits.tiers import TIERS_BY_NAME
 from watchllm.proxy import eager
 from watchllm.proxy.request import Request
-from watchllm.proxy.semantic.judge_call import JudgeCall
 from watchllm.proxy.slots import LATE_SECONDS, Place, SlotLimits, Slots, Turn
 
 
@@ -300,25 +299,6 @@ def test_the_time_in_the_queue_is_taken_off_the_time_that_a_request_allows_its_c
     left = request.time_left()
     assert left is not None
     assert 0 < left < 0.01
-
-
-def test_a_judge_is_not_asked_where_no_slot_is_free_and_leaves_no_row(loop: Loop) -> None:
-    slots = slots_on(loop)
-    slots.take()
-    client = request_of("pro")
-    assert client.principal is not None
-    client.principal.tenant.__dict__["usual"] = None
-    settlement = SimpleNamespace(settle=lambda *_row: loop.complaints.append({}))
-    call = JudgeCall(cast(Any, SimpleNamespace(slots=slots, settlement=settlement)), client)
-    errors: list[BaseException] = []
-
-    async def ask() -> None:
-        await call.verdict({})
-
-    assert eager.run(ask(), cast(Any, loop), errors.append) is None
-    assert [type(error) for error in errors] == [Unavailable]
-    assert slots.under_way == 1
-    assert not loop.complaints
 
 
 def test_who_finds_no_room_is_told_when_there_will_be_by_how_long_calls_took(

@@ -30,6 +30,7 @@ from watchllm.proxy.upstream import Answer, WholeAnswer
 from watchllm.wire.exchange import Exchange
 
 if TYPE_CHECKING:
+    from watchllm.proxy.approach import Candidate
     from watchllm.proxy.asked import Asked
     from watchllm.proxy.services import Services
     from watchllm.wire.server_connection import ServerConnection
@@ -96,16 +97,6 @@ class JudgeCall:
             services.limiting.leave(request)
 
     async def _answer(self, document: dict[str, Any]) -> tuple[Answer, bool | None]:
-        """Ask in a slot, if one is free: else the call that the verdict might save had better take its turn."""
-        slots = self._services.slots
-        if not slots.take():
-            raise Unavailable("Too many calls to providers are under way to ask a judge as well.")
-        try:
-            return await self._asked(document)
-        finally:
-            slots.release()
-
-    async def _asked(self, document: dict[str, Any]) -> tuple[Answer, bool | None]:
         services, request = self._services, self.request
         assert request.principal is not None
         tenant = request.principal.tenant
@@ -115,6 +106,19 @@ class JudgeCall:
         plan = Plan(services, request, _CHAT, asked, body, None, None)
         candidates = candidates_known(services, asked.targets) or await candidates_of(services, tenant, asked.targets)
         await self._reserve(body, asked)
+        # Whatever had to be waited for was, so that no slot is taken for less than a call.
+        if not services.slots.take():
+            # The call that the verdict might save had better take its turn.
+            raise Unavailable("Too many calls to providers are under way to ask a judge as well.")
+        try:
+            return await self._call(document, asked, plan, candidates)
+        finally:
+            services.slots.release()
+
+    async def _call(
+        self, document: dict[str, Any], asked: Asked, plan: Plan, candidates: tuple[Candidate, ...]
+    ) -> tuple[Answer, bool | None]:
+        services, request = self._services, self.request
         done: asyncio.Future[Answer] = services.loop.create_future()
 
         def head_arrived() -> None:

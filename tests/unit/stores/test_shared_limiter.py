@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Iterator
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +44,32 @@ def test_never_more_than_the_limit_in_any_minute_and_never_less_than_what_is_lef
     # 500 ms of a bucket, 400 ms of a slice.
     latest = 60.0 + 0.5 + 0.4
 
+    async def ask(proxy: Proxy) -> Exceeded | None:
+        """Make a request; why it was refused."""
+        try:
+            proxy.settle(await proxy.enter(who))
+        except Exceeded as error:
+            return error
+        used.append(clock.now)
+        assert sum(at > clock.now - 60 for at in used) <= limit
+        standing, _, _ = proxy.limiter.standings(who)
+        assert standing is not None
+        assert 0 < standing[2] <= 60
+        return None
+
+    async def wait(refusal: Exceeded, *proxies: Proxy) -> None:
+        """Right to the second."""
+        assert refusal.retry_after is not None
+        assert refusal.retry_after <= 60
+        clock.go(refusal.retry_after)
+        for one in proxies:
+            await one.tell()
+
     async def use(*proxies: Proxy) -> None:
         refusals = 0
         for _ in range(900):
             proxy = chance.choice(proxies)
-            refusal: Exceeded | None = None
-            try:
-                proxy.settle(await proxy.enter(who))
-            except Exceeded as error:
-                refusal = error
-            else:
-                used.append(clock.now)
-                assert sum(at > clock.now - 60 for at in used) <= limit
+            refusal = await ask(proxy)
             if refusal is not None:
                 refusals += 1
                 for one in proxies:
@@ -67,14 +82,17 @@ def test_never_more_than_the_limit_in_any_minute_and_never_less_than_what_is_lef
                     if name == "key_1" and holding.slice is not None
                 )
                 assert sum(at > clock.now - latest for at in used) + unused >= limit
-                # Right to the second, and true: nothing else is used meanwhile.
                 if chance.random() < 0.1:
-                    assert refusal.retry_after is not None
-                    clock.go(refusal.retry_after)
-                    for one in proxies:
-                        await one.tell()
-                    proxy.settle(await proxy.enter(who))
-                    used.append(clock.now)
+                    # What is told is true: nothing else is used meanwhile.
+                    await wait(refusal, *proxies)
+                    again = await ask(proxy)
+                    if again is not None:
+                        # Uses pass by whole buckets, up to one later than a client is ever told to wait.
+                        assert refusal.retry_after == 60
+                        assert again.retry_after is not None
+                        assert ceil(again.retry_after) == 1
+                        await wait(again, *proxies)
+                        assert await ask(proxy) is None
             step = chance.choice((0, 0, 0, 0.001, 0.02, 0.1, 60 / limit / 2, 30 if chance.random() < 0.02 else 0))
             if step:
                 clock.go(step)

@@ -5,7 +5,8 @@ ControlError
 ├── Forbidden           the role of who asks does not allow it
 ├── Invalid             a value of the wrong form
 ├── PricesUnusable      prices.toml cannot be understood
-├── PlansUnusable       plans.toml cannot be understood
+├── PlansUnusable       plans.toml cannot be understood, or lacks a plan that an organization has
+│   └── OnlyKeysPublished  so what keys need was published, and projects wait
 ├── DatabaseUnusable    cannot be opened or reached, or its schema is newer than this program
 └── PublicationFailed   the change is saved, but proxies don't know of it yet
 """
@@ -34,6 +35,10 @@ class PricesUnusable(ControlError):
 
 
 class PlansUnusable(ControlError):
+    pass
+
+
+class OnlyKeysPublished(PlansUnusable):
     pass
 
 

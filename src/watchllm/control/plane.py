@@ -21,8 +21,8 @@ from watchllm.control import (
     users,
     vendors,
 )
-from watchllm.control.database import KEY, Database, UnitOfWork
-from watchllm.control.errors import PlansUnusable, PublicationFailed
+from watchllm.control.database import KEY, PROJECT, Database, UnitOfWork
+from watchllm.control.errors import OnlyKeysPublished, PublicationFailed
 from watchllm.control.plans import Plan
 from watchllm.control.publisher import Publisher
 from watchllm.domain.sealing import Keyring, Sealer
@@ -154,7 +154,7 @@ class ControlPlane:
 
     def set_route(self, project_id: str, rule: RouteRecord) -> routes.Route:
         def change(work: UnitOfWork) -> routes.Route:
-            record = records.published(work.connection, None, [project_id]).get(project_id)
+            record = records.without_organizations(work.connection, [project_id]).get(project_id)
             router = Router(vendors.vendors(), {})
             return routes.put(
                 work, project_id, rule, lambda model: None if record is None else router.leads_to(model, record)
@@ -213,7 +213,9 @@ class ControlPlane:
             return secrets.in_force(connection, self._keyring)
 
     def rotate_secret(self, new: Sealer) -> int:
-        """Seal everything under `new` and publish it; the number of provider keys."""
+        """Seal everything under `new` and publish it; the number of provider keys. Raises PlansUnusable, and changes
+        nothing, where some projects could not be published."""
+        self.publisher.check_plans()
         self._keyring.learn(new)
         count = self._change(lambda work: secrets.rotate(work, self._keyring, new))
         self._published(self.publisher.publish_all)
@@ -304,9 +306,13 @@ class ControlPlane:
         try:
             self._published(self.publisher.publish_pending)
         except PublicationFailed as error:
-            if work.kinds != {KEY} or not isinstance(error.__cause__, PlansUnusable):
+            if work.published.keys() != {KEY} or not isinstance(error.__cause__, OnlyKeysPublished):
                 raise
-            # What keys need is published all the same; projects wait for the file, which the publisher tells.
+            # It was published; projects wait for the file, which the publisher tells.
+        own_projects = sorted(work.published.get(PROJECT, ()))
+        if own_projects:
+            # Not told by what was published: another process may have done that.
+            self._published(lambda: self.publisher.check_plans(own_projects))
         return result
 
     def _published(self, publish: Callable[[], object]) -> None:

@@ -3,6 +3,7 @@
 ControlError
 ├── NotFound            no such project, key or provider key
 ├── Forbidden           the role of who asks does not allow it
+│   └── BeyondPlan      an organization gives itself what its plan does not
 ├── Invalid             a value of the wrong form
 ├── PricesUnusable      prices.toml cannot be understood
 ├── PlansUnusable       plans.toml cannot be understood, or lacks a plan that an organization has
@@ -24,6 +25,10 @@ class NotFound(ControlError):
 
 class Forbidden(ControlError):
     status = 403
+
+
+class BeyondPlan(Forbidden):
+    pass
 
 
 class Invalid(ControlError):

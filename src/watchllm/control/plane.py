@@ -12,6 +12,7 @@ from watchllm.control import (
     keys,
     organizations,
     outbox,
+    plan_bounds,
     projects,
     provider_keys,
     records,
@@ -246,10 +247,18 @@ class ControlPlane:
 
         return self._change(change)
 
-    def set_organization(self, organization_id: str, changes: Mapping[str, Any]) -> organizations.Organization:
-        """Apply what `organizations.parse_changes` gave."""
+    def set_organization(
+        self, organization_id: str, changes: Mapping[str, Any], *, within_plan: bool = False
+    ) -> organizations.Organization:
+        """Apply what `organizations.parse_changes` gave; `within_plan`: raise as `plan_bounds.check` does."""
         plans = self.publisher.plans()
-        return self._change(lambda work: organizations.change(work, organization_id, changes, plans))
+
+        def change(work: UnitOfWork) -> organizations.Organization:
+            if within_plan:
+                plan_bounds.check(organizations.get(work.connection, organization_id), changes, plans)
+            return organizations.change(work, organization_id, changes, plans)
+
+        return self._change(change)
 
     def plans(self) -> dict[str, Plan]:
         return self.publisher.plans()
@@ -303,16 +312,13 @@ class ControlPlane:
     def _change(self, change: Callable[[UnitOfWork], _T]) -> _T:
         with self.database.unit_of_work(self._actor) as work:
             result = change(work)
+        own_projects = work.published.get(PROJECT, set())
         try:
-            self._published(self.publisher.publish_pending)
+            self._published(lambda: self.publisher.publish_pending(own_projects))
         except PublicationFailed as error:
             if work.published.keys() != {KEY} or not isinstance(error.__cause__, OnlyKeysPublished):
                 raise
             # It was published; projects wait for the file, which the publisher tells.
-        own_projects = sorted(work.published.get(PROJECT, ()))
-        if own_projects:
-            # Not told by what was published: another process may have done that.
-            self._published(lambda: self.publisher.check_plans(own_projects))
         return result
 
     def _published(self, publish: Callable[[], object]) -> None:

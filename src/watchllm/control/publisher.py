@@ -11,7 +11,7 @@ back.
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection
 
@@ -53,35 +53,43 @@ class Publisher:
         """The plans as they are now. Raises PlansUnusable."""
         self._told = ""
 
-    def publish_pending(self) -> bool:
-        """Publish what the outbox names; whether it named anything. In force on this host when it returns, but for
-        projects of organizations without a plan. Raises OnlyKeysPublished where plans.toml cannot be understood, and
-        PlansUnusable where, besides, nothing was published before."""
+    def publish_pending(self, own_projects: Collection[str] = ()) -> bool:
+        """Publish what the outbox names, and `own_projects`, which another process, of a home with other plans, may
+        have taken from there; whether there was anything. In force on this host when it returns, but for other
+        projects of organizations without a plan.
+
+        Raises OnlyKeysPublished where plans.toml cannot be understood, and PlansUnusable where, besides, nothing was
+        published before, and where one of `own_projects` waits for its plan.
+        """
         if not self.has_published():
             # The first change of an installation: proxies need vendors, prices and shared secrets beside it.
             self.publish_all()
         with self._database.reading() as connection:
-            if outbox.is_empty(connection):
+            if outbox.is_empty(connection) and not own_projects:
                 return False
         pending: list[outbox.Pending] = []
+        waiting: set[str] = set()
         unusable: PlansUnusable | None = None
 
         def derive() -> Publication:
-            nonlocal pending, unusable
+            nonlocal pending, waiting, unusable
             with self._database.reading() as connection:
-                pending, unusable = outbox.listed(connection), None
+                pending, waiting, unusable = outbox.listed(connection), set(), None
+                publication = _keys(connection, pending)
                 try:
-                    return _named(connection, pending, self.plans)
+                    waiting = _add_projects(publication, connection, pending, own_projects, self.plans)
                 except PlansUnusable as error:
                     # It fails what projects are published with, and must not hold up the revocation of a key.
                     pending, unusable = [row for row in pending if row.kind == KEY], error
-                    return _named(connection, pending, self.plans)
+                return publication
 
         self._snapshot.update(derive)
         with self._database.unit_of_work("publisher") as work:
             outbox.forget(work.connection, [row.id for row in pending])
         if unusable is not None:
             raise OnlyKeysPublished(str(unusable)) from unusable
+        if not waiting.isdisjoint(own_projects):
+            self.check_plans(sorted(own_projects))
         return True
 
     def has_published(self) -> bool:
@@ -173,20 +181,31 @@ class Publisher:
             )
 
 
-def _named(
-    connection: Connection, pending: Iterable[outbox.Pending], plans: Callable[[], Mapping[str, Plan]]
-) -> Publication:
+def _keys(connection: Connection, pending: Iterable[outbox.Pending]) -> Publication:
     publication = Publication()
-    wanted_keys = {row.object_id for row in pending if row.kind == KEY}
-    wanted_projects = {row.object_id for row in pending if row.kind == PROJECT}
-    for some in _batches(sorted(wanted_keys)):
+    for some in _batches(sorted({row.object_id for row in pending if row.kind == KEY})):
         publication.keys.update(keys.published(connection, some))
-    known = plans() if wanted_projects else {}
-    for some in _batches(sorted(wanted_projects)):
-        ready, waiting = records.published(connection, known, some)
-        publication.projects.update(dict.fromkeys(set(some) - waiting))
-        publication.projects.update(ready)
     return publication
+
+
+def _add_projects(
+    publication: Publication,
+    connection: Connection,
+    pending: Iterable[outbox.Pending],
+    own: Iterable[str],
+    plans: Callable[[], Mapping[str, Plan]],
+) -> set[str]:
+    """Add those that `pending` names and `own`; which of them wait for a plan. Raises PlansUnusable, nothing being
+    added."""
+    wanted = {row.object_id for row in pending if row.kind == PROJECT}.union(own)
+    known = plans() if wanted else {}
+    waiting: set[str] = set()
+    for some in _batches(sorted(wanted)):
+        ready, without_plan = records.published(connection, known, some)
+        publication.projects.update(dict.fromkeys(set(some) - without_plan))
+        publication.projects.update(ready)
+        waiting |= without_plan
+    return waiting
 
 
 def _batches(ids: Sequence[str]) -> Iterable[Sequence[str]]:

@@ -1,12 +1,13 @@
 """What plans.toml lacks, or cannot be read, holds back whom it is about, and nobody else."""
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
-from watchllm.control import organizations, records
+from watchllm.control import organizations
 from watchllm.control.errors import OnlyKeysPublished, PlansUnusable, PublicationFailed
 from watchllm.control.keys import NewKey
 from watchllm.control.organizations import parse_changes
@@ -87,13 +88,27 @@ def test_everybody_elses_changes_are_published(world: "World", lacking: Tenant) 
     assert not plane.has_unpublished()
 
 
-def test_whoever_is_told_of_a_failure_is_told_whoever_published(world: "World", lacking: Tenant) -> None:
-    """Another process may have taken the row from the outbox before."""
-    publisher = world.plane.publisher
-    pending = publisher.publish_pending
-    publisher.publish_pending = lambda: pending() and pending()  # type: ignore[method-assign]
+def test_a_process_without_the_plan_takes_no_change_from_one_that_has_it(
+    world: "World", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = world.configuration.home / "plans.toml"
+    file.write_text("[team]\nmonthly_requests = 1\n")
+    made, publisher = tenant(world.plane, "team"), world.plane.publisher
+    real = publisher.publish_pending
+
+    def late(own: Collection[str] = ()) -> bool:
+        file.unlink()
+        assert real()
+        file.write_text("[team]\nmonthly_requests = 1\n")
+        return real(own)
+
+    monkeypatch.setattr(publisher, "publish_pending", late)
+    world.plane.set_project(made.project, parse_settings({"cache": "off"}))
+    assert limited(world, made.project).settings.cache is False
+    monkeypatch.setattr(publisher, "publish_pending", lambda own: real() and real(own))
+    file.unlink()
     with pytest.raises(PublicationFailed, match="no plan 'team'"):
-        world.plane.set_project(lacking.project, parse_settings({"cache": "off"}))
+        world.plane.set_project(made.project, parse_settings({"cache": "on"}))
 
 
 def test_what_was_held_back_is_published_when_the_plan_is_back(
@@ -116,13 +131,12 @@ def test_what_was_held_back_is_published_when_the_plan_is_back(
 def test_what_was_never_published_is_left_out(world: "World", lacking: Tenant) -> None:
     with pytest.raises(PublicationFailed, match=lacking.organization):
         world.plane.create_project("new", organization_id=lacking.organization)
-    for file in (world.configuration.home / "snapshot").iterdir():
-        file.unlink()
-    other = tenant(world.plane, "free")
+    other = world.plane.create_project("another", organization_id=tenant(world.plane, "free").organization)
     world.plane.publisher.publish_all()
-    with world.plane.database.reading() as connection:
-        ready, waiting = records.published(connection, world.plane.plans())
-    assert (set(ready), lacking.project in waiting) == ({other.project}, True)
+    [new] = [project.id for project in world.plane.projects() if project.name == "new"]
+    assert world.reader.project(new) is None
+    assert world.reader.project(other.id) is not None
+    assert limited(world, lacking.project)
 
 
 def test_only_the_organizations_of_what_is_published_are_looked_up(

@@ -78,6 +78,11 @@ def strange(console: RunningConsole) -> Api:
     return Api(console, made.secret)
 
 
+def operator_sets(console: RunningConsole, **changes: str) -> None:
+    with console.installation.control_plane() as plane:
+        plane.set_organization(plane.all_organizations()[0].id, organizations.parse_changes(changes))
+
+
 def ask(console: RunningConsole, key: str) -> int:
     return console.proxy.chat(key, "Am I limited?", model="sim/echo").status
 
@@ -119,14 +124,58 @@ def test_an_organization_gets_a_plan_and_limits(console: RunningConsole, api: Ap
     try:
         assert (changed.json()["plan"], changed.json()["overage_cap_usd"]) == ("enterprise", 2.5)
         assert ask(console, project.key) == 429
+        assert [plan["name"] for plan in api("GET", "/plans").json()["data"]] == ["enterprise"]
+        for wider in ({"plan": None}, {"plan": "self-hosted"}, {"overage_cap_usd": None}):
+            assert code_of(api("PATCH", "/organization", wider)) == (403, "beyond_plan")
+        taken = api("PATCH", "/organization", {"requests_per_minute": None})
+        assert api("GET", "/organization").json() == taken.json()
     finally:
-        taken = api("PATCH", "/organization", {"plan": None, "requests_per_minute": None, "overage_cap_usd": None})
-    assert taken.json()["plan"] == "self-hosted"
-    assert api("GET", "/organization").json() == taken.json()
+        operator_sets(console, plan="self-hosted", overage_cap_usd="")
+    assert api("GET", "/organization").json() == taken.json() | {"plan": "self-hosted", "overage_cap_usd": None}
     assert ask(console, project.key) == 200
     refused = api("PATCH", "/organization", {"plan": "gold"})
     assert code_of(refused) == (400, "invalid_request")
     assert "no plan is named 'gold'; plans are self-hosted, free" in refused.json()["error"]["message"]
+
+
+def test_a_plan_gives_no_more_than_it_gives(console: RunningConsole, api: Api) -> None:
+    operator_sets(console, plan="free")
+    try:
+        refused = api("PATCH", "/organization", {"requests_per_minute": 1000})
+        assert code_of(refused) == (403, "beyond_plan")
+        assert "more than the plan free gives, which is 10" in refused.json()["error"]["message"]
+        assert api("PATCH", "/organization", {"requests_per_minute": 5, "budget_usd_day": 99}).status_code == 200
+    finally:
+        operator_sets(console, plan="self-hosted", requests_per_minute="", budget_usd_day="")
+
+
+def test_who_waits_for_a_plan_is_told_so_and_nobody_else(console: RunningConsole, api: Api, project: Project) -> None:
+    file = console.installation.home / "plans.toml"
+    file.write_text("[team]\n")
+    with console.installation.control_plane() as plane:
+        other = plane.create_organization("Waits", {"plan": "team"}).id
+        waiting = Api(console, plane.create_token(other).secret)
+    made = waiting("POST", "/projects", {"name": "theirs"}).json()["id"]
+    try:
+        file.unlink()
+        refused = waiting("PATCH", f"/projects/{made}", {"cache": False})
+        assert code_of(refused) == (503, "not_published")
+        told = refused.json()["error"]["message"]
+        assert told.startswith("The change is saved")
+        assert not [word for word in (other, "team", str(console.installation.home)) if word in told]
+        assert api("PATCH", f"/projects/{project.id}", {"requests_per_minute": 0}).status_code == 200
+        assert ask(console, project.key) == 429
+        assert waiting("GET", "/plans").json()["data"] == []
+        file.write_text("[team")
+        for method, path in (("GET", "/plans"), ("PATCH", "/organization")):
+            body = {"requests_per_minute": 1} if method == "PATCH" else None
+            broken = api(method, path, body)
+            assert code_of(broken) == (500, "plans_unusable")
+            assert str(console.installation.home) not in broken.text
+    finally:
+        file.unlink()
+        with console.installation.control_plane() as plane:
+            plane.set_organization(other, organizations.parse_changes({"plan": "free"}))
 
 
 def test_documents_and_messages_are_those_of_the_command_line(

@@ -63,6 +63,11 @@ def changes_of(console: RunningConsole, object_id: str) -> list[tuple[str, dict[
     ]
 
 
+def operator_sets(console: RunningConsole, **changes: str) -> None:
+    with console.installation.control_plane() as plane:
+        plane.set_organization(plane.all_organizations()[0].id, organizations.parse_changes(changes))
+
+
 @pytest.mark.parametrize("role", ["owner", "admin"])
 def test_a_limit_changed_by_the_form_is_enforced_at_the_next_request(
     console: RunningConsole, project: Project, role: str
@@ -107,15 +112,35 @@ def test_the_organization_has_a_form_too_and_limits_tell_the_plan_that_they_are_
             assert "0 (plan team)" in page
             assert "5,000 (plan team)" in page
             assert "Plan team" in client.get("/limits").text
-            assert change(client, path, requests_per_minute="30").status_code == 303
-            assert ask(console, project.key) == 200
+            assert change(client, path, concurrent_requests="30").status_code == 303
             page = client.get(f"/limits/projects/{project.id}").text
-            assert "0 (plan team)" not in page.replace("5,000", "")
-            assert form_of(client, path)["plan"] == "team"
+            assert "5,000" not in page
         finally:
-            assert change(client, path, plan="self-hosted", requests_per_minute="").status_code == 303
+            operator_sets(console, plan="self-hosted", concurrent_requests="")
             file.unlink()
     assert ask(console, project.key) == 200
+
+
+def test_who_has_a_plan_makes_it_no_wider(console: RunningConsole) -> None:
+    path = "/limits/organization"
+    with console.signed_in() as client:
+        assert change(client, path, plan="free").status_code == 303
+        try:
+            form = form_of(client, path)
+            assert not {"plan", "overage_cap_usd"} & set(form)
+            page = client.get(path).text
+            assert "<p>free</p>" in page
+            assert "enterprise" not in page
+            for typed in ({"plan": "enterprise"}, {"overage_cap_usd": "1000"}, {"requests_per_minute": "11"}):
+                refused = client.post(path, data=form | {"budget_usd_day": "7"} | typed)
+                assert refused.status_code == 403
+                assert next(iter(typed)) in refused.text
+                assert 'name="budget_usd_day" value="7"' in refused.text
+                assert "<p>free</p>" in refused.text
+            assert "requests_per_minute=11 is more than the plan free gives, which is 10" in refused.text
+            assert change(client, path, requests_per_minute="9", budget_usd_day="7").status_code == 303
+        finally:
+            operator_sets(console, plan="self-hosted", requests_per_minute="", budget_usd_day="")
 
 
 def test_a_wrong_value_is_told_in_the_words_of_the_command_and_stays_in_its_field(
@@ -239,10 +264,13 @@ def test_a_broken_file_of_plans_is_told_and_limits_are_there(console: RunningCon
     try:
         with console.signed_in() as client:
             for path in ("/limits", f"/limits/projects/{project.id}", "/limits/organization"):
-                assert "the plan &#39;team&#39;" in client.get(path).text
+                page = client.get(path).text
+                assert "The plans cannot be used now" in page
+                assert str(console.installation.home) not in page
             answer = change(client, f"/limits/projects/{project.id}", requests_per_minute="5")
             assert answer.status_code == 503
-            assert "the change is saved" in answer.text
+            assert "The change is saved" in answer.text
+            assert str(console.installation.home) not in answer.text
             assert 'name="requests_per_minute" value="5"' in answer.text
     finally:
         file.unlink()

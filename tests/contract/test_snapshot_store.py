@@ -123,6 +123,21 @@ def test_a_complete_publication_removes_what_is_not_in_it(store: tuple[SnapshotW
     assert reader.version() > before
 
 
+def test_a_complete_publication_leaves_the_projects_that_it_keeps(
+    store: tuple[SnapshotWriter, SnapshotReader],
+) -> None:
+    writer, reader = store
+    projects = {name: ProjectRecord(name, "org_1", name) for name in ("prj_1", "prj_2", "prj_3")}
+    publish(writer, Publication({DIGEST: KEY}, dict(projects)))
+    rest = Publication(projects={"prj_1": PROJECT}, complete=True, kept_projects=frozenset({"prj_2", "prj_absent"}))
+    assert publish(writer, rest)
+    found = [reader.project(name) for name in ("prj_1", "prj_2", "prj_3", "prj_absent")]
+    assert found == [PROJECT, projects["prj_2"], None, None]
+    assert not writer.differs(rest)
+    assert publish(writer, Publication(projects={"prj_1": PROJECT}, complete=True))
+    assert reader.project("prj_2") is None
+
+
 def test_an_incomplete_one_leaves_the_rest_alone(store: tuple[SnapshotWriter, SnapshotReader]) -> None:
     writer, reader = store
     publish(writer, Publication({DIGEST: KEY}, {"prj_1": PROJECT}, (VENDOR,)))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -105,6 +106,22 @@ def test_rows_of_an_earlier_versions_recorder_are_counted_once(usage: Usage) -> 
     assert totals(store) == every(10, 165)
     assert not usage.store().catch_up()
     assert usage.query("SELECT COUNT(*) FROM spending_due") == [(0,)]
+
+
+def test_a_stream_that_its_client_left_counts_whoever_recorded_it(usage: Usage) -> None:
+    at = NOW_MS * 1_000_000
+    left: dict[str, Any] = {"at_ns": at, "cost": 1, "status": 499, "ended": "cancelled"}
+
+    def settled() -> list[UsageEvent]:
+        return [event(**left, **more) for more in ({"streamed": True, "first_byte_us": 5}, {"streamed": True}, {})]
+
+    store = usage.store()
+    store.apply(batch(*settled()))
+    assert totals(store) == every(1, 3)
+    with earlier_version():
+        store.apply(batch(*settled()))
+    store.catch_up()
+    assert totals(store) == every(2, 6)
 
 
 def test_much_that_is_due_is_counted_by_and_by(usage: Usage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,4 +302,4 @@ def test_what_is_due_is_named_as_its_columns(usage: Usage) -> None:
     with earlier_version():
         usage.store().apply(batch(some()[2]))
     (row,) = usage.query(f"SELECT {', '.join(Due._fields)} FROM spending_due")
-    assert Due(*row) == Due("key_1", "prj_1", NOW_MS, "chat.completions", "groq", 502, 3)
+    assert Due(*row) == Due("key_1", "prj_1", NOW_MS, "chat.completions", "groq", 502, "complete", False, None, 3)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
-from watchllm.domain.billable import counts, is_billable
+from watchllm.domain.billable import counts
 from watchllm.domain.usage_event import UsageEvent
 
 TOTAL = "total"
@@ -45,6 +45,9 @@ class Due(NamedTuple):
     endpoint: str
     provider: str
     status: int
+    ended: str
+    streamed: bool
+    first_byte_us: int | None
     cost_nanos: int | None
 
 
@@ -52,7 +55,7 @@ def add_due(uses: Uses, due: Due) -> None:
     """Count a row that its recorder did not count."""
     key = (due.key_id, due.project_id, due.at_ms // (_DAY_SECONDS * 1000))
     sums = uses.setdefault(key, [0, 0])
-    sums[0] += is_billable(due.endpoint, due.provider, due.status)
+    sums[0] += counts(due)
     sums[1] += due.cost_nanos or 0
 
 

@@ -135,6 +135,9 @@ spending_due = Table(
     Column("provider", Text, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("status", Integer, nullable=False),
+    Column("ended", Text, nullable=False),
+    Column("streamed", Boolean, nullable=False),
+    Column("first_byte_us", BigInteger),
     Column("cost_nanos", BigInteger),
 )
 

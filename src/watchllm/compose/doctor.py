@@ -118,7 +118,8 @@ def _snapshot(configuration: Configuration, database: Database, keyring: Keyring
     try:
         with closing(open_snapshot(configuration)) as snapshot:
             version = snapshot.version()
-            in_step = publisher_for(configuration, database, snapshot, keyring).is_in_step()
+            publisher = publisher_for(configuration, database, snapshot, keyring)
+            in_step, lacking = publisher.is_in_step(), publisher.lacking_plans()
     except (PricesUnusable, PlansUnusable) as error:
         return Check("snapshot", FAILED, str(error), "nothing new is published until then; what was before serves on")
     except FAILURES as error:
@@ -126,6 +127,8 @@ def _snapshot(configuration: Configuration, database: Database, keyring: Keyring
     if not in_step:
         advice = "`watchllm up` publishes; if it is running, see its log"
         return Check("snapshot", FAILED, f"version {version} is behind the database", advice)
+    if lacking:
+        return Check("snapshot", FAILED, lacking, "everybody else's changes are published")
     return Check("snapshot", OK, f"version {version}, in step with the database")
 
 

@@ -15,6 +15,7 @@ from watchllm.console.page import render, signed_in
 from watchllm.console.pages import limits, limits_of, overview, sign_in
 from watchllm.console.security import SecurityHeaders
 from watchllm.console.services import Console
+from watchllm.console.told import told
 from watchllm.control.errors import DatabaseUnusable
 
 _STATIC = Path(__file__).parent / "static"
@@ -62,8 +63,8 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _database_down(request: Request, error: Exception) -> Response:
-    detail = f"{error} Traffic through the proxies goes on."
-    return render(request, "error.html", "Database not available", detail, status=503)
+    assert isinstance(error, DatabaseUnusable)
+    return render(request, "error.html", "Database not available", told(error), status=503)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

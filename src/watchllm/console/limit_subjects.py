@@ -9,6 +9,7 @@ from watchllm.console.owned import organization_holder
 from watchllm.control.errors import PlansUnusable
 from watchllm.control.organization_plane import OrganizationPlane
 from watchllm.control.organizations import Organization, parse_changes
+from watchllm.control.plans import SELF_HOSTED
 from watchllm.domain.limits import LIMIT_FORMS, Limits, parse_limits
 from watchllm.domain.setting_values import text_of
 from watchllm.domain.settings import parse_settings
@@ -102,13 +103,19 @@ def _limits(limits: Limits) -> dict[str, Any]:
 
 
 def _of_organization(own: OrganizationPlane, found: Organization) -> list[Field]:
+    cap = "US dollars a month for requests beyond the plan's, where it sells them"
+    if found.plan != SELF_HOSTED:
+        meaning = "set by whoever runs this installation; its limits can be made tighter here, not wider"
+        return [
+            Field("plan", meaning, found.plan, fixed=True),
+            Field("overage_cap_usd", cap, text_of(found.overage_cap_usd) or "as the plan has it", fixed=True),
+        ]
     try:
-        names = list(own.plans())
+        names = list(own.plans(found))
     except PlansUnusable:
         # The page says so; the plan it has can be kept.
         names = []
     plans = names if found.plan in names else [found.plan, *names]
-    cap = "US dollars a month for requests beyond the plan's, where it sells them"
     return [
         Field("plan", "its limits hold where the organization has none of its own", found.plan, plans),
         Field("overage_cap_usd", cap, text_of(found.overage_cap_usd)),

@@ -10,7 +10,7 @@ import msgspec
 
 from watchllm.analytics.spent import Spent
 from watchllm.console.rendering import count, usd
-from watchllm.domain.limits import LIMIT_FORMS, Limits
+from watchllm.domain.limits import LIMIT_FORMS, LISTS, Limits
 from watchllm.domain.money import NANOS_PER_USD
 from watchllm.domain.setting_values import ALERT, HARD, text_of
 
@@ -32,7 +32,6 @@ MEANINGS: Mapping[str, str] = {
 }
 """What each limit bounds, in a few words."""
 
-_LONG = ("allowed_models", "allowed_providers", "allowed_ips")
 _COUNTED = (
     "requests_per_minute",
     "tokens_per_minute",
@@ -73,13 +72,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of the form. `choices` empty: anything may be written; `long`: in several lines."""
+    """A field of the form. `choices` empty: anything may be written; `long`: in several lines; `fixed`: nothing, it is
+    shown as it is."""
 
     name: str
     meaning: str
     value: str
     choices: Sequence[str] = ()
     long: bool = False
+    fixed: bool = False
 
 
 def rows(holders: Sequence[Holder], spent: Spent) -> list[Row]:
@@ -119,7 +120,7 @@ def fields(limits: Limits, typed: Mapping[str, str]) -> list[Field]:
             MEANINGS[name],
             typed.get(name, text_of(getattr(limits, name))),
             (HARD, ALERT) if name == "budget_mode" else (),
-            name in _LONG,
+            name in LISTS,
         )
         for name in LIMIT_FORMS
     ]

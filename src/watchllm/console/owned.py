@@ -2,6 +2,7 @@
 
 from watchllm.console.limit_view import Holder
 from watchllm.console.services import Console
+from watchllm.console.told import PLANS_UNUSABLE
 from watchllm.control.errors import PlansUnusable
 from watchllm.control.organization_plane import OrganizationPlane
 from watchllm.control.organizations import Organization, in_force
@@ -17,9 +18,12 @@ def own_of(console: Console, user: User) -> OrganizationPlane:
 def organization_holder(own: OrganizationPlane, organization: Organization) -> tuple[Holder, str]:
     """Its limits in force and which of them its plan gives, and why the plan's are not known, if so."""
     try:
-        plan = own.plans().get(organization.plan)
-    except PlansUnusable as error:
-        return Holder("Organization", organization.limits), f"{error}. Proxies keep to what was published before."
+        plan = own.plans(organization).get(organization.plan)
+    except PlansUnusable:
+        # The publisher logs why.
+        return Holder(
+            "Organization", organization.limits
+        ), f"{PLANS_UNUSABLE} Proxies keep to what was published before."
     if plan is None:
         return (
             Holder("Organization", organization.limits),

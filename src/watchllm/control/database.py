@@ -31,14 +31,14 @@ class UnitOfWork:
         self.connection = connection
         self.actor = actor
         self.now_ms = now_ms
-        self.kinds: set[str] = set()
-        """Of the objects to publish."""
+        self.published: dict[str, set[str]] = {}
+        """The ids of the objects to publish, by kind."""
 
     def publish(self, kind: str, *object_ids: str) -> None:
         """Have the current state of objects brought to the proxies after the commit."""
         rows = [{"kind": kind, "object_id": object_id, "at_ms": self.now_ms} for object_id in object_ids]
         if rows:
-            self.kinds.add(kind)
+            self.published.setdefault(kind, set()).update(object_ids)
             self.connection.execute(insert(tables.outbox), rows)
 
     def record(self, action: str, object_id: str, **details: Any) -> None:

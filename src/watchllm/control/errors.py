@@ -3,9 +3,11 @@
 ControlError
 ├── NotFound            no such project, key or provider key
 ├── Forbidden           the role of who asks does not allow it
+│   └── BeyondPlan      an organization gives itself what its plan does not
 ├── Invalid             a value of the wrong form
 ├── PricesUnusable      prices.toml cannot be understood
-├── PlansUnusable       plans.toml cannot be understood
+├── PlansUnusable       plans.toml cannot be understood, or lacks a plan that an organization has
+│   └── OnlyKeysPublished  so what keys need was published, and projects wait
 ├── DatabaseUnusable    cannot be opened or reached, or its schema is newer than this program
 └── PublicationFailed   the change is saved, but proxies don't know of it yet
 """
@@ -25,6 +27,10 @@ class Forbidden(ControlError):
     status = 403
 
 
+class BeyondPlan(Forbidden):
+    pass
+
+
 class Invalid(ControlError):
     status = 400
 
@@ -34,6 +40,10 @@ class PricesUnusable(ControlError):
 
 
 class PlansUnusable(ControlError):
+    pass
+
+
+class OnlyKeysPublished(PlansUnusable):
     pass
 
 

@@ -28,7 +28,7 @@ def check(connection: Connection, project_id: str, changes: Mapping[str, Any], p
     has no price where the project refuses what has none."""
     if _DECIDE.isdisjoint(changes):
         return
-    record = records.published(connection, None, [project_id])[project_id]
+    record = records.without_organizations(connection, [project_id])[project_id]
     model = record.settings.judge_model
     if model is None:
         return

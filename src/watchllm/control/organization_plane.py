@@ -10,7 +10,7 @@ from watchllm.control.errors import Forbidden, NotFound
 from watchllm.control.keys import Key, NewKey
 from watchllm.control.organizations import Organization
 from watchllm.control.plane import ControlPlane
-from watchllm.control.plans import Plan
+from watchllm.control.plans import SELF_HOSTED, Plan
 from watchllm.control.projects import Project
 
 MAY_CHANGE = ("owner", "admin")
@@ -38,12 +38,13 @@ class OrganizationPlane:
         return self._plane.organization(self._organization_id)
 
     def set_organization(self, changes: Mapping[str, Any]) -> Organization:
-        """Apply what `organizations.parse_changes` gave."""
+        """Apply what `organizations.parse_changes` gave. Raises BeyondPlan for what is the operator's to set."""
         self._check_role()
-        return self._plane.set_organization(self._organization_id, changes)
+        return self._plane.set_organization(self._organization_id, changes, within_plan=True)
 
-    def plans(self) -> dict[str, Plan]:
-        return self._plane.plans()
+    def plans(self, organization: Organization) -> dict[str, Plan]:
+        """Those that this one can choose from, or the only one it has: what others are sold is not for its eyes."""
+        return {name: plan for name, plan in self._plane.plans().items() if organization.plan in (SELF_HOSTED, name)}
 
     def projects(self, after: str | None, most: int) -> list[Project]:
         """As `projects.page`."""

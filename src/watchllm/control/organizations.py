@@ -1,6 +1,6 @@
 """Organizations: the unit of billing, each with a plan. The embedded default has one, named Default."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -8,9 +8,9 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from watchllm.control import limits
 from watchllm.control.database import PROJECT, UnitOfWork
-from watchllm.control.errors import Invalid, NotFound, PlansUnusable
+from watchllm.control.errors import Invalid, NotFound
 from watchllm.control.names import checked
-from watchllm.control.plans import FILE_NAME, SELF_HOSTED, Plan
+from watchllm.control.plans import SELF_HOSTED, Plan
 from watchllm.control.tables import organizations, projects
 from watchllm.domain import setting_values as form
 from watchllm.domain.ids import ORGANIZATION, new_id
@@ -112,9 +112,28 @@ def owner(work: UnitOfWork, organization_id: str | None) -> Organization:
     return default(work) if organization_id is None else get(work.connection, organization_id)
 
 
-def records(connection: Connection, plans: Mapping[str, Plan]) -> dict[str, OrganizationRecord]:
-    """What proxies know of each, by id. Raises PlansUnusable where the plan of one is not there any more."""
-    return {one.id: _record(one, plans) for one in listed(connection)}
+def records(
+    connection: Connection, plans: Mapping[str, Plan], only: Collection[str] | None = None
+) -> dict[str, OrganizationRecord]:
+    """What proxies know of each, or of those of the ids in `only`, by id; without those whose plan is not there any
+    more."""
+    query = select(organizations)
+    if only is not None:
+        query = query.where(organizations.c.id.in_(only))
+    found = map(_organization, connection.execute(query))
+    return {one.id: _record(one, plans[one.plan]) for one in found if one.plan in plans}
+
+
+def without_plan(
+    connection: Connection, plans: Mapping[str, Plan], of_projects: Sequence[str] | None = None
+) -> list[Organization]:
+    """Those whose plan is not there any more, oldest first; of the organizations of these projects, None = of all."""
+    query = select(organizations).where(organizations.c.plan.not_in(list(plans)))
+    if of_projects is not None:
+        owners = select(projects.c.organization_id).where(projects.c.id.in_(of_projects))
+        query = query.where(organizations.c.id.in_(owners))
+    rows = connection.execute(query.order_by(organizations.c.created_ms, organizations.c.id))
+    return [_organization(row) for row in rows]
 
 
 def in_force(organization: Organization, plan: Plan) -> Limits:
@@ -126,13 +145,7 @@ def in_force(organization: Organization, plan: Plan) -> Limits:
     return Limits(**{**of_plan, **chosen})
 
 
-def _record(organization: Organization, plans: Mapping[str, Plan]) -> OrganizationRecord:
-    plan = plans.get(organization.plan)
-    if plan is None:
-        raise PlansUnusable(
-            f"{FILE_NAME} has no plan {organization.plan!r} any more, which {organization.id} has: put it back, or "
-            f"`watchllm organization set {organization.id} plan=…`"
-        )
+def _record(organization: Organization, plan: Plan) -> OrganizationRecord:
     return OrganizationRecord(
         organization.id,
         plan.tier,

@@ -12,6 +12,7 @@ from watchllm.control import (
     keys,
     organizations,
     outbox,
+    plan_bounds,
     projects,
     provider_keys,
     records,
@@ -21,8 +22,8 @@ from watchllm.control import (
     users,
     vendors,
 )
-from watchllm.control.database import KEY, Database, UnitOfWork
-from watchllm.control.errors import PlansUnusable, PublicationFailed
+from watchllm.control.database import KEY, PROJECT, Database, UnitOfWork
+from watchllm.control.errors import OnlyKeysPublished, PublicationFailed
 from watchllm.control.plans import Plan
 from watchllm.control.publisher import Publisher
 from watchllm.domain.sealing import Keyring, Sealer
@@ -154,7 +155,7 @@ class ControlPlane:
 
     def set_route(self, project_id: str, rule: RouteRecord) -> routes.Route:
         def change(work: UnitOfWork) -> routes.Route:
-            record = records.published(work.connection, None, [project_id]).get(project_id)
+            record = records.without_organizations(work.connection, [project_id]).get(project_id)
             router = Router(vendors.vendors(), {})
             return routes.put(
                 work, project_id, rule, lambda model: None if record is None else router.leads_to(model, record)
@@ -213,7 +214,9 @@ class ControlPlane:
             return secrets.in_force(connection, self._keyring)
 
     def rotate_secret(self, new: Sealer) -> int:
-        """Seal everything under `new` and publish it; the number of provider keys."""
+        """Seal everything under `new` and publish it; the number of provider keys. Raises PlansUnusable, and changes
+        nothing, where some projects could not be published."""
+        self.publisher.check_plans()
         self._keyring.learn(new)
         count = self._change(lambda work: secrets.rotate(work, self._keyring, new))
         self._published(self.publisher.publish_all)
@@ -244,10 +247,18 @@ class ControlPlane:
 
         return self._change(change)
 
-    def set_organization(self, organization_id: str, changes: Mapping[str, Any]) -> organizations.Organization:
-        """Apply what `organizations.parse_changes` gave."""
+    def set_organization(
+        self, organization_id: str, changes: Mapping[str, Any], *, within_plan: bool = False
+    ) -> organizations.Organization:
+        """Apply what `organizations.parse_changes` gave; `within_plan`: raise as `plan_bounds.check` does."""
         plans = self.publisher.plans()
-        return self._change(lambda work: organizations.change(work, organization_id, changes, plans))
+
+        def change(work: UnitOfWork) -> organizations.Organization:
+            if within_plan:
+                plan_bounds.check(organizations.get(work.connection, organization_id), changes, plans)
+            return organizations.change(work, organization_id, changes, plans)
+
+        return self._change(change)
 
     def plans(self) -> dict[str, Plan]:
         return self.publisher.plans()
@@ -301,12 +312,13 @@ class ControlPlane:
     def _change(self, change: Callable[[UnitOfWork], _T]) -> _T:
         with self.database.unit_of_work(self._actor) as work:
             result = change(work)
+        own_projects = work.published.get(PROJECT, set())
         try:
-            self._published(self.publisher.publish_pending)
+            self._published(lambda: self.publisher.publish_pending(own_projects))
         except PublicationFailed as error:
-            if work.kinds != {KEY} or not isinstance(error.__cause__, PlansUnusable):
+            if work.published.keys() != {KEY} or not isinstance(error.__cause__, OnlyKeysPublished):
                 raise
-            # What keys need is published all the same; projects wait for the file, which the publisher tells.
+            # It was published; projects wait for the file, which the publisher tells.
         return result
 
     def _published(self, publish: Callable[[], object]) -> None:

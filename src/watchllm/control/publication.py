@@ -11,6 +11,7 @@ from watchllm.domain.snapshot import KeyRecord, PriceRow, ProjectRecord, Vendor
 class Publication(msgspec.Struct):
     """Records to be put into the snapshot; None means: remove. `complete` means: remove all that is not in here.
 
+    `kept_projects` are ids of projects whose published records stay as they are all the same.
     `vendors` None leaves the published vendors as they are; `prices` and `secrets` are per provider and name.
     """
 
@@ -20,6 +21,7 @@ class Publication(msgspec.Struct):
     prices: dict[str, tuple[PriceRow, ...]] = {}
     secrets: dict[str, bytes] = {}
     complete: bool = False
+    kept_projects: frozenset[str] = frozenset()
 
 
 class SnapshotWriter(Protocol):

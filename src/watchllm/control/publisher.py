@@ -3,18 +3,22 @@
 Publishing takes the snapshot's lock first and reads the database inside it. So what is published is never older than
 what is there, however slow a publisher is. Outbox rows are deleted after the publication: one that died in between
 leaves them, and publishing twice does no harm. Should a row ever be lost, the minute's re-derivation finds the change.
+
+Where plans.toml lacks the plan of an organization, that one's projects are left as they were published last: with which
+limits they may be served is not known. Their rows do not wait; the minute's re-derivation brings them when the plan is
+back.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection
 
-from watchllm.control import keys, outbox, records, secrets
+from watchllm.control import keys, organizations, outbox, records, secrets
 from watchllm.control.database import KEY, PROJECT, Database
-from watchllm.control.errors import PlansUnusable
-from watchllm.control.plans import Plan
+from watchllm.control.errors import OnlyKeysPublished, PlansUnusable
+from watchllm.control.plans import FILE_NAME, Plan
 from watchllm.control.publication import Publication, SnapshotWriter
 from watchllm.domain.sealing import Keyring
 from watchllm.domain.snapshot import PriceRow, Vendor
@@ -22,6 +26,7 @@ from watchllm.domain.snapshot import PriceRow, Vendor
 POLL_SECONDS = 0.5
 REDERIVE_SECONDS = 60.0
 _MANY = 500
+_NAMED = 3
 
 _log = logging.getLogger(__name__)
 
@@ -46,34 +51,45 @@ class Publisher:
         self._static = static
         self.plans = plans
         """The plans as they are now. Raises PlansUnusable."""
+        self._told = ""
 
-    def publish_pending(self) -> bool:
-        """Publish what the outbox names; whether it named anything. In force on this host when it returns."""
+    def publish_pending(self, own_projects: Collection[str] = ()) -> bool:
+        """Publish what the outbox names, and `own_projects`, which another process, of a home with other plans, may
+        have taken from there; whether there was anything. In force on this host when it returns, but for other
+        projects of organizations without a plan.
+
+        Raises OnlyKeysPublished where plans.toml cannot be understood, and PlansUnusable where, besides, nothing was
+        published before, and where one of `own_projects` waits for its plan.
+        """
         if not self.has_published():
             # The first change of an installation: proxies need vendors, prices and shared secrets beside it.
             self.publish_all()
         with self._database.reading() as connection:
-            if outbox.is_empty(connection):
+            if outbox.is_empty(connection) and not own_projects:
                 return False
         pending: list[outbox.Pending] = []
+        waiting: set[str] = set()
         unusable: PlansUnusable | None = None
 
         def derive() -> Publication:
-            nonlocal pending, unusable
+            nonlocal pending, waiting, unusable
             with self._database.reading() as connection:
-                pending, unusable = outbox.listed(connection), None
+                pending, waiting, unusable = outbox.listed(connection), set(), None
+                publication = _keys(connection, pending)
                 try:
-                    return _named(connection, pending, self.plans)
+                    waiting = _add_projects(publication, connection, pending, own_projects, self.plans)
                 except PlansUnusable as error:
                     # It fails what projects are published with, and must not hold up the revocation of a key.
                     pending, unusable = [row for row in pending if row.kind == KEY], error
-                    return _named(connection, pending, self.plans)
+                return publication
 
         self._snapshot.update(derive)
         with self._database.unit_of_work("publisher") as work:
             outbox.forget(work.connection, [row.id for row in pending])
         if unusable is not None:
-            raise unusable
+            raise OnlyKeysPublished(str(unusable)) from unusable
+        if not waiting.isdisjoint(own_projects):
+            self.check_plans(sorted(own_projects))
         return True
 
     def has_published(self) -> bool:
@@ -84,14 +100,39 @@ class Publisher:
         """Derive the whole snapshot again; whether it had to be changed. Only then is the lock taken."""
         # All differs from nothing: it is derived once then, which is half of what a first command takes.
         is_empty = self._snapshot.version() == 0
-        return (is_empty or self._snapshot.differs(self._everything())) and self._snapshot.update(self._everything)
+        changed = (is_empty or self._snapshot.differs(self._everything())) and self._snapshot.update(self._everything)
+        self._tell(self.lacking_plans())
+        return changed
+
+    def lacking_plans(self, project_ids: Sequence[str] | None = None) -> str:
+        """Which organizations have a plan that is not there any more, of those of these projects or of all, and what
+        to do; empty = none. Raises PlansUnusable."""
+        plans = self.plans()
+        with self._database.reading() as connection:
+            some = [None] if project_ids is None else _batches(project_ids)
+            found = [one for ids in some for one in organizations.without_plan(connection, plans, ids)]
+        if not found:
+            return ""
+        named = ", ".join(f"{one.plan!r}, which {one.id} has" for one in found[:_NAMED])
+        more = f", and those of {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        return (
+            f"{FILE_NAME} has no plan {named}{more} any more: put it back, or `watchllm organization set {found[0].id} "
+            "plan=…`; until then proxies know of their projects what was published last"
+        )
+
+    def check_plans(self, project_ids: Sequence[str] | None = None) -> None:
+        """Raise PlansUnusable where these projects, or any, wait for a plan."""
+        lacking = self.lacking_plans(project_ids)
+        if lacking:
+            raise PlansUnusable(lacking)
 
     def prices(self) -> dict[str, tuple[PriceRow, ...]]:
         """The price rows of each provider as they would be published now. Raises PricesUnusable."""
         return self._static()[1]
 
     def is_in_step(self) -> bool:
-        """Whether the proxies of this host know all that the database says, and nothing else."""
+        """Whether the proxies of this host know all that the database says, and nothing else; projects that wait for
+        a plan aside."""
         return not self._snapshot.differs(self._everything())
 
     def run(self, stop: threading.Event) -> None:
@@ -116,33 +157,55 @@ class Publisher:
                 return
             until_rederived -= POLL_SECONDS
 
+    def _tell(self, lacking: str) -> None:
+        if lacking and lacking != self._told:
+            _log.error("some projects are not published: %s", lacking)
+        elif self._told and not lacking:
+            _log.warning("every organization has a plan again")
+        self._told = lacking
+
     def _everything(self) -> Publication:
         vendors, prices = self._static()
         plans = self.plans()
         with self._database.reading() as connection:
+            ready, waiting = records.published(connection, plans)
             return Publication(
                 # Revoked keys are in it as removed, the others that are to go are those it does not name.
                 keys=keys.published(connection),
-                projects=dict(records.published(connection, plans)),
+                projects=dict(ready),
                 vendors=vendors,
                 prices=prices,
                 secrets=secrets.shared(connection, self._keyring),
                 complete=True,
+                kept_projects=waiting,
             )
 
 
-def _named(
-    connection: Connection, pending: Iterable[outbox.Pending], plans: Callable[[], Mapping[str, Plan]]
-) -> Publication:
+def _keys(connection: Connection, pending: Iterable[outbox.Pending]) -> Publication:
     publication = Publication()
-    wanted_keys = {row.object_id for row in pending if row.kind == KEY}
-    wanted_projects = {row.object_id for row in pending if row.kind == PROJECT}
-    for some in _batches(sorted(wanted_keys)):
+    for some in _batches(sorted({row.object_id for row in pending if row.kind == KEY})):
         publication.keys.update(keys.published(connection, some))
-    for some in _batches(sorted(wanted_projects)):
-        publication.projects.update(dict.fromkeys(some))
-        publication.projects.update(records.published(connection, plans(), some))
     return publication
+
+
+def _add_projects(
+    publication: Publication,
+    connection: Connection,
+    pending: Iterable[outbox.Pending],
+    own: Iterable[str],
+    plans: Callable[[], Mapping[str, Plan]],
+) -> set[str]:
+    """Add those that `pending` names and `own`; which of them wait for a plan. Raises PlansUnusable, nothing being
+    added."""
+    wanted = {row.object_id for row in pending if row.kind == PROJECT}.union(own)
+    known = plans() if wanted else {}
+    waiting: set[str] = set()
+    for some in _batches(sorted(wanted)):
+        ready, without_plan = records.published(connection, known, some)
+        publication.projects.update(dict.fromkeys(set(some) - without_plan))
+        publication.projects.update(ready)
+        waiting |= without_plan
+    return waiting
 
 
 def _batches(ids: Sequence[str]) -> Iterable[Sequence[str]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
 from sqlalchemy import Connection
 
 from watchllm.control import organizations, projects, provider_keys, routes
@@ -10,11 +11,23 @@ from watchllm.domain.snapshot import ProjectRecord, ProviderKeyRecord
 
 
 def published(
-    connection: Connection, plans: Mapping[str, Plan] | None, only: Sequence[str] | None = None
-) -> dict[str, ProjectRecord]:
-    """The records of all projects, or of those of the ids in `only` that there are, by id; without their organizations
-    where `plans` is None. Raises PlansUnusable."""
-    of_organizations = {} if plans is None else organizations.records(connection, plans)
+    connection: Connection, plans: Mapping[str, Plan], only: Sequence[str] | None = None
+) -> tuple[dict[str, ProjectRecord], frozenset[str]]:
+    """The records of all projects, or of those of the ids in `only` that there are, by id; and the ids of those that
+    have none, because their organization's plan is not there any more."""
+    found = without_organizations(connection, only)
+    owners = None if only is None else {record.organization_id for record in found.values()}
+    of_organizations = organizations.records(connection, plans, owners)
+    ready = {
+        record.id: msgspec.structs.replace(record, organization=of_organizations[record.organization_id])
+        for record in found.values()
+        if record.organization_id in of_organizations
+    }
+    return ready, frozenset(found.keys() - ready.keys())
+
+
+def without_organizations(connection: Connection, only: Sequence[str] | None = None) -> dict[str, ProjectRecord]:
+    """The same records, whatever their organizations may use: for what depends on the projects alone."""
     sealed = provider_keys.sealed_by_project(connection, only)
     rules = routes.by_project(connection, only)
     return {
@@ -28,7 +41,6 @@ def published(
                 for key, secret in sealed.get(project.id, ())
             ),
             tuple(rules.get(project.id, ())),
-            of_organizations.get(project.organization_id),
         )
         for project in projects.listed(connection, only)
     }

@@ -56,6 +56,8 @@ LIMIT_FORMS: Mapping[str, Callable[[str], Any]] = {
     "allowed_ips": form.networks,
 }
 """How each is read from a text; raises ValueError saying what is expected."""
+LISTS = frozenset(name for name, read in LIMIT_FORMS.items() if read in (form.names, form.networks))
+"""Those that are lists of texts."""
 
 
 def parse_limits(pairs: Mapping[str, str]) -> dict[str, Any]:

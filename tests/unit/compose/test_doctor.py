@@ -298,3 +298,15 @@ def test_a_provider_that_cannot_be_reached_has_failed_and_one_in_trouble_is_a_wa
     assert (found.status, "cannot be reached" in found.detail) == ("failed", True)
     troubled = start_sim("--status", "503")
     assert provider(ready, troubled.base_url).status == "warning"
+
+
+def test_an_organization_without_its_plan_has_failed(ready: Configuration) -> None:
+    file = ready.home / "plans.toml"
+    file.write_text("[team]\n")
+    with open_control_plane(ready) as plane:
+        organization = plane.all_organizations()[0].id
+        plane.set_organization(organization, {"plan": "team"})
+    file.unlink()
+    found = check(ready, "snapshot")
+    assert found.status == "failed"
+    assert f"no plan 'team', which {organization} has" in found.detail

@@ -66,8 +66,9 @@ def source(tmp_path: Path) -> Configuration:
     journal.append(9 << 4 | 1, b"\x91\xa1x")
     with usage_in(configuration.home) as recorded:
         recorded.record()
-        columns = "key_id, project_id, at_ms, endpoint, provider, status"
-        recorded.change(f"INSERT INTO spending_due ({columns}) VALUES ('key_1', 'prj_1', 1, 'files', 'openai', 200)")
+        columns = "key_id, project_id, at_ms, endpoint, provider, status, ended, streamed"
+        values = "'key_1', 'prj_1', 1, 'files', 'openai', 200, 'complete', false"
+        recorded.change(f"INSERT INTO spending_due ({columns}) VALUES ({values})")
     journal.close()
     return configuration
 

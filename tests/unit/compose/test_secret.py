@@ -11,7 +11,7 @@ from watchllm.compose.doctor import examine
 from watchllm.compose.secret import rotate
 from watchllm.configuration import Configuration, load
 from watchllm.control import tables
-from watchllm.control.errors import Invalid, PublicationFailed
+from watchllm.control.errors import Invalid, PlansUnusable, PublicationFailed
 from watchllm.control.publisher import Publisher
 from watchllm.domain.sealing import SealBroken, Sealer, WrongSecret
 from watchllm.stores import home
@@ -147,7 +147,7 @@ def test_a_rotation_that_cannot_be_published_keeps_the_old_secret_beside_the_new
     project = with_a_key(configuration)
     old = home.master_secret(folder, None)
 
-    def fails(_publisher: Publisher) -> bool:
+    def fails(_publisher: Publisher, _own: object) -> bool:
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
@@ -181,3 +181,20 @@ def test_a_process_that_still_has_the_old_secret_seals_nothing_under_it(folder: 
         with pytest.raises(WrongSecret):
             stale.add_provider_key(project, "groq", "gsk-late")
         assert [key.provider for key in stale.provider_keys(project)] == ["openai"]
+
+
+def test_a_rotation_waits_for_a_plan_that_is_gone(folder: Path, reader: LmdbSnapshotReader) -> None:
+    configuration = loaded(folder)
+    project = with_a_key(configuration)
+    old, plans = home.master_secret(folder, None), folder / "plans.toml"
+    plans.write_text("[team]\n")
+    with open_control_plane(configuration) as plane:
+        plane.set_organization(plane.all_organizations()[0].id, {"plan": "team"})
+    plans.unlink()
+    with pytest.raises(PlansUnusable, match="no plan 'team'"):
+        rotate(configuration, None)
+    assert published_secret(reader, project, Sealer(old)) == PLAIN
+    plans.write_text("[team]\n")
+    assert rotate(configuration, None).provider_keys == 1
+    assert published_secret(reader, project, Sealer(home.master_secret(folder, None))) == PLAIN
+    assert not (folder / "secret.key.previous").exists()

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, cast
 
 import httpx
+import pytest
 
 from watchllm.configuration import Configuration, load
 from watchllm.console.app import create_app
@@ -11,7 +12,7 @@ from watchllm.console.proxies import ProxyStates
 from watchllm.console.services import Console
 from watchllm.console.sessions import Sessions
 from watchllm.console.throttle import FailureThrottle
-from watchllm.control.errors import DatabaseUnusable
+from watchllm.control.errors import ControlError, DatabaseUnusable, PlansUnusable, PricesUnusable, PublicationFailed
 from watchllm.control.plane import ControlPlane
 from watchllm.domain import tokens
 
@@ -84,3 +85,15 @@ def test_a_failure_in_the_api_tells_nothing_of_the_inside_either() -> None:
     assert (refused.status_code, refused.json()["error"]["code"]) == (500, "internal_error")
     assert "secret detail" not in refused.text
     assert refused.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/", "/api/organization"])
+@pytest.mark.parametrize("kind", [DatabaseUnusable, PublicationFailed, PlansUnusable, PricesUnusable])
+def test_places_and_ids_are_for_the_log_alone(
+    path: str, kind: type[ControlError], caplog: pytest.LogCaptureFixture
+) -> None:
+    page = answer(kind("redis://db.internal/0, which org_7 has"), path)
+    assert page.status_code == (kind.status if path != "/" or kind is DatabaseUnusable else 500)
+    assert not [word for word in ("db.internal", "org_7") if word in page.text]
+    if path != "/" or kind is DatabaseUnusable:
+        assert f"{kind.__name__}: redis://db.internal/0, which org_7 has" in caplog.text

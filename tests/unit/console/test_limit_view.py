@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import msgspec
+
 from watchllm.analytics.spent import Spent
 from watchllm.console.limit_view import MEANINGS, Holder, Use, changed, fields, rows, state_of, uses_of
-from watchllm.domain.limits import LIMIT_FORMS, Limits
+from watchllm.domain.limits import LIMIT_FORMS, LISTS, Limits
 from watchllm.domain.money import NANOS_PER_USD
 
 LIMITS = Limits(requests_per_minute=1000, budget_usd_month=50.0, allowed_models=("gpt-4o*", "claude-*"))
@@ -18,6 +20,8 @@ def test_every_limit_is_shown_and_can_be_changed() -> None:
     assert list(MEANINGS) == list(LIMIT_FORMS) == list(Limits.__struct_fields__)
     assert [row.name for row in rows([Holder("Project", LIMITS)], Spent())] == list(LIMIT_FORMS)
     assert [field.name for field in fields(LIMITS, {})] == list(LIMIT_FORMS)
+    lists = {name for name, value in msgspec.structs.asdict(LIMITS).items() if isinstance(value, tuple)}
+    assert lists < {field.name for field in fields(LIMITS, {}) if field.long} == LISTS
 
 
 def test_each_holder_has_a_cell_and_the_plan_is_named_where_it_gives_the_limit() -> None:

@@ -12,11 +12,9 @@ from watchllm.compose.control import bootstrap, open_control_plane, publisher_fo
 from watchllm.configuration import load
 from watchllm.control import keys, outbox, tables
 from watchllm.control.errors import PlansUnusable, PricesUnusable, PublicationFailed
-from watchllm.control.organizations import parse_changes
 from watchllm.control.publication import Publication
 from watchllm.domain.keys import digest
 from watchllm.domain.sealing import Keyring
-from watchllm.domain.settings import parse_settings
 from watchllm.stores.lmdb.snapshot_writer import LmdbSnapshotWriter
 
 if TYPE_CHECKING:
@@ -239,28 +237,3 @@ def test_bootstrap_goes_on_with_what_was_published_where_a_file_cannot_be_unders
     (tmp_path / file).write_text("[team")
     assert bootstrap(configuration) is None
     assert file in caplog.text
-
-
-def test_a_plan_that_is_gone_frees_nobody_from_its_limits(world: "World") -> None:
-    plane, file = world.plane, world.configuration.home / "plans.toml"
-    project = plane.create_project("Mine")
-    made = plane.create_key(project.id)
-    organization = plane.all_organizations()[0].id
-    file.write_text("[team]\nmonthly_requests = 1\n")
-    plane.set_organization(organization, parse_changes({"plan": "team"}))
-    file.unlink()
-    with pytest.raises(PublicationFailed, match="no plan 'team' any more"):
-        plane.set_project(project.id, parse_settings({"cache": "off"}))
-    with pytest.raises(PlansUnusable, match=organization):
-        plane.publisher.publish_all()
-    record = world.reader.project(project.id)
-    assert record is not None
-    assert record.organization is not None
-    assert record.organization.limits.monthly_requests == 1
-    plane.revoke_key(made.record.id)
-    assert world.reader.key(digest(made.secret)) is None
-    plane.set_organization(organization, parse_changes({"plan": "free"}))
-    record = world.reader.project(project.id)
-    assert record is not None
-    assert record.organization is not None
-    assert (record.organization.limits.monthly_requests, record.settings.cache) == (50_000, False)

@@ -150,6 +150,18 @@ def test_an_emptied_redis_takes_nothing_from_anybody_and_is_filled_again(
     assert host.reader.key(digest(3)) is not None
 
 
+def test_what_is_kept_is_of_this_hosts_copy_where_redis_was_emptied(
+    writer: RedisSnapshotWriter, server: RedisServer, host: Host
+) -> None:
+    projects = {name: ProjectRecord(name, "org_1", name) for name in ("prj_1", "prj_2")}
+    writer.update(lambda: Publication(projects=dict(projects), complete=True))
+    server.command("FLUSHALL")
+    writer.update(lambda: Publication(keys=keys(1), complete=True, kept_projects=frozenset({"prj_1", "prj_3"})))
+    host.until(lambda: host.reader.key(digest(1)) is not None)
+    found = [host.reader.project(name) for name in ("prj_1", "prj_2", "prj_3")]
+    assert found == [projects["prj_1"], None, None]
+
+
 def test_a_part_that_is_lost_is_never_taken_for_a_removal(
     writer: RedisSnapshotWriter, server: RedisServer, host: Host
 ) -> None:

@@ -14,12 +14,11 @@ from watchllm.domain import json_body
 from watchllm.domain import setting_values as form
 from watchllm.domain.errors import BadRequest, WireRefusal
 from watchllm.domain.ids import has_form
-from watchllm.domain.limits import LIMIT_FORMS
+from watchllm.domain.limits import LIMIT_FORMS, LISTS
 
 MOST_BYTES = 64 * 1024
 MOST_ROWS = 100
 ROWS = 50
-_LISTS = frozenset(name for name, read in LIMIT_FORMS.items() if read in (form.names, form.networks))
 
 _Body = TypeVar("_Body", bound=msgspec.Struct)
 
@@ -79,9 +78,9 @@ def _as_text(name: str, value: Any) -> str:
 def _as_names(name: str, values: list[Any]) -> str:
     # An empty list would be an empty text, which takes the bound away: the contrary of what it says.
     plain = values and all(isinstance(value, str) and "," not in value and value.strip() for value in values)
-    if (name in LIMIT_FORMS and name not in _LISTS) or not plain:
+    if (name in LIMIT_FORMS and name not in LISTS) or not plain:
         raise BadRequest(
-            f"{name}: a list has one or more texts without commas, and is for {', '.join(sorted(_LISTS))}; "
+            f"{name}: a list has one or more texts without commas, and is for {', '.join(sorted(LISTS))}; "
             "null takes a setting away",
             param=name,
             code="invalid_setting",

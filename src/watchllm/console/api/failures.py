@@ -1,6 +1,5 @@
 """What the API answers instead of a document: `{"error": {"code", "message", "param"}}`, whatever went wrong where."""
 
-import logging
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
@@ -8,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from watchllm.console.api.written import written
+from watchllm.console.told import told
 from watchllm.control import errors
 from watchllm.domain.errors import GatewayError, InternalError
 from watchllm.domain.setting_values import InvalidSetting
@@ -15,6 +15,7 @@ from watchllm.domain.setting_values import InvalidSetting
 _CODES: dict[type[Exception], str] = {
     errors.NotFound: "not_found",
     errors.Forbidden: "role_not_allowed",
+    errors.BeyondPlan: "beyond_plan",
     errors.Invalid: "invalid_request",
     errors.DatabaseUnusable: "database_unavailable",
     errors.PublicationFailed: "not_published",
@@ -23,9 +24,6 @@ _CODES: dict[type[Exception], str] = {
 }
 _CODES_BY_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
 _MEANINGS = {404: "There is no such path; GET /api/openapi.json has those there are.", 405: "Not by this method."}
-
-_DATABASE_DOWN = "The database is not available; `watchllm doctor` says more. Traffic through the proxies goes on."
-_log = logging.getLogger(__name__)
 
 
 async def answered(request: Request, error: Exception) -> Response:
@@ -37,12 +35,8 @@ async def answered(request: Request, error: Exception) -> Response:
         return _error(error.status_code, code, _MEANINGS.get(error.status_code, error.detail), None, headers)
     if isinstance(error, InvalidSetting):
         return _error(400, "invalid_setting", str(error), error.name, headers)
-    if isinstance(error, errors.DatabaseUnusable):
-        # Told to people without a token, too: where the database is, is for the log alone.
-        _log.error("the management API: %s", error)
-        return _error(error.status, _CODES[errors.DatabaseUnusable], _DATABASE_DOWN, None, headers)
     if isinstance(error, errors.ControlError):
-        return _error(error.status, _CODES.get(type(error), "failed"), str(error), None, headers)
+        return _error(error.status, _CODES.get(type(error), "failed"), told(error), None, headers)
     # What is no error of ours is one inside: the server logs the traceback, and nobody else is told.
     refusal = error if isinstance(error, GatewayError) else InternalError("Something failed here. The log says why.")
     if refusal.retry_after is not None:

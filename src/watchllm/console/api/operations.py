@@ -57,7 +57,8 @@ def _set_organization(asked: Asked) -> Any:
 
 
 def _plans(asked: Asked) -> Any:
-    return {"data": [described.plan(name, plan) for name, plan in asked.own.plans().items()], "next": None}
+    plans = asked.own.plans(asked.own.organization())
+    return {"data": [described.plan(name, plan) for name, plan in plans.items()], "next": None}
 
 
 def _projects(asked: Asked) -> Any:
@@ -125,13 +126,22 @@ PATHS: dict[str, dict[str, Operation]] = {
         ),
         "PATCH": Operation(
             "setOrganization",
-            "Change its plan, its limits, which go before the plan's, or its overage_cap_usd",
+            "Change its limits, which go before the plan's; where that is not self-hosted only to tighter ones, and "
+            "neither plan nor overage_cap_usd",
             _set_organization,
             "Organization",
             body="OrganizationChanges",
         ),
     },
-    "/plans": {"GET": Operation("listPlans", "All plans, on one page", _plans, "Plan", paged=True)},
+    "/plans": {
+        "GET": Operation(
+            "listPlans",
+            "The plan it has, or, where that is self-hosted, all plans, on one page",
+            _plans,
+            "Plan",
+            paged=True,
+        )
+    },
     "/projects": {
         "GET": Operation("listProjects", "Projects, oldest first", _projects, "Project", paged=True),
         "POST": Operation("createProject", "Make a project", _create_project, "Project", body="NewProject", status=201),

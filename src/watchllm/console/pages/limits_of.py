@@ -21,7 +21,16 @@ from watchllm.console.limit_view import Field, Row, Use, changed, fields, rows, 
 from watchllm.console.owned import own_of
 from watchllm.console.page import render, signed_in, to_sign_in
 from watchllm.console.services import Console
-from watchllm.control.errors import Forbidden, Invalid, NotFound, PlansUnusable, PublicationFailed
+from watchllm.console.told import told
+from watchllm.control.errors import (
+    BeyondPlan,
+    Forbidden,
+    Invalid,
+    NotFound,
+    PlansUnusable,
+    PricesUnusable,
+    PublicationFailed,
+)
 from watchllm.control.keys import Key
 from watchllm.control.organization_plane import MAY_CHANGE
 from watchllm.control.users import User
@@ -88,7 +97,7 @@ def _pages(find: Finder) -> tuple[Callable[[Request], Any], Callable[[Request], 
         if not problem:
             return RedirectResponse(f"{path}?saved=1", 303)
         # What was typed stays to be put right; what was overtaken, or is saved already, is shown as it is.
-        typed = form.fields if status == 400 else {}
+        typed = form.fields if status in (400, 403) else {}
         page = await run_in_threadpool(_page, console_of(request), user, find, request, typed)
         return _rendered(request, user, replace(page, problem=problem, saved=False), status)
 
@@ -111,12 +120,14 @@ def _change(console: Console, user: User, find: Finder, request: Request, typed:
             subject.set(pairs)
     except NotFound as error:
         raise HTTPException(404) from error
+    except BeyondPlan as error:
+        return f"{error}.", 403
     except Forbidden as error:
         raise HTTPException(403, f"Limits were not changed: {error}.") from error
     except (InvalidSetting, Invalid) as error:
         return str(error), 400
-    except (PublicationFailed, PlansUnusable) as error:
-        return str(error), 503
+    except (PublicationFailed, PlansUnusable, PricesUnusable) as error:
+        return told(error), 503
     return "", 200
 
 
@@ -157,7 +168,7 @@ def _page(
 
 
 def _typed(shown: Sequence[Field], typed: Mapping[str, str]) -> list[Field]:
-    return [replace(field, value=typed.get(field.name, field.value)) for field in shown]
+    return [field if field.fixed else replace(field, value=typed.get(field.name, field.value)) for field in shown]
 
 
 def _lines(keys: Sequence[Key], spent: Mapping[str, Spent]) -> list[KeyLine]:

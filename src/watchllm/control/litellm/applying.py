@@ -67,7 +67,7 @@ def apply(
         except Invalid as error:
             skipped.append(Skipped(key.path, f"the key of {key.provider} is not added: {error}"))
     # With the keys of this plan, which make providers of the project's own known.
-    record = records.published(work.connection, None, [project_id])[project_id]
+    record = records.without_organizations(work.connection, [project_id])[project_id]
     router = Router(tuple(known.values()), {})
     for planned in plan.routes:
         try:

@@ -90,17 +90,18 @@ def _apply(transaction: "lmdb.Transaction[bytes]", publication: Publication) -> 
 def _differences(
     transaction: "lmdb.Transaction[bytes]", publication: Publication
 ) -> Iterator[tuple[bytes, bytes | None]]:
-    wanted = dict(entries(publication))
+    wanted = dict(_entries(publication))
     for key, value in wanted.items():
         if transaction.get(key) != value:
             yield key, value
     if publication.complete:
+        kept = {VERSION, POSITION, *(PROJECT + project_id.encode() for project_id in publication.kept_projects)}
         for key in transaction.cursor().iternext(values=False):
-            if key not in wanted and key not in (VERSION, POSITION):
+            if key not in wanted and key not in kept:
                 yield bytes(key), None
 
 
-def entries(publication: Publication) -> Iterator[tuple[bytes, bytes | None]]:
+def _entries(publication: Publication) -> Iterator[tuple[bytes, bytes | None]]:
     """The publication in the file's keys and values; None: to be removed."""
     for digest, key in publication.keys.items():
         yield KEY + digest, None if key is None else _encode(key)

@@ -19,7 +19,7 @@ from redis import RedisError
 from watchllm.control.publication import Publication
 from watchllm.domain.errors import Unavailable
 from watchllm.stores.lmdb.snapshot_copy import Position, SnapshotCopy
-from watchllm.stores.lmdb.snapshot_writer import LmdbSnapshotWriter, entries
+from watchllm.stores.lmdb.snapshot_writer import LmdbSnapshotWriter
 from watchllm.stores.redis.blocking import Blocking
 from watchllm.stores.redis.reading import Reading, base_for
 from watchllm.stores.redis.snapshot_layout import (
@@ -94,7 +94,7 @@ class RedisSnapshotWriter:
             raise Unavailable("Redis has lost the snapshot, which is published anew within a minute; try again")
         changes = self._local.changes(publication)
         if state is None or not found.is_whole or len(changes) > MOST_AT_ONCE:
-            return self._exchange(state, publication, changes)
+            return self._exchange(state, changes)
         arguments = [part for key, value in changes.items() for part in (key, b"-" if value is None else b"+" + value)]
         keys = keys_of(state.epoch)
         reached = self._blocking.run(APPLY, keys, state.epoch, state.updates, CHANNEL, MOST_GONE, *arguments)
@@ -106,16 +106,11 @@ class RedisSnapshotWriter:
                 self._caught_up()
         return bool(changes)
 
-    def _exchange(
-        self, state: State | None, publication: Publication, changes: Mapping[bytes, bytes | None]
-    ) -> bool | None:
-        """Write everything beside what is there, then put it in its place."""
-        everything = {key: value for key, value in entries(publication) if value is not None}
-        if not publication.complete:
-            everything = {**self._local.records(), **everything}
-            for key, value in changes.items():
-                if value is None:
-                    everything.pop(key, None)
+    def _exchange(self, state: State | None, changes: Mapping[bytes, bytes | None]) -> bool | None:
+        """Write everything, which is this host's copy with the changes, beside what is there; then put it in its
+        place."""
+        changed = {**self._local.records(), **changes}
+        everything = {key: value for key, value in changed.items() if value is not None}
         epoch = os.urandom(8).hex().encode()
         keys = keys_of(epoch)
         begun = max(time.time_ns() // 1_000_000, 0 if state is None else state.version)

@@ -16,8 +16,8 @@ _ADD = (
     "nanos = nanos + excluded.nanos"
 )
 _COUNTS_BY_ITSELF = (
-    "INSERT INTO spending_due (id, key_id, project_id, at_ms, endpoint, provider, status) "
-    "VALUES (0, '', '', 0, '', '', 0)"
+    "INSERT INTO spending_due (id, key_id, project_id, at_ms, endpoint, provider, status, ended, streamed) "
+    "VALUES (0, '', '', 0, '', '', 0, '', FALSE)"
 )
 _DUE = f"SELECT {', '.join(spending.Due._fields)}, id FROM spending_due ORDER BY id LIMIT ?"  # noqa: S608 (names)
 _PERIODS = (

@@ -12,7 +12,7 @@ from alembic import op
 revision = "0009"
 down_revision = "0008"
 
-_COLUMNS = "key_id, project_id, at_ms, endpoint, provider, status, cost_nanos"
+_COLUMNS = "key_id, project_id, at_ms, endpoint, provider, status, ended, streamed, first_byte_us, cost_nanos"
 _VALUES = ", ".join(f"NEW.{name}" for name in _COLUMNS.split(", "))
 _COPY = f"INSERT INTO {{}}spending_due ({_COLUMNS}) VALUES ({_VALUES})"  # noqa: S608 (names of our own)
 
@@ -24,6 +24,9 @@ def upgrade() -> None:
         *(sa.Column(name, sa.Text(), nullable=False) for name in ("key_id", "project_id", "endpoint", "provider")),
         sa.Column("at_ms", sa.BigInteger(), nullable=False),
         sa.Column("status", sa.Integer(), nullable=False),
+        sa.Column("ended", sa.Text(), nullable=False),
+        sa.Column("streamed", sa.Boolean(), nullable=False),
+        sa.Column("first_byte_us", sa.BigInteger()),
         sa.Column("cost_nanos", sa.BigInteger()),
     )
     op.create_index("ix_spending_period", "spending", ["period"])

@@ -141,6 +141,7 @@ class ProxyProcess:
         self._outbound: Outbound | None = None
         self._starting: asyncio.Task[Server] | None = None
         self._purging: set[asyncio.Task[None]] = set()
+        self._warming: asyncio.TimerHandle | None = None
         folder = configuration.directory
         home.prepare(folder)
         self._shared = None if configuration.redis_url is None else _open_shared(configuration, loop)
@@ -203,7 +204,7 @@ class ProxyProcess:
             await self._server.listen_on(sockets, tls=tls)
         else:
             await self._server.listen_tcp(configuration.host, configuration.proxy_port, tls=tls)
-        self._loop.call_later(_WARM_UP_SECONDS, self._warm_up)
+        self._warming = self._loop.call_later(_WARM_UP_SECONDS, self._warm_up)
         return self._server.port
 
     async def drain(self, seconds: float, *, retire: bool) -> None:
@@ -218,6 +219,8 @@ class ProxyProcess:
         self._server.hurry(seconds)
 
     async def close(self) -> None:
+        if self._warming is not None:
+            self._warming.cancel()
         await self._server.close()
         await self._operators.close()
         if self._services.judges is not None:

@@ -6,7 +6,8 @@ counted to any record; then the one piece in which that lies is read again from 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -94,7 +95,7 @@ class SeriesSums:
                     _take(step, into, None)
         if rest:
             opened = {name: list(calls) for name, calls in opened.items()}
-        for step in rest:
+        for step in rest:  # a step at a time: it can be nearly all of the journal
             _take(step, into, opened)
         if ended:
             _close(opened, into)
@@ -130,13 +131,13 @@ class SeriesSums:
             anew.end = first.end
             self._pieces[0] = anew
 
-    def _read_on(self, files: Files, stop: At | None) -> list[_Step] | None:
-        """Remember what is new, up to where it can still change; what is after that. None = it is too much."""
-        rest: list[_Step] = []
-        for step in _steps(files, self._pieces[-1].end, stop):
-            if rest or not step.is_sound:
-                rest.append(step)
-                continue
+    def _read_on(self, files: Files, stop: At | None) -> Iterable[_Step] | None:
+        """Remember what is new, up to where it can still change; what is after that, yet to be read, or (). None = it
+        is too much."""
+        steps = _steps(files, self._pieces[-1].end, stop)
+        for step in steps:
+            if not step.is_sound:
+                return chain((step,), steps)
             if self._pieces[-1].size >= self._piece_records:
                 self._pieces.append(_Piece(step.start))
             piece = self._pieces[-1]
@@ -147,7 +148,7 @@ class SeriesSums:
             if not self._is_bounded():
                 self._too_many_up_to = step.end
                 return None
-        return rest
+        return ()
 
     def _is_bounded(self) -> bool:
         while len(self._pieces) > 1 and (len(self._pieces) > _MOST_PIECES or self.size > MOST_SUMS):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from watchllm.domain.billable import INFERENCE
 from watchllm.domain.errors import BadRequest, NotFound, WireRefusal
+from watchllm.providers.endpoints import ENDPOINTS
 
 _METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE"))
 # What keeps no objects at the provider. Every other path may show one tenant what another one left there, so it needs
@@ -62,8 +63,10 @@ _ADMINISTRATION = frozenset(
         b"users",
     )
 )
-# What the contract gives a meaning of its own: passed through, it would go around cache, routes and limits.
+# What the contract gives a meaning of its own: passed through, it would go around cache, routes and limits. Providers
+# that do not mind case would answer it in other letters, too.
 _NOT_YET = frozenset((b"/v1/feedback",))
+_GENERATION = frozenset(b"/v1" + endpoint.path.encode() for endpoint in ENDPOINTS)
 _NAME = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 _PLAIN = _NAME | frozenset(b".~:@!$&'()*+,=")
 
@@ -92,8 +95,8 @@ def checked(path: bytes, method: bytes) -> str:
     """The endpoint's name for the log: the first segment behind `/v1/`, and `.objects` where that is an endpoint at
     which models answer, and this asks for something that is kept there.
 
-    Raises WireRefusal 405 for a method that no provider has, NotFound for administration and for what is not served
-    yet, BadRequest for a path that can be read in two ways.
+    Raises WireRefusal 405 for a method that no provider has, NotFound for administration, for what is not served yet
+    and for a path of the gateway's own in other letters, BadRequest for a path that can be read in two ways.
     """
     if method not in _METHODS:
         raise WireRefusal(
@@ -102,8 +105,11 @@ def checked(path: bytes, method: bytes) -> str:
             code="method_not_allowed",
             allow="GET, HEAD, POST, PUT, PATCH, DELETE",
         )
-    if path in _NOT_YET:
-        raise NotFound(f"{path.decode('ascii')} is not in this version yet; use /v1/chat/completions.")
+    known = path.lower()
+    if known in _NOT_YET:
+        raise NotFound(f"{known.decode('ascii')} is not in this version yet; use /v1/chat/completions.")
+    if known in _GENERATION and path != known:
+        raise NotFound(f"There is nothing at {path.decode('ascii')}; write it {known.decode('ascii')}.")
     if path.endswith(b"/") and path.strip(b"/") != b"v1":
         raise BadRequest(f"Leave out the slash at the end of the path {path.decode('latin-1')[:200]}.")
     first, *others = path.split(b"/")[2:]
@@ -115,7 +121,7 @@ def checked(path: bytes, method: bytes) -> str:
     if name in _ADMINISTRATION:
         raise NotFound("Administration of a provider's account does not pass through this gateway.")
     label = name.decode("ascii")[:40]
-    if label in INFERENCE and (method != b"POST" or path.lower() not in _ANSWERS):
+    if label in INFERENCE and (method != b"POST" or known not in _ANSWERS):
         return f"{label}.objects"
     return label
 

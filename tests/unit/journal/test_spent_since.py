@@ -1,9 +1,11 @@
 """What was spent beyond the ledger: right at any moment and place, and each record read about once."""
 
 import random
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.support.journal import call, event, journal_in
@@ -11,7 +13,7 @@ from watchllm.domain.ledger import Periods, Place
 from watchllm.domain.usage_event import UsageEvent
 from watchllm.journal import series_sums
 from watchllm.journal.journal import Journal
-from watchllm.journal.records import SETTLED, Reading, read_segment, tag_of
+from watchllm.journal.records import SETTLED, Reading, Record, read_segment, tag_of
 from watchllm.journal.segment import segment_path
 from watchllm.journal.spent_since import End, NotYetKnown, SpentSince
 
@@ -236,6 +238,41 @@ def test_what_is_not_whole_yet_is_looked_at_again(host: Host) -> None:
     with path.open("r+b") as file:
         file.write(content)
     assert known() == [3, 7]
+
+
+class Records(list[Record]):
+    """What a look into a segment brought, of which it can be seen whether it is held."""
+
+
+def test_what_is_behind_damage_is_not_held_in_memory(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, other = host.start(), host.start()
+    places = []
+    for _ in range(40):
+        host.settle(other, event(at_ns=TODAY * DAY_NS, cost=1))
+        place = other.end()
+        assert place is not None
+        places.append(place)
+    path = Path(segment_path(other.folder, other.series, places[0].sequence))
+    with path.open("r+b") as file:
+        for place in places[:-1:2]:
+            file.seek(place.offset + 12)
+            file.write(b"\xff")
+    looks: list[weakref.ref[Records]] = []
+    held: list[int] = []
+
+    def watched(path: str, offset: int, *, limit: int) -> Reading:
+        held.append(sum(look() is not None for look in looks))
+        reading = read_segment(path, offset, limit=limit)
+        records = Records(reading.records)
+        looks.append(weakref.ref(records))
+        return msgspec.structs.replace(reading, records=records)
+
+    monkeypatch.setattr(series_sums, "read_segment", watched)
+    since = SpentSince(host, own.folder, organization_of)
+    _, sums = since.up_to(own_end(own), ["prj_1"], patient=True)
+    assert sums.days == {"prj_1": {TODAY: [20, 20]}}
+    assert len(looks) >= 20
+    assert max(held) <= 2, "those before are let go of"
 
 
 def test_records_that_are_not_understood_are_left_to_the_recorder(host: Host) -> None:

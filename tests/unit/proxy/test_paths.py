@@ -3,6 +3,8 @@
 import pytest
 
 from watchllm.domain.billable import is_billable
+from watchllm.domain.errors import NotFound
+from watchllm.providers.endpoints import ENDPOINTS
 from watchllm.proxy import paths
 
 
@@ -43,3 +45,13 @@ def test_a_path_is_named_billed_and_held_to_budgets(
 def test_work_that_is_done_later_is_known_wherever_it_is_named(path: bytes) -> None:
     assert paths.is_done_later(path)
     assert not paths.is_done_later(b"/v1/rerank")
+
+
+@pytest.mark.parametrize("path", [*(f"/v1{endpoint.path}" for endpoint in ENDPOINTS), "/v1/feedback"])
+def test_what_the_gateway_answers_itself_is_not_passed_through_in_other_letters(path: str) -> None:
+    first, last = path.upper().replace("/V1", "/v1"), path[:-1] + path[-1].upper()
+    for written in (first, last):
+        for method in (b"POST", b"GET"):
+            with pytest.raises(NotFound) as refused:
+                paths.checked(written.encode(), method)
+            assert path in str(refused.value), "it is told how it is written"

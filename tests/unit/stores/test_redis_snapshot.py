@@ -13,6 +13,7 @@ from watchllm.control.publication import Publication
 from watchllm.domain.errors import Unavailable
 from watchllm.domain.snapshot import KeyRecord, ProjectRecord
 from watchllm.stores.lmdb.snapshot import LmdbSnapshotReader
+from watchllm.stores.lmdb.snapshot_copy import Position, SnapshotCopy
 from watchllm.stores.redis import snapshot_layout, snapshot_writer
 from watchllm.stores.redis.address import parse
 from watchllm.stores.redis.client import Client
@@ -241,6 +242,60 @@ def test_a_redis_that_is_gone_is_told_with_its_place_and_without_its_password(tm
         writer.version()
     assert "secret" not in str(caught.value)
     writer.close()
+
+
+async def turns_of_the_loop(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_it_ends_whatever_comes_just_then(tmp_path: Path, turns: int) -> None:
+    async def look_and_close() -> None:
+        loop = asyncio.get_running_loop()
+        client = Client(parse("redis://127.0.0.1:1"), loop)
+        follower = SnapshotFollower(client, tmp_path, loop)
+        await turns_of_the_loop(5)  # It has found nobody by then, and waits for news.
+        follower.look()
+        await turns_of_the_loop(turns)
+        await asyncio.wait_for(follower.close(), 5)
+        client.close()
+
+    asyncio.run(look_and_close())
+
+
+def test_it_does_not_end_under_what_is_being_written(
+    writer: RedisSnapshotWriter, server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, go_on, order = threading.Event(), threading.Event(), list[str]()
+    apply, close = SnapshotCopy.apply, SnapshotCopy.close
+
+    def slow(copy: SnapshotCopy, base: Position | None, target: Position, changes: dict[bytes, bytes | None]) -> bool:
+        writing.set()
+        assert go_on.wait(10)
+        order.append("written")
+        return apply(copy, base, target, changes)
+
+    def noted(copy: SnapshotCopy) -> None:
+        order.append("closed")
+        close(copy)
+
+    async def close_while_it_writes() -> None:
+        loop = asyncio.get_running_loop()
+        client = Client(parse(server.url), loop)
+        follower = SnapshotFollower(client, tmp_path / "b", loop)
+        await asyncio.to_thread(writing.wait, 10)
+        closing = loop.create_task(follower.close())
+        await turns_of_the_loop(10)
+        go_on.set()
+        await closing
+        client.close()
+
+    writer.update(lambda: everything(3))
+    monkeypatch.setattr(SnapshotCopy, "apply", slow)
+    monkeypatch.setattr(SnapshotCopy, "close", noted)
+    asyncio.run(close_while_it_writes())
+    assert order == ["written", "closed"]
 
 
 def _key(server: RedisServer, what: bytes) -> bytes:

@@ -39,6 +39,7 @@ class SnapshotFollower:
         self._news = asyncio.Event()
         self._problem: str | None = "it was not reached yet"
         self._in_step_at = time.time()
+        self._applying: asyncio.Future[bool] | None = None
         self._task = loop.create_task(self._follow())
 
     @property
@@ -54,8 +55,11 @@ class SnapshotFollower:
         self._news.set()
 
     async def close(self) -> None:
+        """At once, but for what is being written to the disk."""
         self._task.cancel()
         await asyncio.wait([self._task])
+        if self._applying is not None:
+            await asyncio.wait([self._applying])  # A thread is not cancelled, and what it writes to may not be closed.
         self._copy.close()
 
     async def _follow(self) -> None:
@@ -70,7 +74,9 @@ class SnapshotFollower:
             if self._problem is None:
                 self._in_step_at = time.time()
             try:
-                await asyncio.wait_for(self._news.wait(), _LOOK_SECONDS)
+                # Not `asyncio.wait_for`: before Python 3.12 it forgets that it was cancelled when the news come then.
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._news.wait()
             except TimeoutError:
                 pass  # Nobody said anything; look all the same.
 
@@ -88,7 +94,9 @@ class SnapshotFollower:
         if reading is None:
             return "it is being replaced, or a part of it is lost; a console repairs that"
         # A commit waits for the disk: not on the loop.
-        await asyncio.to_thread(self._copy.apply, base, Position(state.epoch, reading.version), reading.changes)
+        target = Position(state.epoch, reading.version)
+        self._applying = self._loop.run_in_executor(None, self._copy.apply, base, target, reading.changes)
+        await asyncio.shield(self._applying)
         return None
 
     async def _read(self, state: State, base: Position | None) -> Reading | None:

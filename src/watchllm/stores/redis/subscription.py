@@ -83,7 +83,9 @@ class Subscription:
         try:
             while not lost.is_set():
                 try:
-                    await asyncio.wait_for(lost.wait(), _PROOF_SECONDS)
+                    # Not `asyncio.wait_for`: before Python 3.12 it forgets that it was cancelled when it is lost then.
+                    async with asyncio.timeout(_PROOF_SECONDS):
+                        await lost.wait()
                 except TimeoutError:
                     if self._loop.time() - self._heard > _SILENCE_SECONDS:
                         link.close("it is silent")

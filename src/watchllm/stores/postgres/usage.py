@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from watchllm.analytics import key_uses, rollups, spending
+from watchllm.analytics.summed import summed
 from watchllm.control.database import Clock, place
 from watchllm.domain.ledger import Periods
 from watchllm.domain.usage_event import OpenedCall, UsageEvent
@@ -272,14 +273,7 @@ class PostgresUsageStore:
         with connection.cursor() as cursor, cursor.copy(copying.STATEMENT) as copy:
             for block in copying.blocks(row_of(event, region) for event, region in events):
                 copy.write(block)
-        rollup: rollups.Rollup = {}
-        uses: key_uses.KeyUses = {}
-        spendings: spending.Uses = {}
-        for event, _ in events:
-            rollups.add(rollup, event)
-            spending.add(spendings, event)
-            if event.attempts:
-                key_uses.add(uses, event)
+        rollup, uses, spendings = summed(events)
         capped = [(*key, *(min(value, _LARGEST) for value in sums)) for key, sums in sorted(rollup.items())]
         merge(connection, _ADD_ROLLUP, capped)
         merge(connection, _ADD_KEY_USES, [(*key, *measures) for key, measures in sorted(uses.items())])

@@ -10,7 +10,8 @@ import msgspec
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from watchllm.analytics import key_uses, rollups, spending
+from watchllm.analytics import key_uses, rollups
+from watchllm.analytics.summed import summed
 from watchllm.control.database import Clock
 from watchllm.domain.ledger import Periods
 from watchllm.domain.usage_event import OpenedCall, UsageEvent
@@ -176,14 +177,7 @@ class SqliteUsageStore:
         spent.begin_counting(connection)
         connection.executemany(_ADD_ROW, [row_of(event, region) for event, region in events])
         spent.end_counting(connection)
-        rollup: rollups.Rollup = {}
-        uses: key_uses.KeyUses = {}
-        spendings: spending.Uses = {}
-        for event, _ in events:
-            rollups.add(rollup, event)
-            spending.add(spendings, event)
-            if event.attempts:
-                key_uses.add(uses, event)
+        rollup, uses, spendings = summed(events)
         # A sum that SQLite cannot hold would stop the recording of all projects, not only of the one whose provider
         # told absurd numbers.
         capped = [(*key, *(min(value, _LARGEST) for value in sums)) for key, sums in rollup.items()]

@@ -78,6 +78,8 @@ class Supervisor:
     def start(self, role: Role) -> None:
         """Start one of the roles and wait until it is ready; raises StartFailed."""
         role.child = self._fork(role)
+        if self._stopping and not self._retiring:
+            role.child.signal(signal.SIGTERM)  # Told before this one was known, `_on_stop` has left it out.
         try:
             role.child.read_ready(_READY_SECONDS)
         except StartFailed as error:

@@ -58,27 +58,27 @@ def hit_head(request: Request, content_type: str = JSON) -> bytes:
         total = f"{(now - began) * 1000:.3f}"
         auth = f"{(authenticated - began) * 1000:.3f}"
         cache = f"{(request.looked_up - authenticated) * 1000:.3f}"
-    overhead, queue = total, ""
+    overhead, lines, spans = total, "", ""
     if request.upstream_began or request.waited_for_judge:
         overhead = f"{(now - began - request.spent_upstream()) * 1000:.3f}"
         if request.queued:
-            queue = f"queue;dur={_milliseconds(request.queued)}, "
+            spans = f"queue;dur={_milliseconds(request.queued)}, "
     target = request.target
     usage = request.usage
     if request.hides_hits:
         return _discreet(request, content_type)
-    limits, spans = "", ""
     if request.limiting is not None:
-        limits = request.limiting.lines(request)
-        spans = f"limits;dur={_milliseconds(request.limits_took)}, "
-    fallback = _fallback(request, target) if request.attempts and request.cache == HIT and target is not None else ""
+        lines = request.limiting.lines(request)
+        spans += f"limits;dur={_milliseconds(request.limits_took)}, "
+    if request.attempts and request.cache == HIT and target is not None:
+        lines += _fallback(request, target)
     return (
         f"Content-Type: {content_type}\r\nX-Request-Id: {request.id}\r\nX-WatchLLM-Cache: {request.cache}\r\n"
         f"X-WatchLLM-Cache-Age: {request.entry_age}\r\nX-WatchLLM-Cost-USD: 0.000000\r\n"
         f"{_savings(request.saved, None if usage is None else usage.input + usage.output)}"
-        f"X-WatchLLM-Provider: {target.provider if target else ''}\r\nX-WatchLLM-Model: {request.model}\r\n{fallback}"
-        f"{limits}X-WatchLLM-Latency-Ms: {total}\r\nX-WatchLLM-Overhead-Ms: {overhead}\r\n"
-        f"Server-Timing: auth;dur={auth}, {spans}cache;dur={cache}, {queue}total;dur={total}\r\n"
+        f"X-WatchLLM-Provider: {target.provider if target else ''}\r\nX-WatchLLM-Model: {request.model}\r\n{lines}"
+        f"X-WatchLLM-Latency-Ms: {total}\r\nX-WatchLLM-Overhead-Ms: {overhead}\r\n"
+        f"Server-Timing: auth;dur={auth}, cache;dur={cache}, {spans}total;dur={total}\r\n"
     ).encode("latin-1")
 
 

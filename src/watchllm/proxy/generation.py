@@ -96,54 +96,27 @@ async def _when_admitted(
 
 
 def _from_cache(
-    services: Services, request: Request, endpoint: Endpoint, asked: Asked, body: bytes, *, usual: bool
-) -> Coroutine[Any, Any, None] | None:
-    """Answer an admitted request from the cache, or return what goes on to answer it from upstream."""
-    principal, wishes = request.principal, request.directives
-    assert principal is not None
-    assert wishes is not None
-    tenant, target = principal.tenant, asked.target
-    key = None if wishes.bypass else asked.key
-    request.cache = BYPASS if key is None else MISS
-    if services.cache.is_remote and key is not None and wishes.read:
-        brought = bring(services, tenant.partition, places_of(key, endpoint, target))
-        if brought is not None:
-            return _when_brought(services, request, endpoint, asked, body, key, usual, brought)
-    return _look_up(services, request, endpoint, asked, body, key, usual=usual)
-
-
-async def _when_brought(
     services: Services,
     request: Request,
     endpoint: Endpoint,
     asked: Asked,
     body: bytes,
-    key: bytes,
-    usual: bool,
-    brought: Outcome[None],
-) -> None:
-    """Answer a question whose answer another process may have stored."""
-    await brought
-    going_on = _look_up(services, request, endpoint, asked, body, key, usual=usual)
-    if going_on is not None:
-        await going_on
-
-
-def _look_up(
-    services: Services,
-    request: Request,
-    endpoint: Endpoint,
-    asked: Asked,
-    body: bytes,
-    key: bytes | None,
     *,
     usual: bool,
+    is_brought: bool = False,
 ) -> Coroutine[Any, Any, None] | None:
-    """Answer from what is at hand of the cache, or return what goes on."""
+    """Answer an admitted request from the cache, or return what goes on to answer it from upstream. `is_brought`: what
+    other processes have stored for it is at hand."""
     exchange, wishes, principal, target = request.exchange, request.directives, request.principal, asked.target
     assert wishes is not None
     assert principal is not None
     tenant, reader = principal.tenant, services.tenants.reader
+    key = None if wishes.bypass else asked.key
+    request.cache = BYPASS if key is None else MISS
+    if services.cache.is_remote and not is_brought and key is not None and wishes.read:
+        brought = bring(services, tenant.partition, places_of(key, endpoint, target))
+        if brought is not None:
+            return _when_brought(services, request, endpoint, asked, body, brought, usual=usual)
     entry = services.cache.get(tenant.partition, key) if key is not None and wishes.read else None
     request.looked_up = perf_counter()
     if entry is not None and not (entry.dialect == endpoint.dialect == CHAT):
@@ -172,6 +145,23 @@ def _look_up(
         if like is not None:
             return _when_read(services, unanswered, like)
     return _otherwise(services, unanswered)
+
+
+async def _when_brought(
+    services: Services,
+    request: Request,
+    endpoint: Endpoint,
+    asked: Asked,
+    body: bytes,
+    brought: Outcome[None],
+    *,
+    usual: bool,
+) -> None:
+    """Answer a question whose answer another process may have stored."""
+    await brought
+    going_on = _from_cache(services, request, endpoint, asked, body, usual=usual, is_brought=True)
+    if going_on is not None:
+        await going_on
 
 
 def _otherwise(services: Services, unanswered: Unanswered) -> Coroutine[Any, Any, None]:

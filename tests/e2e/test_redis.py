@@ -54,7 +54,9 @@ def dependency(gateway: Gateway, name: str) -> str:
 def test_an_answer_stored_by_one_proxy_is_a_hit_at_every_other(fleet: Fleet, sim: Sim) -> None:
     first = fleet.one.chat(fleet.project.key, "what is shared?")
     assert (first.status, first.header("x-watchllm-cache")) == (200, "MISS")
-    second = wait_for(lambda: _hit(fleet.other, fleet.project, "what is shared?"), "the other proxy to find it")
+    second = wait_for(
+        lambda: _hit(fleet.other, fleet.project, "what is shared?", only=True), "the other proxy to find it"
+    )
     assert second.body == first.body
     assert second.header("x-watchllm-cost-usd") == "0.000000"
     streamed = fleet.other.chat(fleet.project.key, "what is shared?", stream=True)

@@ -132,8 +132,10 @@ def test_while_redis_is_gone_requests_are_answered_and_it_is_told(fleet: Fleet, 
     with fleet.installation.control_plane() as plane:
         assert plane.publisher.publish_all()  # It came back empty.
     wait_for(lambda: dependency(fleet.other, "snapshot") == "ok", "it to be followed again")
-    wait_for(lambda: _hit(fleet.other, fleet.project, "hello"), "answers to be kept again")
-    wait_for(lambda: _hit(fleet.one, fleet.project, "hello", only=True), "and found")
+    wait_for(lambda: dependency(fleet.other, "redis") == dependency(fleet.one, "redis") == "ok", "both to be in touch")
+    # Not "hello", which this one may have at hand from before, and Redis has not.
+    wait_for(lambda: _hit(fleet.other, fleet.project, "hello again"), "answers to be kept again")
+    wait_for(lambda: _hit(fleet.one, fleet.project, "hello again", only=True), "and found")
 
 
 def _hit(gateway: Gateway, project: Project, text: str, *, only: bool = False) -> object:

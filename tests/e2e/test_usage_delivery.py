@@ -206,8 +206,10 @@ def test_up_records_and_its_recorder_is_started_again(home: Installation, usage:
     project = home.project()
     gateway.chat(project.key, "Hello")
     wait_for(lambda: len(usage.ids()) == 1, "the row")
-    status = json.loads((home.home / "journal/recorder.json").read_text())
-    os.kill(status["pid"], signal.SIGKILL)
+    # At the first row perhaps not yet.
+    told = home.home / "journal/recorder.json"
+    wait_for(told.exists, "the recorder to tell of itself")
+    os.kill(json.loads(told.read_text())["pid"], signal.SIGKILL)
     gateway.chat(project.key, "Hello again")
     wait_for(lambda: len(usage.ids()) == 2, "the row after the recorder's death")
 

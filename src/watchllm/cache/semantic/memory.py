@@ -65,6 +65,8 @@ class Memory:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._unread: str | None = None
+        self._unwritten: dict[tuple[bytes, bytes], float] = {}
+        """What was put here a moment ago and is not seen in the store yet, oldest first, with when that was."""
 
     @property
     def problem(self) -> str | None:
@@ -102,10 +104,13 @@ class Memory:
         self._partitions.move_to_end(partition)
         before = len(found)
         found.put(key, vector, prompt)
+        self._unwritten.pop((partition, key), None)
+        self._unwritten[partition, key] = time.monotonic()
         self._count(partition, len(found) - before)
         self._make_room()
 
     def remove(self, partition: bytes, key: bytes) -> None:
+        self._unwritten.pop((partition, key), None)
         found = self._partitions.get(partition)
         if found is not None:
             self._remove(partition, found, key)
@@ -241,20 +246,23 @@ class Memory:
             found = self._partitions.get(partition)
             if found is not None:
                 self._apply(found, partition, key)
+        self._forget_written()
         seconds = POLL_SECONDS if len(changes.places) < _CHANGES else _GO_ON_AFTER_SECONDS
         self._timer = loop.call_later(seconds, self._poll)
 
     def _apply(self, found: Partition, partition: bytes, key: bytes, settled_ms: int | None = None) -> None:
         """Take over what the store has. A prompt that this process kept at `settled_ms` has been written, if ever."""
-        stored = self._store.get(partition, key)
+        stored, known = self._store.get(partition, key), found.get(key)
+        if known is not None and known.created_ms != settled_ms:
+            is_older = (partition, key) in self._unwritten if stored is None else stored.created_ms < known.created_ms
+            if is_older:
+                # What took its place waits to be written; only where it never is, the older one, or none, holds.
+                assert self._loop is not None
+                self._loop.call_later(_WRITTEN_SECONDS, self._look_again, partition, key, known.created_ms)
+                return
+        self._unwritten.pop((partition, key), None)
         if stored is None:
             self._remove(partition, found, key)
-            return
-        known = found.get(key)
-        if known is not None and stored.created_ms < known.created_ms != settled_ms:
-            # What took its place waits to be written; only where it never is, the older one holds.
-            assert self._loop is not None
-            self._loop.call_later(_WRITTEN_SECONDS, self._look_again, partition, key, known.created_ms)
             return
         if known is None or known.created_ms != stored.created_ms or known.expires_ms != stored.expires_ms:
             before = len(found)
@@ -267,9 +275,19 @@ class Memory:
         if found is not None and self._loop is not None:
             self._apply(found, partition, key, settled_ms)
 
+    def _forget_written(self) -> None:
+        """What was put so long ago has been written, or never will be."""
+        long_ago = time.monotonic() - _WRITTEN_SECONDS
+        while self._unwritten:
+            place, put_at = next(iter(self._unwritten.items()))
+            if put_at > long_ago:
+                return
+            del self._unwritten[place]
+
     def _start_afresh(self) -> None:
         """Changes were lost: what is in memory is read again when it is asked for."""
         self._partitions.clear()
+        self._unwritten.clear()
         self._held.clear()
         self._generation += 1
 

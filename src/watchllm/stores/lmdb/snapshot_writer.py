@@ -90,7 +90,7 @@ def _apply(transaction: "lmdb.Transaction[bytes]", publication: Publication) -> 
 def _differences(
     transaction: "lmdb.Transaction[bytes]", publication: Publication
 ) -> Iterator[tuple[bytes, bytes | None]]:
-    wanted = dict(_entries(publication))
+    wanted = dict(entries(publication))
     for key, value in wanted.items():
         if transaction.get(key) != value:
             yield key, value
@@ -101,7 +101,7 @@ def _differences(
                 yield bytes(key), None
 
 
-def _entries(publication: Publication) -> Iterator[tuple[bytes, bytes | None]]:
+def entries(publication: Publication) -> Iterator[tuple[bytes, bytes | None]]:
     """The publication in the file's keys and values; None: to be removed."""
     for digest, key in publication.keys.items():
         yield KEY + digest, None if key is None else _encode(key)

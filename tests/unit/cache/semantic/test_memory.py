@@ -145,6 +145,31 @@ def test_what_waits_to_be_written_is_not_undone_by_what_it_replaces(
     asyncio.run(follow())
 
 
+def test_what_waits_to_be_written_stays_where_what_it_replaces_was_removed(
+    store: VectorStore, executor: ThreadPoolExecutor
+) -> None:
+    async def follow() -> None:
+        memory = memory_over(store, executor)
+        store.put(partition(1), key(1), stored(1, created_ms=4))
+        store.remove(partition(1), key(1))
+        store.put(partition(1), key(3), stored(3))
+        store.flush()
+        memory.put(partition(1), key(1), vector(1), Prompt(5, 0, b"f"))
+        memory._position = 0
+        memory.follow(asyncio.get_running_loop())
+        await until(lambda: found(memory, partition(1), 3) == [key(3)], "the changes to be followed")
+        assert created(memory, partition(1), 1) == 5
+        store.put(partition(1), key(1), stored(1, created_ms=5))
+        store.flush()
+        await until(lambda: (partition(1), key(1)) not in memory._unwritten, "it to be seen")
+        store.remove(partition(1), key(1))
+        store.flush()
+        await until(lambda: not found(memory, partition(1), 1) or key(1) not in found(memory, partition(1), 1), "that")
+        memory.close()
+
+    asyncio.run(follow())
+
+
 def test_what_is_never_written_gives_way_to_what_is(store: VectorStore, executor: ThreadPoolExecutor) -> None:
     async def follow() -> None:
         memory = memory_over(store, executor)

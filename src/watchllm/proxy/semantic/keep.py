@@ -3,6 +3,7 @@ on its way to who waits for it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,24 +39,14 @@ def keep_later(
 
     `asked` is the target that was looked for; after a fallback it is another one, and so is the context.
     """
-    services.loop.call_soon(_bring, services, request, endpoint, asked, answered, key, body)
-
-
-def _bring(
-    services: Services,
-    request: Request,
-    endpoint: Endpoint,
-    asked: Target,
-    answered: Target,
-    key: bytes,
-    body: bytes,
-) -> None:
-    """Keep it as soon as what was stored is at hand: of a shared cache, it may have to be fetched again."""
-    principal = request.principal
-    if principal is None:
-        return
     keep = partial(_keep, services, request, endpoint, asked, answered, key, body)
-    if not services.cache.fetch(principal.tenant.partition, (key,), keep):
+    services.loop.call_soon(_when_at_hand, services, request, key, keep)
+
+
+def _when_at_hand(services: Services, request: Request, key: bytes, keep: Callable[[], None]) -> None:
+    """Call `keep` when what was stored under `key` is at hand: of a shared cache, it may have to be fetched again."""
+    principal = request.principal
+    if principal is not None and not services.cache.fetch(principal.tenant.partition, (key,), keep):
         keep()
 
 

@@ -1,5 +1,6 @@
 """Waiting on a condition, with a bound: what tests do instead of sleeping."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -20,3 +21,10 @@ def wait_for(condition: Callable[[], T], what: str, *, within: float = 10.0, eve
         if time.monotonic() >= deadline:
             raise AssertionError(f"waited {within:g} s in vain: {what} (last: {value!r})")
         time.sleep(every)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the running loop go on until `condition` is true. Raises TimeoutError after ten seconds."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.002)

@@ -1,8 +1,6 @@
 """Limits while Redis comes and goes: no share of a minute, quota or budget is given twice."""
 
 import random
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,13 +17,6 @@ from watchllm.stores.redis.link import Unreachable
 LIMIT = 20
 TOKENS = 1000
 QUOTA = 60
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "redis")
-    yield server
-    server.stop()
 
 
 @pytest.fixture

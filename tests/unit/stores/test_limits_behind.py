@@ -1,8 +1,5 @@
 """What the database has not counted yet, while it is far behind."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from tests.support.redis_server import RedisServer
@@ -26,13 +23,6 @@ from watchllm.stores.redis.limits_layout import account_of
 from watchllm.stores.redis.limits_pending import Pending
 
 NOW = Moment(20_786, 24_322)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "redis")
-    yield server
-    server.stop()
 
 
 @pytest.fixture

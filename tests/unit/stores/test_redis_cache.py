@@ -1,13 +1,14 @@
 """The shared cache where things go wrong between processes: no invalidation is missed, no clock is trusted."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.exact_store import START_MS, Clock, entry, key, project
 from tests.support.redis_server import RedisCluster, RedisServer
+from tests.support.waiting import until
 from watchllm.cache.entry import Entry, InvalidationFilter
 from watchllm.stores.redis.address import parse
 from watchllm.stores.redis.cache import RedisExactStore
@@ -71,19 +72,6 @@ class Process:
         self.store.close()
         self.subscription.close()
         self.client.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "redis")
-    yield server
-    server.stop()
 
 
 def run(url: str, use: Callable[..., Awaitable[None]], *clocks: Callable[[], int]) -> None:

@@ -1,13 +1,11 @@
 """Of all processes one makes the call; whatever is lost, nobody waits for what will not come."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
-
-import pytest
+from collections.abc import Awaitable, Callable
 
 from tests.support.exact_store import key, project
 from tests.support.redis_server import RedisServer
+from tests.support.waiting import until
 from watchllm.stores.redis.address import parse
 from watchllm.stores.redis.client import Client
 from watchllm.stores.redis.leases import CHANNEL, RedisLeases
@@ -54,19 +52,6 @@ class Process:
         self.leases.close()
         self.subscription.close()
         self.client.close()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "redis")
-    yield server
-    server.stop()
 
 
 def run(server: RedisServer, use: Callable[[Process, Process], Awaitable[None]]) -> None:

@@ -67,13 +67,6 @@ class Host:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "redis")
-    yield server
-    server.stop()
-
-
-@pytest.fixture
 def writer(server: RedisServer, tmp_path: Path) -> Iterator[RedisSnapshotWriter]:
     writer = RedisSnapshotWriter(server.url, tmp_path / "a")
     yield writer

@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections import deque
-from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,6 @@ from watchllm.limits.exceeded import Exceeded
 from watchllm.limits.limiter import Standing
 from watchllm.limits.subject import Subject
 from watchllm.stores.redis.limits_layout import PLACES, WANTED
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "redis")
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def gateway(
     environment = {**upstream_environment(shared_sim.base_url), "WATCHLLM_ALLOW_PRIVATE_URLS": "true"}
     redis = RedisServer(folder / "redis") if request.param == "redis" else None
     if redis is not None:
-        environment["WATCHLLM_REDIS_URL"] = redis.url
+        environment |= redis.environment
     installation = Installation(folder / "home", environment)
     installation.project("first")
     proxy = installation.start_proxy()

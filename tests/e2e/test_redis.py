@@ -34,7 +34,7 @@ def fleet(tmp_path: Path, sim: Sim) -> Iterator[Fleet]:
     redis = RedisServer(tmp_path / "redis")
     environment = {
         **upstream_environment(sim.base_url),
-        "WATCHLLM_REDIS_URL": redis.url,
+        **redis.environment,
         "WATCHLLM_SECRET_KEY": base64.b64encode(bytes(32)).decode(),
     }
     home = Installation(tmp_path / "one", environment)

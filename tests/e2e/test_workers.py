@@ -32,7 +32,7 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 def shared(installation: Installation, redis: RedisServer, sim: Sim) -> Installation:
     installation.environment |= {
         **upstream_environment(sim.base_url),
-        "WATCHLLM_REDIS_URL": redis.url,
+        **redis.environment,
         "WATCHLLM_SECRET_KEY": base64.b64encode(bytes(32)).decode(),
     }
     return installation

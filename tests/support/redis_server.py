@@ -43,6 +43,12 @@ class RedisServer:
         place = f"{credentials}127.0.0.1:{self.port}"
         return f"rediss://{place}?ssl_ca_certs={self._directory / 'ca.pem'}" if self.tls else f"redis://{place}"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes a process share this server, with others and with a busy machine: what is exact is so while Redis
+        answers in time, and here that may be later than the 50 ms that a request waits by default."""
+        return {"WATCHLLM_REDIS_URL": self.url, "WATCHLLM_REDIS_TIMEOUT": "2"}
+
     def start(self) -> None:
         """Start it, empty, and wait until it answers."""
         shutil.rmtree(self._directory / "data", ignore_errors=True)

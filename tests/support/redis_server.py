@@ -49,10 +49,11 @@ class RedisServer:
         answers in time, and here that may be later than the 50 ms that a request waits by default."""
         return {"WATCHLLM_REDIS_URL": self.url, "WATCHLLM_REDIS_TIMEOUT": "2"}
 
-    def start(self) -> None:
-        """Start it, empty, and wait until it answers."""
-        shutil.rmtree(self._directory / "data", ignore_errors=True)
-        (self._directory / "data").mkdir()
+    def start(self, *, empty: bool = True) -> None:
+        """Start it and wait until it answers. Not `empty`: with what it had when it was last told to SAVE."""
+        if empty:
+            shutil.rmtree(self._directory / "data", ignore_errors=True)
+            (self._directory / "data").mkdir()
         pem = str(self._directory / "server.pem")
         port = ["--port", str(self.port)]
         if self.tls:

@@ -44,7 +44,7 @@ class Accounts(Protocol):
         ...
 
     def knows(self, series: set[str]) -> bool:
-        """Whether places of all of these were told by `counted`, and not lost since."""
+        """Whether places of all of these were told by `counted`, and nothing was lost since the last time."""
         ...
 
 

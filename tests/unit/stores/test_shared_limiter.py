@@ -315,6 +315,50 @@ def test_an_account_is_known_when_all_who_write_journals_have_told_theirs(server
     with_proxies(server.url, 2, use, clock=lambda: clock.now)
 
 
+def test_a_server_that_brings_back_what_was_is_told_anew_before_anybody_spends(
+    server: RedisServer, clock: Clock
+) -> None:
+    who = subject(Limits(budget_usd_month=1))
+
+    async def use(one: Proxy, other: Proxy) -> None:
+        told(server.url)
+        for proxy in (one, other):
+            proxy.settle(await proxy.enter(who), nanos=0, billable=False)
+        await one.tell()
+        server.command("SAVE")
+        admission = await one.enter(who)
+        await one.reserve(admission, nanos=USD)
+        one.settle(admission, nanos=USD)
+        await one.tell()
+        told(server.url, one, spent={"key_1": (1, USD)})
+        with recorder(server.url) as accounts:
+            assert accounts.knows({one.series})
+            server.kill()
+            for is_down in (True, False):
+                while not all(bool(proxy.client.problem) is is_down for proxy in (one, other)):
+                    await asyncio.sleep(0.001)
+                if is_down:
+                    server.start(empty=False)
+                    clock.go(0)
+            reserving = asyncio.create_task(_reserve(other, who))
+            while b"org_1" not in server.command("SMEMBERS", WANTED):
+                await asyncio.sleep(0.001)
+            assert not reserving.done()
+            # Its recorder hears of it, too.
+            assert not accounts.knows({one.series})
+            assert accounts.knows({one.series})
+        told(server.url, one, spent={"key_1": (1, USD)})
+        for proxy in (one, other):
+            proxy.limiter.begun_anew("org_1")
+        assert (await refused(reserving)).code == "insufficient_quota"
+
+    with_proxies(server.url, 2, use, clock=lambda: clock.now)
+
+
+async def _reserve(proxy: Proxy, who: Subject) -> None:
+    await proxy.reserve(await proxy.enter(who), nanos=1)
+
+
 def test_a_proxy_whose_journal_no_recorder_has_found_holds_nothing(server: RedisServer, clock: Clock) -> None:
     who = subject(Limits(monthly_requests=10))
 

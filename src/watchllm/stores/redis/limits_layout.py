@@ -11,6 +11,8 @@ cluster keeps them on one node. Time is Redis' own, whatever the clocks of the p
         q|S|N  qh|S  qt|S           segments of S that the database has not counted yet, oldest first
         p|S                         the place in S up to which the database has counted
         ready, awaited, grace       whether both are known, or who has still to say what it knows, and until when
+        run                         the run of the server that all of this is of: what another one brings back, from
+                                    a file or as a replica, is of the past, and told anew
     watchllm:{ORG}:held|S           hash: what S holds, gone when S is: j, alive, h|SUBJECT nanos, k|SUBJECT requests of
                                     the month, c|SUBJECT places; ks|… and cs|… say how much of that S can give back
     watchllm:{ORG}:w|KIND|SUBJECT   hash: a minute's use by bucket of time; s its sum, o and l oldest and last bucket,

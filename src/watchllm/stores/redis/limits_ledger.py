@@ -49,6 +49,7 @@ local function told_up_to(name, place, told)
   return tail - head <= allowed and last or whole
 end
 
+doubt()
 local state = redis.call('HMGET', account, 'ready', 'grace')
 local known = state[1] or state[2]
 if (ARGV[2] == '0' or ARGV[2] == '3') and not known then return 0 end
@@ -97,7 +98,8 @@ for _, pair in ipairs(others) do
   end
 end
 if ARGV[2] == '1' and not known then
-  redis.call('HSET', account, 'awaited', table.concat(awaited, ' '), 'grace', text(now + tonumber(ARGV[5])))
+  redis.call('HSET', account, 'awaited', table.concat(awaited, ' '), 'grace', text(now + tonumber(ARGV[5])), 'run',
+    server())
   redis.call('PERSIST', account)
   redis.call('PUBLISH', ARGV[4], ARGV[3])
 end
@@ -116,11 +118,21 @@ return 1
 """)
 
 
+# KEYS: places. ARGV: series. The run of the server that has them, then the place of each.
+LOOK = Script("""
+local info = redis.pcall('INFO', 'server')
+local run = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or '?'
+return {run, unpack(redis.call('HMGET', KEYS[1], unpack(ARGV)))}
+""")
+
+
 class RedisAccounts:
     """Implements `journal.shared_ledger.Accounts`."""
 
     def __init__(self, redis: Blocking) -> None:
         self._redis = redis
+        self._run: bytes | None = None
+        """Of the server that was told."""
 
     def wanted(self) -> set[str]:
         return self._ask(lambda: {name.decode() for name in self._redis.redis.smembers(WANTED)})
@@ -157,7 +169,10 @@ class RedisAccounts:
             self._ask(lambda: self._redis.run(COUNTED, (PLACES,), *arguments))
 
     def knows(self, series: set[str]) -> bool:
-        return None not in self._ask(lambda: self._redis.redis.hmget(PLACES, sorted(series)))
+        run, *places = self._ask(lambda: self._redis.run(LOOK, (PLACES,), *sorted(series)))
+        is_another, self._run = self._run not in (None, run), run
+        # Another one may know what was before: a file that it had written, or what it had heard as a replica.
+        return not is_another and None not in places
 
     def _tell_rest(self, organization: str, places: dict[str, Place], reply: int) -> None:
         """Have dropped what one script alone was not to drop."""

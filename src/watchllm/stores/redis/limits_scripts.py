@@ -26,6 +26,20 @@ local function names()
   return found
 end
 
+local function server()
+  local info = redis.pcall('INFO', 'server')
+  return type(info) == 'string' and string.match(info, 'run_id:(%w+)') or '?'
+end
+
+local function doubt()
+  local this = server()
+  if redis.call('HGET', account, 'run') == this or redis.call('EXISTS', account) == 0 then return end
+  for _, name in ipairs(names()) do redis.call('HDEL', account, 'j|' .. name) end
+  redis.call('HDEL', account, 'names', 'ready', 'grace', 'awaited')
+  redis.call('HSET', account, 'run', this)
+  redis.call('PEXPIRE', account, 3600000)
+end
+
 local function slots(day, month)
   return {{'t', 0}, {'m' .. month % 3, month}, {'d' .. day % 4, day}}
 end
@@ -92,6 +106,7 @@ local series = ARGV[2]
 local window, bucket, lease, hold, slice = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]),
   tonumber(ARGV[8])
 
+doubt()
 local function renew()
   if redis.call('HGET', held(series), 'j') ~= ARGV[3] or redis.call('HGET', account, 'j|' .. series) ~= ARGV[3] then
     return false
@@ -208,7 +223,7 @@ redis.call('PEXPIRE', held(series), hold)
 if redis.call('HEXISTS', account, 'j|' .. series) == 0 then
   redis.call('HSET', account, 'names', (redis.call('HGET', account, 'names') or '') .. ' ' .. series)
 end
-redis.call('HSET', account, 'j|' .. series, ARGV[3])
+redis.call('HSET', account, 'j|' .. series, ARGV[3], 'run', server())
 if redis.call('HEXISTS', account, 'ready') == 0 and redis.call('HEXISTS', account, 'grace') == 0 then
   redis.call('PEXPIRE', account, 3600000)
 end

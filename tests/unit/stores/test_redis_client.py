@@ -207,6 +207,34 @@ def test_the_time_out_can_be_longer(server: RedisServer) -> None:
     with_client(server.url, use, timeout=30)
 
 
+SLOW = Script("""
+local function now() local time = redis.call('TIME') return time[1] * 1000000 + time[2] end
+local ends = now() + ARGV[1] * 1000000
+while now() < ends do end
+return ARGV[1]
+""")
+# Redis says what it has read at once together: so much it reads by itself.
+ALONE = b"x" * (20 << 10)
+
+
+def test_who_waits_for_those_before_waits_longer_while_the_server_answers(server: RedisServer) -> None:
+    async def use(client: Client) -> list[Any]:
+        return await asyncio.gather(*(client.call_script(SLOW, (b"k",), (b"0.3", ALONE)) for _ in range(5)))
+
+    assert with_client(server.url, use, timeout=1) == [b"0.3"] * 5
+
+
+def test_nobody_waits_for_those_before_without_end(server: RedisServer) -> None:
+    async def use(client: Client) -> Any:
+        asked = [asyncio.ensure_future(client.call_script(SLOW, (b"k",), (b"0.03", ALONE))) for _ in range(40)]
+        with pytest.raises(Unreachable):
+            await asked[-1]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    replies = with_client(server.url, use, timeout=0.1)
+    assert b"0.03" in replies
+
+
 def test_every_command_of_a_lost_connection_is_answered_once(server: RedisServer) -> None:
     async def use(client: Client) -> None:
         replies: list[Any] = []

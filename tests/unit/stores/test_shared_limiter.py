@@ -355,6 +355,21 @@ def test_a_server_that_brings_back_what_was_is_told_anew_before_anybody_spends(
     with_proxies(server.url, 2, use, clock=lambda: clock.now)
 
 
+def test_who_is_under_way_is_remembered_for_as_long_as_somebody_tells_of_it(server: RedisServer, clock: Clock) -> None:
+    who = subject(Limits(concurrent_requests=4))
+
+    async def use(one: Proxy) -> None:
+        admission = await one.enter(who)
+        account = "watchllm:{org_1}:account"
+        # No recorder is asked for it: nothing of it is in the database.
+        server.command("PEXPIRE", account, 600_000)
+        await one.tell()
+        assert int(server.command("PTTL", account)[1:-2]) > 600_000
+        one.settle(admission)
+
+    with_proxies(server.url, 1, use, clock=lambda: clock.now)
+
+
 async def _reserve(proxy: Proxy, who: Subject) -> None:
     await proxy.reserve(await proxy.enter(who), nanos=1)
 

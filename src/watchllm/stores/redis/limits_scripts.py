@@ -113,6 +113,7 @@ local function renew()
   end
   redis.call('HSET', held(series), 'alive', text(now + lease))
   redis.call('PEXPIRE', held(series), hold)
+  if redis.call('PTTL', account) >= 0 then redis.call('PEXPIRE', account, 3600000) end
   return true
 end
 

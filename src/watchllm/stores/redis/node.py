@@ -1,9 +1,10 @@
 """One Redis server as the hot path uses it: commands are handed over by a plain call, and answered by another.
 
 All commands of one turn of the event loop go out in one write. Nothing waits for a server that does not answer: a
-command is given up after its time, and a server that let several pass in a row is not asked again before it answered
-a connection's greeting in time (a breaker whose probe costs no request anything). Connecting is tried again for ever,
-ever more rarely.
+command is given up when its time has passed and the server has said nothing for as long, and a server that let several
+pass in a row is not asked again before it answered a connection's greeting in time (a breaker whose probe costs no
+request anything). Where hundreds ask at once, and it answers one after the other, they wait for their turn, for some
+times their time. Connecting is tried again for ever, ever more rarely.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ TIMEOUT_SECONDS = 0.05
 _GRACE_SECONDS = 0.005
 _CONNECT_SECONDS = 1.0
 _GIVE_UP_AFTER = 3
+# The longest that a command waits for those before it, in terms of its time.
+_MOST_TURNS = 5
 _MOST_COMMANDS = 20_000
 _MOST_BYTES = 64 << 20
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
@@ -67,8 +70,11 @@ class Node:
         self._seconds = max(timeout - _GRACE_SECONDS, timeout / 2)
         self._link: Link | None = None
         self._out: list[bytes] = []
-        self._waiting: deque[tuple[list[Done | None], float, int]] = deque()
+        self._waiting: deque[tuple[list[Done | None], float, float, int]] = deque()
+        """What is told the reply, None = it was given up; from when it is late if the server is silent, and in any
+        case; bytes."""
         self._bytes = 0
+        self._heard_at = 0.0
         self._late = 0
         self._timer: asyncio.TimerHandle | None = None
         self._looks_at = 0.0
@@ -99,8 +105,10 @@ class Node:
             self._loop.call_soon(self._flush)
         self._out.append(command)
         self._bytes += len(command)
-        deadline = self._loop.time() + (self._seconds if seconds is None else seconds)
-        self._waiting.append(([done], deadline, len(command)))
+        now = self._loop.time()
+        deadline = now + (self._seconds if seconds is None else seconds)
+        last = now + _MOST_TURNS * self._seconds if seconds is None else deadline
+        self._waiting.append(([done], deadline, last, len(command)))
         if self._timer is None or deadline < self._looks_at:
             self._look_at(deadline)
         return True
@@ -121,7 +129,8 @@ class Node:
             if self._link is not None:
                 self._link.close("it answered what it was not asked")
             return
-        holder, _, size = self._waiting.popleft()
+        holder, _, _, size = self._waiting.popleft()
+        self._heard_at = self._loop.time()
         self._bytes -= size
         self._late = 0
         self._pause = _FIRST_PAUSE
@@ -134,7 +143,15 @@ class Node:
 
     def _look_at_the_clock(self) -> None:
         self._timer = None
-        first = min((deadline for holder, deadline, _ in self._waiting if holder[0] is not None), default=None)
+        silent_at = self._heard_at + self._seconds
+        first = min(
+            (
+                max(deadline, min(silent_at, last))
+                for holder, deadline, last, _ in self._waiting
+                if holder[0] is not None
+            ),
+            default=None,
+        )
         if first is None:
             return
         if first > self._loop.time():
@@ -145,7 +162,12 @@ class Node:
     def _give_up_late(self) -> None:
         self._timer = None
         now = self._loop.time()
-        late = [holder for holder, deadline, _ in self._waiting if deadline <= now and holder[0] is not None]
+        is_silent = self._heard_at + self._seconds <= now
+        late = [
+            holder
+            for holder, deadline, last, _ in self._waiting
+            if holder[0] is not None and (last <= now or (is_silent and deadline <= now))
+        ]
         if late:
             self.timeouts += len(late)
             self._late += 1
@@ -167,7 +189,7 @@ class Node:
             self._timer.cancel()
             self._timer = None
         error = Unreachable(reason)
-        for holder, _, _ in waiting:
+        for holder, *_ in waiting:
             if holder[0] is not None:
                 holder[0](error)
         if not self._closed:

@@ -17,6 +17,8 @@ from watchllm.journal.recorder import Batch, Position, Retention, SetAside, Usag
 
 _PAUSE_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
+# How long organizations are told of before the next batch is recorded.
+_TELL_SECONDS = 0.2
 
 
 class Accounts(Protocol):
@@ -30,9 +32,15 @@ class Accounts(Protocol):
         """Organizations that were told of."""
         ...
 
-    def write(self, spent: dict[str, dict[str, Periods]], places: dict[str, Place], others: dict[str, Place]) -> None:
-        """What some in each of these organizations have spent; no effect on what is not kept. Nobody else has used
-        anything up to `places` that was not told before; up to `others` somebody may have."""
+    def write(
+        self, spent: dict[str, dict[str, Periods]], places: dict[str, Place], others: dict[str, Place]
+    ) -> set[str]:
+        """What some in each of these organizations have spent. Nobody else has used anything up to `places` that was
+        not told before; up to `others` somebody may have. Those of which nothing is kept, where it had no effect."""
+        ...
+
+    def asked_for(self, organizations: set[str]) -> set[str]:
+        """Which of these somebody is telling of, has told of, or is to tell of."""
         ...
 
     def write_all(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
@@ -60,6 +68,17 @@ class SharedUsageStore(UsageStore, Protocol):
         ...
 
 
+class _Round:
+    """Organizations that are told of in full, some at a time. At its end everybody was told of all up to `places`. What
+    is recorded meanwhile is not told; its organizations are `missed`, and told of in the next round."""
+
+    def __init__(self, due: set[str], places: dict[str, Place]) -> None:
+        self.due = due
+        self.places = places
+        self.missed: set[str] | None = None
+        """None = nothing was recorded."""
+
+
 class SharedLedger:
     """Implements `journal.recorder.UsageStore` on `store`. `tend` has to be called often."""
 
@@ -77,6 +96,7 @@ class SharedLedger:
         self._now = now
         self._monotonic = monotonic
         self._all_is_due = True
+        self._round: _Round | None = None
         self._not_before = 0.0
         self._live: set[str] = set()
         self._look_at = 0.0
@@ -97,7 +117,7 @@ class SharedLedger:
         if batch.finished or batch.readable_now:
             self._all_is_due = True  # Whom it concerns is not in the batch.
         elif not self._all_is_due:
-            self._try(lambda: self._tell(batch))
+            self._try(lambda: self._tell(batch) if self._round is None else self._miss(batch, self._round))
         return count
 
     def expire(self, retention: Retention) -> bool:
@@ -136,20 +156,40 @@ class SharedLedger:
             self._all_is_due = bool(self._live) and not self._accounts.knows(self._live)
             self._look_at = self._monotonic() + _LOOK_SECONDS
         wanted = self._accounts.wanted()
-        is_all = self._all_is_due
-        if is_all:
-            wanted |= self._accounts.kept()
-        if not wanted and not is_all:
+        begins = self._all_is_due and self._round is None
+        if not wanted and not begins and self._round is None:
             return
         # Before the totals: what is recorded in between counts in them, and not less.
         places = places_of(self._store.positions_everywhere())
+        if begins:
+            self._round = _Round(self._accounts.kept(), places)
+            self._all_is_due = False
         self.catch_up()
-        for organization in sorted(wanted):
+        self._tell_some(wanted, places)
+
+    def _tell_some(self, wanted: set[str], places: dict[str, Place]) -> None:
+        """First of those that somebody waits for."""
+        due = set() if self._round is None else self._round.due
+        until = self._monotonic() + _TELL_SECONDS
+        for organization in [*sorted(wanted), *sorted(due - wanted)]:
             spent = self._store.spent(self._store.members(organization), periods_told(self._now()))
             self._accounts.write_all(organization, spent, places)
-        if is_all:
-            self._accounts.counted(places)
-            self._all_is_due = False
+            due.discard(organization)
+            if self._monotonic() > until:
+                return
+        if self._round is not None:
+            self._end_round(self._round)
+
+    def _end_round(self, ended: _Round) -> None:
+        self._accounts.counted(ended.places)
+        self._round = None
+        if ended.missed is not None:
+            places = places_of(self._store.positions())
+            self._round = _Round(self._accounts.asked_for(ended.missed), places)
+
+    def _miss(self, batch: Batch, of: _Round) -> None:
+        projects = {event.project_id for event, _ in batch.settled}
+        of.missed = (of.missed or set()) | set(self._store.organizations_of(projects).values())
 
     def _tell(self, batch: Batch) -> None:
         places = places_of(batch.positions)
@@ -169,7 +209,7 @@ class SharedLedger:
                 touched[organization].update((event.project_id, event.key_id))
         # Asked once for all: each question is a transaction.
         spent = self._store.spent(set().union(*touched.values()), periods_told(self._now()))
-        self._accounts.write(
+        unknown = self._accounts.write(
             {
                 organization: {name: spent[name] for name in subjects if name in spent}
                 for organization, subjects in touched.items()
@@ -177,5 +217,9 @@ class SharedLedger:
             places,
             others,
         )
-        if places:
+        # Another one may tell of them just now, of less than this batch has added.
+        missed = self._accounts.asked_for(unknown)
+        if missed:
+            self._round = _Round(missed, places)
+        elif places:
             self._accounts.counted(places)

@@ -1,7 +1,7 @@
 """What the recorder tells the proxies of all hosts, and when, over a real database."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,11 +18,14 @@ class Accounts:
     """What was told, in order; cannot be told while `is_down`."""
 
     def __init__(self) -> None:
-        self.asked_for: set[str] = set()
+        self.asked_for_ones: set[str] = set()
         self.kept_ones: set[str] = set()
+        self.written: set[str] = set()
         self.said: list[tuple[str, dict[str, tuple[int, int]], dict[str, Place]]] = []
         self.others: dict[str, Place] = {}
         """The places of others that were told with the last of them."""
+        self.on_write: Callable[[], None] = lambda: None
+        """Happens while one is written that was not before."""
         self.is_down = False
         self.is_emptied = False
 
@@ -32,23 +35,32 @@ class Accounts:
 
     def wanted(self) -> set[str]:
         self._look()
-        return set(self.asked_for)
+        return set(self.asked_for_ones)
 
     def kept(self) -> set[str]:
         self._look()
         return set(self.kept_ones)
 
-    def write(self, spent: dict[str, dict[str, Periods]], places: dict[str, Place], others: dict[str, Place]) -> None:
+    def write(
+        self, spent: dict[str, dict[str, Periods]], places: dict[str, Place], others: dict[str, Place]
+    ) -> set[str]:
         self._look()
         for organization, of_it in spent.items():
-            if organization in self.kept_ones:
+            if organization in self.written:
                 self.said.append((f"some of {organization}", _totals(of_it), places))
                 self.others = others
+        return spent.keys() - self.written
+
+    def asked_for(self, organizations: set[str]) -> set[str]:
+        self._look()
+        return organizations & (self.asked_for_ones | self.kept_ones)
 
     def write_all(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
         self._look()
         self.kept_ones.add(organization)
-        self.asked_for.discard(organization)
+        self.on_write()
+        self.written.add(organization)
+        self.asked_for_ones.discard(organization)
         self.said.append((f"all of {organization}", _totals(spent), places))
 
     def counted(self, places: dict[str, Place]) -> None:
@@ -104,7 +116,7 @@ def test_who_is_asked_for_is_told_of_in_full_and_then_of_what_is_new(ledger: Sha
     ledger.apply(batch(100))
     ledger.tend()
     assert accounts.said == [("counted", {}, {"jrn_1": Place(0, 100)})]
-    accounts.asked_for.add("org_1")
+    accounts.asked_for_ones.add("org_1")
     ledger.tend()
     name, totals, places = accounts.said.pop()
     assert (name, places) == ("all of org_1", {"jrn_1": Place(0, 100)})
@@ -120,7 +132,7 @@ def test_who_is_asked_for_is_told_of_in_full_and_then_of_what_is_new(ledger: Sha
 def test_what_could_not_be_told_is_told_in_full_later_and_recorded_meanwhile(
     ledger: SharedLedger, accounts: Accounts
 ) -> None:
-    accounts.asked_for.add("org_1")
+    accounts.asked_for_ones.add("org_1")
     ledger.positions()
     ledger.tend()
     accounts.said.clear()
@@ -140,7 +152,7 @@ def test_what_could_not_be_told_is_told_in_full_later_and_recorded_meanwhile(
 
 @pytest.mark.parametrize("how", ["a recorder starts", "a series ends"])
 def test_all_is_told_anew_when_it_is_not_sure_what_was(ledger: SharedLedger, accounts: Accounts, how: str) -> None:
-    accounts.asked_for.add("org_1")
+    accounts.asked_for_ones.add("org_1")
     ledger.positions()
     ledger.tend()
     accounts.said.clear()
@@ -178,7 +190,7 @@ def test_the_journals_of_other_hosts_count_where_they_record_in_the_same_databas
         one.change(f"{project} VALUES ('prj_1', 'org_1', 'one', '{{}}', 0)")
         two.store().apply(batch(100, series="jrn_2"))
         ledger = SharedLedger(one.store(), accounts, monotonic=lambda: Clock.now)
-        accounts.asked_for.add("org_1")
+        accounts.asked_for_ones.add("org_1")
         assert ledger.positions() == {}
         # Its proxies are waited for, and what is counted of them is not counted again.
         ledger.tend()
@@ -193,3 +205,66 @@ def test_the_journals_of_other_hosts_count_where_they_record_in_the_same_databas
         assert some[1] == {"prj_1": (3, 30), "org_1": (3, 30), "key_1": (3, 30)}
         assert (some[2], accounts.others) == ({"jrn_1": Place(0, 300)}, {"jrn_2": Place(0, 200)})
         assert counted == ("counted", {}, {"jrn_1": Place(0, 300)})
+
+
+def test_what_is_recorded_while_others_write_an_account_is_told(ledger: SharedLedger, accounts: Accounts) -> None:
+    ledger.positions()
+    ledger.tend()
+    accounts.kept_ones.add("org_1")  # Another recorder has read the totals, and is about to write them.
+    ledger.apply(batch(100))
+    accounts.written.add("org_1")
+    ledger.tend()
+    assert accounts.said[1:3] == [
+        ("all of org_1", {"prj_1": (1, 10), "org_1": (1, 10)}, {"jrn_1": Place(0, 100)}),
+        ("counted", {}, {"jrn_1": Place(0, 100)}),
+    ]
+
+
+def test_batches_are_recorded_while_many_are_told_of(usage: Usage) -> None:
+    class Slow(Accounts):
+        def write_all(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
+            super().write_all(organization, spent, places)
+            Clock.now += 0.15
+
+    accounts = Slow()
+    ledger = SharedLedger(SqliteUsageStore(usage.engine, lambda: 1), accounts, monotonic=lambda: Clock.now)
+    accounts.kept_ones = accounts.written = {"org_1", "org_2", "org_3", "org_4", "org_5"}
+    ledger.positions()
+    ledger.apply(batch(100))
+    ledger.tend()
+    assert [said[0] for said in accounts.said] == ["all of org_1", "all of org_2"]
+    ledger.apply(batch(200))
+    assert len(accounts.said) == 2
+    # Somebody waits for it.
+    accounts.asked_for_ones.add("org_6")
+    ledger.tend()
+    assert [said[0] for said in accounts.said[2:]] == ["all of org_6", "all of org_3"]
+    ledger.tend()
+    assert [said[0] for said in accounts.said[4:]] == ["all of org_4", "all of org_5"]
+    ledger.tend()
+    assert accounts.said[6:] == [("counted", {}, {"jrn_1": Place(0, 100)})]
+    # What was recorded meanwhile was not in what was said of it first.
+    ledger.tend()
+    name, totals, places = accounts.said[7]
+    assert (name, totals["org_1"], places) == ("all of org_1", (2, 20), {"jrn_1": Place(0, 200)})
+    assert accounts.said[8:] == [("counted", {}, {"jrn_1": Place(0, 200)})]
+    ledger.apply(batch(300))
+    assert [said[0] for said in accounts.said[9:]] == ["some of org_1", "counted"]
+
+
+def test_what_of_nobody_with_limits_is_recorded_meanwhile_counts_too(usage: Usage) -> None:
+    accounts = Accounts()
+    ledger = SharedLedger(SqliteUsageStore(usage.engine, lambda: 1), accounts, monotonic=lambda: Clock.now)
+    accounts.kept_ones = {"org_2"}
+
+    def recorded() -> None:
+        accounts.on_write = lambda: None
+        ledger.apply(batch(100))
+
+    usage.change("DELETE FROM projects")  # Nobody knows whose it is.
+    accounts.on_write = recorded
+    ledger.positions()
+    ledger.tend()
+    assert accounts.said[-1] == ("counted", {}, {})
+    ledger.tend()
+    assert accounts.said[-1] == ("counted", {}, {"jrn_1": Place(0, 100)})

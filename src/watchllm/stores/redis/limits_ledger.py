@@ -140,7 +140,9 @@ class RedisAccounts:
     def kept(self) -> set[str]:
         return self._ask(lambda: {name.decode() for name in self._redis.redis.smembers(KEPT)})
 
-    def write(self, spent: dict[str, dict[str, Periods]], places: dict[str, Place], others: dict[str, Place]) -> None:
+    def write(
+        self, spent: dict[str, dict[str, Periods]], places: dict[str, Place], others: dict[str, Place]
+    ) -> set[str]:
         told = [
             (organization, arguments)
             for organization, of_it in spent.items()
@@ -150,6 +152,15 @@ class RedisAccounts:
         replies = self._ask(lambda: self._redis.run_each(LEDGER, calls))
         for (organization, _), reply in zip(told, replies, strict=True):
             self._tell_rest(organization, places, reply)
+        return {organization for (organization, _), reply in zip(told, replies, strict=True) if not reply}
+
+    def asked_for(self, organizations: set[str]) -> set[str]:
+        if not organizations:
+            return set()
+        names = sorted(organizations)
+        # In this order: who is taken from the one was put into the other before.
+        sets = [self._ask(partial(self._redis.redis.smismember, key, names)) for key in (WANTED, KEPT)]
+        return {name for name, *is_there in zip(names, *sets, strict=True) if any(is_there)}
 
     def write_all(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
         # Before it is: whoever ends in between has it written again.

@@ -358,3 +358,25 @@ def test_the_tier_is_bounded_and_keeps_what_is_used() -> None:
     assert PROJECT + key(0) in memory
     memory.put(PROJECT, PROJECT + key(0), entry(body=b"x" * 20_000), 0)
     assert PROJECT + key(0) not in memory, "what is too large takes the old one away"
+
+
+def test_what_redis_evicted_does_not_fill_it_with_the_index(tmp_path: Path) -> None:
+    async def use(one: Process) -> None:
+        begun = clock()
+        for first in range(0, 20_000, 500):
+            for number in range(first, first + 500):
+                one.store.put(PROJECT, key(number), entry(START_MS, body=b"x" * 1000), begun)
+            await until(lambda: not one.store.pending)
+        assert one.store.counters.puts == 20_000
+        assert one.store.counters.dropped == 0
+        # Every entry has two keys' worth of an index, and there are few beside entries.
+        indexed, keys = (int(server.command(*of)[1:]) for of in (("HLEN", key_of(PROJECT, "i")), ("DBSIZE",)))
+        assert 1000 < keys < indexed < 2 * keys
+        assert int(server.command("ZCARD", key_of(PROJECT, "x"))[1:]) == indexed
+
+    clock = Clock()
+    server = RedisServer(tmp_path / "redis", "--maxmemory", "6mb", "--maxmemory-policy", "volatile-lru")
+    try:
+        run(server.url, use, clock)
+    finally:
+        server.stop()

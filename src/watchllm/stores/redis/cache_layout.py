@@ -137,7 +137,9 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 # KEYS: entry, l, x, i. ARGV: KEY, generation, value, milliseconds to live, created, kind, model, channel, message, the
 # KEY in hex, source ("" = not known).
-# 0 = refused.
+# 0 = refused. Some of the index is looked at each time: what Redis evicted would stay in it until it expires, which may
+# be never, and the index itself cannot be evicted. First, because what takes away is done in a full Redis, too, and
+# what comes after it in a script then as well.
 PUT = Script(
     _MATCHES
     + """
@@ -151,6 +153,13 @@ end
 """
     + _NOW
     + """
+local head = string.sub(KEYS[1], 1, -#ARGV[1] - 1)
+for _, key in ipairs(redis.call('ZRANDMEMBER', KEYS[3], 8)) do
+  if redis.call('EXISTS', head .. key) == 0 then
+    redis.call('ZREM', KEYS[3], key)
+    redis.call('HDEL', KEYS[4], key)
+  end
+end
 if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('PUBLISH', ARGV[8], ARGV[9]) end
 redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
 redis.call('ZADD', KEYS[3], string.format('%.0f', now + tonumber(ARGV[4])), ARGV[1])

@@ -54,7 +54,7 @@ async def invalidate(
 
 
 async def stats(client: Client, project: bytes) -> CacheStats:
-    """Entries and bytes by the index, from which what Redis evicted has not gone. Raises Unavailable."""
+    """Entries and bytes by the index, from which what Redis evicted has not all gone. Raises Unavailable."""
     entries = size = 0
     by_kind: dict[str, int] = {}
     try:

@@ -1,6 +1,7 @@
 """The shared cache where things go wrong between processes: no invalidation is missed, no clock is trusted."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from watchllm.stores.redis.cache_layout import (
     packed_filter,
 )
 from watchllm.stores.redis.client import Client
+from watchllm.stores.redis.generations import MOST_RECORDS as MOST_KNOWN
 from watchllm.stores.redis.memory import Memory
 from watchllm.stores.redis.subscription import Subscription
 
@@ -380,3 +382,71 @@ def test_what_redis_evicted_does_not_fill_it_with_the_index(tmp_path: Path) -> N
         run(server.url, use, clock)
     finally:
         server.stop()
+
+
+def test_what_is_replaced_is_not_remembered_for_as_long_as_anything_is_fetched(server: RedisServer) -> None:
+    async def use(one: Process) -> None:
+        store = one.store
+        most = begun = 0
+
+        def fetch() -> None:
+            nonlocal most, begun
+            begun += 1
+            if begun % 100 == 0:
+                assert store._timer is not None
+                store._timer.cancel()
+                store._look()
+            most = max(most, len(store._lately.outdated) + len(store._before.outdated))
+            if begun < 2000:
+                store.heard_replaced(PROJECT + os.urandom(32) + b"another.")
+                assert store.fetch(PROJECT, [key(1)], fetch)
+
+        for _ in range(4):
+            fetch()
+        await until(lambda: not store._lately.fetching and not store._before.fetching)
+        assert begun >= 2000
+        assert 0 < most < 500
+
+    run(server.url, use, Clock())
+
+
+def test_an_old_answer_that_a_fetch_brings_late_is_not_kept(server: RedisServer) -> None:
+    async def use(one: Process, other: Process) -> None:
+        await other.put(1, other.store._now_ms())
+        server.pause()
+        brought: list[Entry | None] = []
+        assert one.store.fetch(PROJECT, [key(1)], lambda: brought.append(one.store.get(PROJECT, key(1))))
+        one.store.heard_replaced(PROJECT + key(1) + b"another.")
+        one.store._look()
+        one.store._look()  # However often it looks meanwhile.
+        server.go_on()
+        await until(lambda: bool(brought))
+        assert brought != [None]
+        assert PROJECT + key(1) not in one.store.memory
+
+    run(server.url, use, Clock(), Clock())
+
+
+def test_however_much_is_invalidated_a_look_up_compares_with_few(server: RedisServer) -> None:
+    async def use(one: Process, other: Process) -> None:
+        begun = clock()
+        await one.put(7, begun)
+        for number in range(2 * MOST_KNOWN):
+            clock.advance(1)
+            await one.store.invalidate(PROJECT, InvalidationFilter(keys=(key(1000 + number),)))
+        await until(lambda: other.store.generations.latest == 2 * MOST_KNOWN)
+        for process in (one, other):
+            assert len(process.store.generations.of(PROJECT)) <= MOST_KNOWN
+            # What it cannot tell apart any more is refused, never given.
+            assert process.store.generations.voids(PROJECT, 0, "m", "generate", begun, key(1000))
+            assert process.store.invalidated_since(PROJECT, "m", "generate", begun, key(1000))
+        # When nothing that they are about can be under way any more, and Redis has forgotten them, nobody knows them.
+        server.command("DEL", key_of(PROJECT, "l"))
+        clock.advance(KEPT_MS + 1)
+        await one.store.invalidate(PROJECT, InvalidationFilter(keys=(key(1),)))
+        await until(lambda: other.store.generations.latest == 2 * MOST_KNOWN + 1)
+        await other.get(8)
+        assert len(other.store.generations.of(PROJECT)) == 1
+
+    clock = Clock()
+    run(server.url, use, clock, clock)

@@ -67,6 +67,18 @@ class Counters(msgspec.Struct):
     refused: int = 0
 
 
+class _Stretch:
+    """A stretch of time: how many of the fetches that began in it are under way, and what was replaced in it while any
+    were, which they may bring as it was before. The next one begins when all of the last one's have ended, and that one
+    is then forgotten: where much is fetched, some always are under way."""
+
+    __slots__ = ("fetching", "outdated")
+
+    def __init__(self) -> None:
+        self.fetching = 0
+        self.outdated: set[bytes] = set()
+
+
 class RedisExactStore:
     """The port `cache.entry.Answers`. Made on the running loop; `heard…` and `listening` are for the subscription.
 
@@ -96,9 +108,7 @@ class RedisExactStore:
         self._loop = loop
         self._now_ms = now_ms
         self._brought: dict[bytes, Entry] = {}
-        self._fetching = 0
-        self._outdated: set[bytes] = set()
-        """What was replaced while fetches are under way: they may bring the old one."""
+        self._lately, self._before = _Stretch(), _Stretch()
         self._in_touch_until = 0.0
         self._listening = False
         self._newest_begun_ms = 0
@@ -129,10 +139,10 @@ class RedisExactStore:
                 return False
         wanted = [entry_key(project, key) for key in keys]
 
+        stretch = self._lately
+
         def ended() -> None:
-            self._fetching -= 1
-            if not self._fetching:
-                self._outdated.clear()
+            stretch.fetching -= 1
             done()
 
         def on_reply(reply: Any) -> None:
@@ -144,7 +154,7 @@ class RedisExactStore:
 
         command = encode("MGET", key_of(project, "g"), *wanted)
         if self._client.submit(wanted[0], command, on_reply):
-            self._fetching += 1
+            stretch.fetching += 1
             return True
         self.counters.unanswered += 1
         return False
@@ -266,8 +276,8 @@ class RedisExactStore:
         """Another answer was stored, or one removed, as REPLACED tells it."""
         entry_id, process = message[: -len(self._process)], message[-len(self._process) :]
         if process != self._process:
-            if self._fetching:
-                self._outdated.add(entry_id)
+            if self._lately.fetching or self._before.fetching:
+                self._lately.outdated.add(entry_id)
             self.memory.remove(entry_id[:_PROJECT_LENGTH], entry_id)
 
     def _forget_own(self, project: bytes, record: Record) -> None:
@@ -285,7 +295,7 @@ class RedisExactStore:
         known = self.generations.known(project)
         if generation == known or (known is None and not generation):
             if known is None:
-                self.generations.replace(project, 0, ())
+                self.generations.replace(project, 0, (), self._moment())
             self._bring(project, keys, reply[1:], done)
             return
 
@@ -300,7 +310,7 @@ class RedisExactStore:
                     self._unreadable(done)
                     return
                 records.append(record_of(of_record, text))
-            for record in self.generations.replace(project, generation, records):
+            for record in self.generations.replace(project, generation, records, self._moment()):
                 self.memory.invalidate(project, record)
             self._bring(project, keys, reply[1:], done)
 
@@ -338,7 +348,7 @@ class RedisExactStore:
         key = entry_id[_PROJECT_LENGTH:]
         if self.generations.voids(project, generation, entry.model, entry.kind, entry.created_ms, key, entry.key_id):
             return None
-        if entry_id not in self._outdated:
+        if entry_id not in self._lately.outdated and entry_id not in self._before.outdated:
             self.memory.put(project, entry_id, entry, generation)
         return entry
 
@@ -354,6 +364,8 @@ class RedisExactStore:
         if self._closed:
             return
         asked_at, known = self._loop.time(), self.generations.latest
+        if not self._before.fetching:
+            self._lately, self._before = _Stretch(), self._lately
 
         def on_reply(reply: Any) -> None:
             if isinstance(reply, (Unreachable, hiredis.ReplyError)):

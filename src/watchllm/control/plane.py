@@ -77,9 +77,9 @@ class ControlPlane:
     def set_project(
         self, project_id: str, changes: Mapping[str, Any], *, within_plan: bool = False
     ) -> projects.Project:
-        """Apply settings parsed by `domain.settings.parse_settings`; `within_plan`: raise as `plan_bounds.check_project`
-        does. Raises Invalid for a judge that the project may not use, or that has no price where the project refuses
-        such models."""
+        """Apply settings parsed by `domain.settings.parse_settings`; `within_plan`: raise as
+        `plan_bounds.check_project` does. Raises Invalid for a judge that the project may not use, or that has no price
+        where the project refuses such models."""
 
         def change(work: UnitOfWork) -> projects.Project:
             project = projects.change_settings(work, project_id, changes)

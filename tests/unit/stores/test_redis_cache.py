@@ -11,6 +11,7 @@ from tests.support.exact_store import START_MS, Clock, entry, key, project
 from tests.support.redis_server import RedisCluster, RedisServer
 from tests.support.waiting import until
 from watchllm.cache.entry import Entry, InvalidationFilter
+from watchllm.stores.redis import index_sweep
 from watchllm.stores.redis.address import parse
 from watchllm.stores.redis.cache import RedisExactStore
 from watchllm.stores.redis.cache_layout import (
@@ -25,6 +26,7 @@ from watchllm.stores.redis.cache_layout import (
 )
 from watchllm.stores.redis.client import Client
 from watchllm.stores.redis.generations import MOST_RECORDS as MOST_KNOWN
+from watchllm.stores.redis.index_sweep import INDEXED
 from watchllm.stores.redis.memory import Memory
 from watchllm.stores.redis.subscription import Subscription
 
@@ -382,6 +384,33 @@ def test_what_redis_evicted_does_not_fill_it_with_the_index(tmp_path: Path) -> N
         run(server.url, use, clock)
     finally:
         server.stop()
+
+
+def test_the_index_of_a_project_that_stores_nothing_more_goes_too(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def count(command: str, what: bytes) -> int:
+        return int(server.command(command, what)[1:])
+
+    async def use(one: Process) -> None:
+        begun = clock()
+        for number in range(1000):
+            one.store.put(PROJECT, key(number), entry(START_MS), begun)
+        await until(lambda: not one.store.pending)
+        for number in range(1000):
+            server.command("DEL", entry_key(PROJECT, key(number)))  # As if it were evicted.
+        await until(lambda: not count("EXISTS", key_of(PROJECT, "i")))
+        assert not count("EXISTS", key_of(PROJECT, "x"))
+        await until(lambda: not count("SCARD", INDEXED))
+        # Who stores again is looked after again.
+        one.store._indexes._told.clear()
+        await one.put(7, begun)
+        await until(lambda: bool(count("SCARD", INDEXED)))
+        assert await one.get(7) is not None
+
+    clock = Clock()
+    monkeypatch.setattr(index_sweep, "_LOOK_SECONDS", 0.01)
+    run(server.url, use, clock)
 
 
 def test_what_is_replaced_is_not_remembered_for_as_long_as_anything_is_fetched(server: RedisServer) -> None:

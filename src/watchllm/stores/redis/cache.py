@@ -31,7 +31,9 @@ from watchllm.stores.redis.cache_layout import (
     unpacked,
 )
 from watchllm.stores.redis.client import Client
+from watchllm.stores.redis.fetching import Stretch
 from watchllm.stores.redis.generations import Generations
+from watchllm.stores.redis.index_sweep import IndexSweep
 from watchllm.stores.redis.link import Unreachable, encode
 from watchllm.stores.redis.memory import Memory
 
@@ -67,18 +69,6 @@ class Counters(msgspec.Struct):
     refused: int = 0
 
 
-class _Stretch:
-    """A stretch of time: how many of the fetches that began in it are under way, and what was replaced in it while any
-    were, which they may bring as it was before. The next one begins when all of the last one's have ended, and that one
-    is then forgotten: where much is fetched, some always are under way."""
-
-    __slots__ = ("fetching", "outdated")
-
-    def __init__(self) -> None:
-        self.fetching = 0
-        self.outdated: set[bytes] = set()
-
-
 class RedisExactStore:
     """The port `cache.entry.Answers`. Made on the running loop; `heard…` and `listening` are for the subscription.
 
@@ -108,7 +98,7 @@ class RedisExactStore:
         self._loop = loop
         self._now_ms = now_ms
         self._brought: dict[bytes, Entry] = {}
-        self._lately, self._before = _Stretch(), _Stretch()
+        self._lately, self._before = Stretch(), Stretch()
         self._in_touch_until = 0.0
         self._listening = False
         self._newest_begun_ms = 0
@@ -116,6 +106,7 @@ class RedisExactStore:
         self._refusal: tuple[float, str] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._indexes = IndexSweep(bulk, loop)
         self._look()
 
     def get(self, project: bytes, key: bytes) -> Entry | None:
@@ -197,6 +188,7 @@ class RedisExactStore:
         keys = (entry_key(project, key), key_of(project, "l"), key_of(project, "x"), key_of(project, "i"))
         if self._bulk.run(PUT, keys, arguments, on_reply, _PUT_SECONDS):
             self.pending += 1
+            self._indexes.has_index(project)
         else:
             self.counters.dropped += 1
 
@@ -247,6 +239,7 @@ class RedisExactStore:
 
     def close(self) -> None:
         self._closed = True
+        self._indexes.close()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -365,7 +358,7 @@ class RedisExactStore:
             return
         asked_at, known = self._loop.time(), self.generations.latest
         if not self._before.fetching:
-            self._lately, self._before = _Stretch(), self._lately
+            self._lately, self._before = Stretch(), self._lately
 
         def on_reply(reply: Any) -> None:
             if isinstance(reply, (Unreachable, hiredis.ReplyError)):

@@ -8,6 +8,7 @@ All keys of a project share a hash tag, so that one script sees all of it and a 
     watchllm:{PROJECT}:x       sorted set: KEY → when Redis lets it expire, by its own clock
     watchllm:{PROJECT}:i       hash: KEY → `generation|created|size|kind|source|model`
     watchllm:{generation}      counts all invalidations of all projects
+    watchllm:{generation}:indexed   set: the projects that have an index (index_sweep.py)
 
 *Generations* stand for time, because the clocks of hosts do not agree: an invalidation is given the next number, every
 process learns of it soon, and a call belongs to the highest number that its process knew before it began. An answer is
@@ -234,6 +235,20 @@ for index = 3, #KEYS do
   end
 end
 return count
+""")
+
+# KEYS: x, i. ARGV: what the keys of entries begin with, how many. Some of what is in the index is looked at, and leaves
+# it where Redis has evicted it; how many were looked at, and how many left.
+SWEEP = Script("""
+local found, gone = redis.call('ZRANDMEMBER', KEYS[1], ARGV[2]), 0
+for _, key in ipairs(found) do
+  if redis.call('EXISTS', ARGV[1] .. key) == 0 then
+    redis.call('ZREM', KEYS[1], key)
+    redis.call('HDEL', KEYS[2], key)
+    gone = gone + 1
+  end
+end
+return {#found, gone}
 """)
 
 # KEYS: x, i. ARGV: how many. What has expired leaves the index; how many did.

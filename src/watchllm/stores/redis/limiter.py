@@ -189,6 +189,7 @@ class SharedLimiter:
     # Entering
 
     async def _enter(self, subject: Subject, counted: bool) -> SharedAdmission:
+        self._taking.forget_unused(self._accounts.values())
         account = self._account(subject)
         admission = SharedAdmission(subject, account, moment(self._wall()), counted)
         try:

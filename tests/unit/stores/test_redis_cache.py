@@ -413,6 +413,23 @@ def test_the_index_of_a_project_that_stores_nothing_more_goes_too(
     run(server.url, use, clock)
 
 
+def test_named_entries_are_forgotten_without_a_look_at_all_others(server: RedisServer) -> None:
+    async def use(one: Process) -> None:
+        begun = clock()
+        for number in range(5):
+            await one.put(number, begun)
+        clock.advance(10)
+        named = (key(1), key(3), key(99))
+        assert await one.store.invalidate(PROJECT, InvalidationFilter(keys=named, kind="embeddings")) == 0
+        assert await one.store.invalidate(PROJECT, InvalidationFilter(keys=named)) == 2
+        assert b"cmdstat_hscan" not in server.command("INFO", "commandstats")
+        assert [await one.get(number) is not None for number in range(5)] == [True, False, True, False, True]
+        assert await one.store.invalidate(PROJECT, InvalidationFilter(keys=())) == 0
+
+    clock = Clock()
+    run(server.url, use, clock)
+
+
 def test_what_is_replaced_is_not_remembered_for_as_long_as_anything_is_fetched(server: RedisServer) -> None:
     async def use(one: Process) -> None:
         store = one.store

@@ -66,10 +66,11 @@ class OrganizationPlane:
         return self._plane.create_project(name, organization_id=self._organization_id)
 
     def set_project(self, project_id: str, changes: Mapping[str, Any]) -> Project:
-        """Apply settings parsed by `domain.settings.parse_settings`."""
+        """Apply settings parsed by `domain.settings.parse_settings`. Raises BeyondPlan for what is the operator's to
+        set."""
         self._check_role()
         self.project(project_id)
-        return self._plane.set_project(project_id, changes)
+        return self._plane.set_project(project_id, changes, within_plan=True)
 
     def keys(self, project_id: str, after: str | None, most: int, *, only_in_force: bool = False) -> list[Key]:
         """As `keys.page`."""

@@ -12,7 +12,7 @@ from watchllm.control.errors import BeyondPlan, PlansUnusable
 from watchllm.control.organizations import Organization
 from watchllm.control.plans import FILE_NAME, SELF_HOSTED, Plan
 from watchllm.domain.limits import LIMIT_FORMS
-from watchllm.domain.setting_values import ALERT, text_of
+from watchllm.domain.setting_values import ALERT, ALLOW, text_of
 
 
 def check(organization: Organization, changes: Mapping[str, Any], plans: Mapping[str, Plan]) -> None:
@@ -23,15 +23,34 @@ def check(organization: Organization, changes: Mapping[str, Any], plans: Mapping
     for name in changes:
         if name not in LIMIT_FORMS:
             raise BeyondPlan(f"{name} is set by whoever runs this installation, not by the organization itself")
-    plan = plans.get(organization.plan)
-    if plan is None:
-        raise PlansUnusable(f"{FILE_NAME} has no plan {organization.plan!r} any more, which {organization.id} has")
+    plan = _plan_of(organization, plans)
     for name, value in changes.items():
         if _is_wider(name, value, plan):
             raise BeyondPlan(
                 f"{name}={text_of(value)[:200]} is more than the plan {organization.plan} gives, which is "
                 f"{text_of(getattr(plan, name))[:200]}; a limit of a plan can be made tighter here, not wider"
             )
+
+
+def check_project(
+    organization: Organization, changes: Mapping[str, Any], plans: Callable[[], Mapping[str, Plan]]
+) -> None:
+    """The same of `changes` of one of its projects, as `domain.settings.parse_settings` gave them: what costs nobody
+    knows how much is used beside the plan's budget, however much of it."""
+    if organization.plan == SELF_HOSTED or changes.get("unpriced") != ALLOW:
+        return
+    if _plan_of(organization, plans()).has_hard_budget:
+        raise BeyondPlan(
+            f"unpriced={ALLOW} is set by whoever runs this installation: the plan {organization.plan} has a budget, "
+            "which what has no price would not count against"
+        )
+
+
+def _plan_of(organization: Organization, plans: Mapping[str, Plan]) -> Plan:
+    plan = plans.get(organization.plan)
+    if plan is None:
+        raise PlansUnusable(f"{FILE_NAME} has no plan {organization.plan!r} any more, which {organization.id} has")
+    return plan
 
 
 def _is_wider(name: str, value: Any, plan: Plan) -> bool:

@@ -74,12 +74,18 @@ class ControlPlane:
 
         return self._change(change)
 
-    def set_project(self, project_id: str, changes: Mapping[str, Any]) -> projects.Project:
-        """Apply settings parsed by `domain.settings.parse_settings`. Raises Invalid for a judge that the project may
-        not use, or that has no price where the project refuses such models."""
+    def set_project(
+        self, project_id: str, changes: Mapping[str, Any], *, within_plan: bool = False
+    ) -> projects.Project:
+        """Apply settings parsed by `domain.settings.parse_settings`; `within_plan`: raise as
+        `plan_bounds.check_project` does. Raises Invalid for a judge that the project may not use, or that has no price
+        where the project refuses such models."""
 
         def change(work: UnitOfWork) -> projects.Project:
             project = projects.change_settings(work, project_id, changes)
+            if within_plan:
+                owner = organizations.get(work.connection, project.organization_id)
+                plan_bounds.check_project(owner, changes, self.publisher.plans)
             judges.check(work.connection, project_id, changes, self.publisher.prices)
             return project
 

@@ -228,6 +228,7 @@ class Limiter:
 
     def knows(self, subject: Subject) -> bool:
         """Whether what everybody in it had used before this process counted is known."""
+        self._moment()  # Which may find that it is not any more.
         return self._metered(subject).is_known
 
     def unknown(self, subject: Subject) -> list[str]:
@@ -293,9 +294,19 @@ class Limiter:
     def _moment(self) -> Moment:
         wall = self._wall()
         if not self._day_ends - DAY_SECONDS <= wall < self._day_ends:
-            self._at = moment(wall)
+            before, self._at = self._at, moment(wall)
             self._day_ends = (self._at.day + 1) * DAY_SECONDS
+            if self._at.day < before.day:
+                self._go_back()
         return self._at
+
+    def _go_back(self) -> None:
+        """The clock was set back. In periods that were over for it nothing was counted, and would not be until they
+        come again: what was spent has to be learnt anew."""
+        for meter in self._meters.values():
+            meter.spending.go_back(self._at)
+            meter.known = False
+        self._epoch = object()
 
     def _metered(self, subject: Subject) -> Metered:
         metered = subject.metered

@@ -82,6 +82,12 @@ class Spending:
             if at.day == self._at.day:
                 self.day += nanos
 
+    def go_back(self, at: Moment) -> None:
+        """The clock was set back: `at` are the periods now, of which nothing is known."""
+        self._at = at
+        self.requests = 0
+        self.day = self.month = 0
+
     def forget(self) -> None:
         """Back to nothing spent; what is held stays."""
         self.requests = 0

@@ -7,6 +7,7 @@ import pytest
 from watchllm.control.errors import BeyondPlan, PlansUnusable
 from watchllm.control.organization_plane import OrganizationPlane
 from watchllm.control.organizations import parse_changes
+from watchllm.domain.settings import parse_settings
 
 if TYPE_CHECKING:
     from tests.unit.control.conftest import World
@@ -65,6 +66,22 @@ def test_what_is_wider_is_for_the_operator_to_give(world: "World", pair: str) ->
 def test_a_plan_that_is_the_installations_own_is_changed_freely(world: "World", pair: str) -> None:
     name, _, text = pair.partition("=")
     own_of(world, "self-hosted").set_organization(parse_changes({name: text}))
+
+
+@pytest.mark.parametrize(("plan", "may"), [("team", False), ("free", True), ("self-hosted", True)])
+def test_a_plans_budget_is_not_to_be_walked_past_by_what_has_no_price(world: "World", plan: str, may: bool) -> None:
+    own = own_of(world, plan)
+    project = own.create_project("Shop")
+    allowed = parse_settings({"unpriced": "allow", "cache": "off"})
+    if may:
+        assert own.set_project(project.id, allowed).settings.unpriced == "allow"
+    else:
+        with pytest.raises(BeyondPlan, match="unpriced"):
+            own.set_project(project.id, allowed)
+        assert own.project(project.id) == project
+        world.plane.set_project(project.id, allowed)
+    for text in ("refuse", ""):
+        assert own.set_project(project.id, parse_settings({"unpriced": text})).settings.unpriced == (text or None)
 
 
 def test_nothing_is_changed_while_the_plan_is_not_known(world: "World") -> None:

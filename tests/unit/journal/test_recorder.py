@@ -510,3 +510,14 @@ def test_a_segment_that_was_begun_while_the_folder_was_looked_at_is_not_lost(
         assert len(usage.ids()) == 601
         usage.record()
     assert scan(tmp_path / "journal") == {}
+
+
+def test_a_sum_of_several_batches_stays_a_whole_number(tmp_path: Path) -> None:
+    journal = journal_in(tmp_path)
+    with usage_in(tmp_path) as usage:
+        for _ in range(3):
+            journal.settled(event(cost=(1 << 63) - 1))
+            usage.record()
+        assert set(usage.query("SELECT nanos, typeof(nanos) FROM spending")) == {((1 << 63) - 1, "integer")}
+        assert usage.query("SELECT cost_nanos, typeof(cost_nanos) FROM usage_hourly") == [((1 << 63) - 1, "integer")]
+    journal.close()

@@ -231,3 +231,26 @@ def test_who_only_makes_requests_that_cannot_be_read_is_not_forgotten_with_its_m
     clock.go(10)
     limiter.enter(other, counted=True)
     assert refused(lambda: limiter.enter(who, counted=True)).code == "rate_limit_exceeded"
+
+
+def test_a_clock_that_is_set_back_opens_no_budget(limiter: Limiter, clock: Clock) -> None:
+    who = subject(Limits(budget_usd_day=2, monthly_requests=3))
+    clock.wall += 40 * 86_400  # As a host's that has not been told the time yet.
+    assert not limiter.knows(who)
+    limiter.learn("key_1", moment(clock.wall), Spent())
+    under_way = limiter.enter(who, counted=True)
+    clock.wall -= 40 * 86_400
+    assert not limiter.knows(who)
+    limiter.begin_anew("key_1")
+    limiter.learn("key_1", moment(clock.wall), Spent(1, USD, USD, USD))
+    assert limiter.knows(who)
+    for _ in range(2):
+        admission = limiter.enter(who, counted=True)
+        limiter.reserve(admission, Demand(0, USD // 2))
+        finish(limiter, admission, nanos=USD // 2, billable=False)
+    admission = limiter.enter(who, counted=True)
+    assert "budget_usd_day" in refused(lambda: limiter.reserve(admission, Demand(0, 1))).message
+    assert refused(lambda: limiter.enter(who, counted=True)).code == "quota_exceeded"
+    finish(limiter, admission)
+    finish(limiter, under_way, billable=False)
+    assert limiter.spent("key_1") == Spent(2, 2 * USD, 2 * USD, 2 * USD)

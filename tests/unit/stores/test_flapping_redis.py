@@ -10,7 +10,7 @@ from tests.support.shared_limits import USD, Clock, Proxy, recorder, subject, to
 from watchllm.domain.errors import Unavailable
 from watchllm.domain.limits import Limits
 from watchllm.limits.exceeded import Exceeded
-from watchllm.limits.subject import Subject
+from watchllm.limits.subject import KEY, Subject, bounds_of, subject_of
 from watchllm.stores.redis.limits_admission import SharedAdmission
 from watchllm.stores.redis.link import Unreachable
 
@@ -203,5 +203,42 @@ def test_a_budget_is_not_given_again_when_redis_answers_somebody_else(
             if other_key_was_served:
                 assert await ask(proxy, other) is not None
         assert spent == USD
+
+    with_proxies(server.url, 1, use, clock=lambda: clock.now)
+
+
+def test_proxies_that_know_nothing_of_an_organization_do_not_each_give_it_a_whole_limit(
+    server: RedisServer, clock: Clock
+) -> None:
+    known = subject(Limits(requests_per_minute=LIMIT))
+    quiet = subject_of(bounds_of("key_2", KEY, Limits(requests_per_minute=LIMIT)), organization="org_2")
+    assert quiet is not None
+
+    async def use(*proxies: Proxy) -> None:
+        for proxy in (*proxies, *proxies):  # All have joined when they are told how many there are.
+            proxy.settle(await proxy.enter(known))
+        for proxy in proxies:
+            Link(proxy).is_cut = True
+        served = [[await ask(proxy, quiet) for _ in range(LIMIT)] for proxy in proxies]
+        assert [len(of_it) - of_it.count(None) for of_it in served] == [LIMIT // 4] * 4
+
+    with_proxies(server.url, 4, use, clock=lambda: clock.now)
+
+
+def test_the_operator_is_told_where_redis_answers_and_refuses(server: RedisServer, clock: Clock) -> None:
+    who = subject(Limits(requests_per_minute=LIMIT))
+
+    async def use(proxy: Proxy) -> None:
+        proxy.settle(await proxy.enter(who))
+        assert proxy.limiter.state() is None
+        server.command("CONFIG", "SET", "maxmemory", 1)
+        assert await ask(proxy, subject(Limits(requests_per_minute=LIMIT, tokens_per_minute=1))) is not None
+        state = proxy.limiter.state()
+        assert state is not None
+        assert "keeps its share of the limits by itself" in state
+        assert "OOM" in state
+        server.command("CONFIG", "SET", "maxmemory", 0)
+        clock.go(5)
+        assert proxy.limiter.state() is None
 
     with_proxies(server.url, 1, use, clock=lambda: clock.now)

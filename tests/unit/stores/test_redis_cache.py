@@ -1,6 +1,7 @@
 """The shared cache where things go wrong between processes: no invalidation is missed, no clock is trusted."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tests.support.exact_store import START_MS, Clock, entry, key, project
 from tests.support.redis_server import RedisCluster, RedisServer
 from tests.support.waiting import until
 from watchllm.cache.entry import Entry, InvalidationFilter
+from watchllm.stores.redis import index_sweep
 from watchllm.stores.redis.address import parse
 from watchllm.stores.redis.cache import RedisExactStore
 from watchllm.stores.redis.cache_layout import (
@@ -23,6 +25,8 @@ from watchllm.stores.redis.cache_layout import (
     packed_filter,
 )
 from watchllm.stores.redis.client import Client
+from watchllm.stores.redis.generations import MOST_RECORDS as MOST_KNOWN
+from watchllm.stores.redis.index_sweep import INDEXED
 from watchllm.stores.redis.memory import Memory
 from watchllm.stores.redis.subscription import Subscription
 
@@ -358,3 +362,137 @@ def test_the_tier_is_bounded_and_keeps_what_is_used() -> None:
     assert PROJECT + key(0) in memory
     memory.put(PROJECT, PROJECT + key(0), entry(body=b"x" * 20_000), 0)
     assert PROJECT + key(0) not in memory, "what is too large takes the old one away"
+
+
+def test_what_redis_evicted_does_not_fill_it_with_the_index(tmp_path: Path) -> None:
+    async def use(one: Process) -> None:
+        begun = clock()
+        for first in range(0, 20_000, 500):
+            for number in range(first, first + 500):
+                one.store.put(PROJECT, key(number), entry(START_MS, body=b"x" * 1000), begun)
+            await until(lambda: not one.store.pending)
+        assert one.store.counters.puts == 20_000
+        assert one.store.counters.dropped == 0
+        # Every entry has two keys' worth of an index, and there are few beside entries.
+        indexed, keys = (int(server.command(*of)[1:]) for of in (("HLEN", key_of(PROJECT, "i")), ("DBSIZE",)))
+        assert 1000 < keys < indexed < 2 * keys
+        assert int(server.command("ZCARD", key_of(PROJECT, "x"))[1:]) == indexed
+
+    clock = Clock()
+    server = RedisServer(tmp_path / "redis", "--maxmemory", "6mb", "--maxmemory-policy", "volatile-lru")
+    try:
+        run(server.url, use, clock)
+    finally:
+        server.stop()
+
+
+def test_the_index_of_a_project_that_stores_nothing_more_goes_too(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def count(command: str, what: bytes) -> int:
+        return int(server.command(command, what)[1:])
+
+    async def use(one: Process) -> None:
+        begun = clock()
+        for number in range(1000):
+            one.store.put(PROJECT, key(number), entry(START_MS), begun)
+        await until(lambda: not one.store.pending)
+        for number in range(1000):
+            server.command("DEL", entry_key(PROJECT, key(number)))  # As if it were evicted.
+        await until(lambda: not count("EXISTS", key_of(PROJECT, "i")))
+        assert not count("EXISTS", key_of(PROJECT, "x"))
+        await until(lambda: not count("SCARD", INDEXED))
+        # Who stores again is looked after again.
+        one.store._indexes._told.clear()
+        await one.put(7, begun)
+        await until(lambda: bool(count("SCARD", INDEXED)))
+        assert await one.get(7) is not None
+
+    clock = Clock()
+    monkeypatch.setattr(index_sweep, "_LOOK_SECONDS", 0.01)
+    run(server.url, use, clock)
+
+
+def test_named_entries_are_forgotten_without_a_look_at_all_others(server: RedisServer) -> None:
+    async def use(one: Process) -> None:
+        begun = clock()
+        for number in range(5):
+            await one.put(number, begun)
+        clock.advance(10)
+        named = (key(1), key(3), key(99))
+        assert await one.store.invalidate(PROJECT, InvalidationFilter(keys=named, kind="embeddings")) == 0
+        assert await one.store.invalidate(PROJECT, InvalidationFilter(keys=named)) == 2
+        assert b"cmdstat_hscan" not in server.command("INFO", "commandstats")
+        assert [await one.get(number) is not None for number in range(5)] == [True, False, True, False, True]
+        assert await one.store.invalidate(PROJECT, InvalidationFilter(keys=())) == 0
+
+    clock = Clock()
+    run(server.url, use, clock)
+
+
+def test_what_is_replaced_is_not_remembered_for_as_long_as_anything_is_fetched(server: RedisServer) -> None:
+    async def use(one: Process) -> None:
+        store = one.store
+        most = begun = 0
+
+        def fetch() -> None:
+            nonlocal most, begun
+            begun += 1
+            if begun % 100 == 0:
+                assert store._timer is not None
+                store._timer.cancel()
+                store._look()
+            most = max(most, len(store._lately.outdated) + len(store._before.outdated))
+            if begun < 2000:
+                store.heard_replaced(PROJECT + os.urandom(32) + b"another.")
+                assert store.fetch(PROJECT, [key(1)], fetch)
+
+        for _ in range(4):
+            fetch()
+        await until(lambda: not store._lately.fetching and not store._before.fetching)
+        assert begun >= 2000
+        assert 0 < most < 500
+
+    run(server.url, use, Clock())
+
+
+def test_an_old_answer_that_a_fetch_brings_late_is_not_kept(server: RedisServer) -> None:
+    async def use(one: Process, other: Process) -> None:
+        await other.put(1, other.store._now_ms())
+        server.pause()
+        brought: list[Entry | None] = []
+        assert one.store.fetch(PROJECT, [key(1)], lambda: brought.append(one.store.get(PROJECT, key(1))))
+        one.store.heard_replaced(PROJECT + key(1) + b"another.")
+        one.store._look()
+        one.store._look()  # However often it looks meanwhile.
+        server.go_on()
+        await until(lambda: bool(brought))
+        assert brought != [None]
+        assert PROJECT + key(1) not in one.store.memory
+
+    run(server.url, use, Clock(), Clock())
+
+
+def test_however_much_is_invalidated_a_look_up_compares_with_few(server: RedisServer) -> None:
+    async def use(one: Process, other: Process) -> None:
+        begun = clock()
+        await one.put(7, begun)
+        for number in range(2 * MOST_KNOWN):
+            clock.advance(1)
+            await one.store.invalidate(PROJECT, InvalidationFilter(keys=(key(1000 + number),)))
+        await until(lambda: other.store.generations.latest == 2 * MOST_KNOWN)
+        for process in (one, other):
+            assert len(process.store.generations.of(PROJECT)) <= MOST_KNOWN
+            # What it cannot tell apart any more is refused, never given.
+            assert process.store.generations.voids(PROJECT, 0, "m", "generate", begun, key(1000))
+            assert process.store.invalidated_since(PROJECT, "m", "generate", begun, key(1000))
+        # When nothing that they are about can be under way any more, and Redis has forgotten them, nobody knows them.
+        server.command("DEL", key_of(PROJECT, "l"))
+        clock.advance(KEPT_MS + 1)
+        await one.store.invalidate(PROJECT, InvalidationFilter(keys=(key(1),)))
+        await until(lambda: other.store.generations.latest == 2 * MOST_KNOWN + 1)
+        await other.get(8)
+        assert len(other.store.generations.of(PROJECT)) == 1
+
+    clock = Clock()
+    run(server.url, use, clock, clock)

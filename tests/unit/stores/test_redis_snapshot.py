@@ -5,8 +5,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis import RedisError
 
 from tests.support.redis_server import RedisCluster, RedisServer
 from watchllm.control.publication import Publication
@@ -16,8 +18,9 @@ from watchllm.stores.lmdb.snapshot import LmdbSnapshotReader
 from watchllm.stores.lmdb.snapshot_copy import Position, SnapshotCopy
 from watchllm.stores.redis import snapshot_layout, snapshot_writer
 from watchllm.stores.redis.address import parse
-from watchllm.stores.redis.client import Client
+from watchllm.stores.redis.client import Client, Script
 from watchllm.stores.redis.snapshot_follower import SnapshotFollower
+from watchllm.stores.redis.snapshot_layout import EXCHANGE
 from watchllm.stores.redis.snapshot_writer import RedisSnapshotWriter
 
 
@@ -212,6 +215,25 @@ def test_very_many_changes_are_exchanged_in_one_step(
     assert seen <= {before, writer.version()}
     assert [host.reader.key(digest(number)) is not None for number in (0, 1, 100)] == [False, True, True]
     assert server.command("KEYS", "*").count(b"records") == 1
+
+
+def test_what_was_exchanged_is_gone_though_its_publisher_does_not_hear_that_it_was(
+    writer: RedisSnapshotWriter, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.update(lambda: everything(30))
+    monkeypatch.setattr(snapshot_writer, "MOST_AT_ONCE", 5)
+    run = writer._blocking.run
+
+    def lost(script: Script, *arguments: Any) -> Any:
+        run(script, *arguments)
+        raise RedisError("the reply was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer._blocking, "run", lambda *call: (lost if call[0] is EXCHANGE else run)(*call))
+        with pytest.raises(Unavailable, match="the reply was lost"):
+            writer.update(lambda: Publication(keys=keys(*range(100, 120))))
+    assert server.command("KEYS", "*").count(b"records") == 1
+    assert not writer.update(lambda: Publication(keys=keys(*range(100, 120))))
 
 
 def test_a_cluster_holds_it_too(tmp_path: Path) -> None:

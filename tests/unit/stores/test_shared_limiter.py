@@ -26,8 +26,8 @@ from watchllm.domain.errors import Unavailable
 from watchllm.domain.ledger import Place
 from watchllm.domain.limits import Limits
 from watchllm.limits.exceeded import Exceeded
-from watchllm.limits.limiter import Standing
-from watchllm.limits.subject import Subject
+from watchllm.limits.limiter import NOTHING, Demand, Standing
+from watchllm.limits.subject import KEY, PROJECT, Subject, bounds_of, subject_of
 from watchllm.stores.redis.limits_layout import PLACES, WANTED
 
 
@@ -504,3 +504,45 @@ def test_a_cluster_keeps_an_organization_on_one_node(tmp_path: Path) -> None:
         with_proxies(cluster.url, 2, use)
     finally:
         cluster.stop()
+
+
+def test_keys_that_are_used_no_more_are_forgotten_though_their_organization_is_busy(
+    server: RedisServer, clock: Clock
+) -> None:
+    limits = Limits(requests_per_minute=60, concurrent_requests=5, monthly_requests=90, budget_usd_day=1)
+
+    def of(number: int) -> Subject:
+        made = subject_of(
+            bounds_of(f"key_{number}", KEY, limits),
+            bounds_of("prj_1", PROJECT, Limits(requests_per_minute=10_000)),
+            organization="org_1",
+        )
+        assert made is not None
+        return made
+
+    async def use(proxy: Proxy) -> None:
+        told(server.url, proxy)
+        limiter = proxy.limiter
+        busy = of(0)
+        held = await proxy.enter(of(1))
+        await proxy.reserve(held, nanos=1000)
+        for number in range(2, 40):
+            limiter.settle(await proxy.enter(of(number)), NOTHING, billable=True)
+        for _ in range(5):
+            clock.go(301)
+            await proxy.tell()
+            limiter.settle(await proxy.enter(busy), NOTHING, billable=False)
+        account = limiter._accounts["org_1"]
+        # One is under way still; nothing is known of the others any more.
+        assert account.holdings.keys() == {"key_0", "key_1", "prj_1"}
+        assert account.known == {"key_0", "key_1"}
+        assert {name for name, _ in limiter._taking.told} == {"key_0", "key_1", "prj_1"}
+        limiter.settle(held, Demand(0, 1000), billable=True)
+        await proxy.tell()
+        await proxy.tell()
+        assert not any(account.holdings["key_1"].state())
+        # Who comes back is as before.
+        limiter.settle(await proxy.enter(of(2)), NOTHING, billable=False)
+        assert limiter.standings(of(2))[2] is not None
+
+    with_proxies(server.url, 1, use, clock=lambda: clock.now)

@@ -31,7 +31,9 @@ from watchllm.stores.redis.cache_layout import (
     unpacked,
 )
 from watchllm.stores.redis.client import Client
+from watchllm.stores.redis.fetching import Stretch
 from watchllm.stores.redis.generations import Generations
+from watchllm.stores.redis.index_sweep import IndexSweep
 from watchllm.stores.redis.link import Unreachable, encode
 from watchllm.stores.redis.memory import Memory
 
@@ -96,9 +98,7 @@ class RedisExactStore:
         self._loop = loop
         self._now_ms = now_ms
         self._brought: dict[bytes, Entry] = {}
-        self._fetching = 0
-        self._outdated: set[bytes] = set()
-        """What was replaced while fetches are under way: they may bring the old one."""
+        self._lately, self._before = Stretch(), Stretch()
         self._in_touch_until = 0.0
         self._listening = False
         self._newest_begun_ms = 0
@@ -106,6 +106,7 @@ class RedisExactStore:
         self._refusal: tuple[float, str] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._indexes = IndexSweep(bulk, loop)
         self._look()
 
     def get(self, project: bytes, key: bytes) -> Entry | None:
@@ -129,10 +130,10 @@ class RedisExactStore:
                 return False
         wanted = [entry_key(project, key) for key in keys]
 
+        stretch = self._lately
+
         def ended() -> None:
-            self._fetching -= 1
-            if not self._fetching:
-                self._outdated.clear()
+            stretch.fetching -= 1
             done()
 
         def on_reply(reply: Any) -> None:
@@ -144,7 +145,7 @@ class RedisExactStore:
 
         command = encode("MGET", key_of(project, "g"), *wanted)
         if self._client.submit(wanted[0], command, on_reply):
-            self._fetching += 1
+            stretch.fetching += 1
             return True
         self.counters.unanswered += 1
         return False
@@ -187,6 +188,7 @@ class RedisExactStore:
         keys = (entry_key(project, key), key_of(project, "l"), key_of(project, "x"), key_of(project, "i"))
         if self._bulk.run(PUT, keys, arguments, on_reply, _PUT_SECONDS):
             self.pending += 1
+            self._indexes.has_index(project)
         else:
             self.counters.dropped += 1
 
@@ -237,6 +239,7 @@ class RedisExactStore:
 
     def close(self) -> None:
         self._closed = True
+        self._indexes.close()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -266,8 +269,8 @@ class RedisExactStore:
         """Another answer was stored, or one removed, as REPLACED tells it."""
         entry_id, process = message[: -len(self._process)], message[-len(self._process) :]
         if process != self._process:
-            if self._fetching:
-                self._outdated.add(entry_id)
+            if self._lately.fetching or self._before.fetching:
+                self._lately.outdated.add(entry_id)
             self.memory.remove(entry_id[:_PROJECT_LENGTH], entry_id)
 
     def _forget_own(self, project: bytes, record: Record) -> None:
@@ -285,7 +288,7 @@ class RedisExactStore:
         known = self.generations.known(project)
         if generation == known or (known is None and not generation):
             if known is None:
-                self.generations.replace(project, 0, ())
+                self.generations.replace(project, 0, (), self._moment())
             self._bring(project, keys, reply[1:], done)
             return
 
@@ -300,7 +303,7 @@ class RedisExactStore:
                     self._unreadable(done)
                     return
                 records.append(record_of(of_record, text))
-            for record in self.generations.replace(project, generation, records):
+            for record in self.generations.replace(project, generation, records, self._moment()):
                 self.memory.invalidate(project, record)
             self._bring(project, keys, reply[1:], done)
 
@@ -338,7 +341,7 @@ class RedisExactStore:
         key = entry_id[_PROJECT_LENGTH:]
         if self.generations.voids(project, generation, entry.model, entry.kind, entry.created_ms, key, entry.key_id):
             return None
-        if entry_id not in self._outdated:
+        if entry_id not in self._lately.outdated and entry_id not in self._before.outdated:
             self.memory.put(project, entry_id, entry, generation)
         return entry
 
@@ -354,6 +357,8 @@ class RedisExactStore:
         if self._closed:
             return
         asked_at, known = self._loop.time(), self.generations.latest
+        if not self._before.fetching:
+            self._lately, self._before = Stretch(), self._lately
 
         def on_reply(reply: Any) -> None:
             if isinstance(reply, (Unreachable, hiredis.ReplyError)):

@@ -8,6 +8,7 @@ All keys of a project share a hash tag, so that one script sees all of it and a 
     watchllm:{PROJECT}:x       sorted set: KEY → when Redis lets it expire, by its own clock
     watchllm:{PROJECT}:i       hash: KEY → `generation|created|size|kind|source|model`
     watchllm:{generation}      counts all invalidations of all projects
+    watchllm:{generation}:indexed   set: the projects that have an index (index_sweep.py)
 
 *Generations* stand for time, because the clocks of hosts do not agree: an invalidation is given the next number, every
 process learns of it soon, and a call belongs to the highest number that its process knew before it began. An answer is
@@ -137,7 +138,9 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 # KEYS: entry, l, x, i. ARGV: KEY, generation, value, milliseconds to live, created, kind, model, channel, message, the
 # KEY in hex, source ("" = not known).
-# 0 = refused.
+# 0 = refused. Some of the index is looked at each time: what Redis evicted would stay in it until it expires, which may
+# be never, and the index itself cannot be evicted. First, because what takes away is done in a full Redis, too, and
+# what comes after it in a script then as well.
 PUT = Script(
     _MATCHES
     + """
@@ -151,6 +154,13 @@ end
 """
     + _NOW
     + """
+local head = string.sub(KEYS[1], 1, -#ARGV[1] - 1)
+for _, key in ipairs(redis.call('ZRANDMEMBER', KEYS[3], 8)) do
+  if redis.call('EXISTS', head .. key) == 0 then
+    redis.call('ZREM', KEYS[3], key)
+    redis.call('HDEL', KEYS[4], key)
+  end
+end
 if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('PUBLISH', ARGV[8], ARGV[9]) end
 redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
 redis.call('ZADD', KEYS[3], string.format('%.0f', now + tonumber(ARGV[4])), ARGV[1])
@@ -225,6 +235,20 @@ for index = 3, #KEYS do
   end
 end
 return count
+""")
+
+# KEYS: x, i. ARGV: what the keys of entries begin with, how many. Some of what is in the index is looked at, and leaves
+# it where Redis has evicted it; how many were looked at, and how many left.
+SWEEP = Script("""
+local found, gone = redis.call('ZRANDMEMBER', KEYS[1], ARGV[2]), 0
+for _, key in ipairs(found) do
+  if redis.call('EXISTS', ARGV[1] .. key) == 0 then
+    redis.call('ZREM', KEYS[1], key)
+    redis.call('HDEL', KEYS[2], key)
+    gone = gone + 1
+  end
+end
+return {#found, gone}
 """)
 
 # KEYS: x, i. ARGV: how many. What has expired leaves the index; how many did.

@@ -5,7 +5,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 
-from watchllm.stores.redis.cache_layout import Record
+from watchllm.cache.entry import InvalidationFilter
+from watchllm.stores.redis.cache_layout import KEPT_MS, Record
+
+MOST_RECORDS = 256
+"""Of a project; whatever is looked up is compared with all of them."""
 
 _MOST_MOMENTS = 4096
 _MOST_PROJECTS = 20_000
@@ -39,20 +43,21 @@ class Generations:
         found = self._records.get(project)
         return None if found is None else found[0]
 
-    def replace(self, project: bytes, generation: int, records: Iterable[Record]) -> tuple[Record, ...]:
-        """All of a project's records as Redis has them; what was known and it has lost stays. Those that are new."""
-        before = self.of(project)
-        fresh = tuple(record for record in records if record not in before)
-        if len(self._records) >= _MOST_PROJECTS and project not in self._records:
-            self._records.clear()
-        self._records[project] = generation, (*before, *fresh)[-2 * _MOST_MOMENTS :]
+    def replace(self, project: bytes, generation: int, records: Iterable[Record], now_ms: int) -> tuple[Record, ...]:
+        """All of a project's records as Redis has them; what was known and it has lost stays, as long as Redis would
+        have kept it. Those that are new."""
+        before, told = self.of(project), tuple(records)
+        fresh = tuple(record for record in told if record not in before)
+        over = self.at(now_ms - KEPT_MS)
+        kept = tuple(record for record in before if record.generation > over or record in told)
+        self._keep(project, generation, (*kept, *fresh))
         return fresh
 
     def add(self, project: bytes, record: Record) -> None:
         """One more, heard of by a message: whether it is the next one is not known."""
         known, records = self._records.get(project, (-1, ()))
         if record not in records:
-            self._records[project] = known, (*records, record)
+            self._keep(project, known, (*records, record))
 
     def of(self, project: bytes) -> tuple[Record, ...]:
         found = self._records.get(project)
@@ -74,6 +79,16 @@ class Generations:
     def forget(self) -> None:
         """Messages may have been missed: of every project the records are read again before they are relied on."""
         self._records = {project: (-1, records) for project, (_, records) in self._records.items() if records}
+
+    def _keep(self, project: bytes, known: int, records: tuple[Record, ...]) -> None:
+        if len(self._records) >= _MOST_PROJECTS and project not in self._records:
+            self._records.clear()
+        if len(records) > MOST_RECORDS:
+            # As in Redis: the older half becomes one that refuses more, which costs misses.
+            ordered = sorted(records, key=lambda record: record.generation)
+            older, newer = ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :]
+            records = (Record(older[-1].generation, InvalidationFilter()), *newer)
+        self._records[project] = known, records
 
     def restart(self) -> None:
         """Redis counts from the beginning again: what it had is gone, and numbers known so far mean nothing to it."""

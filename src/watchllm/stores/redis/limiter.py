@@ -184,11 +184,12 @@ class SharedLimiter:
 
     def state(self) -> str | None:
         """What is wrong, for the operator; None = nothing."""
-        return None if self._client.problem is None else f"degraded: {self._outage.told}"
+        return self._outage.state(self._client.problem)
 
     # Entering
 
     async def _enter(self, subject: Subject, counted: bool) -> SharedAdmission:
+        self._taking.forget_unused(self._accounts.values())
         account = self._account(subject)
         admission = SharedAdmission(subject, account, moment(self._wall()), counted)
         try:
@@ -197,8 +198,8 @@ class SharedLimiter:
             asks = self._asks_to_enter(account, subject, counted)
             sent = self._clock()
             told = await self._taking.take(account, asks)
-        except (Unreachable, hiredis.ReplyError):
-            admission.share = self._outage.enter(account, subject, self._taking.told, counted=counted)
+        except (Unreachable, hiredis.ReplyError) as error:
+            admission.share = self._outage.enter(account, subject, self._taking.told, error, counted=counted)
             self._begin_of_share(account, subject, counted)
             admission.holds = True
             return admission
@@ -296,10 +297,11 @@ class SharedLimiter:
             return
         try:
             told = await self._taking.take(account, asks)
-        except (Unreachable, hiredis.ReplyError):
+        except (Unreachable, hiredis.ReplyError) as error:
             if admission.ended:
                 return
-            admission.share = self._outage.enter(account, subject, self._taking.told, counted=False, again=True)
+            told_of = self._taking.told
+            admission.share = self._outage.enter(account, subject, told_of, error, counted=False, again=True)
             self._reserve_of_share(admission, admission.share, demand)
             return
         for ask, said in zip(asks, told, strict=True):

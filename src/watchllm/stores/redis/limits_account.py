@@ -93,7 +93,19 @@ class Account:
         found = self.holdings.get(name)
         if found is None:
             found = self.holdings[name] = Holding()
+        found.is_unused = False
         return found
+
+    def forget_unused(self) -> list[str]:
+        """Forget those of whom nothing is held and that were not used since this was last called; who."""
+        if self._telling.locked():
+            return []
+        kept = self._watched | self._changed
+        gone = [name for name, holding in self.holdings.items() if not holding.was_used() and name not in kept]
+        for name in gone:
+            del self.holdings[name]
+            self.known.discard(name)
+        return gone
 
     def touch(self) -> None:
         """Somebody comes, and may wait: for a while, and longer than any wait, it is not idle."""

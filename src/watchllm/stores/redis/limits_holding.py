@@ -34,11 +34,13 @@ class Holding:
         "asked_at",
         "drained",
         "is_near",
+        "is_unused",
         "most_places",
         "nanos",
         "places",
         "requests",
         "seen",
+        "seen_then",
         "slice",
         "told",
         "used_places",
@@ -60,6 +62,9 @@ class Holding:
         self.asked_at = 0.0
         """When a slice was last asked for, and how many requests were made since."""
         self.seen = 0
+        self.is_unused = False
+        """Whether it was not used since it was last asked if it was; what was seen then."""
+        self.seen_then = 0
 
     def state(self) -> tuple[int, int, int, int, int]:
         """As the scripts take it: nanos, requests, places, spare requests, spare places."""
@@ -70,6 +75,12 @@ class Holding:
             self.requests - self.used_requests,
             self.places - self.used_places,
         )
+
+    def was_used(self) -> bool:
+        """Whether it was used since this was last asked, or anything is held."""
+        is_unused = self.is_unused and self.seen == self.seen_then
+        self.is_unused, self.seen_then = True, self.seen
+        return not is_unused or self.slice is not None or any(self.state()) or any(self.told)
 
     def granted(self, *, nanos: Nanos = 0, requests: int = 0, places: int = 0) -> None:
         """Redis has given it, and so knows of it."""

@@ -15,6 +15,8 @@ from collections.abc import Callable, Container, Mapping
 from math import inf
 from typing import TYPE_CHECKING
 
+import hiredis
+
 from watchllm.domain.errors import Unavailable
 from watchllm.limits import exceeded
 from watchllm.limits.limiter import Admission, Demand, Limiter
@@ -34,6 +36,10 @@ _TOLD = {
     CLOSED: "keys with limits are refused, because Redis cannot be asked",
 }
 _NOTHING = Spent(0, 0, 0, 0)
+# How long a refusal of Redis' own is told of: with no connection lost nothing else tells of it.
+_REFUSAL_SECONDS = 5.0
+# How long more proxies count than were told of since.
+_LIVE_SECONDS = 60.0
 _KINDS_OF_A_MINUTE = "rtu"
 _KINDS_OF_SPENDING = "qdma"
 
@@ -66,15 +72,37 @@ class Outage:
     counted counts any more. `clock` and `wall` as of SharedLimiter."""
 
     def __init__(self, policy: str, clock: Callable[[], float], wall: Callable[[], float]) -> None:
-        self.told = _TOLD[policy]
+        self._told = _TOLD[policy]
         self._policy = policy
         self._clock = clock
         self._wall = wall
         self._local: dict[str, _Local] = {}
+        self._refusal: tuple[float, str] | None = None
+        self._live, self._live_at = 1, clock()
+        """The most proxies that an organization was told of lately."""
 
-    def enter(self, account: Account, subject: Subject, told: AllTold, *, counted: bool, again: bool = False) -> Share:
-        """`again`: it has entered while Redis could be asked, and only its calls are bounded. Raises Exceeded,
-        Unavailable."""
+    def state(self, problem: str | None) -> str | None:
+        """What is wrong, for the operator, None = nothing; `problem` is why Redis cannot be reached."""
+        if problem is not None:
+            return f"degraded: {self._told}"
+        if self._refusal is not None and self._clock() - self._refusal[0] < _REFUSAL_SECONDS:
+            return f"degraded: {self._told}: {self._refusal[1]}"
+        return None
+
+    def enter(
+        self,
+        account: Account,
+        subject: Subject,
+        told: AllTold,
+        why: Exception,
+        *,
+        counted: bool,
+        again: bool = False,
+    ) -> Share:
+        """`why` is what came of asking Redis. `again`: it has entered while Redis could be asked, and only its calls
+        are bounded. Raises Exceeded, Unavailable."""
+        if isinstance(why, hiredis.ReplyError):
+            self._refusal = self._clock(), str(why)
         if self._policy == OPEN:
             return Share(None, None)
         if self._policy == CLOSED:
@@ -82,10 +110,14 @@ class Outage:
         local = self._local.get(account.organization)
         if local is None:
             local = self._local[account.organization] = _Local(self._clock, self._wall)
-        return local.enter(account, subject, told, counted=counted, again=again)
+        # Who was not told of this organization may be one of as many as there are of others.
+        parts = max(1, account.live if account.heard_at else self._live)
+        return local.enter(account, subject, told, parts, counted=counted, again=again)
 
     def over(self, account: Account, told: AllTold) -> None:
         """Redis has answered."""
+        if account.live >= self._live or self._clock() - self._live_at > _LIVE_SECONDS:
+            self._live, self._live_at = account.live, self._clock()
         local = self._local.get(account.organization) if self._local else None
         if local is not None and local.may_be_forgotten(told):
             del self._local[account.organization]
@@ -114,9 +146,11 @@ class _Local:
         """By id and kind: what was last told of it."""
         self._shares: dict[tuple[Bounds, ...], tuple[int, tuple[Told | None, ...], Subject]] = {}
 
-    def enter(self, account: Account, subject: Subject, told: AllTold, *, counted: bool, again: bool) -> Share:
+    def enter(
+        self, account: Account, subject: Subject, told: AllTold, parts: int, *, counted: bool, again: bool
+    ) -> Share:
         self._used_at = self._clock()
-        share = self._share(account, subject, told)
+        share = self._share(account, subject, told, parts)
         if again:
             # Its place is among the account's already, until it ends.
             return Share(self._limiter, self._limiter.beside(_of_calls(share)))
@@ -135,8 +169,7 @@ class _Local:
             told.get(key) is said for key, (said, _) in self._known.items()
         )
 
-    def _share(self, account: Account, subject: Subject, told: AllTold) -> Subject:
-        parts = max(1, account.live)
+    def _share(self, account: Account, subject: Subject, told: AllTold, parts: int) -> Subject:
         said = tuple(
             told.get((bounds.id, kind))
             for bounds in subject.bounds

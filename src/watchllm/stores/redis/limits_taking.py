@@ -28,6 +28,7 @@ _GRACE_SECONDS = 0.02
 # Requests of a minute that all are used cannot be had before; what is left of a month may be found to be more.
 _LONGEST_REFUSAL = 1.0
 _QUOTA_REFUSAL = 0.1
+_UNUSED_SECONDS = 600.0
 
 
 class Refused(NamedTuple):
@@ -60,6 +61,7 @@ class Taking:
         self._end = end
         self._clock = clock
         self._wall = wall
+        self._forgot = clock()
 
     async def take(self, account: Account, asks: list[Ask]) -> list[Told]:
         """Take all that is asked for, or nothing. Raises Exceeded, Unavailable and what the client raises."""
@@ -136,6 +138,14 @@ class Taking:
             self.refused.pop(name, None)
             for kind in "rtqcudma":
                 self.told.pop((name, kind), None)
+
+    def forget_unused(self, accounts: Iterable[Account]) -> None:
+        """Now and then, forget what is known of keys and projects that were not used for that long: an organization may
+        have any number of them, and be busy all the time."""
+        if self._clock() - self._forgot >= _UNUSED_SECONDS:
+            self._forgot = self._clock()
+            for account in accounts:
+                self.forget(account.forget_unused())
 
     def _refused(self, ask: Ask, wait: float | None) -> Exceeded:
         if ask.kind in ("r", "q"):

@@ -130,7 +130,8 @@ redis.call('PUBLISH', ARGV[3], reached)
 return reached
 """)
 
-# KEYS as keys_of the new epoch; ARGV: new epoch, epoch and updates as read ('' where there was none), version, count,
+# KEYS as keys_of the new epoch, then those of the one before, which go with it: whoever began this may not live to see
+# its end. ARGV: new epoch, epoch and updates as read ('' where there was none), version, count,
 # channel. 1 = it is the snapshot now.
 EXCHANGE = Script("""
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'updates')
@@ -140,6 +141,7 @@ redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'version', ARGV[4], 'updates', 1, 'floor', 0, 'count', ARGV[5])
 redis.call('PERSIST', KEYS[2])
 redis.call('PERSIST', KEYS[3])
+for index = 5, #KEYS do redis.call('UNLINK', KEYS[index]) end
 redis.call('PUBLISH', ARGV[6], ARGV[4])
 return 1
 """)

@@ -117,11 +117,10 @@ class RedisSnapshotWriter:
         self._stage(keys, begun, everything)
         version = begun + len(everything)
         before = (b"", b"") if state is None else (state.epoch, str(state.updates).encode())
-        if self._blocking.run(EXCHANGE, keys, epoch, *before, version, len(everything), CHANNEL) != 1:
+        gone = () if state is None else keys_of(state.epoch)[1:]
+        if self._blocking.run(EXCHANGE, (*keys, *gone), epoch, *before, version, len(everything), CHANNEL) != 1:
             self._blocking.redis.unlink(*keys[1:])
             return None
-        if state is not None:
-            self._blocking.redis.unlink(*keys_of(state.epoch)[1:])
         self._copy.apply(None, Position(epoch, version), everything)
         return True
 

@@ -10,10 +10,11 @@ _LARGEST = (1 << 63) - 1
 _IN_CHUNK = 500
 _DUE_AT_ONCE = 10_000
 
+# Beyond 64 bits a sum would be a float from then on, which no reader of integers takes.
 _ADD = (
-    "INSERT INTO spending (subject, period, requests, nanos) VALUES (?, ?, ?, ?) "
+    "INSERT INTO spending (subject, period, requests, nanos) VALUES (?, ?, ?, ?) "  # noqa: S608 (a number)
     "ON CONFLICT (subject, period) DO UPDATE SET requests = requests + excluded.requests, "
-    "nanos = nanos + excluded.nanos"
+    f"nanos = MIN(nanos + excluded.nanos, {_LARGEST})"
 )
 _COUNTS_BY_ITSELF = (
     "INSERT INTO spending_due (id, key_id, project_id, at_ms, endpoint, provider, status, ended, streamed) "

@@ -34,7 +34,8 @@ def _insert(table: str, columns: Iterable[str]) -> str:
     return f"INSERT INTO {table} ({quoted}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608 (names of our own)
 
 
-_SUMS = ", ".join(f"{name} = {name} + excluded.{name}" for name in rollups.MEASURES)
+# Beyond 64 bits a sum would be a float from then on, which no reader of integers takes.
+_SUMS = ", ".join(f"{name} = MIN({name} + excluded.{name}, {_LARGEST})" for name in rollups.MEASURES)
 _ADD_ROLLUP = (
     _insert("usage_hourly", (*rollups.KEY, *rollups.MEASURES))
     + f" ON CONFLICT (project_id, hour_ms, provider, model) DO UPDATE SET {_SUMS}"

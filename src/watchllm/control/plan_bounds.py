@@ -13,6 +13,9 @@ from watchllm.control.organizations import Organization
 from watchllm.control.plans import FILE_NAME, SELF_HOSTED, Plan
 from watchllm.domain.limits import LIMIT_FORMS
 from watchllm.domain.setting_values import ALERT, ALLOW, text_of
+from watchllm.domain.settings import ProjectSettings
+
+_ASSUMED = ProjectSettings().assumed_output_tokens
 
 
 def check(organization: Organization, changes: Mapping[str, Any], plans: Mapping[str, Plan]) -> None:
@@ -35,14 +38,24 @@ def check(organization: Organization, changes: Mapping[str, Any], plans: Mapping
 def check_project(
     organization: Organization, changes: Mapping[str, Any], plans: Callable[[], Mapping[str, Plan]]
 ) -> None:
-    """The same of `changes` of one of its projects, as `domain.settings.parse_settings` gave them: what costs nobody
-    knows how much is used beside the plan's budget, however much of it."""
-    if organization.plan == SELF_HOSTED or changes.get("unpriced") != ALLOW:
+    """The same of `changes` of one of its projects, as `domain.settings.parse_settings` gave them: what walks past the
+    plan's limits. What costs nobody knows how much is used beside its budget, and an answer for which little is
+    assumed beside what was reserved of it."""
+    assumed = changes.get("assumed_output_tokens", _ASSUMED)
+    is_allowed = changes.get("unpriced") == ALLOW
+    is_less = assumed < _ASSUMED
+    if organization.plan == SELF_HOSTED or not (is_allowed or is_less):
         return
-    if _plan_of(organization, plans()).has_hard_budget:
+    plan = _plan_of(organization, plans())
+    if is_allowed and plan.has_hard_budget:
         raise BeyondPlan(
             f"unpriced={ALLOW} is set by whoever runs this installation: the plan {organization.plan} has a budget, "
             "which what has no price would not count against"
+        )
+    if is_less and (plan.has_hard_budget or plan.tokens_per_minute is not None):
+        raise BeyondPlan(
+            f"assumed_output_tokens={assumed} is less than the {_ASSUMED} that are "
+            f"reserved of the limits of the plan {organization.plan} for an answer without a bound; more may be set"
         )
 
 

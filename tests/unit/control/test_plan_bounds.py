@@ -84,6 +84,21 @@ def test_a_plans_budget_is_not_to_be_walked_past_by_what_has_no_price(world: "Wo
         assert own.set_project(project.id, parse_settings({"unpriced": text})).settings.unpriced == (text or None)
 
 
+@pytest.mark.parametrize(("plan", "may"), [("team", False), ("free", True), ("self-hosted", True)])
+def test_no_less_is_reserved_of_a_plan_than_by_default(world: "World", plan: str, may: bool) -> None:
+    own = own_of(world, plan)
+    project = own.create_project("Shop")
+    for text in ("2000", "1024", ""):
+        own.set_project(project.id, parse_settings({"assumed_output_tokens": text}))
+    less = parse_settings({"assumed_output_tokens": "1023"})
+    if may:
+        own.set_project(project.id, less)
+    else:
+        with pytest.raises(BeyondPlan, match="assumed_output_tokens=1023 is less than the 1024"):
+            own.set_project(project.id, less)
+        world.plane.set_project(project.id, less)
+
+
 def test_nothing_is_changed_while_the_plan_is_not_known(world: "World") -> None:
     own = own_of(world, "team")
     (world.configuration.home / "plans.toml").unlink()

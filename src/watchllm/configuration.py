@@ -62,6 +62,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     database_replica_url: str | None = None
     usage_days: int | None = None
     redis_url: str | None = None
+    redis_timeout: float = 0.05
     secret_key: str | None = None
     secret_key_previous: str | None = None
     host: str = "127.0.0.1"
@@ -225,6 +226,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("database_replica_url", "WATCHLLM_DATABASE_REPLICA_URL", forms.url(*_POSTGRES), mask_url),
     Setting("usage_days", "WATCHLLM_USAGE_DAYS", forms.count),
     Setting("redis_url", "WATCHLLM_REDIS_URL", forms.url(*_REDIS_SCHEMES), mask_url),
+    Setting("redis_timeout", "WATCHLLM_REDIS_TIMEOUT", forms.moments),
     Setting("secret_key", "WATCHLLM_SECRET_KEY", forms.secret_key, mask),
     Setting("secret_key_previous", "WATCHLLM_SECRET_KEY_PREVIOUS", forms.secret_key, mask),
     Setting("host", "WATCHLLM_HOST", forms.plain),

@@ -74,6 +74,17 @@ def seconds(text: str) -> float:
     return value
 
 
+def moments(text: str) -> float:
+    """Seconds for which every request may have to wait."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.001 <= value <= 2:
+        raise ValueError("seconds, from 0.001 to 2, such as 0.05")
+    return value
+
+
 def one_of(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in words:

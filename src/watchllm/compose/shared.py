@@ -43,9 +43,9 @@ class Shared:
         except ValueError as error:
             raise ConfigurationError(f"WATCHLLM_REDIS_URL is not valid; expected {error}") from None
         self.on_invalidation: Callable[[bytes, InvalidationFilter], None] = _nobody
-        self.client = Client(address, loop)
+        self.client = Client(address, loop, configuration.redis_timeout)
         self._follower = SnapshotFollower(self.client, os.path.join(configuration.directory, "snapshot"), loop)
-        self._bulk = Client(address, loop)
+        self._bulk = Client(address, loop, configuration.redis_timeout)
         self.cache = RedisExactStore(
             self.client, self._bulk, loop, memory_bytes=configuration.cache_memory_bytes, now_ms=_now_ms
         )

@@ -30,9 +30,9 @@ async def until(condition: Callable[[], bool], within: float = 10.0) -> None:
         await asyncio.sleep(0.002)
 
 
-def with_client(url: str, use: Callable[[Client], Awaitable[Any]]) -> Any:
+def with_client(url: str, use: Callable[[Client], Awaitable[Any]], timeout: float = 0.05) -> Any:
     async def run() -> Any:
-        client = Client(parse(url), asyncio.get_running_loop())
+        client = Client(parse(url), asyncio.get_running_loop(), timeout)
         try:
             await until(lambda: client.problem is None)
             return await use(client)
@@ -178,6 +178,33 @@ def test_a_paused_server_costs_a_command_fifty_milliseconds_and_soon_nothing(ser
         assert client.down_since is None
 
     with_client(server.url, use)
+
+
+def test_who_may_wait_long_keeps_nobody_waiting_who_may_not(server: RedisServer) -> None:
+    async def use(client: Client) -> None:
+        server.pause()
+        patient = asyncio.ensure_future(client.call(b"k", "GET", b"k", seconds=30))
+        await asyncio.sleep(0)  # It is in front.
+        with pytest.raises(Unreachable, match="in time"):
+            await client.call(b"k", "GET", b"k")
+        assert not patient.done()
+        server.go_on()
+        assert await patient is None
+
+    with_client(server.url, use)
+
+
+def test_the_time_out_can_be_longer(server: RedisServer) -> None:
+    async def use(client: Client) -> None:
+        server.pause()
+        patient = asyncio.ensure_future(client.call(b"k", "GET", b"k"))
+        with pytest.raises(Unreachable, match="in time"):
+            await client.call(b"k", "GET", b"k", seconds=0.05)
+        assert not patient.done()
+        server.go_on()
+        assert await patient is None
+
+    with_client(server.url, use, timeout=30)
 
 
 def test_every_command_of_a_lost_connection_is_answered_once(server: RedisServer) -> None:

@@ -36,12 +36,15 @@ class Script:
 class Client:
     """Opened on a running loop. `submit` and `run` return at once; `call` and `call_script` are for who may wait.
 
-    Nothing of it raises or hangs where Redis is gone: a command is either not taken, or answered with Unreachable.
+    A command waits `timeout` seconds at most, unless it is given other `seconds`. Nothing of it raises or hangs where Redis is gone: a command is either not taken, or answered with Unreachable.
     """
 
-    def __init__(self, address: Address, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, address: Address, loop: asyncio.AbstractEventLoop, timeout: float = TIMEOUT_SECONDS
+    ) -> None:
         self.address = address
         self._loop = loop
+        self._timeout = timeout
         self._context: ssl.SSLContext | None = address.tls_context()
         self._nodes: dict[tuple[str, int], Node] = {}
         self._slots: list[Node] | None = None
@@ -80,7 +83,7 @@ class Client:
             "refused": sum(node.refused for node in nodes),
         }
 
-    def submit(self, key: bytes, command: bytes, done: Done, seconds: float = TIMEOUT_SECONDS) -> bool:
+    def submit(self, key: bytes, command: bytes, done: Done, seconds: float | None = None) -> bool:
         """Send an encoded command to where `key` lives; False = it cannot be taken, and `done` is never called."""
         node = self._at(key)
         return node.submit(command, _Redirected(self, command, done, seconds).on_reply, seconds)
@@ -91,7 +94,7 @@ class Client:
         keys: tuple[bytes, ...],
         arguments: tuple[Argument, ...],
         done: Done,
-        seconds: float = TIMEOUT_SECONDS,
+        seconds: float | None = None,
     ) -> bool:
         """Run a script; as `submit`. A server is sent its text first, in the order of all commands."""
         rest = (len(keys), *keys, *arguments)
@@ -109,7 +112,7 @@ class Client:
 
         return self.submit(keys[0], encode("EVALSHA", script.digest, *rest), on_reply, seconds)
 
-    async def call(self, key: bytes, *arguments: Argument, seconds: float = TIMEOUT_SECONDS) -> Any:
+    async def call(self, key: bytes, *arguments: Argument, seconds: float | None = None) -> Any:
         """Send and wait for the reply. Raises Unreachable, and `hiredis.ReplyError` for what Redis refuses."""
         waiting = _Waiting(self._loop)
         return await waiting.reply(self.submit(key, encode(*arguments), waiting.done, seconds))
@@ -120,7 +123,7 @@ class Client:
         keys: tuple[bytes, ...],
         arguments: tuple[Argument, ...] = (),
         *,
-        seconds: float = TIMEOUT_SECONDS,
+        seconds: float | None = None,
     ) -> Any:
         """Run a script and wait. Raises as `call`."""
         waiting = _Waiting(self._loop)
@@ -134,7 +137,9 @@ class Client:
     def _node(self, host: str, port: int) -> Node:
         node = self._nodes.get((host, port))
         if node is None:
-            node = self._nodes[host, port] = Node(host, port, self.address, self._context, self._loop)
+            node = self._nodes[host, port] = Node(
+                host, port, self.address, self._context, self._loop, self._timeout
+            )
             # With every try to reach it in vain: another node may have taken over what it served.
             node.on_down = self._ask_for_its_successor
             node.open()
@@ -195,7 +200,7 @@ class _Redirected:
 
     __slots__ = ("_client", "_done", "_left", "command", "seconds")
 
-    def __init__(self, client: Client, command: bytes, done: Done, seconds: float) -> None:
+    def __init__(self, client: Client, command: bytes, done: Done, seconds: float | None) -> None:
         self._client, self.command, self._done, self.seconds = client, command, done, seconds
         self._left = _MOST_REDIRECTIONS
 

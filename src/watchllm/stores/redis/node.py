@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Done = Callable[[Any], None]
 """Told the reply: what Redis said, `hiredis.ReplyError` where it refused, or Unreachable."""
 
-TIMEOUT_SECONDS = 0.045
+TIMEOUT_SECONDS = 0.05
 # Replies that are here already, while this process was busy with something else, are read before they count as late.
 _GRACE_SECONDS = 0.005
 _CONNECT_SECONDS = 1.0
@@ -40,7 +40,13 @@ class Node:
     """`host:port`; opened by `open`, usable while `ready`."""
 
     def __init__(
-        self, host: str, port: int, address: Address, context: ssl.SSLContext | None, loop: asyncio.AbstractEventLoop
+        self,
+        host: str,
+        port: int,
+        address: Address,
+        context: ssl.SSLContext | None,
+        loop: asyncio.AbstractEventLoop,
+        timeout: float = TIMEOUT_SECONDS,
     ) -> None:
         self.host, self.port = host, port
         self.ready = False
@@ -57,12 +63,16 @@ class Node:
         self._address = address
         self._context = context
         self._loop = loop
+        self._timeout = timeout
+        self._seconds = max(timeout - _GRACE_SECONDS, timeout / 2)
         self._link: Link | None = None
         self._out: list[bytes] = []
         self._waiting: deque[tuple[list[Done | None], float, int]] = deque()
         self._bytes = 0
         self._late = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._looks_at = 0.0
+        """When the timer goes off: at the first of all deadlines."""
         self._connecting: asyncio.Task[None] | None = None
         self._pause = _FIRST_PAUSE
         self._closed = False
@@ -79,8 +89,9 @@ class Node:
         if self._link is not None:
             self._link.close("closed")
 
-    def submit(self, command: bytes, done: Done, seconds: float = TIMEOUT_SECONDS) -> bool:
-        """Send; False = it cannot be taken, and `done` will not be called. Else it is called once, never from here."""
+    def submit(self, command: bytes, done: Done, seconds: float | None = None) -> bool:
+        """Send; False = it cannot be taken, and `done` will not be called. Else it is called once, never from here.
+        `seconds` to answer in, None = the time-out."""
         if not self.ready or len(self._waiting) >= _MOST_COMMANDS or self._bytes + len(command) > _MOST_BYTES:
             self.refused += 1
             return False
@@ -88,10 +99,17 @@ class Node:
             self._loop.call_soon(self._flush)
         self._out.append(command)
         self._bytes += len(command)
-        self._waiting.append(([done], self._loop.time() + seconds, len(command)))
-        if self._timer is None:
-            self._timer = self._loop.call_later(seconds, self._look_at_the_clock)
+        deadline = self._loop.time() + (self._seconds if seconds is None else seconds)
+        self._waiting.append(([done], deadline, len(command)))
+        if self._timer is None or deadline < self._looks_at:
+            self._look_at(deadline)
         return True
+
+    def _look_at(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._looks_at = deadline
+        self._timer = self._loop.call_at(deadline, self._look_at_the_clock)
 
     def _flush(self) -> None:
         out, self._out = self._out, []
@@ -116,14 +134,13 @@ class Node:
 
     def _look_at_the_clock(self) -> None:
         self._timer = None
-        if not self._waiting:
-            return
-        now = self._loop.time()
-        first = next((deadline for holder, deadline, _ in self._waiting if holder[0] is not None), None)
+        first = min((deadline for holder, deadline, _ in self._waiting if holder[0] is not None), default=None)
         if first is None:
             return
-        delay = first - now if first > now else _GRACE_SECONDS
-        self._timer = self._loop.call_later(delay, self._look_at_the_clock if first > now else self._give_up_late)
+        if first > self._loop.time():
+            self._look_at(first)
+        else:
+            self._timer = self._loop.call_later(_GRACE_SECONDS, self._give_up_late)
 
     def _give_up_late(self) -> None:
         self._timer = None
@@ -174,7 +191,7 @@ class Node:
                     self._address,
                     self._context,
                     seconds=_CONNECT_SECONDS,
-                    probe_seconds=TIMEOUT_SECONDS + _GRACE_SECONDS,
+                    probe_seconds=self._timeout,
                 )
             except Unreachable as error:
                 self._down(str(error))

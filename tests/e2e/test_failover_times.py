@@ -28,7 +28,6 @@ from tests.support.routing import (
 from tests.support.scripted_upstream import Call
 from tests.support.waiting import wait_for
 
-
 # The provider that does answer must do so within it, however busy the machine is.
 TRY = 1.0
 

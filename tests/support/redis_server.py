@@ -18,8 +18,8 @@ _PASSWORD_IN_URL = "s3cret%2Fwith%40signs"
 
 
 PATIENCE = {"WATCHLLM_REDIS_TIMEOUT": "2"}
-"""The environment of proxies that are to find in Redis what is there, however busy the machine is: by default what is not
-said within 50 ms is not waited for, and each proxy goes on by itself."""
+"""The environment of proxies that are to find in Redis what is there, however busy the machine is: by default what is
+not said within 50 ms is not waited for, and each proxy goes on by itself."""
 
 
 class RedisServer:

@@ -13,6 +13,7 @@ from tests.support.waiting import until, wait_for
 from watchllm.cache.entry import Entry, InvalidationFilter
 from watchllm.stores.redis.address import parse
 from watchllm.stores.redis.cache import RedisExactStore
+from watchllm.stores.redis.cache_in_thread import RedisStoreInThread
 from watchllm.stores.redis.cache_layout import (
     CHANNEL,
     INVALIDATE,
@@ -23,7 +24,6 @@ from watchllm.stores.redis.cache_layout import (
     key_of,
     packed_filter,
 )
-from watchllm.stores.redis.cache_in_thread import RedisStoreInThread
 from watchllm.stores.redis.client import Client
 from watchllm.stores.redis.link import Unreachable
 from watchllm.stores.redis.memory import Memory
@@ -80,9 +80,7 @@ class Process:
         self.client.close()
 
 
-def run(
-    url: str, use: Callable[..., Awaitable[None]], *clocks: Callable[[], int], timeout: float = PATIENT
-) -> None:
+def run(url: str, use: Callable[..., Awaitable[None]], *clocks: Callable[[], int], timeout: float = PATIENT) -> None:
     """Call `use` with a process for each clock."""
 
     async def main() -> None:

@@ -36,11 +36,11 @@ def _measure(accounts: RedisAccounts) -> None:
     for number in range(_BATCHES):
         places = {name: Place(1, number) for name in places}
         began = time.perf_counter()
-        accounts.write(spent, places)
+        accounts.write(spent, places, {})
         together.append(time.perf_counter() - began)
         began = time.perf_counter()
         for organization, of_it in spent.items():
-            accounts.write({organization: of_it}, places)
+            accounts.write({organization: of_it}, places, {})
         alone.append(time.perf_counter() - began)
     print(f"{_ORGANIZATIONS:,} organizations, median of {_BATCHES}: {statistics.median(together) * 1e3:6.0f} ms")
     print(f"the same, each by a round trip of its own: {statistics.median(alone) * 1e3:6.0f} ms")

@@ -31,7 +31,7 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 def homes(tmp_path: Path, redis: RedisServer, sim: Sim) -> list[Installation]:
     environment = {
         **upstream_environment(sim.base_url),
-        "WATCHLLM_REDIS_URL": redis.url,
+        **redis.environment,
         "WATCHLLM_SECRET_KEY": base64.b64encode(bytes(32)).decode(),
         "WATCHLLM_TRUSTED_PROXIES": "127.0.0.1",
     }

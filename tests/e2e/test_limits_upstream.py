@@ -10,7 +10,7 @@ import pytest
 from tests.support.embeddings import MODEL, answered, post, vectors
 from tests.support.product import Gateway, Installation, Sim, upstream_environment
 from tests.support.raw_http import RawResponse
-from tests.support.redis_server import PATIENCE, RedisServer
+from tests.support.redis_server import RedisServer
 from tests.support.routing import LLAMA, MINI, Routed, by_key, fails, in_turn, routed, says, text_of
 from tests.support.scripted_upstream import Call
 from tests.support.waiting import wait_for
@@ -26,7 +26,7 @@ def gateway(
     environment = {**upstream_environment(shared_sim.base_url), "WATCHLLM_ALLOW_PRIVATE_URLS": "true"}
     redis = RedisServer(folder / "redis") if request.param == "redis" else None
     if redis is not None:
-        environment |= {"WATCHLLM_REDIS_URL": redis.url, **PATIENCE}
+        environment |= redis.environment
     installation = Installation(folder / "home", environment)
     installation.project("first")
     proxy = installation.start_proxy()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
 from tests.support.raw_http import RawResponse
-from tests.support.redis_server import PATIENCE, RedisServer
+from tests.support.redis_server import RedisServer
 from tests.support.semantic import LIKE, QUESTION, serving, wait_until_warm
 from tests.support.waiting import wait_for
 
@@ -34,8 +34,7 @@ def fleet(tmp_path: Path, sim: Sim) -> Iterator[Fleet]:
     redis = RedisServer(tmp_path / "redis")
     environment = {
         **upstream_environment(sim.base_url),
-        **PATIENCE,
-        "WATCHLLM_REDIS_URL": redis.url,
+        **redis.environment,
         "WATCHLLM_SECRET_KEY": base64.b64encode(bytes(32)).decode(),
     }
     home = Installation(tmp_path / "one", environment)

@@ -45,7 +45,7 @@ def home(installation: Installation, sim: Sim) -> Installation:
 @pytest.fixture
 def shared(home: Installation, redis: RedisServer) -> Installation:
     home.environment |= {
-        "WATCHLLM_REDIS_URL": redis.url,
+        **redis.environment,
         "WATCHLLM_SECRET_KEY": base64.b64encode(bytes(32)).decode(),
     }
     return home

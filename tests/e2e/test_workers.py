@@ -13,7 +13,7 @@ from tests.support.journal import usage_in
 from tests.support.processes import ProcessEnded
 from tests.support.product import WATCHLLM, Gateway, Installation, Sim, upstream_environment
 from tests.support.raw_http import ConnectionClosed, RawConnection, RawResponse, request_bytes
-from tests.support.redis_server import PATIENCE, RedisServer
+from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_for
 from tests.support.workers import called, in_group_of
 from watchllm.compose.running import RunningProxy, running_proxies
@@ -32,8 +32,7 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 def shared(installation: Installation, redis: RedisServer, sim: Sim) -> Installation:
     installation.environment |= {
         **upstream_environment(sim.base_url),
-        **PATIENCE,
-        "WATCHLLM_REDIS_URL": redis.url,
+        **redis.environment,
         "WATCHLLM_SECRET_KEY": base64.b64encode(bytes(32)).decode(),
     }
     return installation

@@ -19,7 +19,7 @@ from tests.support.nginx import Nginx, start_nginx
 from tests.support.postgres import Connected, Postgres, running_postgres
 from tests.support.processes import BackgroundProcess
 from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
-from tests.support.redis_server import PATIENCE, RedisServer
+from tests.support.redis_server import RedisServer
 
 if TYPE_CHECKING:
     import openai
@@ -106,7 +106,7 @@ def shared_cache(folder: Path) -> Iterator[dict[str, str]]:
         return
     server = RedisServer(folder / "redis")
     try:
-        yield {"WATCHLLM_REDIS_URL": server.url, **PATIENCE}
+        yield server.environment
     finally:
         server.stop()
 

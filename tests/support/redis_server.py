@@ -17,11 +17,6 @@ PASSWORD = "s3cret/with@signs"
 _PASSWORD_IN_URL = "s3cret%2Fwith%40signs"
 
 
-PATIENCE = {"WATCHLLM_REDIS_TIMEOUT": "2"}
-"""The environment of proxies that are to find in Redis what is there, however busy the machine is: by default what is
-not said within 50 ms is not waited for, and each proxy goes on by itself."""
-
-
 class RedisServer:
     """A server that a test may pause, stop and start again on the same port. Nothing of it is kept on disk."""
 
@@ -47,6 +42,12 @@ class RedisServer:
         credentials = f":{_PASSWORD_IN_URL}@" if self._password else ""
         place = f"{credentials}127.0.0.1:{self.port}"
         return f"rediss://{place}?ssl_ca_certs={self._directory / 'ca.pem'}" if self.tls else f"redis://{place}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes a process share this server, with others and with a busy machine: what is exact is so while Redis
+        answers in time, and here that may be later than the 50 ms that a request waits by default."""
+        return {"WATCHLLM_REDIS_URL": self.url, "WATCHLLM_REDIS_TIMEOUT": "2"}
 
     def start(self) -> None:
         """Start it, empty, and wait until it answers."""

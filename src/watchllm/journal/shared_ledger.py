@@ -30,8 +30,9 @@ class Accounts(Protocol):
         """Organizations that were told of."""
         ...
 
-    def write(self, spent: dict[str, dict[str, Periods]], places: dict[str, Place]) -> None:
-        """What some in each of these organizations have spent, as of these places; no effect on what is not kept."""
+    def write(self, spent: dict[str, dict[str, Periods]], places: dict[str, Place], others: dict[str, Place]) -> None:
+        """What some in each of these organizations have spent; no effect on what is not kept. Nobody else has used
+        anything up to `places` that was not told before; up to `others` somebody may have."""
         ...
 
     def write_all(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
@@ -151,8 +152,13 @@ class SharedLedger:
             self._all_is_due = False
 
     def _tell(self, batch: Batch) -> None:
-        # Those of other hosts, too: what their recorders have counted is in the totals. Before these, as above.
-        places = {name: at for name, at in places_of(self._store.positions_everywhere()).items() if not at.finished}
+        places = places_of(batch.positions)
+        # What the recorders of other hosts have counted is in the totals, too. Before these, as above.
+        others = {
+            name: at
+            for name, at in places_of(self._store.positions_everywhere()).items()
+            if name not in places and not at.finished
+        }
         if self.catch_up():
             return
         projects = self._store.organizations_of({event.project_id for event, _ in batch.settled})
@@ -169,6 +175,7 @@ class SharedLedger:
                 for organization, subjects in touched.items()
             },
             places,
+            others,
         )
-        if batch.positions:
-            self._accounts.counted(places_of(batch.positions))
+        if places:
+            self._accounts.counted(places)

@@ -21,6 +21,8 @@ class Accounts:
         self.asked_for: set[str] = set()
         self.kept_ones: set[str] = set()
         self.said: list[tuple[str, dict[str, tuple[int, int]], dict[str, Place]]] = []
+        self.others: dict[str, Place] = {}
+        """The places of others that were told with the last of them."""
         self.is_down = False
         self.is_emptied = False
 
@@ -36,11 +38,12 @@ class Accounts:
         self._look()
         return set(self.kept_ones)
 
-    def write(self, spent: dict[str, dict[str, Periods]], places: dict[str, Place]) -> None:
+    def write(self, spent: dict[str, dict[str, Periods]], places: dict[str, Place], others: dict[str, Place]) -> None:
         self._look()
         for organization, of_it in spent.items():
             if organization in self.kept_ones:
                 self.said.append((f"some of {organization}", _totals(of_it), places))
+                self.others = others
 
     def write_all(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
         self._look()
@@ -188,5 +191,5 @@ def test_the_journals_of_other_hosts_count_where_they_record_in_the_same_databas
         ledger.apply(batch(300))
         some, counted = accounts.said[-2:]
         assert some[1] == {"prj_1": (3, 30), "org_1": (3, 30), "key_1": (3, 30)}
-        assert some[2] == {"jrn_1": Place(0, 300), "jrn_2": Place(0, 200)}
+        assert (some[2], accounts.others) == ({"jrn_1": Place(0, 300)}, {"jrn_2": Place(0, 200)})
         assert counted == ("counted", {}, {"jrn_1": Place(0, 300)})

@@ -1,5 +1,7 @@
 """What the database has not counted yet, while it is far behind."""
 
+from itertools import product
+
 import pytest
 
 from tests.support.redis_server import RedisServer
@@ -17,6 +19,7 @@ from tests.support.shared_limits import (
 from watchllm.domain.ledger import Place
 from watchllm.domain.limits import Limits
 from watchllm.limits.spending import Moment
+from watchllm.limits.subject import KEY, bounds_of, subject_of
 from watchllm.stores.redis import limits_ledger
 from watchllm.stores.redis.blocking import Blocking
 from watchllm.stores.redis.limits_layout import account_of
@@ -111,11 +114,54 @@ def test_no_script_drops_many_at_once(
             if how == "all":
                 accounts.write_all(ORGANIZATION, spent, places)
             else:
-                accounts.write({ORGANIZATION: spent}, places)
+                accounts.write({ORGANIZATION: spent}, places, {})
         assert scripts[-5:] == [14, 21, 28, 35, 40]
         assert fields(server, b"q|") == fields(server, b"P|") == 0
         assert fields(server, b"p|") == (not finished)
         await other.enter(who)
         assert other.limiter._taking.told["key_1", "m"].left == USD - 4000
+
+    with_proxies(server.url, 2, use, clock=lambda: clock.now)
+
+
+def test_what_others_have_counted_stays_until_what_was_spent_is_told(server: RedisServer, clock: Clock) -> None:
+    first, second = (
+        subject_of(bounds_of(name, KEY, Limits(budget_usd_month=1)), organization=ORGANIZATION)
+        for name in ("key_1", "key_2")
+    )
+    assert first is not None
+    assert second is not None
+
+    async def use(one: Proxy, other: Proxy) -> None:
+        said = other.limiter._taking.told
+
+        def tell(*names: str) -> None:
+            """What a recorder of another host tells: it has not counted the journal of `one`, but finds it counted."""
+            periods = {"total": (0, 100), "2026-11": (0, 100), "2026-11-29": (0, 100)}
+            spent = {ORGANIZATION: dict.fromkeys(names, periods)}
+            accounts.write(spent, {other.series: other.place}, {one.series: one.place})
+
+        async def used() -> tuple[int, int]:
+            for who in (first, second):
+                clock.go(3)  # Until then it believes what it was told.
+                other.settle(await other.enter(who), billable=False)
+            return USD - said["key_1", "m"].left, USD - said["key_2", "m"].left
+
+        with recorder(server.url) as accounts:
+            told(server.url)
+            for proxy, who in product((one, other), (first, second)):
+                # While it has written nothing: later it would wait until that is counted.
+                await proxy.limiter._taking.know(proxy.limiter._account(who), who)
+            for who in (first, second):
+                one.settle(await one.enter(who), nanos=100)
+                await one.tell()
+            assert await used() == (100, 100)
+            tell("key_2")
+            assert await used() == (100, 200)
+            tell("key_1")
+            assert await used() == (100, 200)
+            tell("key_1", "key_2")
+            assert await used() == (100, 100)
+        assert fields(server, b"q|") == 0
 
     with_proxies(server.url, 2, use, clock=lambda: clock.now)

@@ -36,7 +36,7 @@ def test_all_that_are_kept_are_told(url: str, total: Callable[[str], bytes | Non
         for name in ORGANIZATIONS[1:]:
             accounts.write_all(name, {name: {"total": (1, 10)}}, places)
         spent = {name: {name: {"total": (2, number)}} for number, name in enumerate(ORGANIZATIONS, 100)}
-        accounts.write(spent, places)
+        accounts.write(spent, places, {})
     assert [total(name) for name in ORGANIZATIONS] == [
         None,
         *(b"0 %d 2" % number for number in range(101, 100 + len(ORGANIZATIONS))),
@@ -51,7 +51,7 @@ def test_a_server_that_forgot_the_script_is_told_all_the_same(
         with recorder(server.url) as accounts:
             accounts.write_all("org_1", {}, {})
             server.command("SCRIPT", "FLUSH")
-            accounts.write({name: {name: {"total": (2, 20)}} for name in ("org_1", "org_2")}, {})
+            accounts.write({name: {name: {"total": (2, 20)}} for name in ("org_1", "org_2")}, {}, {})
         assert b"0 20 2" in server.command("HGET", account_of("org_1"), "L|org_1|t")
     finally:
         server.stop()
@@ -62,6 +62,6 @@ def test_what_one_of_them_cannot_be_told_is_an_error(tmp_path: Path) -> None:
     try:
         server.command("SET", account_of("org_2"), "no account")
         with recorder(server.url) as accounts, pytest.raises(NotTold, match="WRONGTYPE"):
-            accounts.write({name: {} for name in ("org_1", "org_2", "org_3")}, {})
+            accounts.write({name: {} for name in ("org_1", "org_2", "org_3")}, {}, {})
     finally:
         server.stop()

@@ -10,7 +10,18 @@ from typing import Any
 import pytest
 
 from tests.support.redis_server import RedisCluster, RedisServer
-from tests.support.shared_limits import USD, Clock, Proxy, recorder, refused, subject, told, use_clock, with_proxies
+from tests.support.shared_limits import (
+    NOVEMBER,
+    USD,
+    Clock,
+    Proxy,
+    recorder,
+    refused,
+    subject,
+    told,
+    use_clock,
+    with_proxies,
+)
 from watchllm.domain.errors import Unavailable
 from watchllm.domain.ledger import Place
 from watchllm.domain.limits import Limits
@@ -348,7 +359,28 @@ def test_what_falls_into_the_next_month_is_counted_there(server: RedisServer, cl
         admission = await proxy.enter(who)
         assert "budget_usd_total" in (await refused(proxy.reserve(admission, nanos=1))).message
 
-    with_proxies(server.url, 1, use, clock=lambda: clock.now)
+    with_proxies(server.url, 1, use, clock=lambda: clock.now, wall=lambda: NOVEMBER + clock.now)
+
+
+@pytest.mark.parametrize("days", [-40, -1, 1, 40])
+def test_a_host_whose_clock_is_wrong_lets_nobody_have_more_of_its_days_and_months(
+    server: RedisServer, clock: Clock, days: int
+) -> None:
+    who = subject(Limits(budget_usd_day=1, monthly_requests=2))
+
+    async def use(proxy: Proxy) -> None:
+        told(server.url)
+        admission = await proxy.enter(who)
+        await proxy.reserve(admission, nanos=USD)
+        proxy.settle(admission, nanos=USD)
+        await proxy.tell()
+        admission = await proxy.enter(who)
+        assert "budget_usd_day" in (await refused(proxy.reserve(admission, nanos=1))).message
+        proxy.settle(admission)
+        await proxy.tell()
+        assert (await refused(proxy.enter(who))).code == "quota_exceeded"
+
+    with_proxies(server.url, 1, use, clock=lambda: clock.now, wall=lambda: NOVEMBER + days * 86_400)
 
 
 @pytest.mark.parametrize("policy", ["local-share", "open", "closed"])

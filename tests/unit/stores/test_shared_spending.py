@@ -13,19 +13,30 @@ from tests.support.shared_limits import (
     Clock,
     Proxy,
     recorder,
-    subject,
     use_clock,
 )
 from watchllm.domain.errors import Unavailable
 from watchllm.domain.ledger import Place
 from watchllm.domain.limits import Limits
 from watchllm.limits.exceeded import Exceeded
+from watchllm.limits.subject import KEY, PROJECT, Subject, bounds_of, subject_of
 from watchllm.stores.redis.limits_admission import SharedAdmission
 from watchllm.stores.redis.limits_ledger import RedisAccounts
 from watchllm.stores.redis.link import Unreachable
 
-BUDGET = 5 * USD
+BUDGETS = {"key_1": 3 * USD, "key_2": 2 * USD}
 QUOTA = 150
+PROJECT_ID = "prj_1"
+
+
+def _subject(key: str) -> Subject:
+    made = subject_of(
+        bounds_of(key, KEY, Limits(budget_usd_month=BUDGETS[key] / USD)),
+        bounds_of(PROJECT_ID, PROJECT, Limits(monthly_requests=QUOTA)),
+        organization=ORGANIZATION,
+    )
+    assert made is not None
+    return made
 
 
 @pytest.fixture
@@ -34,19 +45,22 @@ def clock(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class World:
-    """Some proxies, their journals, and a database that counts them."""
+    """Some proxies on two hosts, their journals, and a database in which a recorder on each host counts them."""
 
     def __init__(self, server: RedisServer, clock: Clock, chance: random.Random, accounts: RedisAccounts) -> None:
         self.server, self.clock, self.chance = server, clock, chance
-        self.who = subject(Limits(budget_usd_month=BUDGET / USD), Limits(monthly_requests=QUOTA))
+        self.keys = {name: _subject(name) for name in BUDGETS}
         self.accounts = accounts
         self.proxies: list[Proxy] = []
-        self.open: list[tuple[Proxy, SharedAdmission, int]] = []
-        self.journals: dict[str, list[tuple[Place, int, int]]] = {}
+        self.open: list[tuple[Proxy, str, SharedAdmission, int]] = []
+        """Its proxy and key, and what was reserved for it."""
+        self.journals: dict[str, list[tuple[Place, str, int, int]]] = {}
         self.counted: dict[str, Place] = {}
-        self.sums = [0, 0]
+        self.sums = {name: [0, 0] for name in (*BUDGETS, PROJECT_ID)}
         """Requests and nanos that the database has counted."""
-        self.spent = 0
+        self.untold: dict[int, tuple[str, set[str]]] = {}
+        """By host, what its recorder has written in the database and is about to tell: of which series, and of whom."""
+        self.spent = dict.fromkeys(BUDGETS, 0)
         self.billed = 0
         self.all_is_due = False
         self.lossy = True
@@ -61,6 +75,9 @@ class World:
         # A recorder finds its journal.
         self.counted[proxy.series] = proxy.place
         self.accounts.counted({proxy.series: proxy.place})
+        for who in self.keys.values():
+            # Later it would wait for what it has written to be counted, and nobody counts while it waits.
+            await proxy.limiter._taking.know(proxy.limiter._account(who), who)
         return proxy
 
     def _lose_replies(self, proxy: Proxy) -> None:
@@ -77,9 +94,10 @@ class World:
     async def ask(self) -> bool:
         """One request enters and reserves; whether it may go on."""
         proxy = self.chance.choice(self.proxies)
+        key = self.chance.choice(list(BUDGETS))
         nanos = self.chance.randrange(USD // 2)
         try:
-            admission = await proxy.enter(self.who)
+            admission = await proxy.enter(self.keys[key])
         except (Exceeded, Unavailable):
             return False
         try:
@@ -87,53 +105,69 @@ class World:
         except (Exceeded, Unavailable):
             proxy.settle(admission, billable=False)
             return False
-        self.open.append((proxy, admission, nanos))
-        assert self.spent + sum(reserved for _, _, reserved in self.open) <= BUDGET
+        self.open.append((proxy, key, admission, nanos))
+        assert self.spent[key] + sum(reserved for _, whose, _, reserved in self.open if whose == key) <= BUDGETS[key]
         assert self.billed + len(self.open) <= QUOTA
         return True
 
     def end(self) -> None:
         """One request ends: it cost at most what was reserved."""
         if self.open:
-            proxy, admission, reserved = self.open.pop(self.chance.randrange(len(self.open)))
+            proxy, key, admission, reserved = self.open.pop(self.chance.randrange(len(self.open)))
             billable, cost = self.chance.random() < 0.8, self.chance.randrange(reserved + 1)
-            self._write(proxy, cost, billable)
+            self._write(proxy, key, cost, billable)
             # It puts the end of the journal behind what was just written.
             proxy.settle(admission, nanos=cost, billable=billable)
 
-    def _write(self, proxy: Proxy, cost: int, billable: bool) -> None:
+    def _write(self, proxy: Proxy, key: str, cost: int, billable: bool) -> None:
         after = proxy.place._replace(offset=proxy.place.offset + 100)
-        self.journals[proxy.series].append((after, cost, int(billable)))
-        self.spent += cost
+        self.journals[proxy.series].append((after, key, cost, int(billable)))
+        self.spent[key] += cost
         self.billed += billable
 
     def count(self, proxy: Proxy, *, up_to: int | None = None) -> None:
-        """The database counts some of what a proxy has written, and it is told."""
+        """The database counts some of what a proxy has written, and it is told: at once, or when others have counted
+        and told more."""
+        host = int(proxy.series.removeprefix("jrn_")) % 2
+        self.tell(host)
         records = self.journals[proxy.series]
         some, self.journals[proxy.series] = records[:up_to], records[up_to:] if up_to is not None else []
-        for place, cost, billable in some:
-            self.sums[0] += billable
-            self.sums[1] += cost
+        touched = {PROJECT_ID}
+        for place, key, cost, billable in some:
+            for name in (key, PROJECT_ID):
+                self.sums[name][0] += billable
+                self.sums[name][1] += cost
+            touched.add(key)
             self.counted[proxy.series] = place
-        if some and not self.all_is_due:
-            self.accounts.write({ORGANIZATION: self._periods()}, {proxy.series: self.counted[proxy.series]})
-            self.accounts.counted({proxy.series: self.counted[proxy.series]})
+        if some:
+            self.untold[host] = proxy.series, touched
+            if self.chance.random() < 0.6:
+                self.tell(host)
+
+    def tell(self, host: int) -> None:
+        """The recorder of a host tells of its last batch."""
+        series, touched = self.untold.pop(host, ("", set()))
+        if not series or self.all_is_due:
+            return
+        own = {series: self.counted[series]}
+        others = {name: place for name, place in self.counted.items() if name != series and not place.finished}
+        self.accounts.write({ORGANIZATION: self._periods(touched)}, own, others)
+        self.accounts.counted(own)
 
     def tend(self) -> None:
         """What a recorder does between its batches."""
         if not self.accounts.knows({proxy.series for proxy in self.proxies}):
             self.all_is_due = True
         if ORGANIZATION in self.accounts.wanted() or self.all_is_due:
-            self.accounts.write_all(ORGANIZATION, self._periods(), dict(self.counted))
+            self.accounts.write_all(ORGANIZATION, self._periods(set(self.sums)), dict(self.counted))
             self.accounts.counted(dict(self.counted))
             self.all_is_due = False
             for proxy in self.proxies:
                 proxy.limiter.begun_anew(ORGANIZATION)
 
-    def _periods(self) -> dict[str, dict[str, tuple[int, int]]]:
-        sums = (self.sums[0], self.sums[1])
-        periods = {"total": sums, "2026-11": sums, "2026-11-29": sums}
-        return {"key_1": dict(periods), "prj_1": dict(periods)}
+    def _periods(self, names: set[str]) -> dict[str, dict[str, tuple[int, int]]]:
+        sums = {name: (self.sums[name][0], self.sums[name][1]) for name in names}
+        return {name: {"total": of_it, "2026-11": of_it, "2026-11-29": of_it} for name, of_it in sums.items()}
 
     async def kill(self) -> None:
         """A proxy ends without a word; the recorder closes what it left open, at what it may have cost."""
@@ -141,8 +175,8 @@ class World:
         for account in proxy.limiter._accounts.values():
             account.close()
         proxy.client.close()
-        for _, _, reserved in [one for one in self.open if one[0] is proxy]:
-            self._write(proxy, reserved, billable=False)
+        for _, key, _, reserved in [one for one in self.open if one[0] is proxy]:
+            self._write(proxy, key, reserved, billable=False)
         self.open = [one for one in self.open if one[0] is not proxy]
         self.count(proxy)
         self.counted[proxy.series] = self.counted.get(proxy.series, Place(0, 0))._replace(finished=True)
@@ -171,7 +205,8 @@ def test_nothing_is_spent_twice_or_forgotten(server: RedisServer, clock: Clock, 
             left = await _left(world)
         finally:
             await world.close()
-        assert left == (BUDGET - world.spent, QUOTA - world.billed)
+        budgets = {name: budget - world.spent[name] for name, budget in BUDGETS.items()}
+        assert left == (budgets, QUOTA - world.billed)
 
     with recorder(server.url) as accounts:
         asyncio.run(asyncio.wait_for(use(accounts), 60))
@@ -229,9 +264,10 @@ async def _settle_all(world: World) -> None:
             await asyncio.sleep(0.02)
 
 
-async def _left(world: World) -> tuple[int, int]:
-    """What Redis says to a new proxy is left of the budget and of the quota."""
+async def _left(world: World) -> tuple[dict[str, int], int]:
+    """What Redis says to a new proxy is left of the budgets and of the quota."""
     proxy = await world.begin()
-    await proxy.enter(world.who, counted=False)
+    for who in world.keys.values():
+        await proxy.enter(who, counted=False)
     told = proxy.limiter._taking.told
-    return told["key_1", "m"].left, told["prj_1", "q"].left
+    return {name: told[name, "m"].left for name in BUDGETS}, told[PROJECT_ID, "q"].left

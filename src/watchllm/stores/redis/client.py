@@ -36,12 +36,11 @@ class Script:
 class Client:
     """Opened on a running loop. `submit` and `run` return at once; `call` and `call_script` are for who may wait.
 
-    A command waits `timeout` seconds at most, unless it is given other `seconds`. Nothing of it raises or hangs where Redis is gone: a command is either not taken, or answered with Unreachable.
+    A command waits `timeout` seconds at most, unless it is given other `seconds`. Nothing of it raises or hangs where
+    Redis is gone: a command is either not taken, or answered with Unreachable.
     """
 
-    def __init__(
-        self, address: Address, loop: asyncio.AbstractEventLoop, timeout: float = TIMEOUT_SECONDS
-    ) -> None:
+    def __init__(self, address: Address, loop: asyncio.AbstractEventLoop, timeout: float = TIMEOUT_SECONDS) -> None:
         self.address = address
         self._loop = loop
         self._timeout = timeout
@@ -137,9 +136,7 @@ class Client:
     def _node(self, host: str, port: int) -> Node:
         node = self._nodes.get((host, port))
         if node is None:
-            node = self._nodes[host, port] = Node(
-                host, port, self.address, self._context, self._loop, self._timeout
-            )
+            node = self._nodes[host, port] = Node(host, port, self.address, self._context, self._loop, self._timeout)
             # With every try to reach it in vain: another node may have taken over what it served.
             node.on_down = self._ask_for_its_successor
             node.open()

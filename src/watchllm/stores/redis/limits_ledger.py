@@ -31,11 +31,24 @@ T = TypeVar("T")
 
 # ARGV: prefix; 0 what is new, if the account is kept, 1 all of it, or the last of all, 2 a part of that, 3 once more
 # what was not done; organization, channel, how long the awaited are awaited in ms, how many segments may be dropped;
-# then, each list after its length: places (series, place); awaited series; what was spent (subject, slot, period,
-# nanos, requests). 1 = the account is kept, 2 = so it is, and segments are left that the places drop.
+# then, each list after its length: places (series, place); places up to which only those are told of who are in what
+# was spent; awaited series; what was spent (subject, slot, period, nanos, requests). 1 = the account is kept, 2 = so it
+# is, and segments are left that the places drop.
 LEDGER = Script(
     COMMON
     + """
+local function told_up_to(name, place, told)
+  local head, tail = number(redis.call('HGET', account, 'qh|' .. name)),
+    number(redis.call('HGET', account, 'qt|' .. name))
+  local whole, last = '', ''
+  for index = head + 1, math.min(tail, head + allowed) do
+    local at, subject = string.match(redis.call('HGET', account, 'q|' .. name .. '|' .. text(index)), '^(%S+) (%S+) ')
+    if at > last then whole, last = last, at end
+    if at > place or not told[subject] then return whole end
+  end
+  return tail - head <= allowed and last or whole
+end
+
 local state = redis.call('HMGET', account, 'ready', 'grace')
 local known = state[1] or state[2]
 if (ARGV[2] == '0' or ARGV[2] == '3') and not known then return 0 end
@@ -43,11 +56,14 @@ allowed = tonumber(ARGV[6])
 local is_done = true
 local index = 7
 local function next_one() index = index + 1 return ARGV[index - 1] end
-local places, awaited = {}, {}
+local places, others, awaited, told = {}, {}, {}, {}
 for _ = 1, tonumber(next_one()) do places[#places + 1] = {next_one(), next_one()} end
+for _ = 1, tonumber(next_one()) do others[#others + 1] = {next_one(), next_one()} end
 for _ = 1, tonumber(next_one()) do awaited[#awaited + 1] = next_one() end
 for _ = 1, tonumber(next_one()) do
-  local field, period, nanos, requests = 'L|' .. next_one() .. '|' .. next_one(), tonumber(next_one()),
+  local subject = next_one()
+  told[subject] = true
+  local field, period, nanos, requests = 'L|' .. subject .. '|' .. next_one(), tonumber(next_one()),
     tonumber(next_one()), tonumber(next_one())
   local before, old_nanos, old_requests = parsed(redis.call('HGET', account, field))
   if before == period then nanos, requests = math.max(nanos, old_nanos), math.max(requests, old_requests) end
@@ -69,6 +85,15 @@ for _, pair in ipairs(places) do
   elseif place > before or (place == before and ARGV[2] == '3') then
     redis.call('HSET', account, 'p|' .. name, place)
     if not drop(name, place) then is_done = false end
+  end
+end
+for _, pair in ipairs(others) do
+  local name = pair[1]
+  local before = redis.call('HGET', account, 'p|' .. name) or ''
+  local place = told_up_to(name, pair[2], told)
+  if place > before then
+    redis.call('HSET', account, 'p|' .. name, place)
+    drop(name, place)
   end
 end
 if ARGV[2] == '1' and not known then
@@ -103,11 +128,11 @@ class RedisAccounts:
     def kept(self) -> set[str]:
         return self._ask(lambda: {name.decode() for name in self._redis.redis.smembers(KEPT)})
 
-    def write(self, spent: dict[str, dict[str, Periods]], places: dict[str, Place]) -> None:
+    def write(self, spent: dict[str, dict[str, Periods]], places: dict[str, Place], others: dict[str, Place]) -> None:
         told = [
             (organization, arguments)
             for organization, of_it in spent.items()
-            for arguments in _written(organization, of_it, places, (_IF_KEPT, _IF_KEPT))
+            for arguments in _written(organization, of_it, places, others, (_IF_KEPT, _IF_KEPT))
         ]
         calls = [((account_of(organization),), arguments) for organization, arguments in told]
         replies = self._ask(lambda: self._redis.run_each(LEDGER, calls))
@@ -117,7 +142,7 @@ class RedisAccounts:
     def write_all(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
         # Before it is: whoever ends in between has it written again.
         self._ask(lambda: self._redis.redis.sadd(KEPT, organization))
-        for arguments in _written(organization, spent, places, (_PART_OF_WHOLE, _WHOLE)):
+        for arguments in _written(organization, spent, places, {}, (_PART_OF_WHOLE, _WHOLE)):
             reply = self._ask(partial(self._redis.run, LEDGER, (account_of(organization),), *arguments))
             self._tell_rest(organization, places, reply)
         self._ask(lambda: self._redis.redis.srem(WANTED, organization))
@@ -136,7 +161,7 @@ class RedisAccounts:
 
     def _tell_rest(self, organization: str, places: dict[str, Place], reply: int) -> None:
         """Have dropped what one script alone was not to drop."""
-        arguments = _arguments(organization, _REST, places, {})
+        arguments = _arguments(organization, _REST, places, {}, {})
         while reply == _MORE:
             reply = self._ask(partial(self._redis.run, LEDGER, (account_of(organization),), *arguments))
 
@@ -148,18 +173,24 @@ class RedisAccounts:
 
 
 def _written(
-    organization: str, spent: dict[str, Periods], places: dict[str, Place], modes: tuple[str, str]
+    organization: str,
+    spent: dict[str, Periods],
+    places: dict[str, Place],
+    others: dict[str, Place],
+    modes: tuple[str, str],
 ) -> Iterator[list[Argument]]:
     """The arguments of LEDGER, for each part of what is told: the modes of those before the last, and of the last."""
     names = sorted(spent)
     while len(names) > _AT_ONCE:
         some, names = names[:_AT_ONCE], names[_AT_ONCE:]
-        yield _arguments(organization, modes[0], {}, {name: spent[name] for name in some})
+        yield _arguments(organization, modes[0], {}, {}, {name: spent[name] for name in some})
     # With the last of it: only then may be forgotten what the proxies have told of what is before.
-    yield _arguments(organization, modes[1], places, {name: spent[name] for name in names})
+    yield _arguments(organization, modes[1], places, others, {name: spent[name] for name in names})
 
 
-def _arguments(organization: str, mode: str, places: dict[str, Place], spent: dict[str, Periods]) -> list[Argument]:
+def _arguments(
+    organization: str, mode: str, places: dict[str, Place], others: dict[str, Place], spent: dict[str, Periods]
+) -> list[Argument]:
     awaited = [series for series, place in places.items() if not place.finished]
     rows = [
         (subject, *_slot(period), min(nanos, _LARGEST), requests)
@@ -167,7 +198,8 @@ def _arguments(organization: str, mode: str, places: dict[str, Place], spent: di
         for period, (requests, nanos) in periods.items()
     ]
     arguments: list[Argument] = [prefix_of(organization), mode, organization, CHANNEL, _GRACE_MS, _DROPPED_AT_ONCE]
-    arguments += [len(places), *(text for name, place in places.items() for text in (name, place_text(place)))]
+    for some in (places, others):
+        arguments += [len(some), *(text for name, place in some.items() for text in (name, place_text(place)))]
     arguments += [len(awaited), *awaited]
     arguments += [len(rows), *(value for row in rows for value in row)]
     return arguments

@@ -216,7 +216,8 @@ end
     + _BODY_OF_REPORT
 )
 
-# ARGV from 9: how many are asked for, then of each: kind, subject, limit, need, and how much more may be used within
+# ARGV from 9: how many are asked for; day and month by the clock of who asks, in which it will count what it uses, and
+# which must have room, too; then of each: kind, subject, limit, need, and how much more may be used within
 # the next slice. Kinds: r, t, u a minute's requests, tokens, calls; q requests of the month; c places; d, m, a what a
 # day's, a month's and a total budget must cover; h what is held against all three.
 TAKE = Script(
@@ -225,7 +226,7 @@ TAKE = Script(
 if not renew() then return {0} end
 local live = names()
 local asks = {}
-for index = 10, #ARGV, 5 do
+for index = 12, #ARGV, 5 do
   asks[#asks + 1] = {ARGV[index], ARGV[index + 1], tonumber(ARGV[index + 2]), tonumber(ARGV[index + 3]),
     tonumber(ARGV[index + 4])}
 end
@@ -282,15 +283,22 @@ local from_march = math.floor((5 * of_year + 2) / 153)
 local month = (year + era * 400) * 12 + from_march + 2
 
 local slot_of = {q = 2, d = 3, m = 2, a = 1}
-local periods = slots(day, month)
-local function spent(kind, subject)
-  local slot, total = periods[slot_of[kind]], 0
+local periods, own = slots(day, month), slots(tonumber(ARGV[10]), tonumber(ARGV[11]))
+local function spent_in(slot, kind, subject)
+  local total = 0
   for _, value in ipairs(redis.call('HMGET', account, 'L|' .. subject .. '|' .. slot[1],
     'P|' .. subject .. '|' .. slot[1])) do
     local period, nanos, requests = parsed(value)
     if period == slot[2] then total = total + (kind == 'q' and requests or nanos) end
   end
   return total
+end
+
+local function spent(kind, subject)
+  local place = slot_of[kind]
+  local total = spent_in(periods[place], kind, subject)
+  if own[place][2] == periods[place][2] then return total end
+  return math.max(total, spent_in(own[place], kind, subject))
 end
 
 local lefts = {}

@@ -11,6 +11,7 @@ import hiredis
 from watchllm.domain.errors import Unavailable
 from watchllm.domain.ledger import Place
 from watchllm.limits.exceeded import Exceeded
+from watchllm.limits.spending import moment
 from watchllm.limits.subject import Subject
 from watchllm.stores.redis.client import Client
 from watchllm.stores.redis.limits_account import Account
@@ -62,7 +63,8 @@ class Taking:
 
     async def take(self, account: Account, asks: list[Ask]) -> list[Told]:
         """Take all that is asked for, or nothing. Raises Exceeded, Unavailable and what the client raises."""
-        arguments: list[Argument] = [len(asks)]
+        at = moment(self._wall())
+        arguments: list[Argument] = [len(asks), at.day, at.month]
         for ask in asks:
             arguments += (ask.kind, ask.bounds.id, ask.limit, ask.need, ask.more)
         deadline = self._clock() + _PATIENCE_SECONDS

@@ -183,7 +183,7 @@ def test_another_projects_entry_can_neither_be_named_nor_found_out(
 def test_a_call_begun_before_its_entry_was_forgotten_is_not_stored_after(
     gateway: Gateway, sim: Sim, project: Project, writer: str
 ) -> None:
-    slow = "gpt-4o-mini+slow-300ms"
+    slow = "gpt-4o-mini+slow-1s"
     before = gateway.chat(project.key, "Slow?", model=slow)
     answers = []
     refresh = {"X-WatchLLM-Cache": "refresh"}
@@ -199,7 +199,7 @@ def test_a_call_begun_before_its_entry_was_forgotten_is_not_stored_after(
 
 
 def test_a_call_begun_before_is_not_stored_after(gateway: Gateway, sim: Sim, project: Project, writer: str) -> None:
-    slow = "gpt-4o-mini+slow-300ms"
+    slow = "gpt-4o-mini+slow-1s"
     answers = []
     thread = threading.Thread(target=lambda: answers.append(gateway.chat(project.key, "Slow?", model=slow)))
     thread.start()

@@ -1,6 +1,7 @@
 """The cache as a client steers and sees it: Cache-Control, X-WatchLLM-Cache*, what the answer's headers say."""
 
 import json
+import time
 
 import pytest
 
@@ -109,10 +110,14 @@ def test_an_entry_older_than_max_age_does_not_answer(gateway: Gateway, sim: Sim,
 
 
 def test_entries_expire(gateway: Gateway, sim: Sim, project: Project) -> None:
+    began = time.monotonic()
     gateway.chat(project.key, "Brief?", headers={"X-WatchLLM-Cache-TTL": "1"})
-    assert cache_of(gateway.chat(project.key, "Brief?")) == (200, "HIT")
     only = {"Cache-Control": "only-if-cached"}
-    wait_for(lambda: gateway.chat(project.key, "Brief?", headers=only).status == 504, "the entry's expiry", within=5)
+    kept = gateway.chat(project.key, "Brief?", headers=only)
+    # On a machine that is busy enough its second is over before it is asked for.
+    assert cache_of(kept) == (200, "HIT") or time.monotonic() - began >= 1
+    wait_for(lambda: gateway.chat(project.key, "Brief?", headers=only).status == 504, "the entry's expiry")
+    assert time.monotonic() - began >= 1
 
 
 # --- when upstream fails ---------------------------------------------------------------------------------------------
@@ -147,7 +152,7 @@ def test_an_expired_entry_answers_when_upstream_fails(open_gateway: Gateway, sim
         made = {**ask, "stream": False}
         assert open_gateway.post(CHAT, key, made, headers={"X-WatchLLM-Cache-TTL": "1"}).status == 200
         only = {"Cache-Control": "only-if-cached"}
-        wait_for(lambda: open_gateway.post(CHAT, key, ask, headers=only).status == 504, "the expiry", within=5)
+        wait_for(lambda: open_gateway.post(CHAT, key, ask, headers=only).status == 504, "the expiry")
         upstream.script = _FAILURES[how]
         answer = open_gateway.post(CHAT, key, ask, headers={"Cache-Control": "stale-if-error=60", **timeout})
         assert cache_of(answer) == (200, "HIT-STALE")

@@ -123,7 +123,7 @@ def test_the_first_requests_to_the_built_in_simulator_share_a_call(home: Install
 
     async def test() -> None:
         async with inside(home, project) as pair:
-            answers = await asyncio.gather(*[pair.ask("hello", model="sim/echo+slow-100ms") for _ in range(20)])
+            answers = await asyncio.gather(*[pair.ask("hello", model="sim/echo+slow-1s") for _ in range(20)])
             assert kinds(answers) == ["HIT-COALESCED"] * 19 + ["MISS"]
 
     run(test())

@@ -107,7 +107,7 @@ def test_a_leader_that_leaves_after_the_end_of_the_call_is_settled_though_anothe
 def test_a_client_s_own_time_ends_its_own_waiting_only(home: Installation, project: Project, stream: bool) -> None:
     async def test() -> None:
         async with inside(home, project) as pair:
-            impatient = {"x-watchllm-timeout": "0.2"}
+            impatient = {"x-watchllm-timeout": "1"}
             leader = pair.ask("in time", headers=impatient, stream=stream)
             await pair.all_wait(1)
             follower = pair.ask("in time", stream=stream)
@@ -130,7 +130,7 @@ def test_a_client_s_own_time_ends_its_own_waiting_only(home: Installation, proje
 def test_time_that_is_over_within_a_stream_is_told_inside_it(home: Installation, project: Project) -> None:
     async def test() -> None:
         async with inside(home, project) as pair:
-            leader = pair.ask("cut short", headers={"x-watchllm-timeout": "0.3"}, stream=True)
+            leader = pair.ask("cut short", headers={"x-watchllm-timeout": "1"}, stream=True)
             await pair.all_wait(1)
             follower = pair.ask("cut short", stream=True)
             await pair.all_wait(2)
@@ -288,10 +288,11 @@ def test_a_stream_that_breaks_off_says_so_to_all(home: Installation, project: Pr
 
 def test_a_provider_that_says_nothing_times_out_for_all(home: Installation, project: Project) -> None:
     async def test() -> None:
-        async with inside(home, project, upstream_first_byte_timeout=0.3) as pair:
+        async with inside(home, project, upstream_first_byte_timeout=1.0) as pair:
             answers = await asyncio.gather(*[pair.ask("hangs", model="gpt-4o-mini+hang") for _ in range(50)])
             assert {(answer.status, error_code(answer)) for answer in answers} == {(504, "provider_timeout")}
-            assert (pair.calls, pair.sim.ledger.cancelled) == (1, 1)
+            await cancelled(pair, 1)
+            assert pair.calls == 1
 
     run(test())
 

@@ -532,7 +532,7 @@ def test_who_joins_a_call_is_told_its_own_labels(gateway: Gateway, project: Proj
     from concurrent.futures import ThreadPoolExecutor
 
     sim.reset()
-    ask = {"model": "openai/slow-500ms", "input": f"At once? {streamed}", "store": False, "stream": streamed}
+    ask = {"model": "openai/slow-1s", "input": f"At once? {streamed}", "store": False, "stream": streamed}
 
     def post(who: str) -> Any:
         return gateway.post("/v1/responses", project.key, ask | _labelled(who))

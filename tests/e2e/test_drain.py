@@ -31,8 +31,8 @@ def test_an_answer_under_way_is_finished(proxy: Gateway, sim: Sim, number: int) 
     with RawConnection(proxy.port) as whole, RawConnection(proxy.port) as streamed, RawConnection(proxy.port) as idle:
         idle.send(request_bytes("/health"))
         assert idle.response().status == 200
-        whole.send(chat(project.key, "gpt-4o-mini+slow-800ms"))
-        streamed.send(chat(project.key, "gpt-4o-mini+chunk-40ms+tokens-20", stream=True))
+        whole.send(chat(project.key, "gpt-4o-mini+slow-2s"))
+        streamed.send(chat(project.key, "gpt-4o-mini+chunk-100ms+tokens-20", stream=True))
         wait_for(lambda: sim.stats()["open"] == 2, "both calls upstream")
         proxy.process.signal(number)
         answer = whole.response(b"POST")
@@ -50,7 +50,7 @@ def test_a_request_that_comes_meanwhile_is_told_to_come_again(proxy: Gateway, si
         kept.send(request_bytes("/health"))
         assert kept.response().status == 200
         wait_for(lambda: status_of(proxy)["connections"] == 3, "all connections")
-        under_way.send(chat(project.key, "gpt-4o-mini+slow-1s"))
+        under_way.send(chat(project.key, "gpt-4o-mini+slow-2s"))
         data = chat(project.key, "gpt-4o")
         begun.send(data[:-20])
         wait_for(lambda: sim.stats()["open"] == 1, "the call upstream")

@@ -1,6 +1,7 @@
 """Embeddings are answered item by item: what is known is not bought again, in whatever mixture it comes."""
 
 import json
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -262,21 +263,30 @@ def test_the_largest_batch_does_not_hold_up_others(gateway: Gateway, sim: Sim, p
     bought, known = first.json()["data"], again.json()["data"]
     assert [entry["index"] for entry in known] == list(range(2048))
     assert [entry["embedding"] for entry in known] == [entry["embedding"] for entry in bought][::-1]
-    # As numbers it is 66 MB. A machine that others use may hold anybody up: the best of five counts.
+    # As numbers it is 66 MB. A machine that others use may slow anybody down: the best of five counts.
     numbers = body | {"encoding_format": "float"}
     assert min(_longest_wait_during(gateway, project, numbers) for _ in range(5)) < 0.1
 
 
 def _longest_wait_during(gateway: Gateway, project: Project, body: dict[str, Any]) -> float:
-    """Seconds that the slowest of the small requests took that were sent, one after the other, beside a large one."""
+    """Seconds that the proxy worked while the slowest of the small requests waited that were sent, one after the other,
+    beside a large one."""
     waits = [0.0]
     with RawConnection(gateway.port, timeout=60) as large, RawConnection(gateway.port, timeout=60) as small:
         large.send(request_bytes(PATH, key=project.key, body=body))
         remaining = b""
         while not remaining.endswith(b"0\r\n\r\n"):
-            began = perf_counter()
+            began = _worked(gateway)
             small.send(request_bytes("/health"))
             small.response()
-            waits.append(perf_counter() - began)
+            waits.append(_worked(gateway) - began)
             remaining = (remaining + large.receive(1 << 22))[-16:]
     return max(waits)
+
+
+def _worked(gateway: Gateway) -> float:
+    """Seconds that the proxy's event loop has had of a processor, whatever else the machine did meanwhile; where nobody
+    tells that, by the clock."""
+    pid = gateway.process.pid
+    told = Path(f"/proc/{pid}/task/{pid}/schedstat")
+    return int(told.read_text().split()[0]) / 1e9 if told.exists() else perf_counter()

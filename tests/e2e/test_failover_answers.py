@@ -30,6 +30,8 @@ from tests.support.waiting import wait_for
 
 PATHS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses"}
 QUESTION = [{"role": "user", "content": "Hello?"}]
+# A provider that does answer, or begins to, must do so within it, however busy the machine is.
+TRY = 1.0
 
 
 @pytest.fixture
@@ -111,7 +113,7 @@ WRONG_STREAMS = {
 def test_what_is_no_answer_leads_to_the_next_of_the_chain(
     project: Routed, client: str, stream: bool, wrong: str
 ) -> None:
-    project.route("fast", MINI, fallbacks=(LLAMA,), try_timeout=0.5 if wrong == "stalls" else None)
+    project.route("fast", MINI, fallbacks=(LLAMA,), try_timeout=TRY if wrong == "stalls" else None)
     project.openai.script = (WRONG_STREAMS if stream else WRONG)[wrong]
     answer = ask(project, client, stream=stream)
     assert answer.status == 200, answer
@@ -176,7 +178,7 @@ def test_the_same_target_is_tried_again_as_often_as_the_route_says(project: Rout
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_where_all_fail_the_client_is_told_what_was_wrong_with_the_last(project: Routed, wrong: str) -> None:
-    project.route("fast", MINI, fallbacks=(LLAMA,), try_timeout=0.5 if wrong == "stalls" else None)
+    project.route("fast", MINI, fallbacks=(LLAMA,), try_timeout=TRY if wrong == "stalls" else None)
     project.openai.script = fails(503)
     project.groq.script = WRONG[wrong]
     answer = project.ask()
@@ -191,7 +193,7 @@ def test_where_all_fail_the_client_is_told_what_was_wrong_with_the_last(project:
 
 @pytest.mark.parametrize("wrong", [name for name in WRONG_STREAMS if name != "only its end"])
 def test_where_all_streams_fail_the_client_is_told_too(project: Routed, wrong: str) -> None:
-    project.route("fast", MINI, fallbacks=(LLAMA,), try_timeout=0.5 if wrong == "stalls" else None)
+    project.route("fast", MINI, fallbacks=(LLAMA,), try_timeout=TRY if wrong == "stalls" else None)
     project.openai.script = fails(503)
     project.groq.script = WRONG_STREAMS[wrong]
     answer = project.ask(stream=True)
@@ -205,7 +207,7 @@ def test_where_all_streams_fail_the_client_is_told_too(project: Routed, wrong: s
 
 @pytest.mark.parametrize("client", PATHS)
 def test_after_its_first_event_a_stream_is_the_clients(project: Routed, client: str) -> None:
-    project.route("fast", LLAMA, fallbacks=(MINI,), try_timeout=0.5)
+    project.route("fast", LLAMA, fallbacks=(MINI,), try_timeout=TRY)
     seen = threading.Event()
 
     def slow(call: Call) -> None:

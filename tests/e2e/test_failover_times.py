@@ -28,6 +28,9 @@ from tests.support.routing import (
 from tests.support.scripted_upstream import Call
 from tests.support.waiting import wait_for
 
+# The provider that does answer must do so within it, however busy the machine is.
+TRY = 1.0
+
 
 @pytest.fixture
 def project(open_gateway: Gateway) -> Iterator[Routed]:
@@ -90,7 +93,7 @@ def test_retries_end_and_the_last_answer_is_passed_on(project: Routed) -> None:
 
 def test_a_try_that_takes_too_long_is_given_up_for_the_next(project: Routed) -> None:
     silent = Waits()
-    project.route("fast", MINI, fallbacks=(LLAMA,), try_timeout=0.2)
+    project.route("fast", MINI, fallbacks=(LLAMA,), try_timeout=TRY)
     project.openai.script = silent
     assert text_of(project.ask()) == "groq"
     assert wait_for(lambda: silent.left, "the end of the call") == 1
@@ -102,7 +105,7 @@ def test_a_try_that_takes_too_long_is_given_up_for_the_next(project: Routed) -> 
 
 
 def test_embeddings_pay_for_a_call_that_was_given_up(project: Routed) -> None:
-    project.route("vectors", f"openai/{MODEL}", retries=1, try_timeout=0.2)
+    project.route("vectors", f"openai/{MODEL}", retries=1, try_timeout=TRY)
     project.openai.script = in_turn(Waits(), vectors)
     body = {"model": "vectors", "input": ["How long is this?"]}
     assert project.gateway.post(PATH, project.project.key, body).status == 200
@@ -119,7 +122,9 @@ def test_the_time_for_all_tries_together_ends_them(project: Routed) -> None:
     assert (answer.status, answer.json()["error"]["code"]) == (504, "provider_timeout")
     assert tried(answer)[0] in ("openai", "groq")
     [row] = project.rows(1)
-    assert 2 <= len(row["attempts"]) == sum(project.calls()) <= 6
+    assert 2 <= len(row["attempts"]) <= 6
+    # What was sent just before the end may reach the provider after it.
+    wait_for(lambda: sum(project.calls()) == len(row["attempts"]), "all of them to arrive")
     assert row["cost_nanos"] == sum(one.get("cost") or 0 for one in row["attempts"]) > 0
 
 
@@ -249,20 +254,21 @@ def test_what_is_tried_for_others_after_a_buyer_has_left_is_in_its_books(project
     project.openai.script = by_key(one=refused_late, two=late)
     port, key = project.gateway.port, project.project.key
     asked = request_bytes(PATH, key=key, body={"model": f"openai/{MODEL}", "input": ["a"]})
-    open_before = connections(project)
+    # What earlier tests left behind is gone: from now on the number says who is there.
+    wait_for(lambda: connections(project) == 0, "no connection")
     with RawConnection(port) as buyer, RawConnection(port) as other:
         buyer.send(asked)
         wait_for(lambda: project.calls() == (1, 0), "the call upstream")
         other.send(asked)
-        wait_for(lambda: connections(project) == open_before + 2, "the other request")
+        wait_for(lambda: connections(project) == 2, "the other request")
         buyer.close()
-        wait_for(lambda: connections(project) == open_before + 1, "the buyer to be gone")
+        wait_for(lambda: connections(project) == 1, "the buyer to be gone")
         first.set()
         wait_for(lambda: project.calls() == (2, 0), "the next key")
         if last_stays:
             second.set()
             assert other.response().status == 200
-    wait_for(lambda: connections(project) == open_before, "both to be gone")
+    wait_for(lambda: connections(project) == 0, "both to be gone")
     second.set()
     bought, followed = project.rows(2)
     assert (bought["status"], bought["ended"], followed["attempts"]) == (499, "cancelled", [])

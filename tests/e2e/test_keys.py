@@ -22,6 +22,10 @@ def error_of(answer: RawResponse) -> tuple[int, str]:
     return answer.status, answer.json()["error"]["code"]
 
 
+def refusal(answer: RawResponse) -> RawResponse | None:
+    return None if answer.status == 200 else answer
+
+
 def with_headers(gateway: Gateway, **headers: str) -> RawResponse:
     lines = {name.replace("_", "-"): value for name, value in headers.items()}
     return exchange(gateway.port, request_bytes(MODELS, headers=lines))
@@ -75,10 +79,14 @@ def test_a_new_key_is_in_force_when_the_command_returns(gateway: Gateway, sim: S
 
 def test_a_key_expires_without_anybody_doing_anything(gateway: Gateway, sim: Sim, project: Project) -> None:
     with gateway.installation.control_plane() as plane:
-        key = plane.create_key(project.id, expires_at=int(time.time()) + 2).secret
-    assert gateway.chat(key, "Yet?").status == 200
-    wait_for(lambda: gateway.chat(key, "Yet?").status == 401, "the key's expiry", within=5)
-    assert error_of(gateway.chat(key, "Yet?")) == (401, "invalid_api_key")
+        expires_at = int(time.time()) + 2
+        key = plane.create_key(project.id, expires_at=expires_at).secret
+    answer = gateway.chat(key, "Yet?")
+    # Not before its time: a machine that is busy enough may come to ask only after it.
+    assert answer.status == 200 or time.time() >= expires_at
+    refused = wait_for(lambda: refusal(gateway.chat(key, "Yet?")), "the key's expiry")
+    assert time.time() >= expires_at
+    assert error_of(refused) == (401, "invalid_api_key")
 
 
 def test_wrong_keys_all_look_alike(gateway: Gateway, sim: Sim, project: Project) -> None:

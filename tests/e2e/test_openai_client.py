@@ -304,5 +304,5 @@ def test_the_client_backs_off_as_the_provider_asks(open_gateway: Gateway, sim: S
 
 def test_a_clients_time_out_ends_the_call_upstream(client: openai.OpenAI, sim: Sim) -> None:
     with pytest.raises(openai.APITimeoutError):
-        client.with_options(timeout=0.3).chat.completions.create(model="gpt-4o-mini+hang", messages=ASK)
+        client.with_options(timeout=1).chat.completions.create(model="gpt-4o-mini+hang", messages=ASK)
     wait_for(lambda: sim.stats()["cancelled"] == 1, "the call's cancellation")

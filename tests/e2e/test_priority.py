@@ -225,7 +225,7 @@ def test_who_has_no_higher_tier_above_it_is_told_that_the_gateway_is_overloaded(
 
 def test_nobody_waits_longer_than_the_queue_allows(home: Installation, tiers: dict[str, Project]) -> None:
     async def test() -> None:
-        async with inside(home, tiers["free"], max_upstream=1, queue_timeout=0.05) as pair:
+        async with inside(home, tiers["free"], max_upstream=1, queue_timeout=1.0) as pair:
             first = await saturated(pair)
             leader, joined = await queued(pair, "waits in vain"), pair.ask("waits in vain")
             for answer in await asyncio.gather(leader, joined):

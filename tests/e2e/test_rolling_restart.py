@@ -5,6 +5,7 @@ import os
 import pty
 import signal
 import subprocess
+import threading
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from tests.support.processes import BackgroundProcess
 from tests.support.product import WATCHLLM, Gateway, Installation, Project, Sim, upstream_environment
 from tests.support.raw_http import RawConnection, request_bytes
 from tests.support.redis_server import RedisServer
+from tests.support.routing import stream_of
+from tests.support.scripted_upstream import Call, scripted_upstream
 from tests.support.waiting import wait_for
 from tests.support.workers import called, in_group_of
 
@@ -80,21 +83,31 @@ def test_no_request_fails_in_ten_restarts(shared: Installation) -> None:
         wait_for(lambda: len(usage.ids()) == hammer.answered, "a row of each request", within=30)
 
 
-def test_streams_under_way_are_finished_by_the_one_that_began_them(shared: Installation, sim: Sim) -> None:
-    project = shared.project("streams", settings={"semantic": "off"})
-    gateway = shared.start_up("--workers", "2", "--no-console")
-    first = wait_for(lambda: _exactly_two(gateway), "both workers")
-    with RawConnection(gateway.port) as streamed, RawConnection(gateway.port) as idle:
-        idle.send(request_bytes("/health"))
-        assert idle.response().status == 200
-        streamed.send(chat(project, "gpt-4o-mini+chunk-100ms+tokens-30"))
-        wait_for(lambda: sim.stats()["open"] == 1, "the call upstream")
-        restart(gateway)
-        assert sim.stats()["open"] == 1, "it was to outlast the restart"
-        idle.send(request_bytes("/health"))
-        answer = idle.response()
-        assert (answer.status, answer.header("connection")) == (200, "close")
-        assert streamed.response(b"POST").body.endswith(b"data: [DONE]\n\n")
+def test_streams_under_way_are_finished_by_the_one_that_began_them(shared: Installation) -> None:
+    begun, restarted = threading.Event(), threading.Event()
+    events = stream_of("gpt-4o-mini", "Last words.") + b"data: [DONE]\n\n"
+
+    def outlasts_the_restart(call: Call) -> None:
+        call.send_response_only(200)
+        call.send_header("content-type", "text/event-stream")
+        call.send_header("content-length", str(len(events)))
+        call.end_headers()
+        call.wfile.write(events[:20])
+        begun.set()
+        restarted.wait(60)
+        call.wfile.write(events[20:])
+
+    with scripted_upstream(outlasts_the_restart) as upstream:
+        shared.environment |= upstream_environment(upstream.base_url)
+        project = shared.project("streams", settings={"semantic": "off"})
+        gateway = shared.start_up("--workers", "2", "--no-console")
+        first = wait_for(lambda: _exactly_two(gateway), "both workers")
+        with RawConnection(gateway.port) as streamed:
+            streamed.send(chat(project, "gpt-4o-mini"))
+            assert begun.wait(20)
+            restart(gateway)
+            restarted.set()
+            assert streamed.response(b"POST").body.endswith(b"data: [DONE]\n\n")
     wait_for(lambda: not set(first) & set(called(gateway.process, "proxy")), "the end of the first ones")
     assert len(called(gateway.process, "proxy")) == 2
 

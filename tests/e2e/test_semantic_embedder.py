@@ -92,7 +92,7 @@ def test_an_endpoint_that_fails_costs_the_hit_and_health_says_why(
     installation: Installation, sim: Sim, status: int, body: bytes, said: str
 ) -> None:
     with scripted_upstream(vectors) as endpoint:
-        gateway = wait_until_warm(started(installation, sim, at(endpoint.base_url)))
+        gateway = wait_until_warm(started(installation, sim, at(endpoint.base_url), WATCHLLM_EMBEDDER_TIMEOUT="5"))
         project = serving(gateway)
         endpoint.script = lambda call: call.reply(status, body)
         missed = gateway.chat(project.key, QUESTION)

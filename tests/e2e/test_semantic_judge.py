@@ -11,6 +11,8 @@ from tests.support.journal import usage_in
 from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
 from tests.support.semantic import NOT_ASKED, UNSTORED, asked, outcome, reasons, serving, wait_until_warm
 from tests.support.waiting import wait_for
+from watchllm.cache.entry import InvalidationFilter
+from watchllm.compose.cache_admin import open_cache
 
 STORED = "How do I reset the password of my router?"
 EQUAL = "The password of my router: how do I reset?"
@@ -260,14 +262,17 @@ def invalidated(gateway: Gateway, project: Project) -> None:
 
 
 def purged(gateway: Gateway, project: Project) -> None:
-    gateway.installation.run("cache", "purge", "--project", project.id)
+    """As the command does, in this process: on a busy machine its start may take as long as the judge."""
+    with open_cache(gateway.installation.configuration()) as cache:
+        assert cache.purge(project.id, InvalidationFilter()) >= 1
 
 
 def purged_of_a_key(gateway: Gateway, project: Project) -> None:
     """Like questions alone forget it: the exact answer is still there."""
     with gateway.installation.control_plane() as plane:
         (key,) = plane.keys(project.id)
-    gateway.installation.run("cache", "purge", "--project", project.id, "--source-key", key.id)
+    with open_cache(gateway.installation.configuration()) as cache:
+        assert cache.forget_prompts(project.id, InvalidationFilter(source=key.id)) >= 1
     assert outcome(gateway.chat(project.key, STORED)) == "HIT"
 
 

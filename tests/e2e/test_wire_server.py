@@ -289,11 +289,20 @@ def test_tls(installation: Installation, sim: Sim, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def bounded(installation: Installation, sim: Sim) -> Gateway:
-    """A proxy with bounds that a test can reach."""
+def impatient(installation: Installation, sim: Sim) -> Gateway:
+    """A proxy that waits for its clients no longer than a test can."""
     installation.environment |= upstream_environment(sim.base_url) | {
         "WATCHLLM_HEADER_TIMEOUT": "0.5",
         "WATCHLLM_IDLE_TIMEOUT": "1",
+    }
+    installation.project("impatient")
+    return installation.start_proxy()
+
+
+@pytest.fixture
+def bounded(installation: Installation, sim: Sim) -> Gateway:
+    """A proxy with bounds that a test can reach."""
+    installation.environment |= upstream_environment(sim.base_url) | {
         "WATCHLLM_MAX_CONNECTIONS": "8",
         "WATCHLLM_MAX_BODY_BYTES": "4MiB",
         "WATCHLLM_MAX_INFLIGHT_BYTES": "8MiB",
@@ -302,17 +311,17 @@ def bounded(installation: Installation, sim: Sim) -> Gateway:
     return installation.start_proxy()
 
 
-def test_a_head_that_drips_is_refused(bounded: Gateway) -> None:
+def test_a_head_that_drips_is_refused(impatient: Gateway) -> None:
     for begun in (b"", b"GET /heal", b"GET /health HTTP/1.1\r\nHost: a\r\nX-A: b"):
-        with RawConnection(bounded.port, timeout=5) as connection:
+        with RawConnection(impatient.port) as connection:
             connection.send(begun)
             if begun:
                 assert error_of(connection.response()) == (408, "request_timeout")
             assert connection.is_closed_by_peer()
 
 
-def test_an_idle_connection_is_closed(bounded: Gateway) -> None:
-    with RawConnection(bounded.port, timeout=5) as connection:
+def test_an_idle_connection_is_closed(impatient: Gateway) -> None:
+    with RawConnection(impatient.port) as connection:
         connection.send(request_bytes("/health"))
         assert connection.response().status == 200
         assert connection.is_closed_by_peer()
@@ -373,7 +382,7 @@ def test_a_client_that_never_reads_stops_its_provider_and_no_other(
         assert sim.stats()["open"] == 1
         assert resident(gateway) - memory < 30 * MIB
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    wait_for(lambda: sim.stats()["cancelled"] == 1, "the call's cancellation", within=2)
+    wait_for(lambda: sim.stats()["cancelled"] == 1, "the call's cancellation")
 
 
 def resident(gateway: Gateway) -> int:

@@ -106,7 +106,7 @@ def shared_cache(folder: Path) -> Iterator[dict[str, str]]:
         return
     server = RedisServer(folder / "redis")
     try:
-        yield {"WATCHLLM_REDIS_URL": server.url}
+        yield server.environment
     finally:
         server.stop()
 

@@ -1,16 +1,28 @@
 """Free TCP ports for servers that a test starts.
 
 They are taken below the range from which the kernel hands out the ports of outgoing connections, because a port that is
-free when asked for could otherwise be gone when the server binds it. Each process walks the range from a place of its
-own, so that parallel test workers do not meet.
+free when asked for could otherwise be gone when the server binds it. Each run of the tests walks the range from a place
+of its own, and the workers of one run as far from each other as can be, so that none is given a port on which another
+one is about to start a server.
 """
 
 import itertools
 import os
 import socket
+import zlib
 
 _FIRST, _LAST = 12_000, 30_000
-_offset = (os.getpid() * 7_919) % (_LAST - _FIRST)
+
+
+def _beginning() -> int:
+    """How far into the range this process begins."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return zlib.crc32(run.encode()) + worker * (_LAST - _FIRST) // workers
+
+
+_offset = _beginning()
 _numbers = itertools.count()
 
 

@@ -61,7 +61,8 @@ class Proxy:
     def __init__(self, url: str, number: int, clock: Callable[[], float] | None = None, **options: Any) -> None:
         loop = asyncio.get_running_loop()
         self.series = f"jrn_{number}"
-        self.client = Client(parse(url), loop)
+        # A machine may be busy for longer than requests wait, which is an outage, and no test of what Redis says.
+        self.client = Client(parse(url), loop, timeout=10.0)
         self.place = Place(0, 100)
         options = {"wall": lambda: NOVEMBER + number % 3 * 7200.0, **options}
         self.limiter = SharedLimiter(

@@ -112,7 +112,7 @@ def test_what_only_degrades_does_not_hide_what_has_failed(folder: Path) -> None:
 
 
 def test_one_that_says_nothing_is_reported_and_holds_up_nobody(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proxies, "_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(proxies, "_TIMEOUT_SECONDS", 1.0)  # In which the other one has to answer.
     with listen(folder, 5), answering(listen(folder, 7), STATUS):
         silent, well = read(folder)
     assert (silent.name, silent.state, silent.snapshot_version) == ("pid 5", SILENT, None)

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from time import perf_counter
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -113,9 +113,9 @@ def test_a_huge_text_takes_no_longer_than_a_long_one(unit: str) -> None:
     def seconds(text: str) -> float:
         took = []
         for _ in range(5):
-            began = perf_counter()
+            began = thread_time()
             estimate(text)
-            took.append(perf_counter() - began)
+            took.append(thread_time() - began)
         return min(took)
 
     assert seconds(unit * 8_000_000) < 0.05

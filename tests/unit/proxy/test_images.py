@@ -218,7 +218,7 @@ def test_a_host_that_never_answers_is_left_in_time(internet: Internet) -> None:
         async with (
             internet.open(lambda _path: image()),
             peer(never) as silent,
-            fetches(seconds=0.2) as fetcher,
+            fetches(seconds=1.0) as fetcher,  # The other host must answer in time.
         ):
             internet.name("silent.test", ["9.9.9.9"])
             internet.lead("9.9.9.9", silent.port)

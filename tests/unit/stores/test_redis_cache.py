@@ -3,17 +3,19 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.support.exact_store import START_MS, Clock, entry, key, project
 from tests.support.redis_server import RedisCluster, RedisServer
-from tests.support.waiting import until
+from tests.support.waiting import until, wait_for
 from watchllm.cache.entry import Entry, InvalidationFilter
 from watchllm.stores.redis import index_sweep
 from watchllm.stores.redis.address import parse
 from watchllm.stores.redis.cache import RedisExactStore
+from watchllm.stores.redis.cache_in_thread import RedisStoreInThread
 from watchllm.stores.redis.cache_layout import (
     CHANNEL,
     INVALIDATE,
@@ -27,19 +29,23 @@ from watchllm.stores.redis.cache_layout import (
 from watchllm.stores.redis.client import Client
 from watchllm.stores.redis.generations import MOST_RECORDS as MOST_KNOWN
 from watchllm.stores.redis.index_sweep import INDEXED
+from watchllm.stores.redis.link import Unreachable
 from watchllm.stores.redis.memory import Memory
+from watchllm.stores.redis.node import TIMEOUT_SECONDS
 from watchllm.stores.redis.subscription import Subscription
 
 PROJECT = project(1)
+PATIENT = 10.0
+"""Seconds to wait for Redis where a test is about what it says: a machine may be busy for longer than requests wait."""
 
 
 class Process:
     """One process's store; where it `is_deaf`, messages are lost."""
 
-    def __init__(self, url: str, clock: Callable[[], int]) -> None:
+    def __init__(self, url: str, clock: Callable[[], int], timeout: float) -> None:
         loop = asyncio.get_running_loop()
         address = parse(url)
-        self.client = Client(address, loop)
+        self.client = Client(address, loop, timeout)
         self.store = RedisExactStore(self.client, self.client, loop, memory_bytes=1 << 20, now_ms=clock)
         self.is_deaf = False
         self.subscription = Subscription(
@@ -78,11 +84,11 @@ class Process:
         self.client.close()
 
 
-def run(url: str, use: Callable[..., Awaitable[None]], *clocks: Callable[[], int]) -> None:
+def run(url: str, use: Callable[..., Awaitable[None]], *clocks: Callable[[], int], timeout: float = PATIENT) -> None:
     """Call `use` with a process for each clock."""
 
     async def main() -> None:
-        processes = [Process(url, clock) for clock in clocks]
+        processes = [Process(url, clock, timeout) for clock in clocks]
         try:
             for process in processes:
                 await process.ready()
@@ -316,7 +322,29 @@ def test_a_look_up_of_a_hung_redis_is_a_miss_in_time(server: RedisServer) -> Non
         assert one.store.counters.dropped == 1
         server.go_on()
 
-    run(server.url, use, Clock())
+    run(server.url, use, Clock(), timeout=TIMEOUT_SECONDS)
+
+
+def test_a_command_waits_for_what_comes_later_than_a_request_would_wait(server: RedisServer) -> None:
+    store = RedisStoreInThread(server.url, Clock())
+
+    async def a_request_gives_up() -> None:
+        with pytest.raises(Unreachable, match="in time"):
+            await store._client.call(PROJECT, "PING", seconds=TIMEOUT_SECONDS)
+
+    try:
+        store.put(PROJECT, key(1), entry(), START_MS)
+        store.flush()
+        store.store.memory.clear()
+        server.pause()
+        with ThreadPoolExecutor(1) as command:
+            found = command.submit(store.get, PROJECT, key(1))
+            wait_for(lambda: store.store._fetching, "the command to ask")
+            store._run(a_request_gives_up())
+            server.go_on()
+            assert found.result() == entry()
+    finally:
+        store.close()
 
 
 def test_a_redis_that_is_full_is_told_of(server: RedisServer) -> None:

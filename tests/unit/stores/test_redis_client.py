@@ -13,7 +13,11 @@ from tests.support.redis_server import PASSWORD, RedisCluster, RedisServer
 from watchllm.stores.redis.address import parse
 from watchllm.stores.redis.client import Client, Script, slot_of
 from watchllm.stores.redis.link import Unreachable, encode
+from watchllm.stores.redis.node import TIMEOUT_SECONDS
 from watchllm.stores.redis.subscription import Subscription
+
+PATIENT = 10.0
+"""Seconds to wait for Redis where a test is about what it says: a machine may be busy for longer than requests wait."""
 
 
 @pytest.fixture
@@ -30,7 +34,7 @@ async def until(condition: Callable[[], bool], within: float = 10.0) -> None:
         await asyncio.sleep(0.002)
 
 
-def with_client(url: str, use: Callable[[Client], Awaitable[Any]], timeout: float = 0.05) -> Any:
+def with_client(url: str, use: Callable[[Client], Awaitable[Any]], timeout: float = PATIENT) -> Any:
     async def run() -> Any:
         client = Client(parse(url), asyncio.get_running_loop(), timeout)
         try:
@@ -161,23 +165,22 @@ def test_a_wrong_password_is_told_and_not_shown(tmp_path: Path) -> None:
 def test_a_paused_server_costs_a_command_fifty_milliseconds_and_soon_nothing(server: RedisServer) -> None:
     async def use(client: Client) -> None:
         server.pause()
-        took = []
+        given_up = 0
         while client.problem is None:
-            began = time.perf_counter()
             with pytest.raises(Unreachable):
                 await client.call(b"k", "GET", b"k")
-            took.append(time.perf_counter() - began)
-        assert len(took) <= 3
+            given_up += 1
+        assert given_up <= 3
         # The breaker is open: nobody waits any more.
         assert not client.submit(b"k", encode("GET", b"k"), _nothing)
         assert client.down_since is not None
         server.go_on()
         await until(lambda: client.problem is None)
-        assert await client.call(b"k", "PING") == b"PONG"
+        assert await client.call(b"k", "PING", seconds=PATIENT) == b"PONG"
         assert client.counters()["timeouts"] >= 3
         assert client.down_since is None
 
-    with_client(server.url, use)
+    with_client(server.url, use, TIMEOUT_SECONDS)
 
 
 def test_who_may_wait_long_keeps_nobody_waiting_who_may_not(server: RedisServer) -> None:
@@ -191,7 +194,7 @@ def test_who_may_wait_long_keeps_nobody_waiting_who_may_not(server: RedisServer)
         server.go_on()
         assert await patient is None
 
-    with_client(server.url, use)
+    with_client(server.url, use, TIMEOUT_SECONDS)
 
 
 def test_the_time_out_can_be_longer(server: RedisServer) -> None:

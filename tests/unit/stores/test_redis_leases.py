@@ -9,19 +9,22 @@ from tests.support.waiting import until
 from watchllm.stores.redis.address import parse
 from watchllm.stores.redis.client import Client
 from watchllm.stores.redis.leases import CHANNEL, RedisLeases
+from watchllm.stores.redis.node import TIMEOUT_SECONDS
 from watchllm.stores.redis.subscription import Subscription
 
 PLACE = project(1) + key(1)
+PATIENT = 10.0
+"""Seconds to wait for Redis where a test is about what it says: a machine may be busy for longer than requests wait."""
 
 
 class Process:
     """One process, and the calls that it makes."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout: float) -> None:
         loop = asyncio.get_running_loop()
         address = parse(url)
         self.under_way: set[bytes] = set()
-        self.client = Client(address, loop)
+        self.client = Client(address, loop, timeout)
         self.leases = RedisLeases(self.client, self.client, loop, self.under_way.__contains__)
         self.connected = False
         self.subscription = Subscription(
@@ -54,9 +57,9 @@ class Process:
         self.client.close()
 
 
-def run(server: RedisServer, use: Callable[[Process, Process], Awaitable[None]]) -> None:
+def run(server: RedisServer, use: Callable[[Process, Process], Awaitable[None]], timeout: float = PATIENT) -> None:
     async def main() -> None:
-        one, other = Process(server.url), Process(server.url)
+        one, other = Process(server.url, timeout), Process(server.url, timeout)
         try:
             for process in (one, other):
                 await until(lambda process=process: process.connected and process.client.problem is None)  # type: ignore[misc]
@@ -103,8 +106,9 @@ def test_a_lease_outlasts_its_time_while_the_call_is_under_way(server: RedisServ
     async def use(one: Process, other: Process) -> None:
         calls = one.claim()
         await until(lambda: calls)
-        server.command("PEXPIRE", _lease(), 900)
-        await until(lambda: int(server.command("PTTL", _lease())[1:-2]) > 900)
+        # It gets its usual time again, which is less.
+        server.command("PEXPIRE", _lease(), 60_000)
+        await until(lambda: 0 < int(server.command("PTTL", _lease())[1:-2]) < 10_000)
         assert not other.claim()
 
     run(server, use)
@@ -134,7 +138,7 @@ def test_without_redis_everybody_calls_at_once(server: RedisServer) -> None:
         await until(lambda: waits)
         server.go_on()
 
-    run(server, use)
+    run(server, use, TIMEOUT_SECONDS)
 
 
 def _lease() -> bytes:
@@ -153,10 +157,9 @@ def test_the_end_of_a_call_is_told_even_where_nothing_can_be_stored(server: Redi
         mine = one.claim()
         await until(lambda: mine)
         assert server.command("DBSIZE") == b":1\r\n"
-        # At once, not when the lease is over.
+        # Told, and not only over: nothing but being told ends this one.
+        server.command("PERSIST", _lease())
         one.end()
-        async with asyncio.timeout(1.5):
-            while server.command("DBSIZE") != b":0\r\n":
-                await asyncio.sleep(0.002)
+        await until(lambda: server.command("DBSIZE") == b":0\r\n")
 
     run(server, use)

@@ -451,13 +451,11 @@ def test_while_redis_is_gone_the_policy_says_who_may_go_on(server: RedisServer, 
         for proxy in (one, other, one):
             proxy.settle(await proxy.enter(limited))
         server.stop()
-        clock_of_loop = asyncio.get_running_loop().time
-        stopped = clock_of_loop()
         # Half of what was left of the month when it was last told.
         share = one.limiter._taking.told["key_1", "q"].left // 2
         assert share in (3, 4)
         outcomes = [await outcome(one, limited) for _ in range(12)]
-        assert clock_of_loop() - stopped < 12 * 0.05
+        assert one.client.counters()["timeouts"] == 0, "nobody waited"
         assert one.limiter.state() is not None
         expected = {
             "local-share": [None] * share + ["quota_exceeded"] * (12 - share),

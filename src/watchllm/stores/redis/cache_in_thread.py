@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 _SECONDS = 60.0
 _OPEN_SECONDS = 2.0
+# No request waits for a command: what Redis, or a busy machine, answers late is still an answer.
+_ANSWER_SECONDS = 5.0
 _PAUSE_SECONDS = 0.002
 
 
@@ -44,7 +46,7 @@ class RedisStoreInThread:
         self._closed = False
 
         async def begin() -> None:
-            self._client = Client(address, self._loop)
+            self._client = Client(address, self._loop, _ANSWER_SECONDS)
             self.store = store = RedisExactStore(
                 self._client, self._client, self._loop, memory_bytes=memory_bytes, now_ms=now_ms
             )

@@ -20,6 +20,7 @@ from watchllm.configuration import Configuration
 from watchllm.control import provider_keys, schema, secrets
 from watchllm.control.database import Database
 from watchllm.control.errors import PlansUnusable, PricesUnusable
+from watchllm.domain.errors import Unavailable
 from watchllm.domain.sealing import Keyring
 from watchllm.stores import home
 
@@ -122,6 +123,9 @@ def _snapshot(configuration: Configuration, database: Database, keyring: Keyring
             in_step, lacking = publisher.is_in_step(), publisher.lacking_plans()
     except (PricesUnusable, PlansUnusable) as error:
         return Check("snapshot", FAILED, str(error), "nothing new is published until then; what was before serves on")
+    except Unavailable as error:
+        # The folder is the last copy, which proxies serve from meanwhile: nobody should be told to remove it.
+        return Check("snapshot", FAILED, str(error), "proxies serve what was published last")
     except FAILURES as error:
         return Check("snapshot", FAILED, str(error), f"remove {folder} and start `watchllm up`")
     if not in_step:

@@ -248,6 +248,8 @@ def test_a_redis_that_does_not_answer_has_failed(ready: Configuration) -> None:
     redis = load({"home": str(ready.home)}, {"WATCHLLM_REDIS_URL": "redis://u:secret@127.0.0.1:1"})
     assert check(redis, "redis").status == "failed"
     assert "secret" not in check(redis, "redis").detail
+    snapshot = check(redis, "snapshot")
+    assert (snapshot.status, "remove" in snapshot.advice) == ("failed", False)
 
 
 def test_a_postgresql_that_cannot_be_reached_has_failed(ready: Configuration) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
-from redis.backoff import NoBackoff
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
@@ -78,6 +79,10 @@ def _client(address: Address, seconds: float) -> Any:
     }
     if seconds < _ANSWER_SECONDS:
         common["retry"] = Retry(NoBackoff(), 0)
+    elif not address.cluster:
+        # A server that was restarted is there again soon. One that does not answer is not asked twice, as redis-py
+        # would, within each try to connect as well: whoever waits for a command would wait for a minute.
+        common["retry"] = Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.05), 3, (NotConnected,))
     if address.ca_file is not None:
         common["ssl_ca_certs"] = address.ca_file
     if address.cluster:

@@ -339,7 +339,7 @@ def test_a_command_waits_for_what_comes_later_than_a_request_would_wait(server: 
         server.pause()
         with ThreadPoolExecutor(1) as command:
             found = command.submit(store.get, PROJECT, key(1))
-            wait_for(lambda: store.store._fetching, "the command to ask")
+            wait_for(lambda: store.store._lately.fetching, "the command to ask")
             store._run(a_request_gives_up())
             server.go_on()
             assert found.result() == entry()

@@ -236,6 +236,35 @@ def test_what_was_exchanged_is_gone_though_its_publisher_does_not_hear_that_it_w
     assert not writer.update(lambda: Publication(keys=keys(*range(100, 120))))
 
 
+def test_what_a_server_brings_back_from_before_is_read_by_nobody(
+    writer: RedisSnapshotWriter, host: Host, server: RedisServer, tmp_path: Path
+) -> None:
+    writer.update(lambda: everything(3))
+    server.command("SAVE")
+    writer.update(lambda: Publication(keys={digest(1): None}))
+    version = writer.version()
+    host.until(lambda: host.reader.version() == version)
+    server.kill()
+    server.start(empty=False)
+    fresh = Host(server.url, tmp_path / "c")
+    try:
+        for one in (host, fresh):
+            one.until(lambda one=one: "before it was started" in (one.follower.problem or ""))  # type: ignore[misc]
+        assert (host.reader.key(digest(1)), fresh.reader.key(digest(1)), fresh.reader.version()) == (None, None, 0)
+        assert writer.version() == 0
+        with pytest.raises(Unavailable, match="published anew"):
+            writer.update(lambda: Publication(keys={digest(2): None}))
+        assert writer.update(lambda: Publication(keys=keys(0, 2), complete=True))
+        for one in (host, fresh):
+            one.until(lambda one=one: one.reader.version() == writer.version())  # type: ignore[misc]
+            assert one.reader.key(digest(1)) is None
+            assert one.reader.key(digest(2)) == KeyRecord("key_2", "prj_1")
+        assert writer.update(lambda: Publication(keys={digest(2): None}))
+        fresh.until(lambda: fresh.reader.key(digest(2)) is None)
+    finally:
+        fresh.close()
+
+
 def test_a_cluster_holds_it_too(tmp_path: Path) -> None:
     cluster = RedisCluster(tmp_path / "cluster")
     writer = RedisSnapshotWriter(cluster.url, tmp_path / "a")

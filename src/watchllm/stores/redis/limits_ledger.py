@@ -10,6 +10,7 @@ from typing import TypeVar
 from redis import RedisError
 
 from watchllm.domain.ledger import NotTold, Periods, Place
+from watchllm.stores.redis import server_run
 from watchllm.stores.redis.blocking import Blocking
 from watchllm.stores.redis.client import Script
 from watchllm.stores.redis.limits_layout import CHANNEL, KEPT, PLACES, WANTED, account_of, place_text, prefix_of
@@ -119,11 +120,7 @@ return 1
 
 
 # KEYS: places. ARGV: series. The run of the server that has them, then the place of each.
-LOOK = Script("""
-local info = redis.pcall('INFO', 'server')
-local run = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or '?'
-return {run, unpack(redis.call('HMGET', KEYS[1], unpack(ARGV)))}
-""")
+LOOK = Script(server_run.LUA + "return {server(), unpack(redis.call('HMGET', KEYS[1], unpack(ARGV)))}")
 
 
 class RedisAccounts:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from watchllm.stores.redis import server_run
 from watchllm.stores.redis.client import Script
 
-COMMON = """
+COMMON = (
+    server_run.LUA
+    + """
 local account, prefix = KEYS[1], ARGV[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -24,11 +27,6 @@ local function names()
   end
   if gone then redis.call('HSET', account, 'names', table.concat(found, ' ')) end
   return found
-end
-
-local function server()
-  local info = redis.pcall('INFO', 'server')
-  return type(info) == 'string' and string.match(info, 'run_id:(%w+)') or '?'
 end
 
 local function doubt()
@@ -97,6 +95,7 @@ local function drop(name, place)
   return is_done
 end
 """
+)
 
 # ARGV: prefix, series, incarnation, window, bucket, lease, hold and slice in ms; what follows begins at 9.
 _OF_PROXY = (

@@ -17,7 +17,7 @@ from watchllm.stores.lmdb.snapshot_copy import Position, SnapshotCopy
 from watchllm.stores.redis.client import Client
 from watchllm.stores.redis.link import Unreachable
 from watchllm.stores.redis.reading import Reading, base_for
-from watchllm.stores.redis.snapshot_layout import PAGE, READ, STATE, STATE_FIELDS, State, keys_of, page_of, state_of
+from watchllm.stores.redis.snapshot_layout import LOOK, PAGE, READ, STATE, State, keys_of, page_of, state_of
 
 if TYPE_CHECKING:
     from watchllm.domain.paths import StrPath
@@ -82,10 +82,11 @@ class SnapshotFollower:
 
     async def _catch_up(self) -> str | None:
         """Bring the copy up to date; why it could not be, or None."""
-        fields = await self._client.call(STATE, "HMGET", STATE, *STATE_FIELDS, seconds=_ANSWER_SECONDS)
-        state = state_of(fields)
+        state = state_of(await self._client.call_script(LOOK, (STATE,), seconds=_ANSWER_SECONDS))
         if state is None:
             return "it holds none; a console or `watchllm db upgrade` publishes it"
+        if state.is_doubtful:
+            return "it has one of before it was started; a console or `watchllm db upgrade` publishes it anew"
         position = self._copy.position()
         if position == (state.epoch, state.version):
             return None

@@ -1,6 +1,6 @@
 """The snapshot in Redis: what its keys hold, and the scripts that read and change them.
 
-    watchllm:{snapshot}:state           epoch, version, updates, floor, count
+    watchllm:{snapshot}:state           epoch, version, updates, floor, count, run
     watchllm:{snapshot}:EPOCH:records   hash: a record's key in the host's file (stores.lmdb.snapshot) → its bytes
     watchllm:{snapshot}:EPOCH:changes   sorted set: key → the version that changed it last, each change one of its own
     watchllm:{snapshot}:EPOCH:gone      the same of what was removed; the oldest is forgotten, `floor` says up to where
@@ -12,6 +12,9 @@ all that was read is one state. Who is behind `floor` reads everything, under a 
 `epoch` names one history. Where Redis lost it, or a part of it (`count` tells), the next publisher begins another one,
 with the time in milliseconds as its first version: greater than all before it.
 
+`run` is that of the server on which it was written. Another one that has it, from a file or as a replica, may have
+what was before: revoked keys among it. Nobody reads that, and the next publisher begins another epoch.
+
 Publishing is optimistic: `updates` is read first, then the database, and a change is applied only if nobody's was
 since. It also counts updates that changed nothing, so that an older state is never applied over a newer one.
 """
@@ -20,11 +23,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from watchllm.stores.redis import server_run
 from watchllm.stores.redis.client import Script
 
 CHANNEL = b"watchllm:snapshot"
 STATE = b"watchllm:{snapshot}:state"
-STATE_FIELDS = ("epoch", "version", "updates", "floor")
 
 PAGE = 1_000
 """Records a page."""
@@ -49,14 +52,23 @@ class State(NamedTuple):
     version: int
     updates: int
     floor: int
+    is_doubtful: bool
+    """Another server, or another run of it, has written it."""
+
+
+# KEYS: STATE.
+LOOK = Script(
+    server_run.LUA
+    + "return {server(), unpack(redis.call('HMGET', KEYS[1], 'epoch', 'version', 'updates', 'floor', 'run'))}"
+)
 
 
 def state_of(fields: list[bytes | None]) -> State | None:
-    """STATE_FIELDS as read; None where there is no snapshot."""
-    epoch, version, updates, floor = fields
+    """What LOOK returned; None where there is no snapshot."""
+    server, epoch, version, updates, floor, run = fields
     if epoch is None or version is None:
         return None
-    return State(epoch, int(version), int(updates or 0), int(floor or 0))
+    return State(epoch, int(version), int(updates or 0), int(floor or 0), run not in (None, server))
 
 
 class Page(NamedTuple):
@@ -97,9 +109,11 @@ return {state[2], state[3], found, values}
 
 # KEYS as keys_of; ARGV: epoch, updates as read, channel, how many removed ones are kept, then key and value by turns,
 # a value with '+' before it or '-' alone for what is removed. The version reached, or nothing.
-APPLY = Script("""
-local state = redis.call('HMGET', KEYS[1], 'epoch', 'version', 'updates')
-if state[1] ~= ARGV[1] or state[3] ~= ARGV[2] then return false end
+APPLY = Script(
+    server_run.LUA
+    + """
+local state = redis.call('HMGET', KEYS[1], 'epoch', 'version', 'updates', 'run')
+if state[1] ~= ARGV[1] or state[3] ~= ARGV[2] or (state[4] or server()) ~= server() then return false end
 redis.call('HINCRBY', KEYS[1], 'updates', 1)
 if #ARGV == 4 then return state[2] end
 local version = tonumber(state[2])
@@ -125,23 +139,28 @@ if surplus > 0 then
   redis.call('HSET', KEYS[1], 'floor', oldest[#oldest])
 end
 local reached = string.format('%.0f', version)
-redis.call('HSET', KEYS[1], 'version', reached, 'count', redis.call('HLEN', KEYS[2]))
+redis.call('HSET', KEYS[1], 'version', reached, 'count', redis.call('HLEN', KEYS[2]), 'run', server())
 redis.call('PUBLISH', ARGV[3], reached)
 return reached
-""")
+"""
+)
 
 # KEYS as keys_of the new epoch, then those of the one before, which go with it: whoever began this may not live to see
 # its end. ARGV: new epoch, epoch and updates as read ('' where there was none), version, count,
 # channel. 1 = it is the snapshot now.
-EXCHANGE = Script("""
+EXCHANGE = Script(
+    server_run.LUA
+    + """
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'updates')
 if (state[1] or '') ~= ARGV[2] or (state[2] or '') ~= ARGV[3] then return 0 end
 if redis.call('HLEN', KEYS[2]) ~= tonumber(ARGV[5]) then return 0 end
 redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'version', ARGV[4], 'updates', 1, 'floor', 0, 'count', ARGV[5])
+redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'version', ARGV[4], 'updates', 1, 'floor', 0, 'count', ARGV[5],
+  'run', server())
 redis.call('PERSIST', KEYS[2])
 redis.call('PERSIST', KEYS[3])
 for index = 5, #KEYS do redis.call('UNLINK', KEYS[index]) end
 redis.call('PUBLISH', ARGV[6], ARGV[4])
 return 1
-""")
+"""
+)

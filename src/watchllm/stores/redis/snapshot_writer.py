@@ -26,12 +26,12 @@ from watchllm.stores.redis.snapshot_layout import (
     APPLY,
     CHANNEL,
     EXCHANGE,
+    LOOK,
     MOST_AT_ONCE,
     MOST_GONE,
     PAGE,
     READ,
     STATE,
-    STATE_FIELDS,
     State,
     keys_of,
     page_of,
@@ -44,7 +44,8 @@ _BATCH = 500
 
 
 class Found(NamedTuple):
-    """What Redis says that it holds, and whether it does: what was evicted is missing."""
+    """What Redis says that it holds, and whether it does: what was evicted is missing, and what it had from before is
+    not what was published last."""
 
     state: State | None
     is_whole: bool
@@ -140,9 +141,9 @@ class RedisSnapshotWriter:
     def _caught_up(self) -> Found:
         """What Redis holds; where that is whole, this host's copy is the same now."""
         for _ in range(_ATTEMPTS):
-            state = state_of(self._blocking.redis.hmget(STATE, STATE_FIELDS))
-            if state is None:
-                return Found(None, False)
+            state = self._look()
+            if state is None or state.is_doubtful:
+                return Found(state, False)
             position = self._copy.position()
             if position == (state.epoch, state.version):
                 # A part that is lost is noticed here, too: whoever publishes is who can repair it.
@@ -154,9 +155,12 @@ class RedisSnapshotWriter:
                     break
             if reading.is_whole:
                 self._copy.apply(base, Position(state.epoch, reading.version), reading.changes)
-            elif state_of(self._blocking.redis.hmget(STATE, STATE_FIELDS)) == state:
+            elif self._look() == state:
                 return Found(state, False)
         raise Unavailable("the snapshot changes faster than it can be read; try again")
+
+    def _look(self) -> State | None:
+        return state_of(self._blocking.run(LOOK, (STATE,)))
 
     def _read(self, epoch: bytes, after: int) -> list[object]:
         return list(self._blocking.run(READ, keys_of(epoch), epoch, after, PAGE))

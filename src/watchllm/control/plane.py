@@ -317,6 +317,7 @@ class ControlPlane:
             self._published(lambda: self.publisher.publish_pending(own_projects))
         except PublicationFailed as error:
             if work.published.keys() != {KEY} or not isinstance(error.__cause__, OnlyKeysPublished):
+                error.made = result
                 raise
             # It was published; projects wait for the file, which the publisher tells.
         return result

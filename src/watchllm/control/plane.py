@@ -327,6 +327,6 @@ class ControlPlane:
             publish()
         except Exception as error:
             raise PublicationFailed(
-                "the change is saved and will be published by `watchllm up` or the console, but proxies don't know it yet: "
-                f"{error}"
+                "the change is saved and will be published by `watchllm up` or the console, but proxies don't know it "
+                f"yet: {error}"
             ) from error

@@ -1,6 +1,7 @@
 """Proxies on several hosts with one Redis: the same keys, the same answers, and what is forgotten everywhere."""
 
 import base64
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -219,6 +220,18 @@ def test_changes_while_redis_is_gone_are_saved_and_published_later(fleet: Fleet)
         made = plane.projects()[-1]
         key = plane.create_key(made.id).secret
     assert made.name == "later"
+    wait_for(lambda: fleet.other.chat(key, "hello").status == 200, "it to be published")
+    with_console.stop()
+
+
+def test_a_key_that_is_made_while_redis_is_gone_is_shown_all_the_same(fleet: Fleet) -> None:
+    """Nobody would see it ever again."""
+    fleet.redis.stop()
+    made = fleet.installation.run("key", "create", "--project", fleet.project.id, "--json", check=False)
+    assert (made.returncode, "the change is saved" in made.stderr) == (1, True)
+    with_console, _ = fleet.installation.start_console()
+    fleet.redis.start()
+    key = json.loads(made.stdout)["key"]
     wait_for(lambda: fleet.other.chat(key, "hello").status == 200, "it to be published")
     with_console.stop()
 

@@ -1,5 +1,7 @@
 """`watchllm key`: create, list, show, set, revoke."""
 
+from typing import TYPE_CHECKING, cast
+
 import typer
 
 from watchllm.cli.expiry import EXPIRES, expires_at_of
@@ -7,7 +9,11 @@ from watchllm.cli.output import JSON, print_fields, print_json, print_rows
 from watchllm.cli.session import control_plane
 from watchllm.cli.settings import SETTINGS, changes_of
 from watchllm.control import described
+from watchllm.control.errors import PublicationFailed
 from watchllm.domain.limits import parse_limits
+
+if TYPE_CHECKING:
+    from watchllm.control.keys import NewKey
 
 app = typer.Typer(no_args_is_help=True, help="Project keys: what clients present.")
 _ID = typer.Argument(metavar="ID", help="The key's id, key_….")
@@ -26,12 +32,13 @@ def create(
     scopes = [part.strip() for text in scope for part in text.split(",") if part.strip()]
     expires_at = expires_at_of(expires)
     with control_plane() as plane:
-        made = plane.create_key(project, name=name, test=test, scopes=scopes, expires_at=expires_at)
-    if as_json:
-        print_json(described.new_key(made))
-    else:
-        typer.echo("Keep it safe: it is not shown again.", err=True)
-        typer.echo(made.secret)
+        try:
+            made = plane.create_key(project, name=name, test=test, scopes=scopes, expires_at=expires_at)
+        except PublicationFailed as error:
+            # It is saved and will be in force: this is the only sight of it, whatever else is wrong.
+            _show_new(cast("NewKey", error.made), as_json)
+            raise
+    _show_new(made, as_json)
 
 
 @app.command("list")
@@ -77,3 +84,11 @@ def revoke(key_id: str = _ID, as_json: bool = JSON) -> None:
         key = plane.revoke_key(key_id)
     if as_json:
         print_json(described.key(key))
+
+
+def _show_new(made: "NewKey", as_json: bool) -> None:
+    if as_json:
+        print_json(described.new_key(made))
+    else:
+        typer.echo("Keep it safe: it is not shown again.", err=True)
+        typer.echo(made.secret)

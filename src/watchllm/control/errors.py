@@ -52,4 +52,8 @@ class DatabaseUnusable(ControlError):
 
 
 class PublicationFailed(ControlError):
+    """A change is saved, and not in force yet."""
+
     status = 503
+    made: object = None
+    """What the change gave: nobody may get to see it again, as the secret of a new key."""

@@ -323,6 +323,7 @@ class ControlPlane:
             self._published(lambda: self.publisher.publish_pending(own_projects))
         except PublicationFailed as error:
             if work.published.keys() != {KEY} or not isinstance(error.__cause__, OnlyKeysPublished):
+                error.made = result
                 raise
             # It was published; projects wait for the file, which the publisher tells.
         return result
@@ -332,5 +333,6 @@ class ControlPlane:
             publish()
         except Exception as error:
             raise PublicationFailed(
-                f"the change is saved and will be published by `watchllm up`, but proxies don't know it yet: {error}"
+                "the change is saved and will be published by `watchllm up` or the console, but proxies don't know it "
+                f"yet: {error}"
             ) from error

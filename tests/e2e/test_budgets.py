@@ -89,6 +89,7 @@ def test_many_at_once_never_overshoot_a_budget(proxy: Gateway, sim: Sim) -> None
     refused = next(answer for answer in answers if answer.status == 429)
     assert refused.json()["error"]["code"] == "insufficient_quota"
     assert refused.header("x-should-retry") == "false"
+    assert 0 < int(refused.header("retry-after") or "0") <= 31 * 86_400
     # What is answered from the cache costs nothing.
     known = next(number for number, answer in enumerate(answers) if answer.status == 200)
     again = ask(proxy, project, f"a question {known:03}", max_tokens=50)

@@ -84,5 +84,5 @@ def budget(bounds: Bounds, period: str, wait: float | None) -> Exceeded:
         BUDGET,
         f"The budget of this {bounds.kind} (budget_usd_{period}) does not cover what this request may cost. Have it "
         f"{way_out}.",
-        None,
+        wait,
     )

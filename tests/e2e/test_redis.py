@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
@@ -229,10 +230,22 @@ def test_a_key_that_is_made_while_redis_is_gone_is_shown_all_the_same(fleet: Fle
     fleet.redis.stop()
     made = fleet.installation.run("key", "create", "--project", fleet.project.id, "--json", check=False)
     assert (made.returncode, "the change is saved" in made.stderr) == (1, True)
-    with_console, _ = fleet.installation.start_console()
+    with_console, port = fleet.installation.start_console()
+    token = fleet.installation.run("token", "create").stdout.strip()
+    by_api = httpx.post(
+        f"http://127.0.0.1:{port}/api/projects/{fleet.project.id}/keys",
+        json={},
+        headers={"Authorization": f"Bearer {token}"},
+        trust_env=False,
+        timeout=60,
+    )
+    assert by_api.status_code == 201
+    documents = [json.loads(made.stdout), by_api.json()]
+    assert [document["published"] for document in documents] == [False, False]
     fleet.redis.start()
-    key = json.loads(made.stdout)["key"]
-    wait_for(lambda: fleet.other.chat(key, "hello").status == 200, "it to be published")
+    for document in documents:
+        key = document["key"]
+        wait_for(lambda key=key: fleet.other.chat(key, "hello").status == 200, "it to be published")  # type: ignore[misc]
     with_console.stop()
 
 

@@ -36,9 +36,9 @@ def create(
             made = plane.create_key(project, name=name, test=test, scopes=scopes, expires_at=expires_at)
         except PublicationFailed as error:
             # It is saved and will be in force: this is the only sight of it, whatever else is wrong.
-            _show_new(cast("NewKey", error.made), as_json)
+            _show_new(cast("NewKey", error.made), as_json, published=False)
             raise
-    _show_new(made, as_json)
+    _show_new(made, as_json, published=True)
 
 
 @app.command("list")
@@ -86,9 +86,9 @@ def revoke(key_id: str = _ID, as_json: bool = JSON) -> None:
         print_json(described.key(key))
 
 
-def _show_new(made: "NewKey", as_json: bool) -> None:
+def _show_new(made: "NewKey", as_json: bool, *, published: bool) -> None:
     if as_json:
-        print_json(described.new_key(made))
+        print_json(described.new_key(made, published=published))
     else:
         typer.echo("Keep it safe: it is not shown again.", err=True)
         typer.echo(made.secret)

@@ -57,9 +57,9 @@ def key(key: "Key") -> dict[str, Any]:
     }
 
 
-def new_key(made: "NewKey") -> dict[str, Any]:
-    """With the key itself: the only document that has it."""
-    return {"id": made.record.id, "key": made.secret} | key(made.record)
+def new_key(made: "NewKey", *, published: bool = True) -> dict[str, Any]:
+    """With the key itself: the only document that has it. Not `published`: it is in force as soon as it can be."""
+    return {"id": made.record.id, "key": made.secret} | key(made.record) | {"published": published}
 
 
 def token(token: "Token") -> dict[str, Any]:

@@ -10,7 +10,10 @@ import msgspec
 
 from watchllm.analytics import spent
 from watchllm.console.api.asked import Asked
+from watchllm.console.told import told
 from watchllm.control import described
+from watchllm.control.errors import PublicationFailed
+from watchllm.control.keys import NewKey as MadeKey
 from watchllm.control.organizations import parse_changes
 from watchllm.domain import ids
 from watchllm.domain.errors import BadRequest
@@ -96,9 +99,15 @@ def _create_key(asked: Asked) -> Any:
         expires_at = expiry(wanted.expires, asked.now)
     except ValueError as error:
         raise BadRequest(str(error), param="expires") from None
-    made = asked.own.create_key(
-        asked.id, name=wanted.name, test=wanted.test, scopes=wanted.scopes, expires_at=expires_at
-    )
+    try:
+        made = asked.own.create_key(
+            asked.id, name=wanted.name, test=wanted.test, scopes=wanted.scopes, expires_at=expires_at
+        )
+    except PublicationFailed as error:
+        if not isinstance(error.made, MadeKey):
+            raise
+        told(error)  # It is made, and nobody sees it a second time.
+        return described.new_key(error.made, published=False)
     return described.new_key(made)
 
 

@@ -66,7 +66,13 @@ def schemas() -> dict[str, Schema]:
             }
         ),
         "Key": _object(key),
-        "NewlyMadeKey": _object({**key, "key": {**_TEXT, "description": "The key itself, shown here and never again"}}),
+        "NewlyMadeKey": _object(
+            {
+                **key,
+                "key": {**_TEXT, "description": "The key itself, shown here and never again"},
+                "published": {"type": "boolean", "description": "False: in force as soon as it can be published"},
+            }
+        ),
         "Spent": _object(
             {"id": _ID, "requests_month": {"type": "integer"}}
             | dict.fromkeys(("usd_day", "usd_month", "usd_total"), _USD)

@@ -327,5 +327,6 @@ class ControlPlane:
             publish()
         except Exception as error:
             raise PublicationFailed(
-                f"the change is saved and will be published by `watchllm up`, but proxies don't know it yet: {error}"
+                "the change is saved and will be published by `watchllm up` or the console, but proxies don't know it "
+                f"yet: {error}"
             ) from error

@@ -77,10 +77,12 @@ def quota(bounds: Bounds, wait: float) -> Exceeded:
 
 
 def budget(bounds: Bounds, period: str, wait: float | None) -> Exceeded:
-    left = "" if wait is None else f", or wait for the next {period} (UTC)"
+    way_out = "raised, or bound the answer (max_tokens)"
+    if wait is not None:
+        way_out = f"raised, bound the answer (max_tokens), or wait for the next {period} (UTC)"
     return Exceeded(
         BUDGET,
         f"The budget of this {bounds.kind} (budget_usd_{period}) does not cover what this request may cost. Have it "
-        f"raised, bound the answer (max_tokens){left}.",
+        f"{way_out}.",
         None,
     )

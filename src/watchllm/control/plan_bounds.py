@@ -22,15 +22,16 @@ def check(organization: Organization, changes: Mapping[str, Any], plans: Mapping
         return
     for name in changes:
         if name not in LIMIT_FORMS:
-            raise BeyondPlan(f"{name} is set by whoever runs this installation, not by the organization itself")
+            raise BeyondPlan(name, f"{name} is set by whoever runs this installation, not by the organization itself")
     plan = plans.get(organization.plan)
     if plan is None:
         raise PlansUnusable(f"{FILE_NAME} has no plan {organization.plan!r} any more, which {organization.id} has")
     for name, value in changes.items():
         if _is_wider(name, value, plan):
             raise BeyondPlan(
+                name,
                 f"{name}={text_of(value)[:200]} is more than the plan {organization.plan} gives, which is "
-                f"{text_of(getattr(plan, name))[:200]}; a limit of a plan can be made tighter here, not wider"
+                f"{text_of(getattr(plan, name))[:200]}; a limit of a plan can be made tighter here, not wider",
             )
 
 

@@ -143,6 +143,7 @@ def test_a_plan_gives_no_more_than_it_gives(console: RunningConsole, api: Api) -
     try:
         refused = api("PATCH", "/organization", {"requests_per_minute": 1000})
         assert code_of(refused) == (403, "beyond_plan")
+        assert refused.json()["error"]["param"] == "requests_per_minute"
         assert "more than the plan free gives, which is 10" in refused.json()["error"]["message"]
         assert api("PATCH", "/organization", {"requests_per_minute": 5, "budget_usd_day": 99}).status_code == 200
     finally:

@@ -28,7 +28,9 @@ class Forbidden(ControlError):
 
 
 class BeyondPlan(Forbidden):
-    pass
+    def __init__(self, setting: str, message: str) -> None:
+        super().__init__(message)
+        self.setting = setting
 
 
 class Invalid(ControlError):

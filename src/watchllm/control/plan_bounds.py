@@ -25,13 +25,14 @@ def check(organization: Organization, changes: Mapping[str, Any], plans: Mapping
         return
     for name in changes:
         if name not in LIMIT_FORMS:
-            raise BeyondPlan(f"{name} is set by whoever runs this installation, not by the organization itself")
+            raise BeyondPlan(name, f"{name} is set by whoever runs this installation, not by the organization itself")
     plan = _plan_of(organization, plans)
     for name, value in changes.items():
         if _is_wider(name, value, plan):
             raise BeyondPlan(
+                name,
                 f"{name}={text_of(value)[:200]} is more than the plan {organization.plan} gives, which is "
-                f"{text_of(getattr(plan, name))[:200]}; a limit of a plan can be made tighter here, not wider"
+                f"{text_of(getattr(plan, name))[:200]}; a limit of a plan can be made tighter here, not wider",
             )
 
 
@@ -49,11 +50,13 @@ def check_project(
     plan = _plan_of(organization, plans())
     if is_allowed and plan.has_hard_budget:
         raise BeyondPlan(
+            "unpriced",
             f"unpriced={ALLOW} is set by whoever runs this installation: the plan {organization.plan} has a budget, "
             "which what has no price would not count against"
         )
     if is_less and (plan.has_hard_budget or plan.tokens_per_minute is not None):
         raise BeyondPlan(
+            "assumed_output_tokens",
             f"assumed_output_tokens={assumed} is less than the {_ASSUMED} that are "
             f"reserved of the limits of the plan {organization.plan} for an answer without a bound; more may be set"
         )

@@ -36,7 +36,8 @@ async def answered(request: Request, error: Exception) -> Response:
     if isinstance(error, InvalidSetting):
         return _error(400, "invalid_setting", str(error), error.name, headers)
     if isinstance(error, errors.ControlError):
-        return _error(error.status, _CODES.get(type(error), "failed"), told(error), None, headers)
+        param = error.setting if isinstance(error, errors.BeyondPlan) else None
+        return _error(error.status, _CODES.get(type(error), "failed"), told(error), param, headers)
     # What is no error of ours is one inside: the server logs the traceback, and nobody else is told.
     refusal = error if isinstance(error, GatewayError) else InternalError("Something failed here. The log says why.")
     if refusal.retry_after is not None:

@@ -52,13 +52,13 @@ def check_project(
         raise BeyondPlan(
             "unpriced",
             f"unpriced={ALLOW} is set by whoever runs this installation: the plan {organization.plan} has a budget, "
-            "which what has no price would not count against"
+            "which what has no price would not count against",
         )
     if is_less and (plan.has_hard_budget or plan.tokens_per_minute is not None):
         raise BeyondPlan(
             "assumed_output_tokens",
             f"assumed_output_tokens={assumed} is less than the {_ASSUMED} that are "
-            f"reserved of the limits of the plan {organization.plan} for an answer without a bound; more may be set"
+            f"reserved of the limits of the plan {organization.plan} for an answer without a bound; more may be set",
         )
 
 

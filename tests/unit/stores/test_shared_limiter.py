@@ -28,7 +28,9 @@ from watchllm.domain.limits import Limits
 from watchllm.limits.exceeded import Exceeded
 from watchllm.limits.limiter import NOTHING, Demand, Standing
 from watchllm.limits.subject import KEY, PROJECT, Subject, bounds_of, subject_of
+from watchllm.stores.redis.client import Script
 from watchllm.stores.redis.limits_layout import PLACES, WANTED
+from watchllm.stores.redis.link import Unreachable
 
 
 @pytest.fixture
@@ -366,6 +368,41 @@ def test_who_is_under_way_is_remembered_for_as_long_as_somebody_tells_of_it(serv
         await one.tell()
         assert int(server.command("PTTL", account)[1:-2]) > 600_000
         one.settle(admission)
+
+    with_proxies(server.url, 1, use, clock=lambda: clock.now)
+
+
+def test_a_reply_that_is_late_alone_is_no_outage(server: RedisServer, clock: Clock) -> None:
+    who = subject(Limits(monthly_requests=10))
+
+    async def use(proxy: Proxy) -> None:
+        told(server.url)
+        late, asked = 0, 0
+        call_script = proxy.client.call_script
+
+        async def often_late(script: Script, *arguments: Any, **options: Any) -> Any:
+            nonlocal late, asked
+            reply = await call_script(script, *arguments, **options)
+            asked += 1
+            if late:
+                late -= 1
+                raise Unreachable("it did not answer in time")
+            return reply
+
+        proxy.client.call_script = often_late  # type: ignore[method-assign]
+        for count, is_outage in ((1, False), (2, False), (3, True)):
+            late = count
+            admission = await proxy.enter(who)
+            assert (admission.share is not None) is is_outage
+            proxy.settle(admission)
+            await proxy.tell()
+        late, asked = 1, 0
+        assert (await proxy.enter(who)).share is not None
+        # Nobody waits again for what was in vain a moment ago.
+        assert asked == 1
+        clock.go(1.1)
+        late = 1
+        assert (await proxy.enter(who)).share is None
 
     with_proxies(server.url, 1, use, clock=lambda: clock.now)
 

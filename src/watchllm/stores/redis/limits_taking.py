@@ -24,6 +24,9 @@ _LOOK_SECONDS = 0.03
 _PATIENCE_SECONDS = 3.0
 _LOOKS = 30
 _TRIES = 4
+# A reply that is late alone is no outage: it is asked again, unless that was in vain just now.
+_LATE_TRIES = 3
+_IN_VAIN_SECONDS = 1.0
 _GRACE_SECONDS = 0.02
 # Requests of a minute that all are used cannot be had before; what is left of a month may be found to be more.
 _LONGEST_REFUSAL = 1.0
@@ -56,6 +59,7 @@ class Taking:
         """By id, who has just been refused for a while."""
         self._client = client
         self._loop = loop
+        self._in_vain_until = 0.0
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._series = series
         self._end = end
@@ -71,12 +75,12 @@ class Taking:
             arguments += (ask.kind, ask.bounds.id, ask.limit, ask.need, ask.more)
         deadline = self._clock() + _PATIENCE_SECONDS
         for attempt in range(_TRIES):
-            reply = await account.run(TAKE, tuple(arguments))
+            reply = await self._ask(account, arguments)
             while reply[0] == UNKNOWN:
                 if self._clock() > deadline:
                     raise _unknown()
                 await self._until_told(account)
-                reply = await account.run(TAKE, tuple(arguments))
+                reply = await self._ask(account, arguments)
             if reply[0] != REFUSED:
                 return self._keep(account, asks, reply)
             _, index, wait, returning, account.live = reply
@@ -88,6 +92,18 @@ class Taking:
                 # What another has given up a moment ago may not be told yet.
                 await asyncio.sleep(_GRACE_SECONDS)
         raise self._refused(asks[index - 1], None if wait < 0 else wait / 1000)
+
+    async def _ask(self, account: Account, arguments: list[Argument]) -> list[Any]:
+        for tries_left in reversed(range(_LATE_TRIES)):
+            try:
+                return await account.run(TAKE, tuple(arguments))
+            except Unreachable:
+                if self._client.problem is not None or self._clock() < self._in_vain_until:
+                    raise
+                if not tries_left:
+                    self._in_vain_until = self._clock() + _IN_VAIN_SECONDS
+                    raise
+        raise AssertionError
 
     async def _until_told(self, account: Account) -> None:
         """Wait for a recorder to write the account, for a while: one look for all who wait."""

@@ -392,6 +392,11 @@ def test_recorders_of_several_hosts_share_the_database_and_leave_each_others_jou
         second.recorder = second.new_recorder()
         second.record()
         assert second.query("SELECT request_id FROM usage_logs WHERE ended = 'aborted'") == [("req_home_2_open",)]
+        # Who has ended is told of for a while only, unless he is asked for.
+        everywhere = first.store().positions_everywhere
+        assert everywhere().keys() == of_each[0].keys()
+        assert everywhere(0).keys() == everywhere(also=of_each[1]).keys() == of_each[0].keys() | of_each[1].keys()
+        assert everywhere(1 << 60).keys() == of_each[0].keys()
         one.settled(event("req_home_1_open"))
         one.close()
         first.record()

@@ -7,7 +7,7 @@ anew in full afterwards.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -17,6 +17,8 @@ from watchllm.journal.recorder import Batch, Position, Retention, SetAside, Usag
 
 _PAUSE_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
+# Who was not told of the end of a journal when everybody was has forgotten what was not counted of it after an hour.
+_ENDS_TOLD_SECONDS = 7200
 # How long organizations are told of before the next batch is recorded.
 _TELL_SECONDS = 0.2
 
@@ -51,6 +53,10 @@ class Accounts(Protocol):
         """Everybody was told of all up to these places."""
         ...
 
+    def expected(self) -> set[str]:
+        """Series of which `counted` was told a place that is not their end: that is to be told."""
+        ...
+
     def knows(self, series: set[str]) -> bool:
         """Whether places of all of these were told by `counted`, and nothing was lost since the last time."""
         ...
@@ -59,8 +65,9 @@ class Accounts(Protocol):
 class SharedUsageStore(UsageStore, Protocol):
     """The recorder's database, which also knows who belongs to whom, and of other hosts. Raises StoreUnavailable."""
 
-    def positions_everywhere(self) -> dict[str, Position]:
-        """As `positions`, of the journals of all hosts that record in this database."""
+    def positions_everywhere(self, since_ms: int | None = None, also: Collection[str] = ()) -> dict[str, Position]:
+        """As `positions`, of the journals of all hosts that record in this database; of those that are finished only
+        what ended since then (None: none), and these `also`."""
         ...
 
     def members(self, organization: str) -> set[str]:
@@ -160,7 +167,8 @@ class SharedLedger:
         if not wanted and not begins and self._round is None:
             return
         # Before the totals: what is recorded in between counts in them, and not less.
-        places = places_of(self._store.positions_everywhere())
+        ended_since = int((self._now().timestamp() - _ENDS_TOLD_SECONDS) * 1000)
+        places = places_of(self._store.positions_everywhere(ended_since, self._accounts.expected()))
         if begins:
             self._round = _Round(self._accounts.kept(), places)
             self._all_is_due = False
@@ -194,11 +202,7 @@ class SharedLedger:
     def _tell(self, batch: Batch) -> None:
         places = places_of(batch.positions)
         # What the recorders of other hosts have counted is in the totals, too. Before these, as above.
-        others = {
-            name: at
-            for name, at in places_of(self._store.positions_everywhere()).items()
-            if name not in places and not at.finished
-        }
+        others = {name: at for name, at in places_of(self._store.positions_everywhere()).items() if name not in places}
         if self.catch_up():
             return
         projects = self._store.organizations_of({event.project_id for event, _ in batch.settled})

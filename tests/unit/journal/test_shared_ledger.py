@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ class Accounts:
         """The places of others that were told with the last of them."""
         self.on_write: Callable[[], None] = lambda: None
         """Happens while one is written that was not before."""
+        self.series: set[str] = set()
+        """Of which a place was told that is not their end."""
         self.is_down = False
         self.is_emptied = False
 
@@ -66,6 +69,10 @@ class Accounts:
     def counted(self, places: dict[str, Place]) -> None:
         self._look()
         self.said.append(("counted", {}, places))
+
+    def expected(self) -> set[str]:
+        self._look()
+        return self.series
 
     def knows(self, series: set[str]) -> bool:
         self._look()
@@ -268,3 +275,23 @@ def test_what_of_nobody_with_limits_is_recorded_meanwhile_counts_too(usage: Usag
     assert accounts.said[-1] == ("counted", {}, {})
     ledger.tend()
     assert accounts.said[-1] == ("counted", {}, {"jrn_1": Place(0, 100)})
+
+
+def test_ends_of_journals_that_everybody_was_told_of_are_not_told_for_days(usage: Usage, accounts: Accounts) -> None:
+    began = datetime(2026, 11, 26, tzinfo=UTC)
+    store = SqliteUsageStore(usage.engine, lambda: int(began.timestamp() * 1000))
+    for name in ("jrn_1", "jrn_2"):
+        store.apply(batch(100, series=name, finished=True))
+    store.apply(batch(100, series="jrn_3"))
+    accounts.asked_for_ones.add("org_1")
+    accounts.series = {"jrn_2", "jrn_3"}
+
+    def told_after(hours: int) -> set[str]:
+        ledger = SharedLedger(store, accounts, lambda: began + timedelta(hours=hours), lambda: Clock.now)
+        ledger.positions()
+        ledger.tend()
+        return set(next(places for what, _, places in reversed(accounts.said) if what == "all of org_1"))
+
+    assert told_after(1) == {"jrn_1", "jrn_2", "jrn_3"}
+    # The end of the second one has still to be told.
+    assert told_after(3) == {"jrn_2", "jrn_3"}

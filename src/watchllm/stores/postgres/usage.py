@@ -4,7 +4,7 @@ The database is shared by the recorders of all hosts: each one's journals are to
 added to in one order of their keys, so that two recorders never wait for each other in a circle.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from typing import cast
@@ -137,9 +137,10 @@ class PostgresUsageStore:
             ).fetchall()
         return {series: Position(sequence, offset, finished) for series, sequence, offset, finished in rows}
 
-    def positions_everywhere(self) -> dict[str, Position]:
+    def positions_everywhere(self, since_ms: int | None = None, also: Collection[str] = ()) -> dict[str, Position]:
+        query = f"{_POSITIONS} WHERE NOT finished OR updated_ms >= %s OR series = ANY(%s)"
         with self._transaction() as connection:
-            rows = connection.execute(_POSITIONS).fetchall()
+            rows = connection.execute(query, [since_ms, list(also)]).fetchall()
         return {series: Position(sequence, offset, finished) for series, sequence, offset, finished in rows}
 
     def set_aside(self) -> list[SetAside]:

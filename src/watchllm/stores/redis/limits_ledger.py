@@ -176,6 +176,9 @@ class RedisAccounts:
             arguments = [text for pair in under_way.items() for text in pair]
             self._ask(lambda: self._redis.run(COUNTED, (PLACES,), *arguments))
 
+    def expected(self) -> set[str]:
+        return self._ask(lambda: {name.decode() for name in self._redis.redis.hkeys(PLACES)})
+
     def knows(self, series: set[str]) -> bool:
         run, *places = self._ask(lambda: self._redis.run(LOOK, (PLACES,), *sorted(series)))
         is_another, self._run = self._run not in (None, run), run

@@ -1,7 +1,8 @@
 """Usage in SQLite: the recorder's store. One transaction a batch, many rows a statement."""
 
+import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from typing import cast
@@ -56,6 +57,7 @@ _ADD_OPENED = _insert("journal_opened", ("request_id", "attempt", "series", "reg
 _ADD_SET_ASIDE = _insert("journal_set_aside", ("series", "sequence", "offset", "tag", "region", "payload", "at_ms")) + (
     " ON CONFLICT DO NOTHING"
 )
+_POSITIONS = 'SELECT series, sequence, "offset", finished FROM journal_positions'
 _SET_POSITION = _insert("journal_positions", ("series", "sequence", "offset", "finished", "torn", "updated_ms")) + (
     ' ON CONFLICT (series) DO UPDATE SET sequence = excluded.sequence, "offset" = excluded."offset", '
     "finished = excluded.finished, torn = torn + excluded.torn, updated_ms = excluded.updated_ms"
@@ -76,11 +78,15 @@ class SqliteUsageStore:
 
     def positions(self) -> dict[str, Position]:
         with self._transaction("BEGIN") as connection:
-            rows = connection.execute('SELECT series, sequence, "offset", finished FROM journal_positions').fetchall()
+            rows = connection.execute(_POSITIONS).fetchall()
         return {series: Position(sequence, offset, bool(finished)) for series, sequence, offset, finished in rows}
 
-    def positions_everywhere(self) -> dict[str, Position]:
-        return self.positions()  # The file is of one host.
+    def positions_everywhere(self, since_ms: int | None = None, also: Collection[str] = ()) -> dict[str, Position]:
+        # The file is of one host.
+        query = f"{_POSITIONS} WHERE NOT finished OR updated_ms >= ? OR series IN (SELECT value FROM json_each(?))"  # noqa: S608 (names of our own)
+        with self._transaction("BEGIN") as connection:
+            rows = connection.execute(query, (since_ms, json.dumps(list(also)))).fetchall()
+        return {series: Position(sequence, offset, bool(finished)) for series, sequence, offset, finished in rows}
 
     def set_aside(self) -> list[SetAside]:
         with self._transaction("BEGIN") as connection:

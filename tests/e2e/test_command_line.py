@@ -100,6 +100,7 @@ def test_a_provider_key_comes_from_stdin_or_a_variable_and_is_never_shown(instal
         (["key", "create"], 2, "--project"),
         (["key", "create", "--project", "p", "--expires", "soon"], 2, "--expires"),
         (["project", "set", "prj_unknown", "cache"], 2, "KEY=VALUE"),
+        (["project", "set", "prj_unknown", "cache=off", "cache=on"], 2, "given twice"),
         (["project", "set", "prj_unknown", "cache=maybe"], 2, "expected on or off"),
         (["project", "set", "prj_unknown", "colour=red"], 2, "unknown setting"),
         (["provider-key", "add", "openai", "--project", "p", "--from-env", "UNSET"], 2, "UNSET"),

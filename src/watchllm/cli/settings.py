@@ -17,6 +17,8 @@ def changes_of(settings: list[str], parse: Callable[[Mapping[str, str]], dict[st
         name, equals, value = text.partition("=")
         if not equals:
             raise typer.BadParameter(f"{text!r}: expected KEY=VALUE", param_hint="KEY=VALUE")
+        if name in pairs:
+            raise typer.BadParameter(f"{name} is given twice", param_hint="KEY=VALUE")
         pairs[name] = value
     try:
         return parse(pairs)

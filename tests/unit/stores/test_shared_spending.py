@@ -240,6 +240,7 @@ async def _tend(world: World) -> None:
     while True:
         world.tend()
         await asyncio.sleep(0.01)
+        world.clock.go(0.01)  # Who waits for others waits for a time.
 
 
 async def _tell(proxy: Proxy) -> None:

@@ -15,6 +15,13 @@ local function text(number) return string.format('%.0f', number) end
 local function number(value) return tonumber(value or '0') or 0 end
 local function held(name) return prefix .. 'held|' .. name end
 
+-- Places in the order of their bytes. `>` has the order of the server's locale, where signs may come before digits.
+local function is_after(one, other)
+  local first, second = string.byte(one) or 0, string.byte(other) or 0
+  if first ~= second then return first > second end
+  return one > other
+end
+
 local function names()
   local found, gone = {}, false
   for name in string.gmatch(redis.call('HGET', account, 'names') or '', '%S+') do
@@ -82,7 +89,7 @@ local function drop(name, place)
     local field = 'q|' .. name .. '|' .. text(head + 1)
     local at, subject, day, month, nanos, requests =
       string.match(redis.call('HGET', account, field), '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
-    if at > place then break end
+    if is_after(at, place) then break end
     book(subject, tonumber(day), tonumber(month), tonumber(nanos), tonumber(requests), -1)
     redis.call('HDEL', account, field)
     head = head + 1
@@ -184,7 +191,7 @@ local counted = redis.call('HGET', account, 'p|' .. series) or ''
 for _ = 1, next_number() do
   local place, subject, day, month, nanos, requests =
     next_one(), next_one(), next_number(), next_number(), next_number(), next_number()
-  if place > counted then
+  if is_after(place, counted) then
     book(subject, day, month, nanos, requests, 1)
     local last = text(redis.call('HINCRBY', account, 'qt|' .. series, 1))
     redis.call('HSET', account, 'q|' .. series .. '|' .. last,

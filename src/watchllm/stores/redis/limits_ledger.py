@@ -79,7 +79,7 @@ for _, pair in ipairs(places) do
   if place == '~' then
     if drop(name, '~') then
       redis.call('DEL', held(name))
-      redis.call('HDEL', account, 'p|' .. name, 'j|' .. name)
+      redis.call('HDEL', account, 'p|' .. name, 'j|' .. name, 'u|' .. name)
     else
       redis.call('HSET', account, 'p|' .. name, place)
       is_done = false

@@ -18,6 +18,7 @@ _HOW = {
     "redis-server": "apt-get install redis-server",
     "pgbouncer": "apt-get install pgbouncer",
     "wrk": "apt-get install wrk",
+    "localedef": "apt-get install libc-bin",
 }
 
 

@@ -77,13 +77,14 @@ class SharedUsageStore(UsageStore, Protocol):
 
 class _Round:
     """Organizations that are told of in full, some at a time. At its end everybody was told of all up to `places`. What
-    is recorded meanwhile is not told; its organizations are `missed`, and told of in the next round."""
+    is recorded meanwhile is told at once, and counts up to its places only of those whom it concerns: of others what
+    was before may not have been told yet."""
 
     def __init__(self, due: set[str], places: dict[str, Place]) -> None:
         self.due = due
         self.places = places
-        self.missed: set[str] | None = None
-        """None = nothing was recorded."""
+        self.touched: set[str] = set()
+        """Organizations of which some was told meanwhile."""
 
 
 class SharedLedger:
@@ -124,7 +125,7 @@ class SharedLedger:
         if batch.finished or batch.readable_now:
             self._all_is_due = True  # Whom it concerns is not in the batch.
         elif not self._all_is_due:
-            self._try(lambda: self._tell(batch) if self._round is None else self._miss(batch, self._round))
+            self._try(lambda: self._tell(batch))
         return count
 
     def expire(self, retention: Retention) -> bool:
@@ -189,15 +190,10 @@ class SharedLedger:
             self._end_round(self._round)
 
     def _end_round(self, ended: _Round) -> None:
+        # By now everybody was told of all of these, too: nothing up to there needs to be remembered any more.
+        self._accounts.write({organization: {} for organization in ended.touched}, ended.places, {})
         self._accounts.counted(ended.places)
         self._round = None
-        if ended.missed is not None:
-            places = places_of(self._store.positions())
-            self._round = _Round(self._accounts.asked_for(ended.missed), places)
-
-    def _miss(self, batch: Batch, of: _Round) -> None:
-        projects = {event.project_id for event, _ in batch.settled}
-        of.missed = (of.missed or set()) | set(self._store.organizations_of(projects).values())
 
     def _tell(self, batch: Batch) -> None:
         places = places_of(batch.positions)
@@ -213,17 +209,22 @@ class SharedLedger:
                 touched[organization].update((event.project_id, event.key_id))
         # Asked once for all: each question is a transaction.
         spent = self._store.spent(set().union(*touched.values()), periods_told(self._now()))
-        unknown = self._accounts.write(
-            {
-                organization: {name: spent[name] for name in subjects if name in spent}
-                for organization, subjects in touched.items()
-            },
-            places,
-            others,
-        )
+        some = {
+            organization: {name: spent[name] for name in subjects if name in spent}
+            for organization, subjects in touched.items()
+        }
+        under_way = self._round
+        if under_way is None:
+            unknown = self._accounts.write(some, places, others)
+        else:
+            unknown = self._accounts.write(some, {}, others | places)
         # Another one may tell of them just now, of less than this batch has added.
         missed = self._accounts.asked_for(unknown)
-        if missed:
+        if under_way is not None:
+            under_way.due |= missed
+            under_way.touched |= some.keys()
+            under_way.places = under_way.places | places
+        elif missed:
             self._round = _Round(missed, places)
         elif places:
             self._accounts.counted(places)

@@ -227,12 +227,15 @@ def test_what_is_recorded_while_others_write_an_account_is_told(ledger: SharedLe
     ]
 
 
-def test_batches_are_recorded_while_many_are_told_of(usage: Usage) -> None:
-    class Slow(Accounts):
-        def write_all(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
-            super().write_all(organization, spent, places)
-            Clock.now += 0.15
+class Slow(Accounts):
+    """Two are told of at a time."""
 
+    def write_all(self, organization: str, spent: dict[str, Periods], places: dict[str, Place]) -> None:
+        super().write_all(organization, spent, places)
+        Clock.now += 0.15
+
+
+def test_batches_are_recorded_while_many_are_told_of(usage: Usage) -> None:
     accounts = Slow()
     ledger = SharedLedger(SqliteUsageStore(usage.engine, lambda: 1), accounts, monotonic=lambda: Clock.now)
     accounts.kept_ones = accounts.written = {"org_1", "org_2", "org_3", "org_4", "org_5"}
@@ -241,22 +244,53 @@ def test_batches_are_recorded_while_many_are_told_of(usage: Usage) -> None:
     ledger.tend()
     assert [said[0] for said in accounts.said] == ["all of org_1", "all of org_2"]
     ledger.apply(batch(200))
-    assert len(accounts.said) == 2
+    # What others of it have used may not have been told: nothing of theirs is forgotten for it.
+    name, totals, places = accounts.said[2]
+    assert (name, totals["org_1"], places) == ("some of org_1", (2, 20), {})
+    assert accounts.others == {"jrn_1": Place(0, 200)}
     # Somebody waits for it.
     accounts.asked_for_ones.add("org_6")
     ledger.tend()
-    assert [said[0] for said in accounts.said[2:]] == ["all of org_6", "all of org_3"]
+    assert [said[0] for said in accounts.said[3:]] == ["all of org_6", "all of org_3"]
     ledger.tend()
-    assert [said[0] for said in accounts.said[4:]] == ["all of org_4", "all of org_5"]
+    assert [said[0] for said in accounts.said[5:]] == ["all of org_4", "all of org_5"]
     ledger.tend()
-    assert accounts.said[6:] == [("counted", {}, {"jrn_1": Place(0, 100)})]
-    # What was recorded meanwhile was not in what was said of it first.
-    ledger.tend()
-    name, totals, places = accounts.said[7]
-    assert (name, totals["org_1"], places) == ("all of org_1", (2, 20), {"jrn_1": Place(0, 200)})
-    assert accounts.said[8:] == [("counted", {}, {"jrn_1": Place(0, 200)})]
+    now = {"jrn_1": Place(0, 200)}
+    assert accounts.said[7:] == [("some of org_1", {}, now), ("counted", {}, now)]
     ledger.apply(batch(300))
     assert [said[0] for said in accounts.said[9:]] == ["some of org_1", "counted"]
+
+
+def test_nobody_is_told_of_in_full_again_for_what_is_recorded_all_the_time(usage: Usage) -> None:
+    accounts = Slow()
+    ledger = SharedLedger(SqliteUsageStore(usage.engine, lambda: 1), accounts, monotonic=lambda: Clock.now)
+    accounts.kept_ones = {"org_1", "org_2", "org_3"}
+    ledger.positions()
+    for end in range(100, 700, 100):
+        ledger.apply(batch(end))
+        ledger.tend()
+    assert [said[0] for said in accounts.said].count("all of org_1") == 1
+    assert accounts.said[-1] == ("counted", {}, {"jrn_1": Place(0, 600)})
+
+
+def test_nothing_counts_as_told_of_whose_journal_has_ended_meanwhile(usage: Usage) -> None:
+    accounts = Slow()
+    store = SqliteUsageStore(usage.engine, lambda: time.time_ns() // 1_000_000)
+    ledger = SharedLedger(store, accounts, monotonic=lambda: Clock.now)
+    accounts.kept_ones = {"org_1", "org_2", "org_3"}
+    ledger.positions()
+    ledger.tend()
+    ledger.apply(batch(100))
+    # Whom it concerns is told in the next round.
+    ledger.apply(batch(100, series="jrn_2", finished=True))
+    ledger.apply(batch(200))
+    for _ in range(8):
+        ledger.tend()
+    said = [(what, places) for what, _, places in accounts.said]
+    first = said.index(("counted", {"jrn_1": Place(0, 100)}))
+    ends = {"jrn_1": Place(0, 200), "jrn_2": Place(0, 100, finished=True)}
+    assert "counted" not in [what for what, _ in said[:first]]
+    assert said[first + 1 :] == [(what, ends) for what in ("all of org_1", "all of org_2", "all of org_3", "counted")]
 
 
 def test_what_of_nobody_with_limits_is_recorded_meanwhile_counts_too(usage: Usage) -> None:
@@ -271,8 +305,6 @@ def test_what_of_nobody_with_limits_is_recorded_meanwhile_counts_too(usage: Usag
     usage.change("DELETE FROM projects")  # Nobody knows whose it is.
     accounts.on_write = recorded
     ledger.positions()
-    ledger.tend()
-    assert accounts.said[-1] == ("counted", {}, {})
     ledger.tend()
     assert accounts.said[-1] == ("counted", {}, {"jrn_1": Place(0, 100)})
 

@@ -30,6 +30,9 @@ class Silent:
             self.accepted.append(connection)
 
     def stop(self) -> None:
+        """All that connected before are accepted when it returns."""
+        if not self._thread.is_alive():
+            return
         socket.create_connection(self._listener.getsockname()).close()
         self._thread.join()
         self._listener.close()
@@ -56,4 +59,5 @@ def test_one_that_does_not_answer_in_time_is_asked_once(silent: Silent, brief: f
     with pytest.raises(RedisError, match="Timeout"):
         redis.redis.ping()
     redis.close()
+    silent.stop()
     assert len(silent.accepted) == 1

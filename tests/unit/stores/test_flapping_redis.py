@@ -10,6 +10,7 @@ from tests.support.shared_limits import USD, Clock, Proxy, recorder, subject, to
 from watchllm.domain.errors import Unavailable
 from watchllm.domain.limits import Limits
 from watchllm.limits.exceeded import Exceeded
+from watchllm.limits.limiter import Demand
 from watchllm.limits.subject import KEY, Subject, bounds_of, subject_of
 from watchllm.stores.redis.limits_admission import SharedAdmission
 from watchllm.stores.redis.link import Unreachable
@@ -242,3 +243,33 @@ def test_the_operator_is_told_where_redis_answers_and_refuses(server: RedisServe
         assert proxy.limiter.state() is None
 
     with_proxies(server.url, 1, use, clock=lambda: clock.now)
+
+
+def test_what_is_told_again_and_again_because_replies_are_late_counts_once(server: RedisServer, clock: Clock) -> None:
+    who = subject(Limits(requests_per_minute=1000, tokens_per_minute=100_000))
+
+    async def use(one: Proxy, other: Proxy) -> None:
+        one.settle(await one.enter(who))
+        call_script = one.client.call_script
+        is_late = True
+
+        async def late(*arguments: Any, **options: Any) -> Any:
+            reply = await call_script(*arguments, **options)
+            if is_late:
+                raise Unreachable("it did not answer in time")
+            return reply
+
+        one.client.call_script = late  # type: ignore[method-assign]
+        for _ in range(3):
+            one.limiter.charge(who, Demand(100, 0), requests=10)
+            for _ in range(5):
+                await one.tell()
+        is_late = False
+        await one.tell()
+        await one.tell()
+        admission = await other.enter(who)
+        await other.reserve(admission, tokens=1)
+        said = other.limiter._taking.told
+        assert [limit - said["key_1", kind].left for kind, limit in (("r", 1000), ("t", 100_000))] == [32, 301]
+
+    with_proxies(server.url, 2, use, clock=lambda: clock.now)

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from itertools import count, product
 
 import pytest
 
@@ -11,27 +12,45 @@ A, B = b"w|t|key_1", b"w|u|key_1"
 
 
 def test_what_redis_was_told_is_not_made_up_for_by_what_others_use() -> None:
-    uses = Uses()
+    uses = Uses(count(1))
     early = uses.add(A, 100)
-    assert uses.send() == {A: 100}
+    assert uses.send() == {1: {A: 100}}
     late = uses.add(A, 50)
-    uses.sent(told=True)
+    uses.arrived()
     uses.take_back(A, 90, early)
     assert uses.untold(A) == 50
     uses.take_back(A, 20, late)
-    assert uses.send() == {A: 30}
+    assert uses.send() == {2: {A: 30}}
+
+
+def test_what_may_not_have_arrived_is_told_again_as_the_same() -> None:
+    uses = Uses(count(1))
+    uses.add(A, 100)
+    uses.send()
+    uses.add(A, 50)
+    assert uses.send() == uses.send() == {1: {A: 100}, 2: {A: 50}}
+    uses.arrived()
+    assert not uses
+    assert uses.send() == {}
 
 
 def test_what_did_not_arrive_can_be_taken_back_still() -> None:
-    uses = Uses()
+    uses = Uses(count(1))
     early = uses.add(A, 100)
     uses.send()
     uses.take_back(A, 30, early)
     assert uses.untold(A) == 70
-    uses.sent(told=False)
     uses.take_back(A, 70, early)
-    assert not uses
-    assert uses.send() == {}
+    assert uses.send() == {1: {}}
+
+
+def test_however_long_nothing_arrives_what_is_remembered_is_bounded() -> None:
+    uses = Uses(count(1))
+    for _ in range(1000):
+        uses.add(A, 1)
+        uses.send()
+    assert len(uses.send()) <= 64
+    assert uses.untold(A) == 1000
 
 
 @dataclass
@@ -40,13 +59,12 @@ class Use:
     amount: int
     number: int
     told: bool = False
-    under_way: bool = False
 
 
 @pytest.mark.parametrize("seed", range(50))
 def test_nothing_is_told_twice_or_lost_whatever_is_taken_back_and_when(seed: int) -> None:
     chance = random.Random(seed)
-    uses, made = Uses(), list[Use]()
+    uses, made = Uses(count(1)), list[Use]()
     for _ in range(300):
         what = chance.choice(("add", "add", "take back", "report"))
         if what == "add":
@@ -58,18 +76,15 @@ def test_nothing_is_told_twice_or_lost_whatever_is_taken_back_and_when(seed: int
             uses.take_back(one.window, amount, one.number)
             if not one.told:
                 one.amount -= amount
-        elif any(one.under_way for one in made):
-            told = chance.random() < 0.5
-            uses.sent(told=told)
-            for one in made:
-                one.told, one.under_way = one.told or (told and one.under_way), False
         elif what == "report":
             sent = uses.send()
-            for one in made:
-                one.under_way = not one.told
-            for window in (A, B):
-                assert sent.get(window, 0) == sum(one.amount for one in made if one.under_way and one.window == window)
-            if not any(one.under_way for one in made):
-                uses.sent(told=True)
+            assert list(sent) == sorted(sent)
+            for number, window in product(sent, (A, B)):
+                under_it = [one.amount for one in made if one.number == number and one.window == window]
+                assert sent[number].get(window, 0) == sum(under_it)
+            if chance.random() < 0.5:
+                uses.arrived()
+                for one in made:
+                    one.told = True
         for window in (A, B):
             assert uses.untold(window) == sum(one.amount for one in made if not one.told and one.window == window)

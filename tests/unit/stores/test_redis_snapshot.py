@@ -236,6 +236,31 @@ def test_what_was_exchanged_is_gone_though_its_publisher_does_not_hear_that_it_w
     assert not writer.update(lambda: Publication(keys=keys(*range(100, 120))))
 
 
+def test_what_was_exchanged_stays_though_that_is_sent_again(
+    writer: RedisSnapshotWriter, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.update(lambda: everything(30))
+    monkeypatch.setattr(snapshot_writer, "MOST_AT_ONCE", 5)
+    run = writer._blocking.run
+
+    def twice(script: Script, *arguments: Any) -> Any:
+        """As where the connection was lost with the reply."""
+        if script is EXCHANGE:
+            run(script, *arguments)
+        return run(script, *arguments)
+
+    monkeypatch.setattr(writer._blocking, "run", twice)
+    made: list[None] = []
+
+    def publication() -> Publication:
+        made.append(None)
+        return Publication(keys=keys(*range(100, 120)))
+
+    assert writer.update(publication)
+    assert len(made) == 1
+    assert server.command("KEYS", "*").count(b"records") == 1
+
+
 def test_what_a_server_brings_back_from_before_is_read_by_nobody(
     writer: RedisSnapshotWriter, host: Host, server: RedisServer, tmp_path: Path
 ) -> None:

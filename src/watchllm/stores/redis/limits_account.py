@@ -82,7 +82,7 @@ class Account:
         self._watched: set[str] = set()
         """Whose holdings are not all given back: the others need no look."""
         self._returns: list[tuple[bytes, int, int, int]] = []
-        self._uses = Uses()
+        self._uses = Uses(incarnations)
         self._clock = clock
         self._busy_at = clock()
         self._timer: asyncio.TimerHandle | None = None
@@ -223,17 +223,13 @@ class Account:
             holding.told = (*(old + step for old, step in zip(holding.told[:3], steps[:3], strict=True)), *state[3:])  # type: ignore[assignment]
 
     async def _call_with_uses(
-        self, script: Script, arguments_of: Callable[[dict[bytes, int]], tuple[Argument, ...]]
+        self, script: Script, arguments_of: Callable[[dict[int, dict[bytes, int]]], tuple[Argument, ...]]
     ) -> list[Any]:
-        """Tell what was used of minutes, too; again where it may be lost: told twice, minutes count too much; not told,
-        too little."""
-        is_told = False
-        try:
-            reply = await self._call(script, arguments_of(self._uses.send()))
-            is_told = reply[0] != LOST
-            return reply
-        finally:
-            self._uses.sent(told=is_told)
+        """Tell what was used of minutes, too."""
+        reply = await self._call(script, arguments_of(self._uses.send()))
+        if reply[0] != LOST:
+            self._uses.arrived()
+        return reply
 
     async def _call(self, script: Script, arguments: tuple[Argument, ...]) -> list[Any]:
         timing = self._timing
@@ -370,15 +366,16 @@ def _told(
     held: list[tuple[Any, ...]],
     segments: list[Segment],
     returns: list[tuple[bytes, int, int, int]],
-    uses: dict[bytes, int],
+    uses: dict[int, dict[bytes, int]],
 ) -> tuple[Argument, ...]:
     booked = [
         (segment.place, name, at.day, at.month, nanos, requests)
         for segment in segments
         for (name, at), (nanos, requests) in segment.used.items()
     ]
+    used = [(number, len(batch), *(part for row in batch.items() for part in row)) for number, batch in uses.items()]
     arguments: list[Argument] = []
-    for rows in (held, booked, returns, list(uses.items())):
+    for rows in (held, booked, returns, used):
         arguments.append(len(rows))
         for row in rows:
             arguments.extend(row)

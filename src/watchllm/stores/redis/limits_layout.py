@@ -6,6 +6,7 @@ cluster keeps them on one node. Time is Redis' own, whatever the clocks of the p
     watchllm:{ORG}:account          hash: all that must not be lost by halves
         names                       series of the proxies that joined
         j|S                         the incarnation under which series S joined
+        u|S                         the number of the uses of minutes that S told last: told again, they do not count
         L|SUBJECT|SLOT              what the database says was spent: `period nanos requests`
         P|SUBJECT|SLOT              what the proxies say was spent beyond that: the sum of all segments
         q|S|N  qh|S  qt|S           segments of S that the database has not counted yet, oldest first

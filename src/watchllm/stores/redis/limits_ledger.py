@@ -44,8 +44,8 @@ local function told_up_to(name, place, told)
   local whole, last = '', ''
   for index = head + 1, math.min(tail, head + allowed) do
     local at, subject = string.match(redis.call('HGET', account, 'q|' .. name .. '|' .. text(index)), '^(%S+) (%S+) ')
-    if at > last then whole, last = last, at end
-    if at > place or not told[subject] then return whole end
+    if is_after(at, last) then whole, last = last, at end
+    if is_after(at, place) or not told[subject] then return whole end
   end
   return tail - head <= allowed and last or whole
 end
@@ -79,12 +79,12 @@ for _, pair in ipairs(places) do
   if place == '~' then
     if drop(name, '~') then
       redis.call('DEL', held(name))
-      redis.call('HDEL', account, 'p|' .. name, 'j|' .. name)
+      redis.call('HDEL', account, 'p|' .. name, 'j|' .. name, 'u|' .. name)
     else
       redis.call('HSET', account, 'p|' .. name, place)
       is_done = false
     end
-  elseif place > before or (place == before and ARGV[2] == '3') then
+  elseif is_after(place, before) or (place == before and ARGV[2] == '3') then
     redis.call('HSET', account, 'p|' .. name, place)
     if not drop(name, place) then is_done = false end
   end
@@ -93,7 +93,7 @@ for _, pair in ipairs(others) do
   local name = pair[1]
   local before = redis.call('HGET', account, 'p|' .. name) or ''
   local place = told_up_to(name, pair[2], told)
-  if place > before then
+  if is_after(place, before) then
     redis.call('HSET', account, 'p|' .. name, place)
     drop(name, place)
   end

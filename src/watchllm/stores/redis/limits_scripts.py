@@ -15,6 +15,12 @@ local function text(number) return string.format('%.0f', number) end
 local function number(value) return tonumber(value or '0') or 0 end
 local function held(name) return prefix .. 'held|' .. name end
 
+-- Places in the order of their bytes. `>` has the order of the server's locale, where signs may come before digits.
+local function is_after(one, other)
+  local first, second = string.byte(one) or 0, string.byte(other) or 0
+  return first > second or (first == second and one > other)
+end
+
 local function names()
   local found, gone = {}, false
   for name in string.gmatch(redis.call('HGET', account, 'names') or '', '%S+') do
@@ -22,7 +28,7 @@ local function names()
       found[#found + 1] = name
     else
       gone = true
-      redis.call('HDEL', account, 'j|' .. name)
+      redis.call('HDEL', account, 'j|' .. name, 'u|' .. name)
     end
   end
   if gone then redis.call('HSET', account, 'names', table.concat(found, ' ')) end
@@ -32,7 +38,7 @@ end
 local function doubt()
   local this = server()
   if redis.call('HGET', account, 'run') == this or redis.call('EXISTS', account) == 0 then return end
-  for _, name in ipairs(names()) do redis.call('HDEL', account, 'j|' .. name) end
+  for _, name in ipairs(names()) do redis.call('HDEL', account, 'j|' .. name, 'u|' .. name) end
   redis.call('HDEL', account, 'names', 'ready', 'grace', 'awaited')
   redis.call('HSET', account, 'run', this)
   redis.call('PEXPIRE', account, 3600000)
@@ -82,7 +88,7 @@ local function drop(name, place)
     local field = 'q|' .. name .. '|' .. text(head + 1)
     local at, subject, day, month, nanos, requests =
       string.match(redis.call('HGET', account, field), '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
-    if at > place then break end
+    if is_after(at, place) then break end
     book(subject, tonumber(day), tonumber(month), tonumber(nanos), tonumber(requests), -1)
     redis.call('HDEL', account, field)
     head = head + 1
@@ -184,7 +190,7 @@ local counted = redis.call('HGET', account, 'p|' .. series) or ''
 for _ = 1, next_number() do
   local place, subject, day, month, nanos, requests =
     next_one(), next_one(), next_number(), next_number(), next_number(), next_number()
-  if place > counted then
+  if is_after(place, counted) then
     book(subject, day, month, nanos, requests, 1)
     local last = text(redis.call('HINCRBY', account, 'qt|' .. series, 1))
     redis.call('HSET', account, 'q|' .. series .. '|' .. last,
@@ -199,17 +205,22 @@ for _ = 1, next_number() do
     redis.call('HSET', key, 'x', text(math.max(0, number(redis.call('HGET', key, 'x')) - slice_size)))
   end
 end
+local last_told = number(redis.call('HGET', account, 'u|' .. series))
 for _ = 1, next_number() do
-  local key = prefix .. next_one()
-  used(key)
-  use(key, next_number(), now)
+  local told = next_number()
+  for _ = 1, next_number() do
+    local key, amount = prefix .. next_one(), next_number()
+    if told > last_told then used(key) use(key, amount, now) end
+  end
+  if told > last_told then redis.call('HSET', account, 'u|' .. series, text(told)) end
 end
 return {3, #names(), counted}
 """
 
 # ARGV from 9, each list after its length: what is held (subject, changes of nanos, requests and places, and how many of
 # the requests and places are spare); segments (place, subject, day, month, nanos, requests); uses of minutes to give
-# back (window, bucket, amount, size of the slice that has ended); more uses (window, amount).
+# back (window, bucket, amount, size of the slice that has ended); batches of more uses (number, under which it counts
+# once, and a list of window and amount).
 REPORT = Script(_OF_PROXY + "if not renew() then return {0} end\n" + _BODY_OF_REPORT)
 
 # As REPORT, all that there is: it takes the place of what was known of the series.

@@ -2,52 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+_MOST_BATCHES = 64
+
 
 class Uses:
-    """Amounts by window. Those that were added under one number are told together."""
+    """Amounts by window, in batches. Those that may not have arrived are told again, each under its number, by which
+    Redis counts it once. `numbers` grow, and nobody else tells under them."""
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Iterator[int]) -> None:
+        self._numbers = numbers
+        self._number = next(numbers)
         self._waiting: dict[bytes, int] = {}
-        self._on_the_way: dict[bytes, int] = {}
-        self._number = 1
-        self._sent = 0
-        """Up to which number they are on the way; 0 = none are."""
-        self._told = 0
+        self._sent: dict[int, dict[bytes, int]] = {}
+        """Those that were sent and may not have arrived, by number."""
 
     def __bool__(self) -> bool:
-        """Whether any wait to be told."""
-        return bool(self._waiting)
+        """Whether there are any to be told."""
+        return bool(self._waiting or self._sent)
 
     def add(self, window: bytes, amount: int) -> int:
-        """The number under which that is."""
+        """The number under which that will be told."""
         _add(self._waiting, window, amount)
         return self._number
 
     def take_back(self, window: bytes, amount: int, number: int) -> None:
         """Undo a part of what was added under that number, unless Redis was told of it: what others use now does not
         pass at the same time, and must not make up for it."""
-        if number > self._told:
-            _add(self._on_the_way if number <= self._sent else self._waiting, window, -amount)
+        batch = self._waiting if number == self._number else self._sent.get(number)
+        if batch is not None:
+            _add(batch, window, -amount)
 
     def untold(self, window: bytes) -> int:
         """What Redis may not know of yet."""
-        return self._waiting.get(window, 0) + self._on_the_way.get(window, 0)
+        return sum(batch.get(window, 0) for batch in (self._waiting, *self._sent.values()))
 
-    def send(self) -> dict[bytes, int]:
-        """All that wait, which are on the way from now on until `sent`."""
-        self._on_the_way, self._waiting = self._waiting, {}
-        self._sent = self._number
-        self._number += 1
-        return self._on_the_way
+    def send(self) -> dict[int, dict[bytes, int]]:
+        """All that there are, by number, in their order."""
+        if self._waiting:
+            self._sent[self._number] = self._waiting
+            self._waiting, self._number = {}, next(self._numbers)
+        if len(self._sent) > _MOST_BATCHES:
+            # Some may count twice then, and none too little.
+            self._sent = {max(self._sent): _sum(self._sent)}
+        return self._sent
 
-    def sent(self, *, told: bool) -> None:
-        """They have arrived, or wait again."""
-        if told:
-            self._told = self._sent
-        else:
-            for window, amount in self._on_the_way.items():
-                _add(self._waiting, window, amount)
-        self._on_the_way, self._sent = {}, 0
+    def arrived(self) -> None:
+        """Those that were sent have."""
+        self._sent = {}
+
+
+def _sum(batches: dict[int, dict[bytes, int]]) -> dict[bytes, int]:
+    total: dict[bytes, int] = {}
+    for batch in batches.values():
+        for window, amount in batch.items():
+            _add(total, window, amount)
+    return total
 
 
 def _add(amounts: dict[bytes, int], window: bytes, amount: int) -> None:

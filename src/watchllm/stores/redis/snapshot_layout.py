@@ -147,11 +147,12 @@ return reached
 
 # KEYS as keys_of the new epoch, then those of the one before, which go with it: whoever began this may not live to see
 # its end. ARGV: new epoch, epoch and updates as read ('' where there was none), version, count,
-# channel. 1 = it is the snapshot now.
+# channel. 1 = it is the snapshot now, also where this is sent again because its reply was lost.
 EXCHANGE = Script(
     server_run.LUA
     + """
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'updates')
+if state[1] == ARGV[1] then return 1 end
 if (state[1] or '') ~= ARGV[2] or (state[2] or '') ~= ARGV[3] then return 0 end
 if redis.call('HLEN', KEYS[2]) ~= tonumber(ARGV[5]) then return 0 end
 redis.call('DEL', KEYS[1])

@@ -99,7 +99,7 @@ class Limiter:
         self._epoch = object()
         self._sweeps_at = 0.0
         self._at = Moment(0, 0)
-        self._day_ends = 0.0
+        self._day_begins = self._day_ends = 0.0
 
     def enter(self, subject: Subject, *, counted: bool) -> Admission:
         """Admit a request. `counted`: it is billable if it succeeds. Raises Exceeded."""
@@ -228,7 +228,9 @@ class Limiter:
 
     def knows(self, subject: Subject) -> bool:
         """Whether what everybody in it had used before this process counted is known."""
-        self._moment()  # Which may find that it is not any more.
+        # Nothing is known any more where the clock was set back over a day. Asked at each request: no call is made for it.
+        if not self._day_begins <= self._wall() < self._day_ends:
+            self._moment()
         return self._metered(subject).is_known
 
     def unknown(self, subject: Subject) -> list[str]:
@@ -293,9 +295,10 @@ class Limiter:
 
     def _moment(self) -> Moment:
         wall = self._wall()
-        if not self._day_ends - DAY_SECONDS <= wall < self._day_ends:
+        if not self._day_begins <= wall < self._day_ends:
             before, self._at = self._at, moment(wall)
-            self._day_ends = (self._at.day + 1) * DAY_SECONDS
+            self._day_begins = self._at.day * DAY_SECONDS
+            self._day_ends = self._day_begins + DAY_SECONDS
             if self._at.day < before.day:
                 self._go_back()
         return self._at

@@ -80,8 +80,8 @@ def moments(text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0.001 <= value <= 2:
-        raise ValueError("seconds, from 0.001 to 2, such as 0.05")
+    if not 0.01 <= value <= 2:
+        raise ValueError("seconds, from 0.01 to 2, such as 0.05")
     return value
 
 

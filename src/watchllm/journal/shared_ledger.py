@@ -159,9 +159,9 @@ class SharedLedger:
             self.problem = None
 
     def _tell_what_is_due(self) -> None:
-        if not self._all_is_due and self._monotonic() >= self._look_at:
+        if self._live and self._monotonic() >= self._look_at:
             # Proxies wait for the places of this host, which nobody else tells again where they were lost.
-            self._all_is_due = bool(self._live) and not self._accounts.knows(self._live)
+            self._all_is_due = not self._accounts.knows(self._live) or self._all_is_due
             self._look_at = self._monotonic() + _LOOK_SECONDS
         wanted = self._accounts.wanted()
         begins = self._all_is_due and self._round is None

@@ -228,7 +228,7 @@ class Limiter:
 
     def knows(self, subject: Subject) -> bool:
         """Whether what everybody in it had used before this process counted is known."""
-        # Nothing is known any more where the clock was set back over a day. Asked at each request: no call is made for it.
+        # Nothing is known any more where the clock was set back over a day. No call at each request: it is asked here.
         if not self._day_begins <= self._wall() < self._day_ends:
             self._moment()
         return self._metered(subject).is_known

@@ -197,6 +197,19 @@ def test_who_may_wait_long_keeps_nobody_waiting_who_may_not(server: RedisServer)
     with_client(server.url, use, TIMEOUT_SECONDS)
 
 
+def test_a_silence_counts_once_however_many_wait_in_it(server: RedisServer) -> None:
+    async def use(client: Client) -> list[Any]:
+        server.pause()
+        asked = []
+        for _ in range(6):
+            asked.append(asyncio.ensure_future(client.call(b"k", "GET", b"k")))
+            await asyncio.sleep(0.03)
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    # The breaker says that it "does not answer".
+    assert {str(reply) for reply in with_client(server.url, use, timeout=1)} == {"it did not answer in time"}
+
+
 def test_the_time_out_can_be_longer(server: RedisServer) -> None:
     async def use(client: Client) -> None:
         server.pause()

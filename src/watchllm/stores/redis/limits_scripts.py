@@ -38,8 +38,9 @@ end
 local function doubt()
   local this = server()
   if redis.call('HGET', account, 'run') == this or redis.call('EXISTS', account) == 0 then return end
-  for _, name in ipairs(names()) do redis.call('HDEL', account, 'j|' .. name, 'u|' .. name) end
-  redis.call('HDEL', account, 'names', 'ready', 'grace', 'awaited')
+  for _, field in ipairs(redis.call('HKEYS', account)) do
+    if string.sub(field, 1, 2) ~= 'L|' then redis.call('HDEL', account, field) end
+  end
   redis.call('HSET', account, 'run', this)
   redis.call('PEXPIRE', account, 3600000)
 end

@@ -76,6 +76,8 @@ class Node:
         self._bytes = 0
         self._heard_at = 0.0
         self._late = 0
+        """How many times in a row it was silent for that long."""
+        self._late_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._looks_at = 0.0
         """When the timer goes off: at the first of all deadlines."""
@@ -170,7 +172,10 @@ class Node:
         ]
         if late:
             self.timeouts += len(late)
-            self._late += 1
+            if now - self._late_at >= self._seconds:
+                # Of those that are asked one after the other many are late at once.
+                self._late += 1
+                self._late_at = now
             if self._late >= _GIVE_UP_AFTER and self._link is not None:
                 self._link.close("it does not answer in time")
                 return

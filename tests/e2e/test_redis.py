@@ -1,6 +1,7 @@
 """Proxies on several hosts with one Redis: the same keys, the same answers, and what is forgotten everywhere."""
 
 import base64
+import itertools
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -135,9 +136,15 @@ def test_while_redis_is_gone_requests_are_answered_and_it_is_told(fleet: Fleet, 
         assert plane.publisher.publish_all()  # It came back empty.
     wait_for(lambda: dependency(fleet.other, "snapshot") == "ok", "it to be followed again")
     wait_for(lambda: dependency(fleet.other, "redis") == dependency(fleet.one, "redis") == "ok", "both to be in touch")
-    # Not "hello", which this one may have at hand from before, and Redis has not.
-    wait_for(lambda: _hit(fleet.other, fleet.project, "hello again"), "answers to be kept again")
-    wait_for(lambda: _hit(fleet.one, fleet.project, "hello again", only=True), "and found")
+    # Not one twice, which the other may have at hand, and Redis has not: what could not be stored is not stored later.
+    numbers = itertools.count()
+
+    def is_shared() -> object:
+        text = f"hello again {next(numbers)}"
+        assert fleet.other.chat(fleet.project.key, text).status == 200
+        return _hit(fleet.one, fleet.project, text, only=True)
+
+    wait_for(is_shared, "answers to be kept again, and found")
 
 
 def _hit(gateway: Gateway, project: Project, text: str, *, only: bool = False) -> object:

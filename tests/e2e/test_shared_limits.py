@@ -258,3 +258,30 @@ def test_an_account_that_is_kept_does_not_expire(fleet: Fleet) -> None:
         ]
         assert len(accounts) == 1
         assert client.pttl(accounts[0]) == -1
+
+
+def test_what_redis_brings_back_from_before_revives_no_key_and_no_quota(fleet: Fleet, tmp_path: Path) -> None:
+    revoked, used_up = fleet.project(), fleet.project(monthly_requests=4)
+    console, _ = fleet.homes[0].start_console()
+    fleet.redis.command("SAVE")
+    assert [ask(gateway, used_up, "one").status for gateway in fleet.gateways * 2] == [200] * 4
+    with fleet.homes[0].control_plane() as plane:
+        plane.revoke_key(plane.keys(revoked.id)[0].id)
+    fleet.redis.kill()
+    fleet.redis.start(empty=False)
+    # It has no copy of its own, and Redis' is of the past.
+    third = Installation(tmp_path / "three", fleet.homes[0].environment)
+    gateway, recorder = third.start_proxy(), third.start_recorder()
+    try:
+        statuses = []
+        wait_for(lambda: statuses.append(ask(gateway, used_up, "one").status) or statuses[-1] == 429, "the quota")  # type: ignore[func-returns-value]
+        assert set(statuses) <= {429, 503}
+        assert [ask(each, used_up, "one").status for each in fleet.gateways] == [429, 429]
+        assert {each.get("/v1/models", revoked.key).status for each in (*fleet.gateways, gateway)} == {401}
+        with fleet.homes[0].control_plane() as plane:
+            plane.revoke_key(plane.keys(used_up.id)[0].id)
+        wait_for(lambda: gateway.get("/v1/models", used_up.key).status == 401, "a change to be published")
+    finally:
+        gateway.stop()
+        recorder.stop()
+        console.stop()

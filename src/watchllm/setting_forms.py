@@ -65,10 +65,7 @@ def _is_number(text: str) -> bool:
 
 
 def seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = _number(text)
     if not 0 < value <= 86_400:
         raise ValueError("seconds, more than 0 and at most 86400")
     return value
@@ -76,13 +73,18 @@ def seconds(text: str) -> float:
 
 def moments(text: str) -> float:
     """Seconds for which every request may have to wait."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = _number(text)
     if not 0.01 <= value <= 2:
         raise ValueError("seconds, from 0.01 to 2, such as 0.05")
     return value
+
+
+def _number(text: str) -> float:
+    """What is in no range where the text is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return -1.0
 
 
 def one_of(*words: str) -> Callable[[str], str]:

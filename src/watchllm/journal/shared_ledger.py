@@ -201,18 +201,7 @@ class SharedLedger:
         others = {name: at for name, at in places_of(self._store.positions_everywhere()).items() if name not in places}
         if self.catch_up():
             return
-        projects = self._store.organizations_of({event.project_id for event, _ in batch.settled})
-        touched: dict[str, set[str]] = {organization: {organization} for organization in projects.values()}
-        for event, _ in batch.settled:
-            organization = projects.get(event.project_id)
-            if organization is not None:
-                touched[organization].update((event.project_id, event.key_id))
-        # Asked once for all: each question is a transaction.
-        spent = self._store.spent(set().union(*touched.values()), periods_told(self._now()))
-        some = {
-            organization: {name: spent[name] for name in subjects if name in spent}
-            for organization, subjects in touched.items()
-        }
+        some = self._spent_in(batch)
         under_way = self._round
         if under_way is None:
             unknown = self._accounts.write(some, places, others)
@@ -228,3 +217,18 @@ class SharedLedger:
             self._round = _Round(missed, places)
         elif places:
             self._accounts.counted(places)
+
+    def _spent_in(self, batch: Batch) -> dict[str, dict[str, Periods]]:
+        """By organization, what those have spent in all whom a batch concerns."""
+        projects = self._store.organizations_of({event.project_id for event, _ in batch.settled})
+        touched: dict[str, set[str]] = {organization: {organization} for organization in projects.values()}
+        for event, _ in batch.settled:
+            organization = projects.get(event.project_id)
+            if organization is not None:
+                touched[organization].update((event.project_id, event.key_id))
+        # Asked once for all: each question is a transaction.
+        spent = self._store.spent(set().union(*touched.values()), periods_told(self._now()))
+        return {
+            organization: {name: spent[name] for name in subjects if name in spent}
+            for organization, subjects in touched.items()
+        }

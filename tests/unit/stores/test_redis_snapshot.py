@@ -217,12 +217,18 @@ def test_very_many_changes_are_exchanged_in_one_step(
     assert server.command("KEYS", "*").count(b"records") == 1
 
 
-def test_what_was_exchanged_is_gone_though_its_publisher_does_not_hear_that_it_was(
-    writer: RedisSnapshotWriter, server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def exchanging(writer: RedisSnapshotWriter, monkeypatch: pytest.MonkeyPatch) -> RedisSnapshotWriter:
+    """It has published, and exchanges all of it at a change of more than a few."""
     writer.update(lambda: everything(30))
     monkeypatch.setattr(snapshot_writer, "MOST_AT_ONCE", 5)
-    run = writer._blocking.run
+    return writer
+
+
+def test_what_was_exchanged_is_gone_though_its_publisher_does_not_hear_that_it_was(
+    exchanging: RedisSnapshotWriter, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, run = exchanging, exchanging._blocking.run
 
     def lost(script: Script, *arguments: Any) -> Any:
         run(script, *arguments)
@@ -237,11 +243,9 @@ def test_what_was_exchanged_is_gone_though_its_publisher_does_not_hear_that_it_w
 
 
 def test_what_was_exchanged_stays_though_that_is_sent_again(
-    writer: RedisSnapshotWriter, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    exchanging: RedisSnapshotWriter, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer.update(lambda: everything(30))
-    monkeypatch.setattr(snapshot_writer, "MOST_AT_ONCE", 5)
-    run = writer._blocking.run
+    writer, run = exchanging, exchanging._blocking.run
 
     def twice(script: Script, *arguments: Any) -> Any:
         """As where the connection was lost with the reply."""

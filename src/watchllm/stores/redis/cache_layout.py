@@ -136,13 +136,28 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
+_SWEEP = """
+local function sweep(head, index, details, most)
+  local found, gone = redis.call('ZRANDMEMBER', index, most), 0
+  for _, key in ipairs(found) do
+    if redis.call('EXISTS', head .. key) == 0 then
+      redis.call('ZREM', index, key)
+      redis.call('HDEL', details, key)
+      gone = gone + 1
+    end
+  end
+  return {#found, gone}
+end
+"""
+
 # KEYS: entry, l, x, i. ARGV: KEY, generation, value, milliseconds to live, created, kind, model, channel, message, the
 # KEY in hex, source ("" = not known).
 # 0 = refused. Some of the index is looked at each time: what Redis evicted would stay in it until it expires, which may
 # be never, and the index itself cannot be evicted. First, because what takes away is done in a full Redis, too, and
 # what comes after it in a script then as well.
 PUT = Script(
-    _MATCHES
+    _SWEEP
+    + _MATCHES
     + """
 local log = redis.call('HGETALL', KEYS[2])
 for index = 1, #log, 2 do
@@ -154,13 +169,7 @@ end
 """
     + _NOW
     + """
-local head = string.sub(KEYS[1], 1, -#ARGV[1] - 1)
-for _, key in ipairs(redis.call('ZRANDMEMBER', KEYS[3], 8)) do
-  if redis.call('EXISTS', head .. key) == 0 then
-    redis.call('ZREM', KEYS[3], key)
-    redis.call('HDEL', KEYS[4], key)
-  end
-end
+sweep(string.sub(KEYS[1], 1, -#ARGV[1] - 1), KEYS[3], KEYS[4], 8)
 if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('PUBLISH', ARGV[8], ARGV[9]) end
 redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
 redis.call('ZADD', KEYS[3], string.format('%.0f', now + tonumber(ARGV[4])), ARGV[1])
@@ -239,17 +248,7 @@ return count
 
 # KEYS: x, i. ARGV: what the keys of entries begin with, how many. Some of what is in the index is looked at, and leaves
 # it where Redis has evicted it; how many were looked at, and how many left.
-SWEEP = Script("""
-local found, gone = redis.call('ZRANDMEMBER', KEYS[1], ARGV[2]), 0
-for _, key in ipairs(found) do
-  if redis.call('EXISTS', ARGV[1] .. key) == 0 then
-    redis.call('ZREM', KEYS[1], key)
-    redis.call('HDEL', KEYS[2], key)
-    gone = gone + 1
-  end
-end
-return {#found, gone}
-""")
+SWEEP = Script(_SWEEP + "return sweep(ARGV[1], KEYS[1], KEYS[2], ARGV[2])")
 
 # KEYS: x, i. ARGV: how many. What has expired leaves the index; how many did.
 TRIM = Script(

@@ -94,16 +94,17 @@ class Taking:
         raise self._refused(asks[index - 1], None if wait < 0 else wait / 1000)
 
     async def _ask(self, account: Account, arguments: list[Argument]) -> list[Any]:
-        for tries_left in reversed(range(_LATE_TRIES)):
+        tries_left = _LATE_TRIES
+        while True:
             try:
                 return await account.run(TAKE, tuple(arguments))
             except Unreachable:
+                tries_left -= 1
                 if self._client.problem is not None or self._clock() < self._in_vain_until:
                     raise
                 if not tries_left:
                     self._in_vain_until = self._clock() + _IN_VAIN_SECONDS
                     raise
-        raise AssertionError
 
     async def _until_told(self, account: Account) -> None:
         """Wait for a recorder to write the account, for a while: one look for all who wait."""

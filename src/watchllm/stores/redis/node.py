@@ -13,7 +13,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import hiredis
@@ -143,17 +143,16 @@ class Node:
             # It has become a replica: its name may lead to another server by now.
             self._link.close("it is a replica, which takes no writes")
 
+    def _awaited(self) -> Iterator[tuple[list[Done | None], float]]:
+        """Those that were not given up, and from when on they are late as it is now."""
+        silent_at = self._heard_at + self._seconds
+        for holder, deadline, last, _ in self._waiting:
+            if holder[0] is not None:
+                yield holder, max(deadline, min(silent_at, last))
+
     def _look_at_the_clock(self) -> None:
         self._timer = None
-        silent_at = self._heard_at + self._seconds
-        first = min(
-            (
-                max(deadline, min(silent_at, last))
-                for holder, deadline, last, _ in self._waiting
-                if holder[0] is not None
-            ),
-            default=None,
-        )
+        first = min((late_at for _, late_at in self._awaited()), default=None)
         if first is None:
             return
         if first > self._loop.time():
@@ -164,12 +163,7 @@ class Node:
     def _give_up_late(self) -> None:
         self._timer = None
         now = self._loop.time()
-        is_silent = self._heard_at + self._seconds <= now
-        late = [
-            holder
-            for holder, deadline, last, _ in self._waiting
-            if holder[0] is not None and (last <= now or (is_silent and deadline <= now))
-        ]
+        late = [holder for holder, late_at in self._awaited() if late_at <= now]
         if late:
             self.timeouts += len(late)
             if now - self._late_at >= self._seconds:

@@ -150,7 +150,9 @@ def test_time_that_is_over_within_a_stream_is_told_inside_it(home: Installation,
 def test_the_time_of_a_client_alone_ends_the_call(home: Installation, project: Project) -> None:
     async def test() -> None:
         async with inside(home, project) as pair:
-            answer = await pair.ask("alone in time", headers={"x-watchllm-timeout": "0.05"})
+            asked = pair.ask("alone in time", headers={"x-watchllm-timeout": "1"})
+            await pair.all_wait(1)  # What is to be ended has to have begun.
+            answer = await asked
             assert (answer.status, error_code(answer)) == (504, "provider_timeout")
             await cancelled(pair, 1)
 

@@ -175,7 +175,7 @@ class ServerConnection(OrderedConnection):
         exchange.http_1_0 = version == "1.0"
         exchange.keep_alive = self._parser.should_keep_alive() and b"upgrade" not in headers
         limits = self._server.limits
-        too_large = self._fed > limits.max_head_bytes and head_size(url, headers) > limits.max_head_bytes
+        too_large = self._head_bytes > limits.max_head_bytes and head_size(url, headers) > limits.max_head_bytes
         if too_large or self._lines > MOST_LINES:
             refusal: GatewayError | None = head_too_large()
         else:

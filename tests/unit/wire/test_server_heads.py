@@ -74,6 +74,22 @@ def test_as_many_lines_as_are_taken_are_taken_of_each_request() -> None:
     assert [entry[1][9:12] for entry in bed.log if entry[0] == "write"] == [b"200"] * 3 + [b"431"]
 
 
+@pytest.mark.parametrize("cut", [1, 20, 30_000, 65_000, 66_000, -30_000, -1])
+@pytest.mark.parametrize("ahead", [b"", head([])], ids=["alone", "behind another"])
+@pytest.mark.parametrize("body", [b"", b"POST"], ids=["no body", "body"])
+@pytest.mark.parametrize(("size", "status"), [(65_000, b"200"), (66_000, b"431")])
+def test_a_head_has_the_same_bound_however_it_comes(
+    size: int, status: bytes, body: bytes, ahead: bytes, cut: int
+) -> None:
+    bed = Bed()
+    request = post(b"body", b"x: %b\r\n" % (b"v" * size)) if body else head([b"x: " + b"v" * size])
+    bed.feed(ahead + request[:cut])
+    bed.feed(request[cut:] + head([]))
+    statuses = [entry[1][9:12] for entry in bed.log if entry[0] == "write"]
+    behind = [b"200"] if status == b"200" else []
+    assert statuses == [b"200"] * bool(ahead) + [status, *behind]
+
+
 def test_trailers_are_no_lines_of_the_next_head() -> None:
     bed = Bed()
     chunked = b"POST /now HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n%b\r\n"

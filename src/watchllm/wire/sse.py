@@ -18,12 +18,13 @@ class EventScanner:
     be whole only when the next byte has come.
     """
 
-    __slots__ = ("_max_event", "_pending", "_searched")
+    __slots__ = ("_has_cr", "_max_event", "_pending", "_searched")
 
     def __init__(self, max_event: int = MAX_EVENT) -> None:
         self._max_event = max_event
         self._pending = bytearray()
         self._searched = 0
+        self._has_cr = False  # `_pending` may hold one: looked for only in what is new
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that `data` completes, in order.
@@ -38,6 +39,7 @@ class EventScanner:
             and b"\r" not in data
         ):
             return [data]
+        self._has_cr = b"\r" in data or (self._has_cr and bool(self._pending))
         self._pending += data
         return self._cut()
 
@@ -51,8 +53,7 @@ class EventScanner:
         events = []
         start = 0
         search = self._searched
-        has_cr = b"\r" in pending
-        while (end := _end_of_event(pending, search, has_cr)) >= 0:
+        while (end := _end_of_event(pending, search, self._has_cr)) >= 0:
             if end - start > self._max_event:
                 raise BadMessage(f"a server-sent event is larger than {self._max_event} bytes")
             events.append(bytes(pending[start:end]))

@@ -114,3 +114,23 @@ def dispatched(stream: str) -> list[bytes]:
 )
 def test_data_of_an_event(raw: bytes, data: bytes | None) -> None:
     assert event_data(raw) == data
+
+
+class Watched(bytearray):
+    """Counts how often all of it is looked through."""
+
+    looked_through = 0
+
+    def __contains__(self, item: object) -> bool:
+        self.looked_through += 1
+        return super().__contains__(item)  # type: ignore[operator]
+
+
+def test_an_event_in_many_pieces_is_not_looked_through_for_each() -> None:
+    """Four megabytes in pieces of a byte would hold up everybody for minutes."""
+    scanner = EventScanner()
+    scanner._pending = pending = Watched()
+    for _ in range(100):
+        assert scanner.feed(b"x") == []
+    assert pending.looked_through == 0
+    assert scanner.feed(b"\n\n") == [b"x" * 100 + b"\n\n"]

@@ -25,6 +25,7 @@ from watchllm.proxy.upstream import MAX_ANSWER_BYTES, Answer, upstream_error
 from watchllm.proxy.waiter import FlightPlan, Landed, Waiter, close_books_of_absent
 from watchllm.routing.target import Target
 from watchllm.wire import types as wire
+from watchllm.wire.pieces import FOLD_EVERY, fold
 from watchllm.wire.types import Headers
 
 
@@ -179,6 +180,8 @@ class Flight:
         self._size += len(data)
         if self._size <= MAX_ANSWER_BYTES:
             self._body.append(data)
+            if len(self._body) % FOLD_EVERY == 0:
+                fold(self._body)
             return
         self._cancel_call()
         self.fail(ProviderFailed(f"The provider's answer is longer than {MAX_ANSWER_BYTES} bytes."))

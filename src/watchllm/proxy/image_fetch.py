@@ -15,6 +15,7 @@ import msgspec
 
 from watchllm.domain.errors import GatewayError, Unavailable
 from watchllm.wire import types as wire
+from watchllm.wire.pieces import FOLD_EVERY, fold
 from watchllm.wire.types import Headers, Origin, Timeouts
 
 if TYPE_CHECKING:
@@ -175,6 +176,8 @@ class _Download:
             self._fail(error)
             return
         self._pieces.append(data)
+        if len(self._pieces) % FOLD_EVERY == 0:
+            fold(self._pieces)
 
     def on_complete(self) -> None:
         content = b"".join(self._pieces)

@@ -15,6 +15,7 @@ from watchllm.domain.errors import GatewayError, ProviderFailed
 from watchllm.proxy.approach import AnswerSink
 from watchllm.proxy.bad_answers import ended_too_soon, wrong_beginning
 from watchllm.proxy.upstream import MAX_ANSWER_BYTES, Answer
+from watchllm.wire.pieces import FOLD_EVERY, fold
 from watchllm.wire.sse import EventScanner, event_data
 from watchllm.wire.types import BadMessage, Headers, ResponseSink, WireError
 
@@ -69,6 +70,10 @@ class Kept:
     def on_data(self, data: bytes) -> None:
         self._pieces.append(data)
         self.size += len(data)
+        if len(self._pieces) % FOLD_EVERY == 0:
+            pieces = list(self._pieces)
+            fold(pieces)
+            self._pieces = deque(pieces)
 
     def on_complete(self) -> None:
         self._end = lambda sink: sink.on_complete()

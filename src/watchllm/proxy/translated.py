@@ -11,6 +11,7 @@ from watchllm.providers.translation import between
 from watchllm.proxy.approach import AnswerSink, Endable
 from watchllm.proxy.bad_answers import no_stream, wrong_with
 from watchllm.proxy.upstream import MAX_ANSWER_BYTES, Answer
+from watchllm.wire.pieces import FOLD_EVERY, fold
 from watchllm.wire.sse import EventScanner, event_data
 from watchllm.wire.types import BadMessage, Headers, WireError
 
@@ -89,6 +90,8 @@ class TranslatedAnswer:
         self._size += len(data)
         if self._size <= MAX_ANSWER_BYTES:
             self._body.append(data)
+            if len(self._body) % FOLD_EVERY == 0:
+                fold(self._body)
             return
         self._end_call()
         self._sink.fail(ProviderFailed(f"The provider's answer is longer than {MAX_ANSWER_BYTES} bytes."))

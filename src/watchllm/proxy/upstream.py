@@ -14,6 +14,7 @@ from watchllm.domain.sealing import Keyring, SealBroken
 from watchllm.domain.snapshot import Vendor
 from watchllm.routing.resolve import Target
 from watchllm.wire import types as wire
+from watchllm.wire.pieces import FOLD_EVERY, fold
 from watchllm.wire.types import Headers, Origin, Timeouts
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -145,6 +146,8 @@ class WholeAnswer:
             self.fail(ProviderFailed(f"The provider's answer is longer than {MAX_ANSWER_BYTES} bytes."))
             return
         self._body.append(data)
+        if len(self._body) % FOLD_EVERY == 0:
+            fold(self._body)
 
     def on_complete(self) -> None:
         self.call = None  # which refers to this

@@ -13,6 +13,7 @@ from watchllm.wire.call import TICK, PooledCall, Upload
 from watchllm.wire.dial import Dialer
 from watchllm.wire.forward_proxy import ForwardProxies
 from watchllm.wire.lane import Bounds, Lane, LaneStats
+from watchllm.wire.pieces import FOLD_EVERY, fold
 from watchllm.wire.types import BadMessage, Call, Headers, Origin, ResponseSink, Timeouts, WireError
 
 if TYPE_CHECKING:
@@ -187,6 +188,8 @@ class _Collector:
             self.on_failure(BadMessage("the answer is larger than its reader allows"))
         else:
             self._pieces.append(data)
+            if len(self._pieces) % FOLD_EVERY == 0:
+                fold(self._pieces)
 
     def on_complete(self) -> None:
         if not self.response.done():

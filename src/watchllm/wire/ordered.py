@@ -62,7 +62,8 @@ class OrderedConnection(PacedConnection):
     def pause_body(self) -> None:
         if self._receiving is None or self._receiving is not self._active:
             return  # all of it is here
-        self.deadline = NO_DEADLINE
+        if self.writable:
+            self.deadline = NO_DEADLINE
         self._pause_reading()
 
     def resume_body(self) -> None:
@@ -102,7 +103,11 @@ class OrderedConnection(PacedConnection):
     def _turn_to_next(self) -> None:
         self._active = None
         if not self.writable:
-            return  # resume_writing comes back here: answers must not pile up for a client that does not read
+            # resume_writing comes back here: neither answers nor requests pile up for a client that does not read.
+            self._pause_reading()
+            return
+        if not self._reading and not self._waiting:
+            self._resume_reading()
         if self._waiting:
             self._active = exchange = self._waiting.popleft()
             if not self._waiting:

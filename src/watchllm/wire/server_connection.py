@@ -11,6 +11,7 @@ from watchllm.domain.errors import GatewayError, Unavailable
 from watchllm.wire.exchange import BodyMode, Exchange
 from watchllm.wire.ordered import OrderedConnection
 from watchllm.wire.pacing import NO_DEADLINE
+from watchllm.wire.pieces import FOLD_EVERY, fold
 from watchllm.wire.refusals import (
     body_too_large,
     head_refusal,
@@ -36,6 +37,7 @@ class ServerConnection(OrderedConnection):
     """Parser callbacks and transport callbacks of one connection."""
 
     __slots__ = (
+        "_before",
         "_fed",
         "_lines",
         "_memory",
@@ -52,6 +54,7 @@ class ServerConnection(OrderedConnection):
         self._next_headers: dict[bytes, bytes] = {}
         self._lines = 0
         self._fed = 0
+        self._before = 0  # of `_head_bytes`, how many may be of a message ahead of the head in its first read
         self._memory = HeadMemory()
         self._upgrading: Exchange | None = None  # its head offers another protocol, its body is to come
 
@@ -118,7 +121,7 @@ class ServerConnection(OrderedConnection):
             return
         if self._receiving is not None and self._reading:
             self._move_body_deadline()
-        if self._head_bytes > self._server.limits.max_head_bytes or self._lines > MOST_LINES:
+        if self._head_bytes - self._before > self._server.limits.max_head_bytes or self._lines > MOST_LINES:
             self._refuse_in_turn(head_too_large(), self._receiving)
         elif self._waiting and self._waiting_bytes > _READ_AHEAD_BYTES:
             self._pause_reading()
@@ -126,14 +129,19 @@ class ServerConnection(OrderedConnection):
     def pause_writing(self) -> None:
         self.writable = False
         self._await_reading()
+        if self._active is None:
+            self._pause_reading()
 
     def resume_writing(self) -> None:
         self.writable = True
+        self._unsent = 0
         active = self._active
         if active is None:
             self._turn_to_next()
             return
         self.deadline = NO_DEADLINE
+        if active is self._receiving and self._reading:
+            self.resume_body()  # its client may have had to read on before it could send on
         if active.on_writable is not None:
             active.on_writable()
 
@@ -143,8 +151,9 @@ class ServerConnection(OrderedConnection):
         self._url = b""
         self._next_headers = {}
         self._lines = 0
+        self._before = 0 if self._head_bytes else self._fed
         self._head_bytes = self._fed
-        if self._active is None:
+        if self._active is None and self.writable:
             self.deadline = self._server.now() + self._server.limits.header_timeout
 
     def on_url(self, url: bytes) -> None:
@@ -174,6 +183,8 @@ class ServerConnection(OrderedConnection):
         version = self._parser.get_http_version()
         exchange.http_1_0 = version == "1.0"
         exchange.keep_alive = self._parser.should_keep_alive() and b"upgrade" not in headers
+        if exchange.http_1_0 and b"transfer-encoding" in headers:
+            exchange.keep_alive = False  # whoever passed it on may not know where it ends (RFC 9112, 6.1)
         limits = self._server.limits
         too_large = self._head_bytes > limits.max_head_bytes and head_size(url, headers) > limits.max_head_bytes
         if too_large or self._lines > MOST_LINES:
@@ -183,7 +194,7 @@ class ServerConnection(OrderedConnection):
         if refusal is not None:
             self._refuse_in_turn(refusal, exchange)
             return
-        self._head_bytes = self._lines = 0
+        self._head_bytes = self._before = self._lines = 0
         has_body = b"content-length" in headers or b"transfer-encoding" in headers
         if self._parser.should_upgrade():  # for CONNECT, too
             exchange.keep_alive = False
@@ -208,22 +219,24 @@ class ServerConnection(OrderedConnection):
         elif not self.hold(exchange, len(data)):
             self._refuse_in_turn(memory_full(), exchange)
         else:
-            self._body.append(data)
+            body = self._body
+            body.append(data)
+            if len(body) % FOLD_EVERY == 0:
+                fold(body)
 
     def on_message_complete(self) -> None:
         exchange = self._receiving
         read, self._memory.read = self._memory.read, None
         self._receiving = None
         self._head_bytes = 0
-        if exchange is None or self._refusal is not None:
+        if exchange is None or exchange.finished or self._refusal is not None:
             return
         exchange.body_complete = True
         if exchange.streaming_body:
-            self.deadline = NO_DEADLINE
+            if self.writable:
+                self.deadline = NO_DEADLINE
             self._resume_reading()  # whoever paused it did so for this body's sake
-            if exchange.finished:
-                self._turn_to_next()
-            elif exchange.on_end is not None:
+            if exchange.on_end is not None:
                 exchange.on_end()
             return
         body = self._body
@@ -237,7 +250,9 @@ class ServerConnection(OrderedConnection):
             self._dispatch(exchange)
         else:
             self._waiting.append(exchange)
-            self._waiting_bytes += self._fed
+            # Of its head only the end may have been in this read.
+            head = head_size(exchange.path + exchange.query, exchange.headers)
+            self._waiting_bytes += max(self._fed, head)
 
     # --- for the server ----------------------------------------------------------------------------------------------
 
@@ -245,7 +260,7 @@ class ServerConnection(OrderedConnection):
         """Called about twice a second: act on a deadline that has passed."""
         if now < self.deadline or not self.connected:
             return
-        if not self._discarding and self._is_read_on():
+        if not (self._closing and self._discarding) and self._is_read_on():
             self._await_reading()
         elif self._closing or not self.writable or not self.busy:
             self.abort()
@@ -293,6 +308,8 @@ class ServerConnection(OrderedConnection):
             return
         if rest:
             self.data_received(rest)
+        elif not self._closing and self._reading:
+            self._move_body_deadline()
 
     def _begin_body(self, exchange: Exchange, mode: BodyMode) -> None:
         self._body_bytes = 0
@@ -302,9 +319,8 @@ class ServerConnection(OrderedConnection):
         if length is not None and int(length) > self._server.limits.max_body(streaming):
             self._refuse_in_turn(body_too_large(self._server.limits.max_body(streaming)), exchange)
             return
-        if b"expect" in exchange.headers and not exchange.http_1_0 and length != b"0":
-            self._continue_due = True
-            self._continue()
+        self._continue_due = b"expect" in exchange.headers and not exchange.http_1_0 and length != b"0"
+        self._continue()
         if streaming and self._active is None and self.writable:
             exchange.streaming_body = True
             self._dispatch(exchange)

@@ -16,14 +16,15 @@ from watchllm.wire.server_connection import ServerConnection
 
 
 class Loop:
-    """The event loop as far as a server needs it; time stands still."""
+    """The event loop as far as a server needs it; time stands still, unless a test moves `now`."""
 
     def __init__(self, log: list[Any]) -> None:
         self._log = log
+        self.now = 1000.0
         self._soon: list[Callable[[], None]] = []
 
     def time(self) -> float:
-        return 1000.0
+        return self.now
 
     def call_later(self, _seconds: float, _callback: Callable[[], None]) -> None: ...
 
@@ -46,6 +47,7 @@ class Transport:
     def __init__(self, log: list[Any]) -> None:
         self._log = log
         self.ended = False
+        self.unsent = 0
 
     def write(self, data: bytes) -> None:
         self._log.append(("write", data))
@@ -71,7 +73,7 @@ class Transport:
         self._log.append("resume_reading")
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unsent
 
     def get_extra_info(self, _name: str) -> tuple[str, int]:
         return "192.0.2.1", 1

@@ -43,9 +43,13 @@ def head_refusal(exchange: Exchange, version: str, max_upload_bytes: int, *, dra
     return None
 
 
-def head_size(url: bytes, headers: dict[bytes, bytes]) -> int:
-    """Bytes of a head, about as they were sent."""
-    return len(url) + sum(len(name) + len(value) + 4 for name, value in headers.items())
+# The spaces and line ends of a request line, its protocol, and the line end behind the last header.
+_AROUND = len(b"  HTTP/1.1\r\n\r\n")
+
+
+def head_size(method: bytes, url: bytes, headers: dict[bytes, bytes]) -> int:
+    """Bytes of a head as they are usually sent: with one space in each line, and no name in two."""
+    return len(method) + len(url) + _AROUND + sum(len(name) + len(value) + 4 for name, value in headers.items())
 
 
 def head_too_large() -> GatewayError:

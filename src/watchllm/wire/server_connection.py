@@ -186,7 +186,8 @@ class ServerConnection(OrderedConnection):
         if exchange.http_1_0 and b"transfer-encoding" in headers:
             exchange.keep_alive = False  # whoever passed it on may not know where it ends (RFC 9112, 6.1)
         limits = self._server.limits
-        too_large = self._head_bytes > limits.max_head_bytes and head_size(url, headers) > limits.max_head_bytes
+        most = limits.max_head_bytes
+        too_large = self._head_bytes > most and head_size(exchange.method, url, headers) > most
         if too_large or self._lines > MOST_LINES:
             refusal: GatewayError | None = head_too_large()
         else:
@@ -251,7 +252,7 @@ class ServerConnection(OrderedConnection):
         else:
             self._waiting.append(exchange)
             # Of its head only the end may have been in this read.
-            head = head_size(exchange.path + exchange.query, exchange.headers)
+            head = head_size(exchange.method, exchange.path + exchange.query, exchange.headers)
             self._waiting_bytes += max(self._fed, head)
 
     # --- for the server ----------------------------------------------------------------------------------------------

@@ -90,6 +90,23 @@ def test_a_head_has_the_same_bound_however_it_comes(
     assert statuses == [b"200"] * bool(ahead) + [status, *behind]
 
 
+@pytest.mark.parametrize("cut", [0, 30_000, -20, -2, -1])
+@pytest.mark.parametrize("body", [b"", b"POST"], ids=["no body", "body"])
+@pytest.mark.parametrize("beyond", [-1, 0, 1, 2, 20])
+def test_to_the_byte(beyond: int, body: bytes, cut: int) -> None:
+    def sized(fill: int) -> bytes:
+        line = b"x: " + b"v" * fill
+        return post(b"", line + b"\r\n") if body else head([line])
+
+    request = sized(65_536 + beyond - len(sized(0)))
+    assert len(request) == 65_536 + beyond
+    bed = Bed()
+    bed.feed(request[:cut])
+    bed.feed(request[cut:] + head([]))
+    statuses = [entry[1][9:12] for entry in bed.log if entry[0] == "write"]
+    assert statuses == ([b"200"] * 2 if beyond <= 0 else [b"431"])
+
+
 def test_trailers_are_no_lines_of_the_next_head() -> None:
     bed = Bed()
     chunked = b"POST /now HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n%b\r\n"

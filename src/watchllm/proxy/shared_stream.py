@@ -15,6 +15,8 @@ JOINABLE_BYTES = 1024 * 1024
 # How far that may be, where others read on.
 MAX_LAG_BYTES = 8 * 1024 * 1024
 _READ_BYTES = 65_536
+# As many bytes a piece takes at least, as an object.
+_LEAST = 128
 
 
 class Piece(NamedTuple):
@@ -88,8 +90,9 @@ class SharedStream:
 
     def append(self, piece: Piece) -> None:
         self._pieces.append(piece)
-        self._held += len(piece.full)
-        self._total += len(piece.full)
+        size = _size_of(piece)
+        self._held += size
+        self._total += size
 
     def read(self, position: int, *, include_usage: bool) -> tuple[bytes, int]:
         """The bytes from piece `position` on, about 64 KiB at most, and the position after them."""
@@ -112,7 +115,7 @@ class SharedStream:
         if self._total <= JOINABLE_BYTES:
             return
         while self.first < position and self._pieces:
-            self._held -= len(self._pieces.popleft().full)
+            self._held -= _size_of(self._pieces.popleft())
             self.first += 1
 
     def _piece(self, events: list[bytes]) -> Piece | None:
@@ -126,3 +129,8 @@ class SharedStream:
         if not self.has_usage or b'"usage"' not in full:
             return Piece(full, full)
         return Piece(full, b"".join([without_usage(event) for event in events]))
+
+
+def _size_of(piece: Piece) -> int:
+    size = len(piece.full)
+    return max(_LEAST, size)

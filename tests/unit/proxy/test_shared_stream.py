@@ -91,6 +91,7 @@ def test_reads_are_about_64_kib() -> None:
 def test_all_is_held_while_it_can_be_joined_and_then_only_what_somebody_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_stream, "JOINABLE_BYTES", 100)
     monkeypatch.setattr(shared_stream, "MAX_LAG_BYTES", 200)
+    monkeypatch.setattr(shared_stream, "_LEAST", 1)
     shared = stream()
     shared.append(Piece(b"a" * 100, b""))
     shared.trim(1)
@@ -107,3 +108,20 @@ def test_all_is_held_while_it_can_be_joined_and_then_only_what_somebody_needs(mo
     assert (shared.first, shared.end, shared.overfull) == (2, 4, False), "199 + 1 bytes are within the bound"
     shared.trim(4)
     assert (shared.first, shared.end, shared.whole) == (4, 4, False)
+
+
+def test_crumbs_count_as_what_they_take() -> None:
+    shared = stream()
+    for _ in range(10_000):
+        feed(shared, b":\n\n")
+    assert not shared.whole
+    shared.trim(shared.end)
+    for _ in range(60_000):
+        feed(shared, b":\n\n")
+    assert not shared.overfull
+    for _ in range(10_000):
+        feed(shared, b":\n\n")
+    assert shared.overfull
+    shared.trim(shared.end)
+    assert not shared.overfull
+    assert shared._held == 0

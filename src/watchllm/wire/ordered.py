@@ -75,9 +75,10 @@ class OrderedConnection(PacedConnection):
 
     @property
     def arriving(self) -> Exchange | None:
-        """The request whose body is being received and kept in memory now."""
+        """The request whose body is being received and kept in memory now, or would be if its client read on."""
         exchange = self._receiving
-        return None if exchange is None or exchange.streaming_body or not self._reading else exchange
+        held_up = not self._reading and self.writable
+        return None if exchange is None or exchange.streaming_body or held_up else exchange
 
     def refuse_arriving(self, error: GatewayError) -> None:
         self._refuse_in_turn(error, self._receiving)

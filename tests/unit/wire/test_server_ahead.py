@@ -133,3 +133,20 @@ def test_small_pieces_of_a_body_take_little_more_than_their_bytes(size: int) -> 
     bed.feed(b"0\r\n\r\n")
     [request] = [entry[1] for entry in bed.log if entry[0] == "request"]
     assert request[4] == body
+
+
+def test_a_body_whose_client_does_not_read_gives_way_like_any_that_is_slow() -> None:
+    bed = Bed()
+    bed.feed(post(b"1", path=b"/later"))
+    bed.feed(post(b"b" * 100_000)[:-1])
+    bed.connection.pause_writing()
+    bed.handler.answer_all()
+    assert bed.log[-1] == "pause_reading"
+    assert bed.connection.arriving is not None
+
+
+def test_one_that_we_do_not_read_does_not() -> None:
+    bed = Bed()
+    bed.feed(post(b"1", path=b"/later") + post(b"b" * 100_000) + post(b"b" * 100_000)[:-1])
+    assert bed.log[-2] == "pause_reading"
+    assert bed.connection.arriving is None

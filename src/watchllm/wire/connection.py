@@ -219,6 +219,9 @@ class Connection(asyncio.Protocol):
         if call.method == b"HEAD":
             # The parser takes the announced length for that of a body that follows. It is not used again.
             self._done = True
+            sink.on_response(status, headers)
+            self._deliver = self._unasked  # what its peer sends all the same
+            return
         sink.on_response(status, headers)
 
     def on_body(self, data: bytes) -> None:

@@ -63,9 +63,12 @@ def test_answers_without_a_body_leave_the_connection_usable(loop_factory: LoopFa
     run(loop_factory, main())
 
 
+@pytest.mark.parametrize("sent", [b"", b"5\r\nhello\r\n0\r\n\r\n"], ids=["nothing", "a body all the same"])
 @pytest.mark.parametrize("framing", [b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b""])
-def test_the_answer_to_head_has_no_body_whatever_it_announces(loop_factory: LoopFactory, framing: bytes) -> None:
-    heard = exchange(loop_factory, b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n", method=b"HEAD")
+def test_the_answer_to_head_has_no_body_whatever_it_announces(
+    loop_factory: LoopFactory, framing: bytes, sent: bytes
+) -> None:
+    heard = exchange(loop_factory, b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n" + sent, method=b"HEAD")
     assert (heard.status, heard.events) == (200, ["response", "complete"])
 
 

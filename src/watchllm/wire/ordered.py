@@ -129,6 +129,10 @@ class OrderedConnection(PacedConnection):
     def _dispatch_waiting(self, exchange: Exchange) -> None:
         if not self.connected or exchange.finished:
             return
+        if not self.writable:  # since its turn came
+            self._waiting.appendleft(exchange)
+            self._turn_to_next()
+            return
         try:
             self._dispatch(exchange)
         except Exception as error:  # noqa: BLE001  (whatever a handler raises, as in the parser's callbacks)

@@ -56,6 +56,24 @@ def test_nor_does_one_whose_upload_ends_or_is_held_up(held_up: bool) -> None:
     assert bed.log[-1] == "abort"
 
 
+def test_nor_does_one_that_stops_reading_as_the_next_request_has_its_turn() -> None:
+    bed = Bed(LIMITS)
+    bed.feed(post(b"1", path=b"/later"))
+    bed.feed(post(b"2"))
+    bed.handler.answer_all()
+    bed.transport.unsent = 70_000
+    bed.connection.pause_writing()  # as uvloop does, at the end of a turn of its loop
+    bed.loop.turn()
+    assert statuses(bed) == [b"200"]
+    sweep_at(bed, 1059.0)
+    bed.connection.resume_writing()
+    bed.loop.turn()
+    assert statuses(bed) == [b"200"] * 2
+    bed.connection.pause_writing()
+    sweep_at(bed, 1119.0)
+    assert bed.log[-1] == "abort"
+
+
 def test_who_reads_on_has_to_go_on_with_the_body() -> None:
     bed = Bed(LIMITS)
     answering_early(bed)

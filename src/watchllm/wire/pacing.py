@@ -90,10 +90,11 @@ class PacedConnection(asyncio.Protocol):
             self._transport.abort()
 
     def _end_with_linger(self) -> None:
-        """Send FIN, then read and drop what the client still sends, for a while."""
+        """Send FIN, then read and drop what the client still sends, for a while and as long as it reads on."""
         self._closing = self._discarding = True
         self._resume_reading()
         self.deadline = self._server.now() + _LINGER_SECONDS
+        self._unsent = 0
         if not self.connected:
             return
         if self._transport.can_write_eof():
@@ -108,7 +109,10 @@ class PacedConnection(asyncio.Protocol):
 
     def _is_read_on(self) -> bool:
         """Whether the client has taken enough of a long answer since `write_timeout` began to be given more time."""
-        taken = self._unsent - self._transport.get_write_buffer_size()
+        left = self._transport.get_write_buffer_size()
+        if self._discarding and not self._unsent:
+            return left > 0  # at the end of a linger, which begins before what is written is on its way
+        taken = self._unsent - left
         return taken >= max(LOWEST_RATE * self._server.limits.write_timeout, 1)
 
     def _release(self, exchange: Exchange) -> None:

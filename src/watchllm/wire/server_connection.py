@@ -129,11 +129,13 @@ class ServerConnection(OrderedConnection):
     def pause_writing(self) -> None:
         self.writable = False
         self._await_reading()
-        if self._active is None:
+        if self._active is None and not self._closing:
             self._pause_reading()
 
     def resume_writing(self) -> None:
         self.writable = True
+        if self._closing:
+            return  # it has its end already
         self._unsent = 0
         active = self._active
         if active is None:
@@ -261,7 +263,7 @@ class ServerConnection(OrderedConnection):
         """Called about twice a second: act on a deadline that has passed."""
         if now < self.deadline or not self.connected:
             return
-        if not (self._closing and self._discarding) and self._is_read_on():
+        if self._is_read_on():
             self._await_reading()
         elif self._closing or not self.writable or not self.busy:
             self.abort()

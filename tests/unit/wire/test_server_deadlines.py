@@ -124,6 +124,30 @@ def test_a_refusal_behind_a_long_answer_does_not_cut_it() -> None:
     assert bed.transport.ended
 
 
+def test_an_early_answer_is_not_cut_while_its_client_reads_on() -> None:
+    bed = Bed(LIMITS)
+    exchange = answering_early(bed)
+    bed.transport.unsent = 200_000
+    bed.connection.pause_writing()
+    exchange.finish()
+    for now, unsent in ((1002.0, 190_000), (1062.0, 100_000)):
+        bed.transport.unsent = unsent
+        sweep_at(bed, now)
+        assert not bed.transport.ended
+    sweep_at(bed, 1122.0)
+    assert bed.transport.ended
+
+
+def test_nor_is_its_connection_kept_long_once_it_is_read() -> None:
+    bed = Bed(LIMITS)
+    exchange = answering_early(bed)
+    exchange.finish()
+    sweep_at(bed, 1001.9)
+    assert not bed.transport.ended
+    sweep_at(bed, 1002.0)
+    assert bed.transport.ended
+
+
 def test_an_early_answer_lingers_no_longer_when_the_body_was_here_already() -> None:
     bed = Bed(LIMITS)
     bed.feed(b"POST /stream-refused HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789")
@@ -140,3 +164,45 @@ def test_a_body_behind_an_offer_has_the_time_of_a_body(cut: int) -> None:
     sweep_at(bed, 1029.0)
     bed.feed(b"12345"[cut:])
     assert statuses(bed) == [b"200"]
+
+
+def test_a_connection_that_closes_ends_though_its_client_has_read_some() -> None:
+    bed = Bed(LIMITS)
+    bed.transport.unsent = 70_000
+    bed.feed(post(b"1", b"Connection: close\r\n"))
+    bed.connection.pause_writing()
+    bed.transport.unsent = 10_000
+    bed.connection.resume_writing()
+    sweep_at(bed, 1060.0)
+    sweep_at(bed, 1120.0)
+    assert bed.log[-1] == "abort"
+
+
+def test_so_does_one_with_an_early_answer() -> None:
+    bed = Bed(LIMITS)
+    exchange = answering_early(bed)
+    bed.transport.unsent = 70_000
+    bed.connection.pause_writing()
+    exchange.finish()
+    bed.transport.unsent = 0
+    bed.connection.resume_writing()
+    sweep_at(bed, 1002.0)
+    assert bed.log[-1] == "abort"
+
+
+def test_who_reads_on_is_refused_once() -> None:
+    bed = Bed(LIMITS)
+    bed.feed(post(b"1"))
+    bed.connection.pause_writing()
+    bed.feed(b"nonsense\r\n\r\n")
+    bed.connection.resume_writing()
+    assert statuses(bed) == [b"200", b"405"]
+    assert bed.log.count("write_eof") == 1
+
+
+def test_what_a_client_sends_is_dropped_while_it_is_refused() -> None:
+    bed = Bed(LIMITS)
+    bed.feed(post(b"1"))
+    bed.feed(b"nonsense\r\n\r\n")
+    bed.connection.pause_writing()  # as uvloop does, at the end of a turn of its loop
+    assert "pause_reading" not in bed.log

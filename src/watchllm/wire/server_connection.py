@@ -125,6 +125,8 @@ class ServerConnection(OrderedConnection):
             self._refuse_in_turn(head_too_large(), self._receiving)
         elif self._waiting and self._waiting_bytes > _READ_AHEAD_BYTES:
             self._pause_reading()
+        elif self._head_bytes == size and self._receiving is None and not data.strip(b"\r\n"):
+            self._head_bytes = 0  # blank lines behind a body are the beginning of nothing (RFC 9112, 2.2)
 
     def pause_writing(self) -> None:
         self.writable = False

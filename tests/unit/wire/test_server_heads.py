@@ -107,6 +107,31 @@ def test_to_the_byte(beyond: int, body: bytes, cut: int) -> None:
     assert statuses == ([b"200"] * 2 if beyond <= 0 else [b"431"])
 
 
+@pytest.mark.parametrize("blank", [[b"\r\n"], [b"\r", b"\n"], [b"\n"], [b"\r\n\r\n", b"\r\n"]])
+@pytest.mark.parametrize("path", [b"/now", b"/later"])
+def test_blank_lines_behind_a_request_begin_none(blank: list[bytes], path: bytes) -> None:
+    bed = Bed()
+    bed.feed(post(b"1", path=path))
+    for piece in blank:
+        bed.feed(piece)
+    bed.handler.answer_all()
+    assert not bed.connection.busy
+    bed.feed(head([]))
+    bed.feed(post(b"2", path=path))
+    bed.handler.answer_all()
+    assert [entry[1][9:12] for entry in bed.log if entry[0] == "write"] == [b"200"] * 3
+
+
+def test_one_within_a_head_does_not_hide_that_it_has_begun() -> None:
+    bed = Bed()
+    for piece in (b"GET /now HTTP/1.1", b"\r\n", b"Host: a", b"\r", b"\n"):
+        bed.feed(piece)
+        assert bed.connection.busy
+    bed.feed(b"\r\n")
+    assert not bed.connection.busy
+    assert [entry[1][9:12] for entry in bed.log if entry[0] == "write"] == [b"200"]
+
+
 def test_trailers_are_no_lines_of_the_next_head() -> None:
     bed = Bed()
     chunked = b"POST /now HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n%b\r\n"

@@ -179,7 +179,7 @@ class OrderedConnection(PacedConnection):
         """A body has to keep coming and to reach a lowest average rate, so that dripping holds nothing for long: one
         that is kept has a time in which to arrive besides, else megabytes sent at once would earn hours."""
         receiving = self._receiving
-        if self.writable and (self._active is None or self._active is receiving):
+        if self.writable and not self._closing and (self._active is None or self._active is receiving):
             limits = self._server.limits
             allowed = self._body_bytes / LOWEST_RATE
             if receiving is None or not receiving.streaming_body:

@@ -148,9 +148,10 @@ def test_nor_is_its_connection_kept_long_once_it_is_read() -> None:
     assert bed.transport.ended
 
 
-def test_an_early_answer_lingers_no_longer_when_the_body_was_here_already() -> None:
+@pytest.mark.parametrize("come", [0, 5, 10])
+def test_an_early_answer_lingers_as_long_however_much_of_the_body_has_come(come: int) -> None:
     bed = Bed(LIMITS)
-    bed.feed(b"POST /stream-refused HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789")
+    bed.feed(b"POST /stream-refused HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n" + b"0123456789"[:come])
     assert statuses(bed) == [b"200"]
     sweep_at(bed, 1002.0)
     assert bed.log[-1] == "abort"

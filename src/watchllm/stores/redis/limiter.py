@@ -196,8 +196,8 @@ class SharedLimiter:
             if subject.needs_history:
                 await self._taking.know(account, subject)
             asks = self._asks_to_enter(account, subject, counted)
-            sent = self._clock()
-            told = await self._taking.take(account, asks)
+            sent, admission.at = self._clock(), moment(self._wall())
+            told = await self._taking.take(account, asks, admission.at)
         except (Unreachable, hiredis.ReplyError) as error:
             admission.share = self._outage.enter(account, subject, self._taking.told, error, counted=counted)
             self._begin_of_share(account, subject, counted)
@@ -295,8 +295,9 @@ class SharedLimiter:
                 asks += [*must_cover, Ask("h", bounds, 0, nanos)]
         if not asks:
             return
+        at = moment(self._wall())
         try:
-            told = await self._taking.take(account, asks)
+            told = await self._taking.take(account, asks, at)
         except (Unreachable, hiredis.ReplyError) as error:
             if admission.ended:
                 return
@@ -311,7 +312,7 @@ class SharedLimiter:
                 admission.uses += ((ask.kind, ask.bounds.id, said.bucket, ask.need),)
         before = admission.reserved
         admission.reserved = Demand(before.tokens + tokens, before.nanos + nanos)
-        admission.has_reserved = True
+        admission.has_reserved, admission.at = True, at
         if admission.ended:
             # Its client left while this was asked for: nobody settles it again, and no call is made.
             self.give_back(admission)
@@ -330,7 +331,7 @@ class SharedLimiter:
                 account.change(bounds.id)
         before = admission.reserved
         admission.reserved = Demand(before.tokens + demand.tokens, before.nanos + demand.nanos)
-        admission.has_reserved = True
+        admission.has_reserved, admission.at = True, moment(self._wall())
 
     def _begin_of_share(self, account: Account, subject: Subject, counted: bool) -> None:
         for bounds in subject.bounds:

@@ -254,9 +254,7 @@ async def _entering(request: Request, entering: Coroutine[Any, Any, Entered], be
     request.limits_took = perf_counter() - began
 
 
-async def _reserving(
-    request: Request, admission: Entered, reserving: Coroutine[Any, Any, None], began: float
-) -> None:
+async def _reserving(request: Request, admission: Entered, reserving: Coroutine[Any, Any, None], began: float) -> None:
     try:
         await reserving
     except Exceeded as error:

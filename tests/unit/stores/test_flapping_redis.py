@@ -285,14 +285,10 @@ def test_another_day_gives_each_its_share_of_the_new_budget_once(
         told(server.url)
         for _ in range(2):  # Both have joined when they are told how many there are.
             for one in (proxy, other):
-                assert (admission := await ask(one, who)) is not None
-                one.settle(admission)
-        admission = await ask(proxy, who, nanos=spent_before)
-        assert admission is not None
-        proxy.settle(admission, nanos=spent_before)
+                await _serve(one, who)
+        await _serve(proxy, who, nanos=spent_before)
         await proxy.tell()
-        assert (admission := await ask(proxy, who)) is not None  # It is told what is left.
-        proxy.settle(admission)
+        await _serve(proxy, who)  # It is told what is left.
         links = [Link(proxy), Link(other)]
         for link in links:
             link.is_cut = True
@@ -315,3 +311,9 @@ def test_another_day_gives_each_its_share_of_the_new_budget_once(
         assert await ask(proxy, who, nanos=USD) is None
 
     with_proxies(server.url, 2, use, clock=lambda: clock.now, wall=lambda: NOVEMBER + clock.now)
+
+
+async def _serve(proxy: Proxy, who: Subject, *, nanos: int = 0) -> None:
+    admission = await ask(proxy, who, nanos=nanos)
+    assert admission is not None
+    proxy.settle(admission, nanos=nanos)

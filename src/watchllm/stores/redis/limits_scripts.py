@@ -244,9 +244,10 @@ end
 )
 
 # ARGV from 9: how many are asked for; day and month by the clock of who asks, in which it will count what it uses, and
-# which must have room, too: who is refused is told the last of all these that has none; then of each: kind, subject, limit, need, and how much more may be used within
-# the next slice. Kinds: r, t, u a minute's requests, tokens, calls; q requests of the month; c places; d, m, a what a
-# day's, a month's and a total budget must cover; h what is held against all three.
+# which must have room, too: a refusal tells the last of all these that has none; then of each: kind, subject, limit,
+# need, and how much more may be used within the next slice. Kinds: r, t, u a minute's requests, tokens, calls;
+# q requests of the month; c places; d, m, a what a day's, a month's and a total budget must cover; h what is held
+# against all three.
 TAKE = Script(
     _OF_PROXY
     + """

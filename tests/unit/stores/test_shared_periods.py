@@ -118,3 +118,21 @@ def test_what_is_reserved_before_midnight_and_used_after_it_is_of_the_old_day(
         assert (await refused(proxy.enter(who))).code == "quota_exceeded"
 
     with_proxies(server.url, 1, use, clock=lambda: clock.now, wall=lambda: wall.now)
+
+
+def test_what_was_left_of_a_month_that_is_over_is_told_of_no_other(
+    server: RedisServer, clock: Clock, wall: Wall
+) -> None:
+    who = subject(Limits(monthly_requests=1))
+
+    async def use(proxy: Proxy) -> None:
+        told(server.url)
+        proxy.settle(await proxy.enter(who))
+        await proxy.tell()
+        assert proxy.limiter.standings(who)[2] == (1, 0, DECEMBER)
+        wall.set(DECEMBER + 1)
+        assert proxy.limiter.standings(who)[2] == (1, 1, DECEMBER + 31 * 86_400)
+        proxy.settle(await proxy.enter(who))
+        assert proxy.limiter.standings(who)[2] == (1, 0, DECEMBER + 31 * 86_400)
+
+    with_proxies(server.url, 1, use, clock=lambda: clock.now, wall=lambda: wall.now)

@@ -164,8 +164,9 @@ class SharedLimiter:
             if bounds.quota is not None and (said := told.get((bounds.id, "q"))) is not None:
                 spare = 0 if holding is None else holding.requests - holding.used_requests
                 # Where use beyond the quota is paid for, what is left of both is less than nothing of the quota.
-                left = said.left + spare - (said.limit - bounds.quota)
-                quota = _lesser(quota, bounds.quota, left, month_ends(moment(self._wall()).month))
+                at = moment(self._wall())
+                left = (said.limit if said.is_over("q", at) else said.left + spare) - (said.limit - bounds.quota)
+                quota = _lesser(quota, bounds.quota, left, month_ends(at.month))
         return requests, tokens, quota
 
     def begun_anew(self, organization: str) -> None:

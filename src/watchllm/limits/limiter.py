@@ -27,6 +27,8 @@ _IDLE_SECONDS = 300
 _SWEEP_SECONDS = 60
 _MANY = 1 << 62
 _WHOLE_MINUTE = 60
+# A clock that is set right by less stays in the day that it has begun, and forgets nothing.
+_SET_BACK_SECONDS = 60
 
 
 class Demand(NamedTuple):
@@ -300,8 +302,8 @@ class Limiter:
         wall = self._wall()
         if not self._day_begins <= wall < self._day_ends:
             self._at = moment(wall)
-            self._day_begins = self._at.day * DAY_SECONDS
-            self._day_ends = self._day_begins + DAY_SECONDS
+            begins = self._at.day * DAY_SECONDS
+            self._day_begins, self._day_ends = begins - _SET_BACK_SECONDS, begins + DAY_SECONDS
             if self._at.day <= self._last_day:
                 self._forget_periods()
             self._last_day = max(self._last_day, self._at.day)

@@ -314,5 +314,6 @@ def test_a_name_that_the_locale_has_no_characters_for_is_listed(installation: In
     installation.environment["PYTHONIOENCODING"] = "latin-1:strict"
     (found,) = installation.run_json("project", "list")
     assert (found["id"], found["name"]) == (project.id, "日本 é")
+    assert installation.run_json("key", "create", "--project", project.id)["prefix"].endswith("…")
     installation.environment["PYTHONIOENCODING"] = "iso8859-5:strict"
     assert "\\u65e5\\u672c \\xe9" in installation.run("project", "list").stdout

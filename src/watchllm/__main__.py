@@ -3,6 +3,7 @@ start of the proxy may."""
 
 import gc
 import sys
+from io import TextIOWrapper
 
 
 def main() -> None:
@@ -20,6 +21,9 @@ def main() -> None:
     gc.set_threshold(20_000, 50, 100)
     from watchllm.cli.app import app
 
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A name that the locale has no characters for is no reason not to list it.
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()
 
 

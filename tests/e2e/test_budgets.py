@@ -11,6 +11,8 @@ from tests.support.waiting import wait_for
 from watchllm.control.organizations import parse_changes
 from watchllm.domain.settings import parse_settings
 
+pytestmark = pytest.mark.usefixtures("one_day")
+
 
 @pytest.fixture
 def home(installation: Installation, sim: Sim) -> Installation:

@@ -16,6 +16,8 @@ from watchllm.domain.limits import parse_limits
 from watchllm.domain.settings import parse_settings
 from watchllm.domain.snapshot import RouteRecord
 
+pytestmark = pytest.mark.usefixtures("one_day")
+
 MODEL = "gpt-4o-mini"  # 0.60 US dollars for a million tokens of output.
 
 

@@ -307,3 +307,13 @@ def test_only_the_owner_can_read_the_home(installation: Installation) -> None:
     installation.run("project", "create", "Mine")
     readable = [path for path in (home, *Path(home).rglob("*")) if path.stat().st_mode & 0o077]
     assert readable == []
+
+
+def test_a_name_that_the_locale_has_no_characters_for_is_listed(installation: Installation) -> None:
+    project = installation.project("日本 é")
+    installation.environment["PYTHONIOENCODING"] = "latin-1:strict"
+    (found,) = installation.run_json("project", "list")
+    assert (found["id"], found["name"]) == (project.id, "日本 é")
+    assert installation.run_json("key", "create", "--project", project.id)["prefix"].endswith("…")
+    installation.environment["PYTHONIOENCODING"] = "iso8859-5:strict"
+    assert "\\u65e5\\u672c \\xe9" in installation.run("project", "list").stdout

@@ -120,6 +120,7 @@ def test_the_secret_is_asked_for(installation: Installation) -> None:
     assert PASSWORD not in failed.stderr
 
 
+@pytest.mark.usefixtures("one_day")
 def test_usage_older_than_the_days_that_are_kept_is_forgotten(
     on_postgres: Installation, empty_database: Connected
 ) -> None:

@@ -176,6 +176,7 @@ def test_where_a_limit_leaves_nothing_for_it_nobody_is_asked(own: Gateway, sim: 
     recorder.stop()
 
 
+@pytest.mark.usefixtures("one_day")
 def test_its_cost_is_in_a_row_of_its_own_and_counts_against_the_budget(own: Gateway, sim: Sim) -> None:
     project = judging(own, judge_usd_day="0.000001")
     like = asked(own, project, EQUAL)
@@ -217,6 +218,7 @@ def test_requests_that_ask_the_same_share_a_judgement(warm: Gateway, sim: Sim) -
     assert len(judged(sim)) == 2
 
 
+@pytest.mark.usefixtures("one_day")
 def test_a_restart_gives_nobody_the_days_budget_back(own: Gateway, sim: Sim) -> None:
     project = judging(own, judge_usd_day="0.000001")
     assert outcome(asked(own, project, EQUAL)) == "HIT-SEMANTIC"

@@ -17,6 +17,8 @@ from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_for
 from watchllm.domain.settings import parse_settings
 
+pytestmark = pytest.mark.usefixtures("one_day")
+
 SLOW = "openai/slow-700ms"
 
 

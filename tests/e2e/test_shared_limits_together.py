@@ -17,7 +17,10 @@ from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_for
 from tests.support.workers import called
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found in /proc")
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found in /proc"),
+    pytest.mark.usefixtures("one_day"),
+]
 
 
 @dataclass

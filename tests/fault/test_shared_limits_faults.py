@@ -15,6 +15,8 @@ from tests.support.raw_http import ConnectionClosed, RawResponse
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.usefixtures("one_day")
+
 QUOTA = 400
 
 

@@ -20,9 +20,13 @@ from tests.support.postgres import Connected, Postgres, running_postgres
 from tests.support.processes import BackgroundProcess
 from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
 from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_for_a_day
 
 if TYPE_CHECKING:
     import openai
+
+# Longer than any test takes that counts what is used of a day or a month.
+_WITHIN_ONE_DAY_SECONDS = 40
 
 # No deadline: the machine is shared with other test workers. `make fuzz` runs the same properties for longer.
 hypothesis.settings.register_profile("default", deadline=None, max_examples=100, print_blob=True)
@@ -59,6 +63,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.failed:
         for process in BackgroundProcess.running:
             report.sections.append((f"log of {process.name} (pid {process.pid})", process.log()))
+
+
+@pytest.fixture
+def one_day() -> None:
+    """The test is of one day and one month, as quotas and budgets know them: where midnight (UTC) is near, it begins
+    after that."""
+    wait_for_a_day(_WITHIN_ONE_DAY_SECONDS)
 
 
 @pytest.fixture

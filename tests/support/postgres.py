@@ -60,7 +60,19 @@ class Postgres:
         self._pooler: tuple[BackgroundProcess, int] | None = None
         data = folder / "data"
         subprocess.run(
-            [self._binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"],
+            [
+                self._binaries / "initdb",
+                "-D",
+                data,
+                "-U",
+                "postgres",
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--no-locale",
+                "--no-sync",
+            ],
             check=True,
             capture_output=True,
             cwd="/",

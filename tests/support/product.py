@@ -27,7 +27,8 @@ from watchllm.domain.settings import parse_settings
 WATCHLLM = str(Path(sys.executable).parent / "watchllm")
 UPSTREAM_KEY = "sk-upstream-secret"
 
-_INHERITED = ("PATH", "LANG", "LC_ALL", "TMPDIR", "HOME", "VIRTUAL_ENV", "CI")
+# Without a locale, which is UTF-8 to Python, whatever a developer's is.
+_INHERITED = ("PATH", "TMPDIR", "HOME", "VIRTUAL_ENV", "CI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,12 @@ class Installation:
     def run(self, *arguments: str, stdin: str = "", check: bool = True) -> "subprocess.CompletedProcess[str]":
         """Run `watchllm …` to its end. Raises AssertionError with its output when `check` and it did not exit 0."""
         done = subprocess.run(
-            [WATCHLLM, *arguments], input=stdin, capture_output=True, text=True, env=self._environment(), timeout=60
+            [WATCHLLM, *arguments],
+            input=stdin,
+            capture_output=True,
+            encoding="utf-8",
+            env=self._environment(),
+            timeout=60,
         )
         if check and done.returncode != 0:
             raise AssertionError(f"watchllm {' '.join(arguments)} exited {done.returncode}\n{done.stdout}{done.stderr}")

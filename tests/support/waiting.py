@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+_DAY_SECONDS = 86_400
+
 T = TypeVar("T")
 
 
@@ -21,6 +23,13 @@ def wait_for(condition: Callable[[], T], what: str, *, within: float = 10.0, eve
         if time.monotonic() >= deadline:
             raise AssertionError(f"waited {within:g} s in vain: {what} (last: {value!r})")
         time.sleep(every)
+
+
+def wait_for_a_day(seconds: float, clock: Callable[[], float] = time.time) -> None:
+    """Return when the day (UTC) does not end within so many seconds; `clock` gives epoch seconds."""
+    midnight = (clock() // _DAY_SECONDS + 1) * _DAY_SECONDS
+    if midnight - clock() < seconds:
+        wait_for(lambda: clock() >= midnight, "midnight", within=2 * seconds)
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -49,7 +49,7 @@ def _show(data: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         from watchllm.analytics.formats import document
 
-        print(msgspec.json.encode(document([data[name] for name in COLUMNS])).decode(), flush=True)
+        typer.echo(msgspec.json.encode(document([data[name] for name in COLUMNS])))
         return
     moment = datetime.fromtimestamp(data["at_ms"] / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
     tokens = "-" if data["input_tokens"] is None else f"{data['input_tokens']}+{data['output_tokens']}"

@@ -13,8 +13,8 @@ JSON = typer.Option(False, "--json", help="Print one JSON document.")
 
 
 def print_json(data: Any) -> None:
-    """Exactly one document on stdout."""
-    typer.echo(msgspec.json.format(msgspec.json.encode(data), indent=2).decode())
+    """Exactly one document on stdout, in UTF-8 whatever the locale: who reads JSON takes it for that."""
+    typer.echo(msgspec.json.format(msgspec.json.encode(data), indent=2))
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, nothing: str) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Usage: what was requested, and what it cost.")
 
+_MOST_DIGITS = 9  # More is no time that a database can hold.
 _UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
 
@@ -36,7 +37,7 @@ def moment(text: str, option: str) -> int:
     Raises BadParameter, which names the `option`.
     """
     number, unit = text[:-1], text[-1:]
-    if unit in _UNITS_MS and number.isdecimal():
+    if unit in _UNITS_MS and number.isdecimal() and len(number) <= _MOST_DIGITS:
         return time.time_ns() // 1_000_000 - int(number) * _UNITS_MS[unit]
     try:
         parsed = datetime.fromisoformat(text)

@@ -27,6 +27,8 @@ _IDLE_SECONDS = 300
 _SWEEP_SECONDS = 60
 _MANY = 1 << 62
 _WHOLE_MINUTE = 60
+# A clock that is set right by less stays in the day that it has begun, and forgets nothing.
+_SET_BACK_SECONDS = 60
 
 
 class Demand(NamedTuple):
@@ -99,6 +101,7 @@ class Limiter:
         self._epoch = object()
         self._sweeps_at = 0.0
         self._at = Moment(0, 0)
+        self._last_day = 0
         self._day_begins = self._day_ends = 0.0
 
     def enter(self, subject: Subject, *, counted: bool) -> Admission:
@@ -126,8 +129,9 @@ class Limiter:
         return Admission(subject, self._metered(subject), self._moment(), False, None, has_place=False)
 
     def reserve(self, admission: Admission, demand: Demand) -> None:
-        """Take one more call upstream and what it may use, beside what the request has reserved already. A call that
-        uses no tokens, or costs nothing, is covered whatever was used. Raises Exceeded."""
+        """Take one more call upstream and what it may use, beside what the request has reserved already, which all is
+        booked in the periods of now: they must cover it. A call that uses no tokens, or costs nothing, is covered
+        whatever was used. Raises Exceeded."""
         now = self._clock()
         at = self._moment()
         tokens, nanos = demand
@@ -154,6 +158,7 @@ class Limiter:
             portions.append((of_tokens, None if meter.upstream is None else meter.upstream.add(now, 1)))
             meter.spending.held += nanos
         admission.portions = tuple(portions)
+        admission.at = at
         admission.reserved = Demand(before.tokens + tokens, before.nanos + nanos)
 
     def give_back(self, admission: Admission) -> None:
@@ -296,16 +301,17 @@ class Limiter:
     def _moment(self) -> Moment:
         wall = self._wall()
         if not self._day_begins <= wall < self._day_ends:
-            before, self._at = self._at, moment(wall)
-            self._day_begins = self._at.day * DAY_SECONDS
-            self._day_ends = self._day_begins + DAY_SECONDS
-            if self._at.day < before.day:
-                self._go_back()
+            self._at = moment(wall)
+            begins = self._at.day * DAY_SECONDS
+            self._day_begins, self._day_ends = begins - _SET_BACK_SECONDS, begins + DAY_SECONDS
+            if self._at.day <= self._last_day:
+                self._forget_periods()
+            self._last_day = max(self._last_day, self._at.day)
         return self._at
 
-    def _go_back(self) -> None:
-        """The clock was set back. In periods that were over for it nothing was counted, and would not be until they
-        come again: what was spent has to be learnt anew."""
+    def _forget_periods(self) -> None:
+        """A day has come again: the clock was set back, or goes on after that. What was counted of a day or a month is
+        forgotten when another one comes: what was spent has to be learnt anew."""
         for meter in self._meters.values():
             meter.spending.go_back(self._at)
             meter.known = False

@@ -49,8 +49,8 @@ class Spent(NamedTuple):
 
 
 class Spending:
-    """The account of one subject. Use is booked in the periods in which its request began, and left out of those that
-    have passed; what is held counts in whatever periods it is asked in."""
+    """The account of one subject. Use is booked in the periods in which its request was last let on, and left out of
+    those that have passed; what is held counts in whatever periods it is asked in."""
 
     __slots__ = ("_at", "day", "held", "held_requests", "month", "requests", "total")
 

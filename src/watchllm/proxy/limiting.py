@@ -16,11 +16,13 @@ from watchllm.domain.errors import LimitExceeded
 from watchllm.domain.usage_event import FREE_HITS, HIT, UsageEvent
 from watchllm.limits.exceeded import BUDGET, Exceeded
 from watchllm.limits.limiter import NOTHING, Demand, Standings
+from watchllm.limits.spending import Moment
 from watchllm.limits.subject import Subject
 from watchllm.proxy.request import Request
 from watchllm.routing.target import Target
 
 _MISTAKEN = (400, 404, 413, 415, 422)
+_DAY_NS = 86_400_000_000_000
 
 
 class Entered(Protocol):
@@ -28,6 +30,8 @@ class Entered(Protocol):
 
     subject: Subject
     counted: bool
+    at: Moment
+    """In which day and month it is booked: those in which it entered, or reserved last."""
 
     @property
     def has_reserved(self) -> bool:
@@ -101,7 +105,9 @@ class Limiting:
             raise _refusal(error) from None
         if type(entered) is CoroutineType:
             return _entering(request, entered, began)
-        request.admission = cast("Entered", entered)
+        request.admission = admission = cast("Entered", entered)
+        if request.wall_ns // _DAY_NS != admission.at.day:
+            _date(request, admission)
         request.limits_took = perf_counter() - began
         return None
 
@@ -116,7 +122,8 @@ class Limiting:
         except Exceeded as error:
             raise _refusal(error) from None
         if waiting is not None:
-            return _reserving(request, waiting, began)
+            return _reserving(request, admission, waiting, began)
+        _date(request, admission)
         request.limits_took += perf_counter() - began
         return None
 
@@ -240,18 +247,29 @@ def _lost_tokens(request: Request) -> int:
 
 async def _entering(request: Request, entering: Coroutine[Any, Any, Entered], began: float) -> None:
     try:
-        request.admission = await entering
+        request.admission = admission = await entering
     except Exceeded as error:
         raise _refusal(error) from None
+    _date(request, admission)
     request.limits_took = perf_counter() - began
 
 
-async def _reserving(request: Request, reserving: Coroutine[Any, Any, None], began: float) -> None:
+async def _reserving(request: Request, admission: Entered, reserving: Coroutine[Any, Any, None], began: float) -> None:
     try:
         await reserving
     except Exceeded as error:
         raise _refusal(error) from None
+    _date(request, admission)
     request.limits_took += perf_counter() - began
+
+
+def _date(request: Request, admission: Entered) -> None:
+    """Have its record count on the day on which the limits let it on: it may have come, or waited for a slot, on the
+    other side of midnight. Else it would use up a day or a month that nobody asked whether it has room."""
+    day = request.wall_ns // _DAY_NS
+    if day != admission.at.day:
+        first = admission.at.day * _DAY_NS
+        request.wall_ns = first if day < admission.at.day else first + _DAY_NS - 1
 
 
 def _refusal(error: Exceeded) -> LimitExceeded:

@@ -254,3 +254,59 @@ def test_a_clock_that_is_set_back_opens_no_budget(limiter: Limiter, clock: Clock
     finish(limiter, admission)
     finish(limiter, under_way, billable=False)
     assert limiter.spent("key_1") == Spent(2, 2 * USD, 2 * USD, 2 * USD)
+
+
+def test_a_call_that_is_let_on_after_midnight_is_of_the_new_day(limiter: Limiter, clock: Clock) -> None:
+    who = subject(Limits(budget_usd_day=1.0))
+    waiting = limiter.enter(who, counted=True)
+    first = limiter.enter(who, counted=True)
+    limiter.reserve(first, Demand(0, USD))
+    finish(limiter, first, nanos=USD)
+    clock.go(1_600)
+    limiter.reserve(waiting, Demand(0, USD))
+    assert waiting.at == moment(clock.wall)
+    finish(limiter, waiting, nanos=USD)
+    assert limiter.spent("key_1") == Spent(2, USD, 2 * USD, 2 * USD)
+    admission = limiter.enter(who, counted=True)
+    assert "budget_usd_day" in refused(lambda: limiter.reserve(admission, Demand(0, 1))).message
+
+
+def test_a_day_that_comes_again_gives_no_budget_again(limiter: Limiter, clock: Clock) -> None:
+    who = subject(Limits(budget_usd_day=2))
+    clock.go(1_600)  # Just into the 30th,
+    assert not limiter.knows(who)
+    limiter.learn("key_1", moment(clock.wall), Spent())
+    admission = limiter.enter(who, counted=True)
+    limiter.reserve(admission, Demand(0, 2 * USD))
+    finish(limiter, admission, nanos=2 * USD)
+    clock.wall -= 3600  # an hour back into the 29th,
+    assert not limiter.knows(who)
+    limiter.begin_anew("key_1")
+    limiter.learn("key_1", moment(clock.wall), Spent(total=2 * USD))
+    assert limiter.knows(who)
+    clock.wall += 3600  # and into the 30th again.
+    assert not limiter.knows(who)
+    limiter.begin_anew("key_1")
+    limiter.learn("key_1", moment(clock.wall), Spent(1, 2 * USD, 2 * USD, 2 * USD))
+    assert limiter.knows(who)
+    admission = limiter.enter(who, counted=True)
+    assert "budget_usd_day" in refused(lambda: limiter.reserve(admission, Demand(0, 1))).message
+
+
+def test_a_clock_that_is_set_right_at_midnight_stays_in_the_new_day(limiter: Limiter, clock: Clock) -> None:
+    who = subject(Limits(budget_usd_day=2))
+    clock.go(1_600)
+    assert not limiter.knows(who)
+    limiter.learn("key_1", moment(clock.wall), Spent())
+    today = moment(clock.wall)
+    for wall in (clock.wall, clock.wall - 2):
+        clock.wall = wall
+        assert limiter.knows(who)
+        admission = limiter.enter(who, counted=True)
+        limiter.reserve(admission, Demand(0, USD))
+        finish(limiter, admission, nanos=USD)
+        assert admission.at == today
+    clock.wall += 2
+    assert limiter.knows(who)
+    admission = limiter.enter(who, counted=True)
+    assert "budget_usd_day" in refused(lambda: limiter.reserve(admission, Demand(0, 1))).message

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from time import time_ns
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from tests.support.journal import event
 from watchllm.domain.errors import LimitExceeded, Unavailable
 from watchllm.domain.limits import Limits
 from watchllm.limits.limiter import Demand, Limiter
-from watchllm.limits.spending import Moment, Spent
+from watchllm.limits.spending import Moment, Spent, moment
 from watchllm.limits.subject import PROJECT, Subject, bounds_of, subject_of
 from watchllm.proxy.limiting import Limiting
 from watchllm.proxy.local_limits import LocalLimits
@@ -29,6 +30,7 @@ def request_of(who: Subject, limiting: Limiting) -> Request:
     principal = SimpleNamespace(subject=who, tenant=tenant)
     made = SimpleNamespace(
         principal=principal,
+        wall_ns=time_ns(),
         endpoint="chat.completions",
         target=None,
         admission=None,
@@ -108,3 +110,43 @@ def test_a_call_beside_all_requests_takes_no_place_and_is_counted_and_one_that_i
         limiting.count_call(client)
     limiting.settle(client, event(usage=None, cost=None))
     limiting.enter(request_of(who, limiting))
+
+
+MIDNIGHT = 1_795_996_800  # 2026-11-30T00:00:00Z
+
+
+@pytest.mark.parametrize(("came", "entered"), [(-0.001, 0.001), (0.001, -0.001)])
+def test_a_request_is_recorded_on_the_day_whose_limits_let_it_on(came: float, entered: float) -> None:
+    clock = [MIDNIGHT + entered]
+    limiter = Limiter(wall=lambda: clock[0])
+    limiting = Limiting(LocalLimits(limiter, nothing_known, cast(asyncio.AbstractEventLoop, None)))
+    request = request_of(subject(requests_per_minute=9, upstream_per_minute=9), limiting)
+    request.wall_ns = int((MIDNIGHT + came) * 1e9)
+    limiting.enter(request)
+    assert request.wall_ns // 86_400_000_000_000 == moment(MIDNIGHT + entered).day
+    assert abs(request.wall_ns / 1e9 - MIDNIGHT) < 0.001
+    assert request.admission is not None
+    assert request.admission.at == moment(MIDNIGHT + entered)
+    clock[0] = MIDNIGHT + 3600.0
+    limiting.reserve(request, lambda: Demand(1, 1))
+    assert request.wall_ns >= MIDNIGHT * 1e9
+    assert request.admission.at == moment(MIDNIGHT)
+
+
+def test_a_request_that_waited_over_midnight_is_recorded_on_the_new_day() -> None:
+    clock = [MIDNIGHT - 1.0]
+
+    async def history(names: list[str], at: Moment) -> Mapping[str, Spent]:
+        clock[0] = MIDNIGHT + 1.0
+        return {}
+
+    async def test() -> None:
+        limiting = Limiting(LocalLimits(Limiter(wall=lambda: clock[0]), history, asyncio.get_running_loop()))
+        request = request_of(subject(budget_usd_day=1.0), limiting)
+        request.wall_ns = int((MIDNIGHT - 1) * 1e9)
+        waiting = limiting.enter(request)
+        assert waiting is not None
+        await waiting
+        assert request.wall_ns == MIDNIGHT * 10**9
+
+    asyncio.run(test())

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support.redis_server import RedisServer
-from tests.support.shared_limits import USD, Clock, Proxy, recorder, subject, told, use_clock, with_proxies
+from tests.support.shared_limits import NOVEMBER, USD, Clock, Proxy, recorder, subject, told, use_clock, with_proxies
 from watchllm.domain.errors import Unavailable
 from watchllm.domain.limits import Limits
 from watchllm.limits.exceeded import Exceeded
@@ -273,3 +273,47 @@ def test_what_is_told_again_and_again_because_replies_are_late_counts_once(serve
         assert [limit - said["key_1", kind].left for kind, limit in (("r", 1000), ("t", 100_000))] == [32, 301]
 
     with_proxies(server.url, 2, use, clock=lambda: clock.now)
+
+
+@pytest.mark.parametrize("spent_before", [0, 3 * USD, 4 * USD])
+def test_another_day_gives_each_its_share_of_the_new_budget_once(
+    server: RedisServer, clock: Clock, spent_before: int
+) -> None:
+    who = subject(Limits(budget_usd_day=4))
+
+    async def use(proxy: Proxy, other: Proxy) -> None:
+        told(server.url)
+        for _ in range(2):  # Both have joined when they are told how many there are.
+            for one in (proxy, other):
+                await _serve(one, who)
+        await _serve(proxy, who, nanos=spent_before)
+        await proxy.tell()
+        await _serve(proxy, who)  # It is told what is left.
+        links = [Link(proxy), Link(other)]
+        for link in links:
+            link.is_cut = True
+        for _ in range(4):  # Whatever was left of that day.
+            if (admission := await ask(proxy, who, nanos=USD)) is not None:
+                proxy.settle(admission, nanos=USD)
+        clock.go(3600)
+        served = [[await ask(one, who, nanos=USD) for _ in range(4)] for one in (proxy, other)]
+        assert [len(of_it) - of_it.count(None) for of_it in served] == [2, 2]
+        for one, of_it in zip((proxy, other), served, strict=True):
+            for admission in of_it:
+                if admission is not None:
+                    one.settle(admission, nanos=USD)
+        clock.go(61)  # Redis answers somebody else.
+        for link in links:
+            link.is_cut = False
+        assert await ask(proxy, subject(project=Limits(requests_per_minute=10))) is not None
+        for link in links:
+            link.is_cut = True
+        assert await ask(proxy, who, nanos=USD) is None
+
+    with_proxies(server.url, 2, use, clock=lambda: clock.now, wall=lambda: NOVEMBER + clock.now)
+
+
+async def _serve(proxy: Proxy, who: Subject, *, nanos: int = 0) -> None:
+    admission = await ask(proxy, who, nanos=nanos)
+    assert admission is not None
+    proxy.settle(admission, nanos=nanos)

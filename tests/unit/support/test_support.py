@@ -12,7 +12,7 @@ import pytest
 from tests.support.processes import BackgroundProcess, ProcessEnded
 from tests.support.raw_http import ConnectionClosed, exchange, request_bytes
 from tests.support.servers import require_server
-from tests.support.waiting import wait_for
+from tests.support.waiting import wait_for, wait_for_a_day
 
 
 def test_a_missing_server_skips_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,3 +79,12 @@ def test_raw_http_refuses_what_is_not_a_proper_answer(answer: bytes, error: type
         with pytest.raises(error):
             exchange(listener.getsockname()[1], request_bytes("/"))
         thread.join()
+
+
+@pytest.mark.parametrize(
+    "times", [(86_359.5, 86_359.5), (86_361.0, 86_361.0, 86_380.0, 86_400.0), (86_400.0, 86_400.0)]
+)
+def test_what_must_be_of_one_day_waits_for_the_next_where_that_is_near(times: tuple[float, ...]) -> None:
+    left = list(times)
+    wait_for_a_day(40, lambda: left.pop(0))
+    assert left == []

@@ -164,8 +164,9 @@ class SharedLimiter:
             if bounds.quota is not None and (said := told.get((bounds.id, "q"))) is not None:
                 spare = 0 if holding is None else holding.requests - holding.used_requests
                 # Where use beyond the quota is paid for, what is left of both is less than nothing of the quota.
-                left = said.left + spare - (said.limit - bounds.quota)
-                quota = _lesser(quota, bounds.quota, left, month_ends(moment(self._wall()).month))
+                at = moment(self._wall())
+                left = (said.limit if said.is_over("q", at) else said.left + spare) - (said.limit - bounds.quota)
+                quota = _lesser(quota, bounds.quota, left, month_ends(at.month))
         return requests, tokens, quota
 
     def begun_anew(self, organization: str) -> None:
@@ -196,8 +197,8 @@ class SharedLimiter:
             if subject.needs_history:
                 await self._taking.know(account, subject)
             asks = self._asks_to_enter(account, subject, counted)
-            sent = self._clock()
-            told = await self._taking.take(account, asks)
+            sent, admission.at = self._clock(), moment(self._wall())
+            told = await self._taking.take(account, asks, admission.at)
         except (Unreachable, hiredis.ReplyError) as error:
             admission.share = self._outage.enter(account, subject, self._taking.told, error, counted=counted)
             self._begin_of_share(account, subject, counted)
@@ -295,8 +296,9 @@ class SharedLimiter:
                 asks += [*must_cover, Ask("h", bounds, 0, nanos)]
         if not asks:
             return
+        at = moment(self._wall())
         try:
-            told = await self._taking.take(account, asks)
+            told = await self._taking.take(account, asks, at)
         except (Unreachable, hiredis.ReplyError) as error:
             if admission.ended:
                 return
@@ -311,7 +313,7 @@ class SharedLimiter:
                 admission.uses += ((ask.kind, ask.bounds.id, said.bucket, ask.need),)
         before = admission.reserved
         admission.reserved = Demand(before.tokens + tokens, before.nanos + nanos)
-        admission.has_reserved = True
+        admission.has_reserved, admission.at = True, at
         if admission.ended:
             # Its client left while this was asked for: nobody settles it again, and no call is made.
             self.give_back(admission)
@@ -330,7 +332,7 @@ class SharedLimiter:
                 account.change(bounds.id)
         before = admission.reserved
         admission.reserved = Demand(before.tokens + demand.tokens, before.nanos + demand.nanos)
-        admission.has_reserved = True
+        admission.has_reserved, admission.at = True, moment(self._wall())
 
     def _begin_of_share(self, account: Account, subject: Subject, counted: bool) -> None:
         for bounds in subject.bounds:

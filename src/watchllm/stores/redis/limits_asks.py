@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from watchllm.limits import exceeded
 from watchllm.limits.exceeded import Exceeded
-from watchllm.limits.spending import DAY_SECONDS, moment, month_ends
+from watchllm.limits.spending import DAY_SECONDS, Moment, month_ends
 from watchllm.limits.subject import Bounds
 from watchllm.limits.window import SECONDS
 
@@ -25,7 +25,7 @@ class Ask(NamedTuple):
 
 class Told(NamedTuple):
     """What TAKE said of an ask: what was taken beyond the need, what is left, in which bucket it counts, when nothing
-    of it counts any more and when that was said, of the loop's clock."""
+    of it counts any more and when that was said, of the loop's clock; `of` are the periods in which it was asked."""
 
     extra: int
     left: int
@@ -33,6 +33,13 @@ class Told(NamedTuple):
     reset: float
     limit: int
     at: float
+    of: Moment
+
+    def is_over(self, kind: str, now: Moment) -> bool:
+        """Whether the day or month of which it was said what is left is over."""
+        if kind == "d":
+            return now.day > self.of.day
+        return kind in "qm" and now.month > self.of.month
 
     @property
     def is_near(self) -> bool:
@@ -48,9 +55,25 @@ def budgets(bounds: Bounds, nanos: int) -> list[Ask]:
     return [Ask(kind, bounds, limit, nanos) for kind, limit in limits if limit is not None]
 
 
-def refusal(ask: Ask, wait: float | None, wall: float) -> Exceeded:
-    """What is said to a request whose `ask` was refused; `wait` as Redis said it, None = it cannot be said."""
-    bounds, kind, at = ask.bounds, ask.kind, moment(wall)
+def period_ends(kind: str, period: int) -> float | None:
+    """When the day or month is over in which there was no room, in epoch seconds; None = of other kinds."""
+    if kind == "d":
+        return (period + 1) * DAY_SECONDS
+    return month_ends(period) if kind in "qm" else None
+
+
+def refusal(ask: Ask, wait: float | None) -> Exceeded:
+    """What is said to a request whose `ask` was refused; `wait` seconds for room, None = it cannot be said."""
+    bounds, kind = ask.bounds, ask.kind
+    if kind == "q":
+        assert wait is not None
+        return exceeded.quota(bounds, wait)
+    if kind == "d":
+        return exceeded.budget(bounds, "day", wait)
+    if kind == "m":
+        return exceeded.budget(bounds, "month", wait)
+    if kind == "a":
+        return exceeded.budget(bounds, "total", None)
     if wait is not None:
         # Redis counts up to a bucket longer, and some client libraries heed no `Retry-After` beyond a minute.
         wait = min(wait, SECONDS)
@@ -58,14 +81,6 @@ def refusal(ask: Ask, wait: float | None, wall: float) -> Exceeded:
         return exceeded.requests(bounds, wait)
     if kind == "c":
         return exceeded.concurrent(bounds)
-    if kind == "q":
-        return exceeded.quota(bounds, month_ends(at.month) - wall)
     if kind == "u":
         return exceeded.upstream(bounds, wait)
-    if kind == "t":
-        return exceeded.tokens(bounds, ask.need, wait)
-    if kind == "d":
-        return exceeded.budget(bounds, "day", (at.day + 1) * DAY_SECONDS - wall)
-    if kind == "m":
-        return exceeded.budget(bounds, "month", month_ends(at.month) - wall)
-    return exceeded.budget(bounds, "total", None)
+    return exceeded.tokens(bounds, ask.need, wait)

@@ -1,7 +1,8 @@
 """Limits while Redis cannot be asked, by the operator's policy.
 
     local-share    each proxy keeps its share, by how many there were, of each limit and of what was left of it when it
-                   was last told; where it was never told what is left of a quota or budget, it refuses
+                   was last told, or of all of it where another day or month has begun since; where it was never told
+                   what is left of a quota or budget, it refuses
     open           everything may go on
     closed         whoever is limited is refused
 
@@ -20,7 +21,7 @@ import hiredis
 from watchllm.domain.errors import Unavailable
 from watchllm.limits import exceeded
 from watchllm.limits.limiter import Admission, Demand, Limiter
-from watchllm.limits.spending import Spent
+from watchllm.limits.spending import Moment, Spent, moment
 from watchllm.limits.subject import Bounds, Subject
 from watchllm.limits.window import SECONDS
 
@@ -139,12 +140,13 @@ class _Local:
     def __init__(self, clock: Callable[[], float], wall: Callable[[], float]) -> None:
         self._limiter = Limiter(clock, wall, idle_seconds=inf)
         self._clock = clock
+        self._wall = wall
         self._used_at = clock()
         self._known: dict[tuple[str, str], tuple[Told, Spent]] = {}
         """By id and kind: what was last told of it, and what had been spent here by then."""
         self._minutes: dict[tuple[str, str], Told] = {}
         """By id and kind: what was last told of it."""
-        self._shares: dict[tuple[Bounds, ...], tuple[int, tuple[Told | None, ...], Subject]] = {}
+        self._shares: dict[tuple[Bounds, ...], tuple[tuple[int, Moment], tuple[Told | None, ...], Subject]] = {}
 
     def enter(
         self, account: Account, subject: Subject, told: AllTold, parts: int, *, counted: bool, again: bool
@@ -176,16 +178,17 @@ class _Local:
             for kind in (*_KINDS_OF_A_MINUTE, *_KINDS_OF_SPENDING)
         )
         before = self._shares.get(subject.bounds)
+        at = moment(self._wall())
         if (
             before is not None
-            and before[0] == parts
+            and before[0] == (parts, at)
             and all(one is other for one, other in zip(before[1], said, strict=True))
         ):
             return before[2]
-        share = Subject(tuple(self._part(bounds, parts, told) for bounds in subject.bounds), subject.organization)
+        share = Subject(tuple(self._part(bounds, parts, told, at) for bounds in subject.bounds), subject.organization)
         minutes = {bounds.id: self._minute(account, bounds.id, parts, told) for bounds in subject.bounds}
         self._limiter.restate_minute(share, minutes)
-        self._shares[subject.bounds] = parts, said, share
+        self._shares[subject.bounds] = (parts, at), said, share
         return share
 
     def _minute(self, account: Account, name: str, parts: int, told: AllTold) -> tuple[int | None, ...]:
@@ -202,7 +205,7 @@ class _Local:
             used.append(-(-known // parts) + account.untold(kind, name))
         return tuple(used)
 
-    def _part(self, bounds: Bounds, parts: int, told: AllTold) -> Bounds:
+    def _part(self, bounds: Bounds, parts: int, told: AllTold, at: Moment) -> Bounds:
         def of(limit: int | None) -> int | None:
             return None if limit is None else max(min(limit, 1), limit // parts)
 
@@ -216,6 +219,8 @@ class _Local:
             if known is None or known[0] is not said:
                 # Redis was told of what had been used here, before it said that.
                 known = self._known[bounds.id, kind] = said, self._limiter.spent(bounds.id) or _NOTHING
+            if said.is_over(kind, at):
+                return limit // parts  # All that was spent here counts against it: it is of the new period.
             return max(0, said.left) // parts + _of_kind(known[1], kind)
 
         return bounds._replace(

@@ -244,9 +244,10 @@ end
 )
 
 # ARGV from 9: how many are asked for; day and month by the clock of who asks, in which it will count what it uses, and
-# which must have room, too; then of each: kind, subject, limit, need, and how much more may be used within
-# the next slice. Kinds: r, t, u a minute's requests, tokens, calls; q requests of the month; c places; d, m, a what a
-# day's, a month's and a total budget must cover; h what is held against all three.
+# which must have room, too: a refusal tells the last of all these that has none; then of each: kind, subject, limit,
+# need, and how much more may be used within the next slice. Kinds: r, t, u a minute's requests, tokens, calls;
+# q requests of the month; c places; d, m, a what a day's, a month's and a total budget must cover; h what is held
+# against all three.
 TAKE = Script(
     _OF_PROXY
     + """
@@ -321,11 +322,15 @@ local function spent_in(slot, kind, subject)
   return total
 end
 
-local function spent(kind, subject)
-  local place = slot_of[kind]
-  local total = spent_in(periods[place], kind, subject)
-  if own[place][2] == periods[place][2] then return total end
-  return math.max(total, spent_in(own[place], kind, subject))
+-- The most of both clocks' periods, and the later one of which more than `room` was spent.
+local function spent(kind, subject, room)
+  local place, most, full = slot_of[kind], 0, 0
+  for _, slot in ipairs(own[place][2] == periods[place][2] and {own[place]} or {own[place], periods[place]}) do
+    local total = spent_in(slot, kind, subject)
+    most = math.max(most, total)
+    if total > room then full = math.max(full, slot[2]) end
+  end
+  return most, full
 end
 
 local lefts = {}
@@ -334,17 +339,19 @@ for index, ask in ipairs(asks) do
   if kind == 'h' then
     lefts[index] = 0
   elseif sums[index] then
-    lefts[index] = limit - sums[index] - (kind == 'c' and 0 or spent(kind, subject))
+    local used_up, full = 0, 0
+    if kind ~= 'c' then used_up, full = spent(kind, subject, limit - sums[index] - need) end
+    lefts[index] = limit - sums[index] - used_up
     if need > 0 and lefts[index] < need then
       local back = spare[index] > 0 and lefts[index] + spare[index] >= need
-      return {2, index, -1, back and slice or 0, #live}
+      return {2, index, -1, back and slice or 0, #live, full}
     end
   else
     local key = prefix .. 'w|' .. kind .. '|' .. subject
     local sum = used(key)
     lefts[index] = limit - sum
     if need > 0 and lefts[index] < need then
-      if need > limit then return {2, index, -1, 0, #live} end
+      if need > limit then return {2, index, -1, 0, #live, 0} end
       local sliced = redis.call('HMGET', key, 'x', 'y')
       local back = number(sliced[2]) - now
       if back <= 0 or lefts[index] + number(sliced[1]) < need then back = 0 end
@@ -362,7 +369,7 @@ for index, ask in ipairs(asks) do
           break
         end
       end
-      return {2, index, math.max(1, wait), back, #live}
+      return {2, index, math.max(1, wait), back, #live, 0}
     end
   end
 end

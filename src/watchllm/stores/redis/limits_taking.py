@@ -11,11 +11,11 @@ import hiredis
 from watchllm.domain.errors import Unavailable
 from watchllm.domain.ledger import Place
 from watchllm.limits.exceeded import Exceeded
-from watchllm.limits.spending import moment
+from watchllm.limits.spending import Moment
 from watchllm.limits.subject import Subject
 from watchllm.stores.redis.client import Client
 from watchllm.stores.redis.limits_account import Account
-from watchllm.stores.redis.limits_asks import Ask, Told, refusal
+from watchllm.stores.redis.limits_asks import Ask, Told, period_ends, refusal
 from watchllm.stores.redis.limits_layout import PLACES, REFUSED, UNKNOWN, WANTED, place_text
 from watchllm.stores.redis.limits_scripts import TAKE
 from watchllm.stores.redis.link import Argument, Unreachable
@@ -67,9 +67,9 @@ class Taking:
         self._wall = wall
         self._forgot = clock()
 
-    async def take(self, account: Account, asks: list[Ask]) -> list[Told]:
-        """Take all that is asked for, or nothing. Raises Exceeded, Unavailable and what the client raises."""
-        at = moment(self._wall())
+    async def take(self, account: Account, asks: list[Ask], at: Moment) -> list[Told]:
+        """Take all that is asked for, or nothing, to be booked in the periods of `at`. Raises Exceeded, Unavailable and
+        what the client raises."""
         arguments: list[Argument] = [len(asks), at.day, at.month]
         for ask in asks:
             arguments += (ask.kind, ask.bounds.id, ask.limit, ask.need, ask.more)
@@ -82,8 +82,8 @@ class Taking:
                 await self._until_told(account)
                 reply = await self._ask(account, arguments)
             if reply[0] != REFUSED:
-                return self._keep(account, asks, reply)
-            _, index, wait, returning, account.live = reply
+                return self._keep(account, asks, reply, at)
+            _, index, wait, returning, account.live, period = reply
             if returning:
                 await asyncio.sleep(returning / 1000 + _GRACE_SECONDS)
             elif attempt or asks[index - 1].kind in "rtu":
@@ -91,7 +91,12 @@ class Taking:
             else:
                 # What another has given up a moment ago may not be told yet.
                 await asyncio.sleep(_GRACE_SECONDS)
-        raise self._refused(asks[index - 1], None if wait < 0 else wait / 1000)
+        ask = asks[index - 1]
+        ends = period_ends(ask.kind, period)
+        if ends is not None:
+            # Where the clocks differ it may be over here.
+            raise self._refused(ask, max(0.0, ends - self._wall()), at)
+        raise self._refused(ask, None if wait < 0 else wait / 1000, at)
 
     async def _ask(self, account: Account, arguments: list[Argument]) -> list[Any]:
         tries_left = _LATE_TRIES
@@ -127,12 +132,12 @@ class Taking:
         finally:
             del self._looking[account.organization]
 
-    def _keep(self, account: Account, asks: list[Ask], reply: list[Any]) -> list[Told]:
+    def _keep(self, account: Account, asks: list[Ask], reply: list[Any], at: Moment) -> list[Told]:
         account.counted_reply(reply[1], reply[2])
         now = self._clock()
         told = []
         for ask, (extra, left, bucket, reset) in zip(asks, reply[3:], strict=True):
-            said = Told(extra, left, bucket, now + reset / 1000, ask.limit, now)
+            said = Told(extra, left, bucket, now + reset / 1000, ask.limit, now, at)
             if ask.kind != "h":
                 self.told[ask.bounds.id, ask.kind] = said
             told.append(said)
@@ -147,7 +152,7 @@ class Taking:
             if last.until <= now or last.ask.bounds != bounds:
                 del self.refused[bounds.id]
             elif last.ask.kind == "r" or counted:
-                raise refusal(last.ask, last.room_at - now, self._wall())
+                raise refusal(last.ask, last.room_at - now)
 
     def forget(self, names: Iterable[str]) -> None:
         """Of these nothing was asked for a while."""
@@ -164,15 +169,15 @@ class Taking:
             for account in accounts:
                 self.forget(account.forget_unused())
 
-    def _refused(self, ask: Ask, wait: float | None) -> Exceeded:
+    def _refused(self, ask: Ask, wait: float | None, at: Moment) -> Exceeded:
         if ask.kind in ("r", "q"):
             now = self._clock()
-            self.told[ask.bounds.id, ask.kind] = Told(0, 0, 0, now + (wait or 0.0), ask.limit, now)
+            self.told[ask.bounds.id, ask.kind] = Told(0, 0, 0, now + (wait or 0.0), ask.limit, now, at)
             longest = _LONGEST_REFUSAL if ask.kind == "r" else _QUOTA_REFUSAL
             if ask.kind == "q" or wait is not None:
                 until = now + longest if wait is None else now + min(wait, longest)
                 self.refused[ask.bounds.id] = Refused(ask, until, now + (wait or longest))
-        return refusal(ask, wait, self._wall())
+        return refusal(ask, wait)
 
     async def know(self, account: Account, subject: Subject) -> None:
         """Wait until what this process has written of those who are new to it is counted. Raises Unavailable.

@@ -51,6 +51,26 @@ def test_a_test_key_and_an_expiry(installation: Installation, reader: LmdbSnapsh
     assert record.test
 
 
+def test_a_key_is_made_with_limits_and_changed_afterwards(
+    installation: Installation, reader: LmdbSnapshotReader
+) -> None:
+    project = installation.run("project", "create", "Mine").stdout.strip()
+    made = installation.run_json(
+        "key", "create", "--project", project, "requests_per_minute=10", "allowed_models=gpt-4o*,claude-*"
+    )
+    assert made["limits"]["requests_per_minute"] == 10
+    record = reader.key(digest(made["key"]))
+    assert record is not None
+    assert record.limits is not None
+    assert record.limits.allowed_models == ("gpt-4o*", "claude-*")
+    changed = installation.run_json("key", "set", made["id"], "name=ci", "expires=2100-01-01")
+    assert (changed["name"], changed["expires_at"]) == ("ci", "2100-01-01T00:00:00Z")
+    refused = installation.run("key", "create", "--project", project, "requests_per_minute=many", check=False)
+    assert refused.returncode == 2
+    assert "expected a whole number" in " ".join(refused.stderr.replace("│", " ").split())
+    assert len(installation.run_json("key", "list")) == 1
+
+
 def test_the_list_of_provider_keys_says_what_a_provider_of_ones_own_speaks(installation: Installation) -> None:
     project = installation.run_json("project", "create", "Mine")["id"]
     for provider, *options in (("openai",), ("mine",), ("theirs", "--dialect", "messages")):

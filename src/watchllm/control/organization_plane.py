@@ -3,6 +3,7 @@ their role does not allow is refused. The console's forms and the management API
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from watchllm.control import keys, projects
@@ -84,14 +85,25 @@ class OrganizationPlane:
             raise NotFound(f"no key has the id {key_id!r}; `watchllm key list` shows them")
         return found
 
-    def create_key(self, project_id: str, *, name: str, test: bool, scopes: Sequence[str], expires_at: int) -> NewKey:
-        """`expires_at` in epoch seconds, 0 = never."""
+    def create_key(
+        self,
+        project_id: str,
+        *,
+        name: str,
+        test: bool,
+        scopes: Sequence[str],
+        expires_at: int,
+        limits: Mapping[str, Any] = MappingProxyType({}),
+    ) -> NewKey:
+        """`expires_at` in epoch seconds, 0 = never; `limits` parsed by `domain.limits.parse_limits`."""
         self._check_role()
         self.project(project_id)
-        return self._plane.create_key(project_id, name=name, test=test, scopes=scopes, expires_at=expires_at)
+        return self._plane.create_key(
+            project_id, name=name, test=test, scopes=scopes, expires_at=expires_at, limits=limits
+        )
 
     def set_key(self, key_id: str, changes: Mapping[str, Any]) -> Key:
-        """Apply limits parsed by `domain.limits.parse_limits`."""
+        """Apply what `keys.parse_changes` gave."""
         self._check_role()
         self.key(key_id)
         return self._plane.set_key(key_id, changes)

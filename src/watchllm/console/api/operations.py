@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 
 from watchllm.analytics import spent
-from watchllm.console.api.asked import Asked
+from watchllm.console.api.asked import Asked, changes_in
 from watchllm.console.told import told
-from watchllm.control import described
+from watchllm.control import described, organizations
 from watchllm.control.errors import PublicationFailed
 from watchllm.control.keys import NewKey as MadeKey
-from watchllm.control.organizations import parse_changes
+from watchllm.control.keys import parse_changes as parse_key_changes
 from watchllm.domain import ids
 from watchllm.domain.errors import BadRequest
 from watchllm.domain.limits import parse_limits
@@ -43,12 +43,14 @@ class NewProject(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class NewKey(msgspec.Struct, forbid_unknown_fields=True):
-    """The body that makes a key. `expires` as on the command line: 90d, 12h, 30m or a date; empty: never."""
+    """The body that makes a key. `expires` as on the command line: 90d, 12h, 30m or a date; empty: never. `limits` as
+    the body that changes a key has them."""
 
     name: str = ""
     test: bool = False
     scopes: tuple[str, ...] = ("inference",)
     expires: str = ""
+    limits: dict[str, Any] = {}
 
 
 def _organization(asked: Asked) -> Any:
@@ -56,7 +58,7 @@ def _organization(asked: Asked) -> Any:
 
 
 def _set_organization(asked: Asked) -> Any:
-    return described.organization(asked.own.set_organization(asked.changes(parse_changes)))
+    return described.organization(asked.own.set_organization(asked.changes(organizations.parse_changes)))
 
 
 def _plans(asked: Asked) -> Any:
@@ -99,9 +101,15 @@ def _create_key(asked: Asked) -> Any:
         expires_at = expiry(wanted.expires, asked.now)
     except ValueError as error:
         raise BadRequest(str(error), param="expires") from None
+    limits = changes_in(wanted.limits, parse_limits)
     try:
         made = asked.own.create_key(
-            asked.id, name=wanted.name, test=wanted.test, scopes=wanted.scopes, expires_at=expires_at
+            asked.id,
+            name=wanted.name,
+            test=wanted.test,
+            scopes=wanted.scopes,
+            expires_at=expires_at,
+            limits=limits,
         )
     except PublicationFailed as error:
         if not isinstance(error.made, MadeKey):
@@ -116,7 +124,7 @@ def _key(asked: Asked) -> Any:
 
 
 def _set_key(asked: Asked) -> Any:
-    return described.key(asked.own.set_key(asked.id, asked.changes(parse_limits)))
+    return described.key(asked.own.set_key(asked.id, asked.changes(lambda pairs: parse_key_changes(pairs, asked.now))))
 
 
 def _revoke_key(asked: Asked) -> Any:
@@ -178,7 +186,11 @@ PATHS: dict[str, dict[str, Operation]] = {
     "/keys/{id}": {
         "GET": Operation("getKey", "A key with the limits of its own", _key, "Key"),
         "PATCH": Operation(
-            "setKey", "Change the limits of a key, which hold beside its project's", _set_key, "Key", body="KeyChanges"
+            "setKey",
+            "Change the limits of a key, which hold beside its project's, its name, scopes or when it expires",
+            _set_key,
+            "Key",
+            body="KeyChanges",
         ),
         "DELETE": Operation("revokeKey", "Put a key out of force, at once and for good", _revoke_key, "Key"),
     },

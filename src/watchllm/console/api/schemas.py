@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from watchllm.control.keys import SCOPES
+from watchllm.control.keys import SCOPES, SETTINGS
 from watchllm.control.plans import Plan
 from watchllm.domain.limits import LIMIT_FORMS, Limits
 from watchllm.domain.settings import ProjectSettings
@@ -79,7 +79,8 @@ def schemas() -> dict[str, Schema]:
         ),
         "OrganizationChanges": _changes([*LIMIT_FORMS, "plan", "overage_cap_usd"]),
         "ProjectChanges": _changes(ProjectSettings.__struct_fields__),
-        "KeyChanges": _changes(LIMIT_FORMS),
+        "KeyChanges": _changes([*LIMIT_FORMS, *SETTINGS]),
+        "NewLimits": _changes(LIMIT_FORMS),
         "NewProject": _object({"name": _TEXT}),
         "NewKey": _object(
             {
@@ -87,6 +88,7 @@ def schemas() -> dict[str, Schema]:
                 "test": {"type": "boolean"},
                 "scopes": {"type": "array", "items": {"enum": list(SCOPES)}},
                 "expires": {**_TEXT, "description": "90d, 12h, 30m or a date; empty: never"},
+                "limits": _named("NewLimits"),
             },
             required=(),
         ),

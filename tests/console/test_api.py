@@ -241,6 +241,25 @@ def test_a_value_of_the_wrong_form_changes_nothing(api: Api, project: Project, v
     assert api("GET", f"/projects/{project.id}").json() == before
 
 
+def test_a_provider_that_nobody_knows_is_warned_of(api: Api, project: Project) -> None:
+    path, body = f"/projects/{project.id}", {"allowed_providers": ["openai", "opnai"], "default_provider": "nope"}
+    warnings = api("PATCH", path, body).json()["warnings"]
+    assert [warning.partition(":")[0] for warning in warnings] == ["default_provider", "allowed_providers"]
+    assert "'opnai' is known (did you mean openai?)" in warnings[1]
+    assert "'openai'" not in warnings[1]
+    limits = {"allowed_providers": ["opnai"]}
+    key = api("POST", f"{path}/keys", {"limits": limits}).json()
+    for changed in (
+        key,
+        api("PATCH", f"/keys/{key['id']}", limits).json(),
+        api("PATCH", "/organization", limits).json(),
+    ):
+        assert ["'opnai'" in warning for warning in changed["warnings"]] == [True]
+    for known in ({"allowed_providers": None}, {"allowed_providers": ["sim", "openai"]}):
+        assert "warnings" not in api("PATCH", "/organization", known).json()
+    api("PATCH", "/organization", {"allowed_providers": None})
+
+
 def test_what_was_spent_is_told(console: RunningConsole, api: Api, project: Project) -> None:
     journal = journal_in(console.installation.home)
     journal.settled(event(project_id=project.id, cost=1_500_000_000))

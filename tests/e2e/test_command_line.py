@@ -231,6 +231,24 @@ def test_a_default_provider_that_nobody_knows_is_warned_of(installation: Install
     assert installation.run("project", "set", project, "default_provider=zzz").stderr == ""
 
 
+def test_an_allowed_provider_that_nobody_knows_is_warned_of(installation: Installation) -> None:
+    project = installation.run_json("project", "create", "Mine")
+    setting = "allowed_providers=openai,opnai,zzz"
+    key = installation.run("key", "create", "--project", project["id"], "--json", setting)
+    subjects = (
+        ("project", project["id"]),
+        ("organization", project["organization_id"]),
+        ("key", json.loads(key.stdout)["id"]),
+    )
+    for done in (key, *(installation.run(noun, "set", subject, setting) for noun, subject in subjects)):
+        assert "warning: allowed_providers: no provider 'opnai', 'zzz' is known (did you mean openai?)" in done.stderr
+    url = "https://192.0.2.1/v1"
+    for own in ("opnai", "zzz"):
+        installation.run("provider-key", "add", own, "--project", project["id"], "--base-url", url, stdin="sk-secret")
+    for noun, subject in subjects:
+        assert installation.run(noun, "set", subject, setting).stderr == ""
+
+
 def test_a_private_base_url_is_warned_of_unless_it_is_allowed(installation: Installation) -> None:
     project = installation.run_json("project", "create", "Mine")["id"]
 

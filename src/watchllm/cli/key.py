@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 import typer
 
 from watchllm.cli.expiry import EXPIRES, expires_at_of
-from watchllm.cli.output import JSON, print_fields, print_json, print_rows
+from watchllm.cli.output import JSON, print_fields, print_json, print_rows, warn
 from watchllm.cli.session import control_plane
 from watchllm.cli.settings import LIMITS_AT_FIRST, SETTINGS, changes_of
 from watchllm.control import described
@@ -35,6 +35,7 @@ def create(
     expires_at = expires_at_of(expires)
     limits = changes_of(settings or [], parse_limits)
     with control_plane() as plane:
+        warn(plane.warnings(limits, project_id=project))
         try:
             made = plane.create_key(project, name=name, test=test, scopes=scopes, expires_at=expires_at, limits=limits)
         except PublicationFailed as error:
@@ -78,6 +79,7 @@ def set_(key_id: str = _ID, settings: list[str] = SETTINGS, as_json: bool = JSON
     changes = changes_of(settings, lambda pairs: parse_changes(pairs, time.time()))
     with control_plane() as plane:
         key = plane.set_key(key_id, changes)
+        warn(plane.warnings(changes, project_id=key.project_id))
     if as_json:
         print_json(described.key(key))
 

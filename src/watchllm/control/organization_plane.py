@@ -108,6 +108,14 @@ class OrganizationPlane:
         self.key(key_id)
         return self._plane.set_key(key_id, changes)
 
+    def warnings(self, changes: Mapping[str, Any], project_id: str | None = None) -> list[str]:
+        """What to be told of beside changes that were made, of a project or of what belongs to it, None = of the
+        organization."""
+        if project_id is None:
+            return self._plane.warnings(changes, organization_id=self._organization_id)
+        self.project(project_id)
+        return self._plane.warnings(changes, project_id=project_id)
+
     def revoke_key(self, key_id: str) -> Key:
         self._check_role()
         self.key(key_id)

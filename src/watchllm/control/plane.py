@@ -16,6 +16,7 @@ from watchllm.control import (
     plan_bounds,
     projects,
     provider_keys,
+    provider_names,
     records,
     routes,
     secrets,
@@ -214,11 +215,14 @@ class ControlPlane:
 
         return self._tried(change) if dry_run else self._change(change)
 
-    def knows_provider(self, project_id: str, provider: str) -> bool:
-        """Whether this version knows the provider, or the project has a key for one of that name."""
-        if provider == provider_keys.SIMULATED or provider in self._known_providers:
-            return True
-        return any(key.provider == provider for key in self.provider_keys(project_id))
+    def warnings(
+        self, changes: Mapping[str, Any], *, project_id: str | None = None, organization_id: str | None = None
+    ) -> list[str]:
+        """As `provider_names.warnings`."""
+        with self.database.reading() as connection:
+            return provider_names.warnings(
+                connection, changes, self._known_providers, project_id=project_id, organization_id=organization_id
+            )
 
     def secret_in_force(self) -> Sealer:
         """The master secret that everything is sealed under now."""

@@ -58,7 +58,9 @@ def _organization(asked: Asked) -> Any:
 
 
 def _set_organization(asked: Asked) -> Any:
-    return described.organization(asked.own.set_organization(asked.changes(organizations.parse_changes)))
+    changes = asked.changes(organizations.parse_changes)
+    changed = described.organization(asked.own.set_organization(changes))
+    return _with_warnings(changed, asked.own.warnings(changes))
 
 
 def _plans(asked: Asked) -> Any:
@@ -80,7 +82,9 @@ def _project(asked: Asked) -> Any:
 
 
 def _set_project(asked: Asked) -> Any:
-    return described.project(asked.own.set_project(asked.id, asked.changes(parse_settings)))
+    changes = asked.changes(parse_settings)
+    changed = described.project(asked.own.set_project(asked.id, changes))
+    return _with_warnings(changed, asked.own.warnings(changes, asked.id))
 
 
 def _spent(asked: Asked) -> Any:
@@ -102,6 +106,8 @@ def _create_key(asked: Asked) -> Any:
     except ValueError as error:
         raise BadRequest(str(error), param="expires") from None
     limits = changes_in(wanted.limits, parse_limits)
+    # Before it is made: nothing may fail between that and its being shown.
+    warnings = asked.own.warnings(limits, asked.id)
     try:
         made = asked.own.create_key(
             asked.id,
@@ -115,8 +121,8 @@ def _create_key(asked: Asked) -> Any:
         if not isinstance(error.made, MadeKey):
             raise
         told(error)  # It is made, and nobody sees it a second time.
-        return described.new_key(error.made, published=False)
-    return described.new_key(made)
+        return _with_warnings(described.new_key(error.made, published=False), warnings)
+    return _with_warnings(described.new_key(made), warnings)
 
 
 def _key(asked: Asked) -> Any:
@@ -124,11 +130,18 @@ def _key(asked: Asked) -> Any:
 
 
 def _set_key(asked: Asked) -> Any:
-    return described.key(asked.own.set_key(asked.id, asked.changes(lambda pairs: parse_key_changes(pairs, asked.now))))
+    changes = asked.changes(lambda pairs: parse_key_changes(pairs, asked.now))
+    changed = asked.own.set_key(asked.id, changes)
+    return _with_warnings(described.key(changed), asked.own.warnings(changes, changed.project_id))
 
 
 def _revoke_key(asked: Asked) -> Any:
     return described.key(asked.own.revoke_key(asked.id))
+
+
+def _with_warnings(changed: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any]:
+    """The document of what was changed, as it is read afterwards; `warnings` only where there are some."""
+    return changed | {"warnings": warnings} if warnings else changed
 
 
 def _page(found: Sequence[dict[str, Any]], most: int) -> dict[str, Any]:
@@ -146,7 +159,7 @@ PATHS: dict[str, dict[str, Operation]] = {
             "Change its limits, which go before the plan's; where that is not self-hosted only to tighter ones, and "
             "neither plan nor overage_cap_usd",
             _set_organization,
-            "Organization",
+            "ChangedOrganization",
             body="OrganizationChanges",
         ),
     },
@@ -166,7 +179,7 @@ PATHS: dict[str, dict[str, Operation]] = {
     "/projects/{id}": {
         "GET": Operation("getProject", "A project with all its settings", _project, "Project"),
         "PATCH": Operation(
-            "setProject", "Change settings of a project", _set_project, "Project", body="ProjectChanges"
+            "setProject", "Change settings of a project", _set_project, "ChangedProject", body="ProjectChanges"
         ),
     },
     "/projects/{id}/spent": {
@@ -189,7 +202,7 @@ PATHS: dict[str, dict[str, Operation]] = {
             "setKey",
             "Change the limits of a key, which hold beside its project's, its name, scopes or when it expires",
             _set_key,
-            "Key",
+            "ChangedKey",
             body="KeyChanges",
         ),
         "DELETE": Operation("revokeKey", "Put a key out of force, at once and for good", _revoke_key, "Key"),

@@ -19,6 +19,7 @@ from watchllm.compose.errors import FAILURES
 from watchllm.configuration import Configuration
 from watchllm.control import provider_keys, schema, secrets
 from watchllm.control.database import Database
+from watchllm.control.database_errors import SAYS_MORE
 from watchllm.control.errors import PlansUnusable, PricesUnusable
 from watchllm.domain.errors import Unavailable
 from watchllm.domain.sealing import Keyring
@@ -91,8 +92,10 @@ def _stores(configuration: Configuration, keyring: Keyring | None) -> Iterator[C
                 if check.status != FAILED:
                     yield _snapshot(configuration, database, keyring)
     except FAILURES as error:
-        reason = "can it be reached" if is_postgres(configuration.database_url) else "is the disk full or read-only"
-        yield Check("database", FAILED, str(error), f"see WATCHLLM_DATABASE_URL; {reason}?")
+        usual = "can it be reached?" if is_postgres(configuration.database_url) else "is the disk full or read-only?"
+        advice = getattr(error, "advice", "") or usual
+        detail = str(error).removesuffix(SAYS_MORE).removesuffix(f"; {advice}")
+        yield Check("database", FAILED, detail, f"see WATCHLLM_DATABASE_URL; {advice}")
 
 
 def _sealed(database: Database, keyring: Keyring) -> Check:

@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import delete
 
+from tests.support.postgres import Postgres
 from tests.support.product import Installation, Sim, upstream_environment
 from tests.support.redis_server import RedisServer
 from tests.support.scripted_upstream import Call, scripted_upstream
@@ -252,12 +253,59 @@ def test_a_redis_that_does_not_answer_has_failed(ready: Configuration) -> None:
     assert (snapshot.status, "remove" in snapshot.advice) == ("failed", False)
 
 
+@pytest.mark.parametrize(
+    ("credentials", "says"),
+    [("", "it asks for a password; put it into the URL"), (":wrong-9876@", "it refuses the user or the password;")],
+)
+def test_a_redis_that_refuses_who_asks_is_told_in_words(
+    ready: Configuration, tmp_path: Path, credentials: str, says: str
+) -> None:
+    server = RedisServer(tmp_path / "redis", password=True)
+    try:
+        url = f"redis://{credentials}127.0.0.1:{server.port}"
+        redis = load({"home": str(ready.home)}, {"WATCHLLM_REDIS_URL": url})
+        for name in ("redis", "snapshot"):
+            found = check(redis, name)
+            assert found.status == "failed"
+            assert says in found.detail
+            assert "HELLO" not in found.detail
+            assert "9876" not in found.detail
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        *((f"redis://:sec{mark}ret@127.0.0.1:1", "percent-encoded there: / is %2F, # %23, ? %3F") for mark in "/#?"),
+        ("rediss://127.0.0.1:1?ssl_ca_certs=/nowhere/ca.pem", "not /nowhere/ca.pem (No such file or directory)"),
+    ],
+)
+def test_a_redis_url_of_the_wrong_form_is_told_what_is_wrong(ready: Configuration, url: str, says: str) -> None:
+    redis = check(load({"home": str(ready.home)}, {"WATCHLLM_REDIS_URL": url}), "redis")
+    assert redis.status == "failed"
+    assert says in redis.detail
+    assert "ret" not in redis.detail.replace("directory", "")
+
+
 def test_a_postgresql_that_cannot_be_reached_has_failed(ready: Configuration) -> None:
     variables = {"WATCHLLM_DATABASE_URL": "postgresql://127.0.0.1:1/x", "WATCHLLM_SECRET_KEY": "x" * 32}
     found = check(load({"home": str(ready.home)}, variables), "database")
     assert found.status == "failed"
     assert "refused" in found.detail
     assert "can it be reached" in found.advice
+    assert "doctor" not in found.detail
+
+
+def test_a_role_without_rights_in_postgresql_is_told_so(ready: Configuration, own_postgres: Postgres) -> None:
+    name = own_postgres.database().rpartition("/")[2]
+    own_postgres.execute("postgres", "CREATE ROLE stranger LOGIN")
+    url = own_postgres.url(name, user="stranger")
+    variables = {"WATCHLLM_DATABASE_URL": url, "WATCHLLM_SECRET_KEY": "x" * 32}
+    found = check(load({"home": str(ready.home)}, variables), "database")
+    assert found.status == "failed"
+    assert "connect as the owner of the schema watchllm" in found.advice
+    assert "LINE" not in found.detail
 
 
 def provider(ready: Configuration, base_url: str, key: str = "right") -> Check:

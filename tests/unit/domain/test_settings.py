@@ -49,7 +49,7 @@ def test_what_is_no_name_of_a_model_is_refused_with_what_to_write(text: str) -> 
 
 
 def test_names_of_models_that_there_are_are_taken() -> None:
-    names = "gpt-4o*,claude-*,meta-llama/Llama-3.1-8B-Instruct:free,@cf/m,gpt-[45]*,gpt-4o[,[a-c]x,ft:gpt-4o:acme::id,модель"
+    names = "gpt-4o*,claude-*,meta-llama/Llama-3.1:free,@cf/m,gpt-[45]*,gpt-4o[,[a-c]x,ft:gpt-4o:acme::id,модель"
     assert parse_settings({"allowed_models": names}) == {"allowed_models": tuple(names.split(","))}
 
 

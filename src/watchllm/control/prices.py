@@ -84,6 +84,11 @@ def frozen(providers: Mapping[str, str], home: Path, now: datetime) -> dict[str,
     return rows
 
 
+def named_by_operator(home: Path) -> frozenset[str]:
+    """The providers that prices.toml has prices of. Raises PricesUnusable."""
+    return frozenset(_overrides(home / FILE_NAME))
+
+
 def nanos_per_million(usd: Decimal) -> Nanos:
     """Exact down to the nano-dollar a million tokens; what is finer is rounded half up."""
     return int((usd * NANOS_PER_USD).to_integral_value(rounding="ROUND_HALF_UP"))

@@ -1,6 +1,6 @@
 """Warns of providers that nobody knows in what is set: they may be added later, so they are no error."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -42,12 +42,16 @@ def warnings(
     return [_warning(setting, names, all_known, whose) for setting, names in unknown.items() if names]
 
 
-def _warning(setting: str, names: list[str], known: set[str], project: str) -> str:
-    shown = ", ".join(map(repr, names[:_MOST_NAMED])) + (" …" if names[_MOST_NAMED:] else "")
+def shown(names: Sequence[str], known: Collection[str], what: str = "") -> str:
+    """Some of these names, and which of the `known` the first may be meant for."""
+    listed = ", ".join(map(repr, names[:_MOST_NAMED])) + (" …" if names[_MOST_NAMED:] else "")
     near = get_close_matches(names[0], sorted(known), n=1)
-    guess = f" (did you mean {near[0]}?)" if near else ""
+    return f"{listed}{what}" + (f" (did you mean {near[0]}?)" if near else "")
+
+
+def _warning(setting: str, names: list[str], known: set[str], project: str) -> str:
     refused = "requests are refused" if setting == "default_provider" else "nothing can be asked of it"
     return (
-        f"{setting}: no provider {shown} is known{guess}, and there is no key for one; {refused} until "
+        f"{setting}: no provider {shown(names, known, ' is known')}, and there is no key for one; {refused} until "
         f"`watchllm provider-key add {names[0]} --base-url URL --project {project}`"
     )

@@ -91,7 +91,7 @@ def _spent(asked: Asked) -> Any:
     project = asked.own.project(asked.id)
     with asked.own.database.reading() as connection:
         found = spent.spent(connection, project.id, datetime.fromtimestamp(asked.now, UTC))
-    return spent.described(project.id, found)
+    return spent.described(project.id, found, project.settings)
 
 
 def _keys(asked: Asked) -> Any:

@@ -81,6 +81,7 @@ def schemas() -> dict[str, Schema]:
         "Spent": _object(
             {"id": _ID, "requests_month": {"type": "integer"}}
             | dict.fromkeys(("usd_day", "usd_month", "usd_total"), _USD)
+            | {"alerts": {**_WARNINGS, "description": "Names of budgets that were passed and only alert"}}
         ),
         "OrganizationChanges": _changes([*LIMIT_FORMS, "plan", "overage_cap_usd"]),
         "ProjectChanges": _changes(ProjectSettings.__struct_fields__),

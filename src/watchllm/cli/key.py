@@ -40,8 +40,12 @@ def create(
             made = plane.create_key(project, name=name, test=test, scopes=scopes, expires_at=expires_at, limits=limits)
         except PublicationFailed as error:
             # It is saved and will be in force: this is the only sight of it, whatever else is wrong.
-            _show_new(cast("NewKey", error.made), as_json, published=False)
-            raise
+            unpublished = cast("NewKey", error.made)
+            _show_new(unpublished, as_json, published=False)
+            raise PublicationFailed(
+                f"the key {unpublished.record.id} exists and is shown above; it is not published yet, so don't make "
+                f"another: {error}"
+            ) from error
     _show_new(made, as_json, published=True)
 
 

@@ -182,8 +182,14 @@ def mask(secret: str) -> str:
     return "***" + (secret[-4:] if len(secret) >= 16 else "")
 
 
+_OPEN_OPTIONS = frozenset(
+    ("sslmode", "sslrootcert", "ssl_ca_certs", "channel_binding", "target_session_attrs", "connect_timeout")
+)
+
+
 def mask_url(url: str) -> str:
-    """A URL whose password, or lone user part, and whose query values are replaced by `***`."""
+    """A URL whose password, or lone user part, and whose query values are replaced by `***`; not those of
+    options that are known to be no secret."""
     head, separator, rest = url.partition("://")
     if not separator:
         head, rest = "", url
@@ -193,8 +199,13 @@ def mask_url(url: str) -> str:
         user, colon, _ = credentials.partition(":")
         credentials = f"{user}:***" if colon else "***"
     path, question, query = place.partition("?")
-    query = "&".join(part.partition("=")[0] + "=***" for part in query.split("&")) if question else ""
+    query = "&".join(map(_mask_option, query.split("&"))) if question else ""
     return head + separator + credentials + at + path + question + query
+
+
+def _mask_option(text: str) -> str:
+    name, _, value = text.partition("=")
+    return f"{name}={value}" if name in _OPEN_OPTIONS else f"{name}=***"
 
 
 class Setting(msgspec.Struct, frozen=True):

@@ -96,6 +96,9 @@ def one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
+PERCENT_ENCODED = "marks in a password are percent-encoded there: / is %2F, # %23, ? %3F, @ %40"
+
+
 def url(*schemes: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         scheme, separator, rest = text.partition("://")

@@ -118,6 +118,23 @@ def test_a_key_is_made_limited_and_revoked(console: RunningConsole, api: Api, pr
     assert key not in api("GET", f"/projects/{project.id}/keys").text
 
 
+def test_a_key_is_limited_from_its_making_on(console: RunningConsole, api: Api, project: Project) -> None:
+    body = {"limits": {"requests_per_minute": 0, "allowed_models": ["sim/*"]}}
+    made = api("POST", f"/projects/{project.id}/keys", body).json()
+    assert ask(console, made["key"]) == 429
+    assert made["limits"]["allowed_models"] == ["sim/*"]
+    changed = api("PATCH", f"/keys/{made['id']}", {"name": "ci", "expires": "2100-01-01", "scopes": ["cache:write"]})
+    assert (changed.json()["name"], changed.json()["scopes"]) == ("ci", ["cache:write"])
+    assert changed.json()["expires_at"] == "2100-01-01T00:00:00Z"
+
+
+def test_a_key_with_limits_of_the_wrong_form_is_not_made(api: Api, project: Project) -> None:
+    for limits in ({"requests_per_minute": "many"}, {"allowed_models": []}, {"name": "no limit"}):
+        refused = api("POST", f"/projects/{project.id}/keys", {"limits": limits})
+        assert code_of(refused) == (400, "invalid_setting")
+    assert len(api("GET", f"/projects/{project.id}/keys").json()["data"]) == 1
+
+
 def test_an_organization_gets_a_plan_and_limits(console: RunningConsole, api: Api, project: Project) -> None:
     assert "starter" in [plan["name"] for plan in api("GET", "/plans").json()["data"]]
     changed = api("PATCH", "/organization", {"plan": "enterprise", "requests_per_minute": 0, "overage_cap_usd": 2.5})
@@ -222,6 +239,25 @@ def test_a_value_of_the_wrong_form_changes_nothing(api: Api, project: Project, v
     assert words in refused.json()["error"]["message"]
     assert refused.json()["error"]["param"] == name
     assert api("GET", f"/projects/{project.id}").json() == before
+
+
+def test_a_provider_that_nobody_knows_is_warned_of(api: Api, project: Project) -> None:
+    path, body = f"/projects/{project.id}", {"allowed_providers": ["openai", "opnai"], "default_provider": "nope"}
+    warnings = api("PATCH", path, body).json()["warnings"]
+    assert [warning.partition(":")[0] for warning in warnings] == ["default_provider", "allowed_providers"]
+    assert "'opnai' is known (did you mean openai?)" in warnings[1]
+    assert "'openai'" not in warnings[1]
+    limits = {"allowed_providers": ["opnai"]}
+    key = api("POST", f"{path}/keys", {"limits": limits}).json()
+    for changed in (
+        key,
+        api("PATCH", f"/keys/{key['id']}", limits).json(),
+        api("PATCH", "/organization", limits).json(),
+    ):
+        assert ["'opnai'" in warning for warning in changed["warnings"]] == [True]
+    for known in ({"allowed_providers": None}, {"allowed_providers": ["sim", "openai"]}):
+        assert "warnings" not in api("PATCH", "/organization", known).json()
+    api("PATCH", "/organization", {"allowed_providers": None})
 
 
 def test_what_was_spent_is_told(console: RunningConsole, api: Api, project: Project) -> None:

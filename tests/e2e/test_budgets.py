@@ -199,6 +199,11 @@ def test_what_was_spent_can_be_looked_up(proxy: Gateway) -> None:
     for name in ("usd_day", "usd_month", "usd_total"):
         # Each answer's own line was rounded to the micro-dollar.
         assert float(str(found[name])) == pytest.approx(cost, abs=1.1e-6)
+    assert found["alerts"] == []
+    home.run("project", "set", project.id, "budget_usd_month=0", "budget_mode=alert")
+    alerted = home.run("usage", "spent", project.id)
+    assert "budget_usd_month=0 is over, alert only: " in alerted.stderr
+    assert "budget_usd_month" in alerted.stdout
     unknown = home.run("usage", "spent", "prj_nobody", check=False)
     assert (unknown.returncode, "no project has the id" in unknown.stderr) == (1, True)
     assert home.run("usage", "spent", "nobody", check=False).returncode == 1

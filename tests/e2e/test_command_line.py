@@ -51,6 +51,26 @@ def test_a_test_key_and_an_expiry(installation: Installation, reader: LmdbSnapsh
     assert record.test
 
 
+def test_a_key_is_made_with_limits_and_changed_afterwards(
+    installation: Installation, reader: LmdbSnapshotReader
+) -> None:
+    project = installation.run("project", "create", "Mine").stdout.strip()
+    made = installation.run_json(
+        "key", "create", "--project", project, "requests_per_minute=10", "allowed_models=gpt-4o*,claude-*"
+    )
+    assert made["limits"]["requests_per_minute"] == 10
+    record = reader.key(digest(made["key"]))
+    assert record is not None
+    assert record.limits is not None
+    assert record.limits.allowed_models == ("gpt-4o*", "claude-*")
+    changed = installation.run_json("key", "set", made["id"], "name=ci", "expires=2100-01-01")
+    assert (changed["name"], changed["expires_at"]) == ("ci", "2100-01-01T00:00:00Z")
+    refused = installation.run("key", "create", "--project", project, "requests_per_minute=many", check=False)
+    assert refused.returncode == 2
+    assert "expected a whole number" in " ".join(refused.stderr.replace("│", " ").split())
+    assert len(installation.run_json("key", "list")) == 1
+
+
 def test_the_list_of_provider_keys_says_what_a_provider_of_ones_own_speaks(installation: Installation) -> None:
     project = installation.run_json("project", "create", "Mine")["id"]
     for provider, *options in (("openai",), ("mine",), ("theirs", "--dialect", "messages")):
@@ -209,6 +229,24 @@ def test_a_default_provider_that_nobody_knows_is_warned_of(installation: Install
     url = "https://192.0.2.1/v1"
     installation.run("provider-key", "add", "zzz", "--project", project, "--base-url", url, stdin="sk-secret")
     assert installation.run("project", "set", project, "default_provider=zzz").stderr == ""
+
+
+def test_an_allowed_provider_that_nobody_knows_is_warned_of(installation: Installation) -> None:
+    project = installation.run_json("project", "create", "Mine")
+    setting = "allowed_providers=openai,opnai,zzz"
+    key = installation.run("key", "create", "--project", project["id"], "--json", setting)
+    subjects = (
+        ("project", project["id"]),
+        ("organization", project["organization_id"]),
+        ("key", json.loads(key.stdout)["id"]),
+    )
+    for done in (key, *(installation.run(noun, "set", subject, setting) for noun, subject in subjects)):
+        assert "warning: allowed_providers: no provider 'opnai', 'zzz' is known (did you mean openai?)" in done.stderr
+    url = "https://192.0.2.1/v1"
+    for own in ("opnai", "zzz"):
+        installation.run("provider-key", "add", own, "--project", project["id"], "--base-url", url, stdin="sk-secret")
+    for noun, subject in subjects:
+        assert installation.run(noun, "set", subject, setting).stderr == ""
 
 
 def test_a_private_base_url_is_warned_of_unless_it_is_allowed(installation: Installation) -> None:

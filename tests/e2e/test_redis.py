@@ -237,6 +237,8 @@ def test_a_key_that_is_made_while_redis_is_gone_is_shown_all_the_same(fleet: Fle
     fleet.redis.stop()
     made = fleet.installation.run("key", "create", "--project", fleet.project.id, "--json", check=False)
     assert (made.returncode, "the change is saved" in made.stderr) == (1, True)
+    told = f"the key {json.loads(made.stdout)['id']} exists and is shown above; it is not published yet"
+    assert told in made.stderr
     with_console, port = fleet.installation.start_console()
     token = fleet.installation.run("token", "create").stdout.strip()
     by_api = httpx.post(

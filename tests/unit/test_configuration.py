@@ -182,6 +182,8 @@ def test_every_field_has_a_row_and_every_row_a_value(tmp_path: Path) -> None:
 def test_mask_url_hides_credentials_and_nothing_else() -> None:
     assert mask_url("https://api.example/v1") == "https://api.example/v1"
     assert mask_url("https://host.example?token=abc") == "https://host.example?token=***"
+    masked = mask_url("postgresql://u:pw@db.example/x?sslmode=require&sslpassword=abc")
+    assert masked == "postgresql://u:***@db.example/x?sslmode=require&sslpassword=***"
     assert "word" not in mask_url("redis://u:pass?/word@cache.example:6379")
     assert mask_url("sqlite:////data/watchllm.db") == "sqlite:////data/watchllm.db"
 

@@ -8,7 +8,9 @@ from sqlalchemy import Connection, select
 
 from watchllm.analytics.spending import TOTAL
 from watchllm.analytics.tables import spending
-from watchllm.domain.money import Nanos, format_usd
+from watchllm.domain.limits import Limits
+from watchllm.domain.money import NANOS_PER_USD, Nanos, format_usd
+from watchllm.domain.setting_values import ALERT, text_of
 
 
 class Spent(NamedTuple):
@@ -42,12 +44,32 @@ def spent_by(connection: Connection, subjects: Collection[str], now: datetime) -
     return found
 
 
-def described(subject: str, found: Spent) -> dict[str, str | int]:
-    """As a JSON document, of the command and of the management API; amounts in USD with six decimals."""
+def passed_alerts(limits: Limits, found: Spent) -> dict[str, str]:
+    """The budgets that were passed and refuse nothing, by name, each with a sentence."""
+    if limits.budget_mode != ALERT:
+        return {}
+    spent = {
+        "budget_usd_day": found.nanos_day,
+        "budget_usd_month": found.nanos_month,
+        "budget_usd_total": found.nanos_total,
+    }
+    budgets = {name: getattr(limits, name) for name in spent}
+    return {
+        name: f"{name}={text_of(budget)} is over, alert only: {format_usd(spent[name])} US dollars are spent, and "
+        "nothing is refused"
+        for name, budget in budgets.items()
+        if budget is not None and spent[name] >= budget * NANOS_PER_USD
+    }
+
+
+def described(subject: str, found: Spent, limits: Limits) -> dict[str, str | int | list[str]]:
+    """As a JSON document, of the command and of the management API; amounts in USD with six decimals. `alerts`: the
+    names of budgets that were passed and refuse nothing."""
     return {
         "id": subject,
         "requests_month": found.requests_month,
         "usd_day": format_usd(found.nanos_day),
         "usd_month": format_usd(found.nanos_month),
         "usd_total": format_usd(found.nanos_total),
+        "alerts": list(passed_alerts(limits, found)),
     }

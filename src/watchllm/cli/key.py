@@ -1,13 +1,14 @@
 """`watchllm key`: create, list, show, set, revoke."""
 
+import time
 from typing import TYPE_CHECKING, cast
 
 import typer
 
 from watchllm.cli.expiry import EXPIRES, expires_at_of
-from watchllm.cli.output import JSON, print_fields, print_json, print_rows
+from watchllm.cli.output import JSON, print_fields, print_json, print_rows, warn
 from watchllm.cli.session import control_plane
-from watchllm.cli.settings import SETTINGS, changes_of
+from watchllm.cli.settings import LIMITS_AT_FIRST, SETTINGS, changes_of
 from watchllm.control import described
 from watchllm.control.errors import PublicationFailed
 from watchllm.domain.limits import parse_limits
@@ -26,18 +27,25 @@ def create(
     name: str = typer.Option("", help="A name to know it by."),
     scope: list[str] = typer.Option(["inference"], help="inference, cache:write; repeated or separated by commas."),
     expires: str = EXPIRES,
+    settings: list[str] | None = LIMITS_AT_FIRST,
     as_json: bool = JSON,
 ) -> None:
-    """Make a key. It is shown now and never again."""
+    """Make a key, with limits of its own where some are given. It is shown now and never again."""
     scopes = [part.strip() for text in scope for part in text.split(",") if part.strip()]
     expires_at = expires_at_of(expires)
+    limits = changes_of(settings or [], parse_limits)
     with control_plane() as plane:
+        warn(plane.warnings(limits, project_id=project))
         try:
-            made = plane.create_key(project, name=name, test=test, scopes=scopes, expires_at=expires_at)
+            made = plane.create_key(project, name=name, test=test, scopes=scopes, expires_at=expires_at, limits=limits)
         except PublicationFailed as error:
             # It is saved and will be in force: this is the only sight of it, whatever else is wrong.
-            _show_new(cast("NewKey", error.made), as_json, published=False)
-            raise
+            unpublished = cast("NewKey", error.made)
+            _show_new(unpublished, as_json, published=False)
+            raise PublicationFailed(
+                f"the key {unpublished.record.id} exists and is shown above; it is not published yet, so don't make "
+                f"another: {error}"
+            ) from error
     _show_new(made, as_json, published=True)
 
 
@@ -69,10 +77,13 @@ def show(key_id: str = _ID, as_json: bool = JSON) -> None:
 
 @app.command("set")
 def set_(key_id: str = _ID, settings: list[str] = SETTINGS, as_json: bool = JSON) -> None:
-    """Change the limits of a key, which hold beside its project's."""
-    changes = changes_of(settings, parse_limits)
+    """Change the limits of a key, which hold beside its project's, or its name, scopes or expires (90d, or a date)."""
+    from watchllm.control.keys import parse_changes
+
+    changes = changes_of(settings, lambda pairs: parse_changes(pairs, time.time()))
     with control_plane() as plane:
         key = plane.set_key(key_id, changes)
+        warn(plane.warnings(changes, project_id=key.project_id))
     if as_json:
         print_json(described.key(key))
 

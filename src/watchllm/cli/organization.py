@@ -2,7 +2,7 @@
 
 import typer
 
-from watchllm.cli.output import JSON, print_fields, print_json, print_rows
+from watchllm.cli.output import JSON, print_fields, print_json, print_rows, warn
 from watchllm.cli.session import control_plane
 from watchllm.cli.settings import SETTINGS, changes_of
 from watchllm.control import described
@@ -57,5 +57,6 @@ def set_(organization_id: str = _ID, settings: list[str] = SETTINGS, as_json: bo
     changes = changes_of(settings, parse_changes)
     with control_plane() as plane:
         organization = plane.set_organization(organization_id, changes)
+        warn(plane.warnings(changes, organization_id=organization_id))
     if as_json:
         print_json(described.organization(organization))

@@ -29,6 +29,12 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, not
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
+def warn(warnings: Sequence[str]) -> None:
+    """Each on a line of stderr: the command has done what it was told."""
+    for warning in warnings:
+        typer.echo(f"watchllm: warning: {warning}", err=True)
+
+
 def print_fields(fields: Mapping[str, Any]) -> None:
     """One `name  value` line for each field."""
     width = max(len(name) for name in fields)

@@ -2,7 +2,7 @@
 
 import typer
 
-from watchllm.cli.output import JSON, print_fields, print_json, print_rows
+from watchllm.cli.output import JSON, print_fields, print_json, print_rows, warn
 from watchllm.cli.session import control_plane
 from watchllm.cli.settings import SETTINGS, changes_of
 from watchllm.control import described
@@ -60,12 +60,6 @@ def set_(
     changes = changes_of(settings, parse_settings)
     with control_plane() as plane:
         project = plane.set_project(project_id, changes)
-        provider = changes.get("default_provider")
-        if provider and not plane.knows_provider(project_id, provider):
-            typer.echo(
-                f"watchllm: warning: no provider {provider!r} is known, and the project has no key for one; requests "
-                f"are refused until `watchllm provider-key add {provider} --base-url URL --project {project_id}`",
-                err=True,
-            )
+        warn(plane.warnings(changes, project_id=project_id))
     if as_json:
         print_json(described.project(project))

@@ -8,6 +8,9 @@ import typer
 from watchllm.domain.setting_values import InvalidSetting
 
 SETTINGS = typer.Argument(metavar="KEY=VALUE…", help="An empty value means: back to the default.")
+LIMITS_AT_FIRST = typer.Argument(
+    None, metavar="[KEY=VALUE…]", help="Limits that are in force with it, as `set` takes them."
+)
 
 
 def changes_of(settings: list[str], parse: Callable[[Mapping[str, str]], dict[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchllm.cli.output import JSON, print_fields, print_json
+from watchllm.cli.output import JSON, print_fields, print_json, warn
 from watchllm.cli.session import configuration
 
 if TYPE_CHECKING:
@@ -97,23 +97,23 @@ def spent(
     as_json: bool = JSON,
 ) -> None:
     """Show what counts against the quota and the budgets of a key, a project or an organization."""
-    from watchllm.analytics.spent import described
+    from watchllm.analytics.spent import described, passed_alerts
     from watchllm.analytics.spent import spent as read
     from watchllm.compose.database import bring_up_to_date, open_database
-    from watchllm.control import keys, organizations, projects
+    from watchllm.control import alerting
     from watchllm.control.errors import NotFound
+    from watchllm.control.plans import plans
 
-    kinds = {"key": keys.get, "prj": projects.get, "org": organizations.get}
-    find = kinds.get(subject.partition("_")[0])
-    if find is None:
+    if subject.partition("_")[0] not in ("key", "prj", "org"):
         raise NotFound(f"{subject!r} is no id of a key (key_…), a project (prj_…) or an organization (org_…)")
     settings = configuration()
     with closing(open_database(settings)) as database:
         bring_up_to_date(settings, database)
         with database.reading() as connection:
-            find(connection, subject)
+            limits = alerting.limits_of(connection, subject, lambda: plans(settings.home))
             found = read(connection, subject, datetime.now(UTC))
-    data = described(subject, found)
+    data = described(subject, found, limits)
+    warn(list(passed_alerts(limits, found).values()))
     if as_json:
         print_json(data)
     else:

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 from watchllm.compose.checks import FAILED, OK, WARNING, Check
 from watchllm.compose.control import SNAPSHOT_FOLDER, keyring_of, open_snapshot, publisher_for
 from watchllm.compose.database import is_postgres, open_database
+from watchllm.compose.doctor_budgets import examine_budgets
 from watchllm.compose.doctor_cross_encoder import examine_cross_encoder
 from watchllm.compose.doctor_embedder import examine_embedder
 from watchllm.compose.doctor_postgres import examine_postgres
@@ -17,9 +18,11 @@ from watchllm.compose.doctor_providers import examine_providers
 from watchllm.compose.doctor_running import examine_running
 from watchllm.compose.errors import FAILURES
 from watchllm.configuration import Configuration
-from watchllm.control import provider_keys, schema, secrets
+from watchllm.control import plans, prices, provider_keys, provider_names, schema, secrets, vendors
 from watchllm.control.database import Database
+from watchllm.control.database_errors import SAYS_MORE
 from watchllm.control.errors import PlansUnusable, PricesUnusable
+from watchllm.control.plans import Plan
 from watchllm.domain.errors import Unavailable
 from watchllm.domain.sealing import Keyring
 from watchllm.stores import home
@@ -85,14 +88,38 @@ def _stores(configuration: Configuration, keyring: Keyring | None) -> Iterator[C
             yield Check("database", OK, f"schema {current}")
             if is_postgres(configuration.database_url):
                 yield from examine_postgres(configuration, database)
+            yield from _named_in_prices(configuration, database)
+            yield from examine_budgets(database, _plans(configuration))
             if keyring is not None:
                 check = _sealed(database, keyring)
                 yield check
                 if check.status != FAILED:
                     yield _snapshot(configuration, database, keyring)
     except FAILURES as error:
-        reason = "can it be reached" if is_postgres(configuration.database_url) else "is the disk full or read-only"
-        yield Check("database", FAILED, str(error), f"see WATCHLLM_DATABASE_URL; {reason}?")
+        usual = "can it be reached?" if is_postgres(configuration.database_url) else "is the disk full or read-only?"
+        advice = getattr(error, "advice", "") or usual
+        detail = str(error).removesuffix(SAYS_MORE).removesuffix(f"; {advice}")
+        yield Check("database", FAILED, detail, f"see WATCHLLM_DATABASE_URL; {advice}")
+
+
+def _named_in_prices(configuration: Configuration, database: Database) -> Iterator[Check]:
+    try:
+        named = prices.named_by_operator(configuration.home)
+    except PricesUnusable:
+        return  # The check of the snapshot tells.
+    with database.reading() as connection:
+        known = {*vendors.names(), provider_keys.SIMULATED}
+        known |= {key.provider for key in provider_keys.listed(connection)}
+    if unknown := sorted(named - known):
+        detail = f"{prices.FILE_NAME} has prices of providers that nobody knows: {provider_names.shown(unknown, known)}"
+        yield Check("prices", WARNING, detail, "correct the name; prices of a provider of one's own wait for its key")
+
+
+def _plans(configuration: Configuration) -> Mapping[str, Plan]:
+    try:
+        return plans.plans(configuration.home)
+    except PlansUnusable:
+        return {}  # The check of the snapshot tells.
 
 
 def _sealed(database: Database, keyring: Keyring) -> Check:

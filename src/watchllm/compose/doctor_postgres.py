@@ -9,6 +9,7 @@ from watchllm.compose.errors import FAILURES
 from watchllm.configuration import Configuration
 from watchllm.control import private_schema, schema
 from watchllm.control.database import Database
+from watchllm.control.database_errors import SAYS_MORE
 
 _ANSWER_SECONDS = 5.0
 
@@ -35,7 +36,7 @@ def _reached(name: str, url: str, consequence: str) -> Check:
         with closing(Database(engine, lambda: 0)) as database, database.reading() as connection:
             current = schema.version(connection)
     except FAILURES as error:
-        return Check(name, WARNING, str(error), f"see {variable}; {consequence}")
+        return Check(name, WARNING, str(error).removesuffix(SAYS_MORE), f"see {variable}; {consequence}")
     if current != schema.HEAD:
         return Check(name, WARNING, f"its schema is {current}, this program's {schema.HEAD}", f"see {variable}")
     return Check(name, OK, f"schema {current}")

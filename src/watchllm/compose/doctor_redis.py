@@ -8,7 +8,7 @@ from redis import RedisError
 
 from watchllm.compose.checks import FAILED, OK, WARNING, Check
 from watchllm.configuration import Configuration
-from watchllm.stores.redis.blocking import Blocking
+from watchllm.stores.redis.blocking import Blocking, reason
 
 _SLOW_SECONDS = 0.010
 _ADVICE = "see WATCHLLM_REDIS_URL; proxies serve with the last snapshot, and without the cache, until it answers"
@@ -31,7 +31,7 @@ def examine_redis(configuration: Configuration) -> Iterator[Check]:
         policy = str(_info(blocking, "maxmemory_policy") or "noeviction")
         bound = int(_info(blocking, "maxmemory") or 0)
     except RedisError as error:
-        yield Check("redis", FAILED, f"Redis at {blocking.shown} cannot be used: {error}", _ADVICE)
+        yield Check("redis", FAILED, f"Redis at {blocking.shown} cannot be used: {reason(error)}", _ADVICE)
         return
     finally:
         blocking.close()

@@ -43,11 +43,13 @@ _COUNTED = (
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What was used of a bound, both as texts; `share` of it, 0 to 1, None = there is no bound."""
+    """What was used of a bound, both as texts; `share` of it, 0 to 1, None = there is no bound. `only_alerts`: beyond
+    it nothing is refused."""
 
     used: str
     bound: str
     share: float | None
+    only_alerts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +96,16 @@ def rows(holders: Sequence[Holder], spent: Spent) -> list[Row]:
 
 def uses_of(limits: Limits, spent: Spent) -> dict[str, Use]:
     """The uses that are kept: of the month's requests and of the budgets, by the limits' names."""
+    alerts = limits.budget_mode == ALERT
+
+    def budget(nanos: int, bound: float | None) -> Use:
+        return _use(nanos / NANOS_PER_USD, bound, usd, only_alerts=alerts)
+
     return {
         "monthly_requests": _use(spent.requests_month, limits.monthly_requests, count),
-        "budget_usd_day": _use(spent.nanos_day / NANOS_PER_USD, limits.budget_usd_day, usd),
-        "budget_usd_month": _use(spent.nanos_month / NANOS_PER_USD, limits.budget_usd_month, usd),
-        "budget_usd_total": _use(spent.nanos_total / NANOS_PER_USD, limits.budget_usd_total, usd),
+        "budget_usd_day": budget(spent.nanos_day, limits.budget_usd_day),
+        "budget_usd_month": budget(spent.nanos_month, limits.budget_usd_month),
+        "budget_usd_total": budget(spent.nanos_total, limits.budget_usd_total),
     }
 
 
@@ -142,7 +149,7 @@ def _cell(holder: Holder, name: str) -> str:
     return f"{text} (plan {holder.plan})" if name in holder.of_plan and text != NOTHING else text
 
 
-def _use(used: Any, bound: Any, written: Any) -> Use:
+def _use(used: Any, bound: Any, written: Any, *, only_alerts: bool = False) -> Use:
     if bound is None:
         return Use(written(used), "", None)
-    return Use(written(used), written(bound), min(1.0, used / bound) if bound else 1.0)
+    return Use(written(used), written(bound), min(1.0, used / bound) if bound else 1.0, only_alerts)

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from watchllm.configuration import mask_url
 from watchllm.control import tables
-from watchllm.control.errors import DatabaseUnusable
+from watchllm.control.database_errors import SAYS_MORE, unusable
 
 Clock = Callable[[], int]
 """Epoch milliseconds."""
@@ -119,8 +119,7 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            where = place(self.engine)
-            raise DatabaseUnusable(f"the database {where} failed: {error.orig}; `watchllm doctor` says more") from error
+            raise unusable(f"the database {place(self.engine)} failed", error, SAYS_MORE) from error
 
 
 def place(engine: Engine) -> str:

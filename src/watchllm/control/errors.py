@@ -50,7 +50,10 @@ class OnlyKeysPublished(PlansUnusable):
 
 
 class DatabaseUnusable(ControlError):
+    """`advice` says what to do where the cause is known; the message has it, too."""
+
     status = 503
+    advice: str = ""
 
 
 class PublicationFailed(ControlError):

@@ -44,6 +44,12 @@ def run(database: Database, provider: str) -> FirstRun | None:
             work, organization.id, PROJECT_NAME, ProjectSettings(default_provider=provider, semantic=ON)
         )
         new_key = keys.create(
-            work, project.id, name="first key", test=False, scopes=keys.SCOPES, expires_at=keys.NEVER_EXPIRES
+            work,
+            project.id,
+            name="first key",
+            test=False,
+            scopes=keys.SCOPES,
+            expires_at=keys.NEVER_EXPIRES,
+            own_limits={},
         )
         return FirstRun(OWNER_EMAIL, password, project.id, new_key.secret, provider)

@@ -1,6 +1,6 @@
 """Project keys: made once, shown once, kept as a digest; revoked, never deleted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -14,7 +14,9 @@ from watchllm.control.names import checked
 from watchllm.control.tables import keys
 from watchllm.domain import ids
 from watchllm.domain import keys as key_form
-from watchllm.domain.limits import Limits
+from watchllm.domain.limits import LIMIT_FORMS, Limits
+from watchllm.domain.moments import expiry
+from watchllm.domain.setting_values import parsed
 from watchllm.domain.snapshot import KeyRecord
 
 SCOPES = ("inference", "cache:write")
@@ -47,19 +49,49 @@ class NewKey(msgspec.Struct, frozen=True):
         return f"NewKey({self.record!r})"
 
 
+class _Settings(msgspec.Struct):
+    """What can be set on a key beside its limits, with the defaults."""
+
+    name: str = ""
+    scopes: tuple[str, ...] = ("inference",)
+    expires: int = NEVER_EXPIRES
+
+
+SETTINGS = _Settings.__struct_fields__
+
+
+def parse_changes(pairs: Mapping[str, str], now: float) -> dict[str, Any]:
+    """Turn `name=value` texts into typed values: limits, `name`, `scopes` and `expires` (90d, 12h, 30m from `now`, or a
+    date; to epoch seconds). Raises InvalidSetting."""
+    forms: dict[str, Callable[[str], Any]] = {
+        **LIMIT_FORMS,
+        "name": str,
+        "scopes": lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
+        "expires": lambda text: expiry(text, now),
+    }
+    return {
+        name: parsed(name, text, forms, Limits() if name in LIMIT_FORMS else _Settings())
+        for name, text in pairs.items()
+    }
+
+
 def create(
-    work: UnitOfWork, project_id: str, *, name: str, test: bool, scopes: Sequence[str], expires_at: int
+    work: UnitOfWork,
+    project_id: str,
+    *,
+    name: str,
+    test: bool,
+    scopes: Sequence[str],
+    expires_at: int,
+    own_limits: Mapping[str, Any],
 ) -> NewKey:
-    """Raises NotFound for the project, Invalid for an unknown scope, an over-long name or a time that has passed."""
+    """One with `own_limits` that `domain.limits.parse_limits` gave: nobody can use it without them. Raises NotFound for
+    the project, Invalid for an unknown scope, an over-long name or a time that has passed."""
     projects.get(work.connection, project_id)
-    unknown = set(scopes) - set(SCOPES)
-    if unknown or not scopes:
-        raise Invalid(f"unknown scope {', '.join(sorted(unknown)) or '(none)'}; scopes: {', '.join(SCOPES)}")
+    ordered = _ordered(scopes)
     name = checked(name, "a key", may_be_empty=True)
-    if expires_at != NEVER_EXPIRES and expires_at * 1000 <= work.now_ms:
-        raise Invalid("the key would have expired already; give a time to come")
+    _check_expiry(expires_at, work.now_ms)
     secret = key_form.generate(test=test)
-    ordered = tuple(scope for scope in SCOPES if scope in scopes)
     key = Key(
         ids.new_id(ids.KEY),
         project_id,
@@ -69,6 +101,7 @@ def create(
         test,
         expires_at,
         work.now_ms,
+        limits=Limits(**own_limits),
     )
     row = msgspec.structs.asdict(key) | {
         "scopes": ",".join(ordered),
@@ -76,7 +109,10 @@ def create(
         "limits": limits.encoded(key.limits),
     }
     work.connection.execute(insert(keys).values(row))
-    work.record("key.create", key.id, project=project_id, name=name, test=test, scopes=ordered, expires_at=expires_at)
+    details = {"name": name, "test": test, "scopes": ordered, "expires_at": expires_at}
+    if own_limits:
+        details["limits"] = msgspec.to_builtins(dict(own_limits))
+    work.record("key.create", key.id, project=project_id, **details)
     work.publish(KEY, key.id)
     return NewKey(key, secret)
 
@@ -92,13 +128,31 @@ def revoke(work: UnitOfWork, key_id: str) -> Key:
     return msgspec.structs.replace(key, revoked_ms=work.now_ms)
 
 
-def change_limits(work: UnitOfWork, key_id: str, changes: Mapping[str, Any]) -> Key:
-    """Apply limits parsed by `domain.limits.parse_limits`. Raises NotFound, Invalid for a key that was revoked."""
+def change(work: UnitOfWork, key_id: str, changes: Mapping[str, Any]) -> Key:
+    """Apply what `parse_changes` gave. Raises NotFound, and Invalid as `create` does and for a revoked key."""
     key = get(work.connection, key_id)
     if key.revoked_ms is not None:
         raise Invalid(f"the key {key_id} was revoked; make a new one with `watchllm key create`")
-    changed = msgspec.structs.replace(key, limits=msgspec.structs.replace(key.limits, **changes))
-    work.connection.execute(update(keys).where(keys.c.id == key_id).values(limits=limits.encoded(changed.limits)))
+    own = {name: value for name, value in changes.items() if name in LIMIT_FORMS}
+    changed = msgspec.structs.replace(
+        key,
+        name=checked(changes.get("name", key.name), "a key", may_be_empty=True),
+        scopes=_ordered(changes.get("scopes", key.scopes)),
+        expires_at=changes.get("expires", key.expires_at),
+        limits=msgspec.structs.replace(key.limits, **own),
+    )
+    if "expires" in changes:
+        _check_expiry(changed.expires_at, work.now_ms)
+    work.connection.execute(
+        update(keys)
+        .where(keys.c.id == key_id)
+        .values(
+            name=changed.name,
+            scopes=",".join(changed.scopes),
+            expires_at=changed.expires_at,
+            limits=limits.encoded(changed.limits),
+        )
+    )
     work.record("key.set", key_id, project=key.project_id, **msgspec.to_builtins(dict(changes)))
     work.publish(KEY, key_id)
     return changed
@@ -150,6 +204,18 @@ def published(connection: Connection, only: Sequence[str] | None = None) -> dict
             record = KeyRecord(key_id, project_id, test, split(scopes), expires_at, None if own == "{}" else read(own))
         found[bytes(digest)] = record
     return found
+
+
+def _ordered(scopes: Sequence[str]) -> tuple[str, ...]:
+    unknown = set(scopes) - set(SCOPES)
+    if unknown or not scopes:
+        raise Invalid(f"unknown scope {', '.join(sorted(unknown)) or '(none)'}; scopes: {', '.join(SCOPES)}")
+    return tuple(scope for scope in SCOPES if scope in scopes)
+
+
+def _check_expiry(expires_at: int, now_ms: int) -> None:
+    if expires_at != NEVER_EXPIRES and expires_at * 1000 <= now_ms:
+        raise Invalid("the key would have expired already; give a time to come, or `watchllm key revoke` it")
 
 
 def _key(row: Row[Any]) -> Key:

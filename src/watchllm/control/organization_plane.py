@@ -3,6 +3,7 @@ their role does not allow is refused. The console's forms and the management API
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from watchllm.control import keys, projects
@@ -84,17 +85,36 @@ class OrganizationPlane:
             raise NotFound(f"no key has the id {key_id!r}; `watchllm key list` shows them")
         return found
 
-    def create_key(self, project_id: str, *, name: str, test: bool, scopes: Sequence[str], expires_at: int) -> NewKey:
-        """`expires_at` in epoch seconds, 0 = never."""
+    def create_key(
+        self,
+        project_id: str,
+        *,
+        name: str,
+        test: bool,
+        scopes: Sequence[str],
+        expires_at: int,
+        limits: Mapping[str, Any] = MappingProxyType({}),
+    ) -> NewKey:
+        """`expires_at` in epoch seconds, 0 = never; `limits` parsed by `domain.limits.parse_limits`."""
         self._check_role()
         self.project(project_id)
-        return self._plane.create_key(project_id, name=name, test=test, scopes=scopes, expires_at=expires_at)
+        return self._plane.create_key(
+            project_id, name=name, test=test, scopes=scopes, expires_at=expires_at, limits=limits
+        )
 
     def set_key(self, key_id: str, changes: Mapping[str, Any]) -> Key:
-        """Apply limits parsed by `domain.limits.parse_limits`."""
+        """Apply what `keys.parse_changes` gave."""
         self._check_role()
         self.key(key_id)
         return self._plane.set_key(key_id, changes)
+
+    def warnings(self, changes: Mapping[str, Any], project_id: str | None = None) -> list[str]:
+        """What to be told of beside changes that were made, of a project or of what belongs to it, None = of the
+        organization."""
+        if project_id is None:
+            return self._plane.warnings(changes, organization_id=self._organization_id)
+        self.project(project_id)
+        return self._plane.warnings(changes, project_id=project_id)
 
     def revoke_key(self, key_id: str) -> Key:
         self._check_role()

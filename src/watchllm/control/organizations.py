@@ -145,6 +145,12 @@ def in_force(organization: Organization, plan: Plan) -> Limits:
     return Limits(**{**of_plan, **chosen})
 
 
+def limits_of(organization: Organization, plans: Mapping[str, Plan]) -> Limits:
+    """As `in_force`; its own alone where its plan is not there any more."""
+    plan = plans.get(organization.plan)
+    return organization.limits if plan is None else in_force(organization, plan)
+
+
 def _record(organization: Organization, plan: Plan) -> OrganizationRecord:
     return OrganizationRecord(
         organization.id,

@@ -4,6 +4,7 @@ A call that changes something returns when the change is committed and in force 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from watchllm.control import (
@@ -15,6 +16,7 @@ from watchllm.control import (
     plan_bounds,
     projects,
     provider_keys,
+    provider_names,
     records,
     routes,
     secrets,
@@ -107,18 +109,23 @@ class ControlPlane:
         test: bool = False,
         scopes: Sequence[str] = ("inference",),
         expires_at: int = keys.NEVER_EXPIRES,
+        limits: Mapping[str, Any] = MappingProxyType({}),
     ) -> keys.NewKey:
-        """`expires_at` in epoch seconds."""
-        return self._change(
-            lambda work: keys.create(work, project_id, name=name, test=test, scopes=scopes, expires_at=expires_at)
-        )
+        """`expires_at` in epoch seconds; `limits` parsed by `domain.limits.parse_limits`, in force with the key."""
+
+        def change(work: UnitOfWork) -> keys.NewKey:
+            return keys.create(
+                work, project_id, name=name, test=test, scopes=scopes, expires_at=expires_at, own_limits=limits
+            )
+
+        return self._change(change)
 
     def revoke_key(self, key_id: str) -> keys.Key:
         return self._change(lambda work: keys.revoke(work, key_id))
 
     def set_key(self, key_id: str, changes: Mapping[str, Any]) -> keys.Key:
-        """Apply limits parsed by `domain.limits.parse_limits` to one key."""
-        return self._change(lambda work: keys.change_limits(work, key_id, changes))
+        """Apply what `keys.parse_changes` gave."""
+        return self._change(lambda work: keys.change(work, key_id, changes))
 
     def key(self, key_id: str) -> keys.Key:
         with self.database.reading() as connection:
@@ -208,11 +215,14 @@ class ControlPlane:
 
         return self._tried(change) if dry_run else self._change(change)
 
-    def knows_provider(self, project_id: str, provider: str) -> bool:
-        """Whether this version knows the provider, or the project has a key for one of that name."""
-        if provider == provider_keys.SIMULATED or provider in self._known_providers:
-            return True
-        return any(key.provider == provider for key in self.provider_keys(project_id))
+    def warnings(
+        self, changes: Mapping[str, Any], *, project_id: str | None = None, organization_id: str | None = None
+    ) -> list[str]:
+        """As `provider_names.warnings`."""
+        with self.database.reading() as connection:
+            return provider_names.warnings(
+                connection, changes, self._known_providers, project_id=project_id, organization_id=organization_id
+            )
 
     def secret_in_force(self) -> Sealer:
         """The master secret that everything is sealed under now."""

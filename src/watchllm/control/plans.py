@@ -64,7 +64,8 @@ def _plan(name: str, row: dict[str, Any], path: Path) -> Plan:
     try:
         plan = msgspec.convert({"title": name, **row}, Plan)
     except msgspec.ValidationError as error:
-        raise PlansUnusable(f"{path}: the plan {name!r}: {error}") from None
+        text = str(error).replace(" - at `$.", " - at `")
+        raise PlansUnusable(f"{path}: [{name}]: {text}; docs/guides/limits.md has its fields") from None
     if plan.tier not in TIERS_BY_NAME:
         raise PlansUnusable(
             f"{path}: the plan {name!r} has the tier {plan.tier!r}; tiers are {', '.join(TIERS_BY_NAME)}"

@@ -43,6 +43,8 @@ FILE_NAME = "prices.toml"
 FREE = ModelPrice(input=0, output=0)
 _NO_RATES = ModelPrice()
 
+_FORM = "; its form is in docs/reference/configuration.md; without it the built-in prices hold"
+
 _RATES = {
     "input": "input_mtok",
     "output": "output_mtok",
@@ -80,6 +82,11 @@ def frozen(providers: Mapping[str, str], home: Path, now: datetime) -> dict[str,
     for provider, overrides in _overrides(home / FILE_NAME).items():
         rows[provider] = overrides + rows.get(provider, ())
     return rows
+
+
+def named_by_operator(home: Path) -> frozenset[str]:
+    """The providers that prices.toml has prices of. Raises PricesUnusable."""
+    return frozenset(_overrides(home / FILE_NAME))
 
 
 def nanos_per_million(usd: Decimal) -> Nanos:
@@ -160,28 +167,41 @@ def _overrides(path: Path) -> dict[str, tuple[PriceRow, ...]]:
     try:
         # Read as Decimal: 0.1 in binary would be off by a nano-dollar sooner or later.
         raw = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
-        book = msgspec.convert(raw, dict[str, dict[str, _Override]])
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise PricesUnusable(
-            f"{path}: {error}; its form is in docs/reference/configuration.md; without it the built-in prices hold"
-        ) from None
-    return {
-        provider: tuple(_override_row(path, name, entry) for name, entry in _exact_names_first(models))
-        for provider, models in book.items()
-    }
+        raise PricesUnusable(f"{path}: {error}{_FORM}") from None
+    return {provider: _overrides_of(path, provider, models) for provider, models in raw.items()}
+
+
+def _overrides_of(path: Path, provider: str, models: Any) -> tuple[PriceRow, ...]:
+    if not isinstance(models, dict):
+        raise _wrong(path, provider, f'is no table; write [{provider}."MODEL"] and its prices below it')
+    entries = {name: _override(path, provider, name, entry) for name, entry in models.items()}
+    return tuple(_override_row(path, provider, name, entry) for name, entry in _exact_names_first(entries))
+
+
+def _override(path: Path, provider: str, name: str, entry: Any) -> "_Override":
+    try:
+        return msgspec.convert(entry, _Override)
+    except msgspec.ValidationError as error:
+        # Where in the entry it is; the entry itself is named before it.
+        raise _wrong(path, f'[{provider}."{name}"]', str(error).replace(" - at `$.", " - at `")) from None
+
+
+def _wrong(path: Path, where: str, what: str) -> PricesUnusable:
+    return PricesUnusable(f"{path}: {where}: {what}{_FORM}")
 
 
 def _exact_names_first(models: dict[str, _Override]) -> list[tuple[str, _Override]]:
     return sorted(models.items(), key=lambda item: (item[0].endswith("*"), -len(item[0])))
 
 
-def _override_row(path: Path, name: str, entry: _Override) -> PriceRow:
+def _override_row(path: Path, provider: str, name: str, entry: _Override) -> PriceRow:
     rates = {field: rate for field, rate in msgspec.structs.asdict(entry).items() if rate is not None}
     for field, rate in rates.items():
         if not rate.is_finite() or not 0 <= rate <= 1_000_000:
-            raise PricesUnusable(f"{path}: {name}: {field} must be a price in USD, not {rate}")
+            raise _wrong(path, f'[{provider}."{name}"]', f"{field} must be a price in USD, not {rate}")
     price = msgspec.structs.replace(_NO_RATES, **{field: nanos_per_million(rate) for field, rate in rates.items()})
     lowered = name.lower()
     match = {"starts_with": lowered[:-1]} if lowered.endswith("*") else {"equals": lowered}

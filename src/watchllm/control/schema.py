@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from watchllm.control import private_schema
 from watchllm.control.database import place
+from watchllm.control.database_errors import unusable
 from watchllm.control.errors import DatabaseUnusable
 
 HEAD = "0010"
@@ -45,7 +46,7 @@ def upgrade(engine: Engine) -> bool:
                 private_schema.close(connection)
             return True
     except DBAPIError as error:
-        raise DatabaseUnusable(f"the schema of {place(engine)} cannot be upgraded: {error.orig}") from error
+        raise unusable(f"the schema of {place(engine)} cannot be upgraded", error) from error
 
 
 def close(engine: Engine) -> None:
@@ -56,7 +57,7 @@ def close(engine: Engine) -> None:
             if _is_postgres(connection) and private_schema.openings(connection):
                 private_schema.close(connection)
     except DBAPIError as error:
-        raise DatabaseUnusable(f"the schema of {place(engine)} cannot be closed: {error.orig}") from error
+        raise unusable(f"the schema of {place(engine)} cannot be closed", error) from error
 
 
 def is_current(engine: Engine) -> bool:
@@ -65,7 +66,7 @@ def is_current(engine: Engine) -> bool:
         with engine.connect() as connection, connection.begin():
             current = version(connection)
     except DBAPIError as error:
-        raise DatabaseUnusable(f"{place(engine)} cannot be used: {error.orig}") from error
+        raise unusable(f"{place(engine)} cannot be used", error) from error
     _refuse_newer(current)
     return current == HEAD
 

@@ -51,12 +51,12 @@ LIMIT_FORMS: Mapping[str, Callable[[str], Any]] = {
     "budget_usd_month": form.usd,
     "budget_usd_total": form.usd,
     "budget_mode": form.budget_mode,
-    "allowed_models": form.names,
-    "allowed_providers": form.names,
+    "allowed_models": form.models,
+    "allowed_providers": form.providers,
     "allowed_ips": form.networks,
 }
 """How each is read from a text; raises ValueError saying what is expected."""
-LISTS = frozenset(name for name, read in LIMIT_FORMS.items() if read in (form.names, form.networks))
+LISTS = frozenset(name for name, read in LIMIT_FORMS.items() if read in (form.models, form.providers, form.networks))
 """Those that are lists of texts."""
 
 

@@ -138,6 +138,31 @@ def names(text: str) -> tuple[str, ...]:
     return names
 
 
+def models(text: str) -> tuple[str, ...]:
+    found = names(text)
+    for name in found:
+        if not _is_pattern(name):
+            raise ValueError(
+                f"{name!r} is no name of a model: write gpt-4o*,claude-*, or a list of such texts in JSON; * stands "
+                "for any characters, ? for one, [ab] for one of these"
+            )
+    return found
+
+
+def providers(text: str) -> tuple[str, ...]:
+    return tuple(map(name, names(text)))
+
+
+def _is_pattern(text: str) -> bool:
+    if any(mark in text for mark in "\"'`{}") or not text.isprintable() or " " in text:
+        return False
+    opened, closed = text.find("["), text.find("]")
+    if opened == 0:
+        # A list that lost its quotes, or what a comma cut of one, would be one letter's name.
+        return 1 < closed < len(text) - 1
+    return closed == -1 or 0 < opened < closed
+
+
 def budget_mode(text: str) -> str:
     if text not in (HARD, ALERT):
         raise ValueError(f"expected {HARD} or {ALERT}")

@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,15 +13,18 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import delete
 
+from tests.support.postgres import Postgres
 from tests.support.product import Installation, Sim, upstream_environment
 from tests.support.redis_server import RedisServer
 from tests.support.scripted_upstream import Call, scripted_upstream
 from tests.support.waiting import wait_for
+from watchllm.analytics.tables import spending
 from watchllm.compose.checks import Check
 from watchllm.compose.control import bootstrap, open_control_plane
 from watchllm.compose.doctor import examine
 from watchllm.configuration import Configuration, load
 from watchllm.control import keys, tables
+from watchllm.domain.limits import parse_limits
 from watchllm.journal.status import RecorderStatus, lock_recorder, write_status
 from watchllm.stores.sqlite.engine import open_engine
 
@@ -91,6 +95,46 @@ def test_an_old_schema_is_found(ready: Configuration) -> None:
     found = check(ready, "database")
     assert found.status == "failed"
     assert "watchllm db upgrade" in found.advice
+
+
+def spend(configuration: Configuration, *subjects: str, nanos: int) -> None:
+    month = f"{datetime.now(UTC):%Y-%m}"
+    rows = [{"subject": one, "period": month, "requests": 1, "nanos": nanos} for one in subjects]
+    with open_control_plane(configuration) as plane, plane.database.unit_of_work("tests") as work:
+        work.connection.execute(spending.insert(), rows)
+
+
+def test_budgets_that_were_passed_and_only_alert_are_told_a_few_of_them(ready: Configuration) -> None:
+    budget = parse_limits({"budget_usd_month": "2", "budget_mode": "alert"})
+    with open_control_plane(ready) as plane:
+        project = plane.projects()[0]
+        made = [plane.create_key(project.id, name=f"k{number}", limits=budget).record.id for number in range(12)]
+        hard, within, revoked = (plane.create_key(project.id, limits=budget).record.id for _ in range(3))
+        plane.set_key(hard, {"budget_mode": "hard"})
+        plane.revoke_key(revoked)
+        plane.set_project(project.id, budget)
+        plane.set_organization(project.organization_id, budget)
+    spend(ready, within, nanos=1_999_999_999)
+    spend(ready, hard, revoked, nanos=5_000_000_000)
+    assert [found for found in examine(ready) if found.name == "budget"] == []
+    spend(ready, project.organization_id, project.id, made[0], nanos=2_000_000_000)
+    told = [found for found in examine(ready) if found.name == "budget"]
+    assert [found.status for found in told] == ["warning"] * 3
+    kinds = ("organization", "project", "key")
+    for found, kind, one in zip(told, kinds, (project.organization_id, project.id, made[0]), strict=True):
+        assert found.detail.startswith(f"the {kind} ")
+        assert f"({one}): budget_usd_month=2 is over, alert only: 2.000000 US dollars are spent" in found.detail
+    spend(ready, *made[1:], nanos=2_000_000_000)
+    assert len([found for found in examine(ready) if found.name == "budget"]) == 11
+
+
+def test_prices_of_providers_that_nobody_knows_are_told(ready: Configuration) -> None:
+    (ready.home / "prices.toml").write_text('[opnai."zz"]\ninput = 1\n[openai."a"]\ninput = 1\n')
+    found = check(ready, "prices")
+    assert (found.status, found.detail.endswith("nobody knows: 'opnai' (did you mean openai?)")) == ("warning", True)
+    with open_control_plane(ready) as plane:
+        plane.add_provider_key(plane.projects()[0].id, "opnai", "-", base_url="https://192.0.2.1/v1")
+    assert [found for found in examine(ready) if found.name == "prices"] == []
 
 
 def test_a_damaged_database_is_found(ready: Configuration) -> None:
@@ -252,12 +296,59 @@ def test_a_redis_that_does_not_answer_has_failed(ready: Configuration) -> None:
     assert (snapshot.status, "remove" in snapshot.advice) == ("failed", False)
 
 
+@pytest.mark.parametrize(
+    ("credentials", "says"),
+    [("", "it asks for a password; put it into the URL"), (":wrong-9876@", "it refuses the user or the password;")],
+)
+def test_a_redis_that_refuses_who_asks_is_told_in_words(
+    ready: Configuration, tmp_path: Path, credentials: str, says: str
+) -> None:
+    server = RedisServer(tmp_path / "redis", password=True)
+    try:
+        url = f"redis://{credentials}127.0.0.1:{server.port}"
+        redis = load({"home": str(ready.home)}, {"WATCHLLM_REDIS_URL": url})
+        for name in ("redis", "snapshot"):
+            found = check(redis, name)
+            assert found.status == "failed"
+            assert says in found.detail
+            assert "HELLO" not in found.detail
+            assert "9876" not in found.detail
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        *((f"redis://:sec{mark}ret@127.0.0.1:1", "percent-encoded there: / is %2F, # %23, ? %3F") for mark in "/#?"),
+        ("rediss://127.0.0.1:1?ssl_ca_certs=/nowhere/ca.pem", "not /nowhere/ca.pem (No such file or directory)"),
+    ],
+)
+def test_a_redis_url_of_the_wrong_form_is_told_what_is_wrong(ready: Configuration, url: str, says: str) -> None:
+    redis = check(load({"home": str(ready.home)}, {"WATCHLLM_REDIS_URL": url}), "redis")
+    assert redis.status == "failed"
+    assert says in redis.detail
+    assert "ret" not in redis.detail.replace("directory", "")
+
+
 def test_a_postgresql_that_cannot_be_reached_has_failed(ready: Configuration) -> None:
     variables = {"WATCHLLM_DATABASE_URL": "postgresql://127.0.0.1:1/x", "WATCHLLM_SECRET_KEY": "x" * 32}
     found = check(load({"home": str(ready.home)}, variables), "database")
     assert found.status == "failed"
     assert "refused" in found.detail
     assert "can it be reached" in found.advice
+    assert "doctor" not in found.detail
+
+
+def test_a_role_without_rights_in_postgresql_is_told_so(ready: Configuration, own_postgres: Postgres) -> None:
+    name = own_postgres.database().rpartition("/")[2]
+    own_postgres.execute("postgres", "CREATE ROLE stranger LOGIN")
+    url = own_postgres.url(name, user="stranger")
+    variables = {"WATCHLLM_DATABASE_URL": url, "WATCHLLM_SECRET_KEY": "x" * 32}
+    found = check(load({"home": str(ready.home)}, variables), "database")
+    assert found.status == "failed"
+    assert "connect as the owner of the schema watchllm" in found.advice
+    assert "LINE" not in found.detail
 
 
 def provider(ready: Configuration, base_url: str, key: str = "right") -> Check:

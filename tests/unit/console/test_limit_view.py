@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+from jinja2 import Environment, PackageLoader
 
 from watchllm.analytics.spent import Spent
 from watchllm.console.limit_view import MEANINGS, Holder, Use, changed, fields, rows, state_of, uses_of
@@ -39,6 +40,18 @@ def test_a_use_is_told_with_its_bound() -> None:
     assert uses["budget_usd_month"] == Use("$60.00", "$50.00", 1.0)
     assert uses["budget_usd_total"] == Use("$0.000001", "", None)
     assert uses["budget_usd_day"].share == 1.0  # nothing may be spent, and so nothing is left
+
+
+def test_a_budget_that_only_alerts_is_not_told_to_be_used_up() -> None:
+    spent = Spent(requests_month=20, nanos_day=3 * NANOS_PER_USD)
+    limits = Limits(monthly_requests=14, budget_usd_day=2.0, budget_mode="alert")
+    uses = uses_of(limits, spent)
+    shown = Environment(loader=PackageLoader("watchllm.console")).get_template("limit_pieces.html").module.use  # type: ignore[attr-defined]
+    assert "over, alert only" in shown(uses["budget_usd_day"])
+    assert "used up" not in shown(uses["budget_usd_day"])
+    assert "used up" in shown(uses["monthly_requests"])
+    hard = uses_of(msgspec.structs.replace(limits, budget_mode="hard"), spent)
+    assert "used up" in shown(hard["budget_usd_day"])
 
 
 def test_only_what_was_changed_is_changed() -> None:

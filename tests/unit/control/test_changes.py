@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import select
 
-from watchllm.control import audit, tables
+from watchllm.control import audit, keys, tables
 from watchllm.control.errors import Invalid, NotFound
 from watchllm.control.vendors import vendors
 from watchllm.domain.keys import digest, is_well_formed
+from watchllm.domain.limits import Limits, parse_limits
 from watchllm.domain.sealing import Keyring
 from watchllm.domain.settings import ProjectSettings, parse_settings
 
@@ -57,6 +58,52 @@ def test_a_key_is_known_to_proxies_by_its_digest_only(world: "World") -> None:
         stored = repr(connection.execute(select(tables.keys)).all())
     assert made.secret not in stored
     assert made.secret not in repr(made)
+
+
+def test_a_key_is_never_known_without_the_limits_it_was_made_with(world: "World") -> None:
+    project = world.plane.create_project("Mine")
+    seen = []
+    publish = world.plane.publisher.publish_pending
+
+    def watched(projects: set[str]) -> object:
+        with world.plane.database.reading() as connection:
+            seen.extend(keys.published(connection).values())
+        return publish(projects)
+
+    world.plane.publisher.publish_pending = watched  # type: ignore[method-assign, assignment]
+    wanted = parse_limits({"requests_per_minute": "10", "allowed_ips": "192.0.2.7"})
+    made = world.plane.create_key(project.id, limits=wanted)
+    assert made.record.limits == Limits(requests_per_minute=10, allowed_ips=("192.0.2.7/32",))
+    record = world.reader.key(digest(made.secret))
+    assert record is not None
+    assert record.limits == made.record.limits == world.plane.key(made.record.id).limits
+    assert seen == [record]
+    with world.plane.database.reading() as connection:
+        [line] = audit.listed(connection, made.record.id)
+    assert line.details["limits"] == {"requests_per_minute": 10, "allowed_ips": ["192.0.2.7/32"]}
+
+
+def test_a_key_s_name_scopes_and_end_can_be_changed(world: "World") -> None:
+    made = world.plane.create_key(world.plane.create_project("Mine").id, name="old")
+    pairs = {"name": "new", "scopes": "cache:write, inference", "expires": "1h", "requests_per_minute": "3"}
+    now = time.time()
+    world.plane.set_key(made.record.id, keys.parse_changes(pairs, now))
+    record = world.reader.key(digest(made.secret))
+    assert record is not None
+    assert (record.scopes, record.expires_at) == (("inference", "cache:write"), int(now) + 3600)
+    assert (world.plane.key(made.record.id).name, record.limits) == ("new", Limits(requests_per_minute=3))
+    world.plane.set_key(made.record.id, keys.parse_changes({"name": "", "scopes": "", "expires": ""}, now))
+    back = world.plane.key(made.record.id)
+    assert (back.name, back.scopes, back.expires_at) == ("", ("inference",), keys.NEVER_EXPIRES)
+    assert back.limits == Limits(requests_per_minute=3)
+
+
+@pytest.mark.parametrize("wrong", [{"scopes": "admin"}, {"name": "x" * 201}, {"expires": "2001-01-01"}])
+def test_a_key_is_not_changed_to_what_it_could_not_be_made_as(world: "World", wrong: dict[str, str]) -> None:
+    made = world.plane.create_key(world.plane.create_project("Mine").id)
+    with pytest.raises(Invalid):
+        world.plane.set_key(made.record.id, keys.parse_changes(wrong, time.time()))
+    assert world.plane.key(made.record.id) == made.record
 
 
 def test_a_test_key_says_so(world: "World") -> None:

@@ -87,3 +87,20 @@ def test_a_price_file_of_the_wrong_form_is_an_error_that_names_it(tmp_path: Path
     (tmp_path / "prices.toml").write_text(content)
     with pytest.raises(PricesUnusable, match=r"prices\.toml"):
         frozen(OPENAI, tmp_path, NOW)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('[openai."a"]\noutput = 1', '[openai."a"]: Object missing required field `input`;'),
+        ('[openai."a"]\ninput = "cheap"', '[openai."a"]: Invalid decimal string - at `input`;'),
+        ('[openai."a"]\ninput = -1', '[openai."a"]: input must be a price in USD, not -1;'),
+        ("openai = 1", 'openai: is no table; write [openai."MODEL"]'),
+    ],
+)
+def test_the_entry_of_the_wrong_form_is_named(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "prices.toml").write_text(f'[groq."right"]\ninput = 1\n{content}' if "[" in content else content)
+    with pytest.raises(PricesUnusable) as caught:
+        frozen(OPENAI, tmp_path, NOW)
+    assert f"prices.toml: {says}" in str(caught.value)
+    assert "`$" not in str(caught.value)

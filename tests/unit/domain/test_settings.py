@@ -39,6 +39,27 @@ def test_no_project_is_served_what_is_likelier_wrong_than_right() -> None:
             parse_settings({"min_confidence": text})
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['["a"]', "gpt-4o,'claude'", "gpt 4o", "[gpt-4o]", "[gpt-4o,claude]", "gpt-4]", "[]b", "{gpt-4o}", "`a`", "a\tb"],
+)
+def test_what_is_no_name_of_a_model_is_refused_with_what_to_write(text: str) -> None:
+    with pytest.raises(InvalidSetting, match=r"is no name of a model: write gpt-4o\*,claude-\*"):
+        parse_settings({"allowed_models": text})
+
+
+def test_names_of_models_that_there_are_are_taken() -> None:
+    names = "gpt-4o*,claude-*,meta-llama/Llama-3.1:free,@cf/m,gpt-[45]*,gpt-4o[,[a-c]x,ft:gpt-4o:acme::id,модель"
+    assert parse_settings({"allowed_models": names}) == {"allowed_models": tuple(names.split(","))}
+
+
+def test_what_is_no_provider_s_name_is_refused() -> None:
+    assert parse_settings({"allowed_providers": "openai, my-own_1"}) == {"allowed_providers": ("openai", "my-own_1")}
+    for text in ('["openai"]', "open ai", "open*"):
+        with pytest.raises(InvalidSetting, match="expected a provider's name"):
+            parse_settings({"allowed_providers": text})
+
+
 def test_what_is_written_of_a_setting_is_read_as_it_was() -> None:
     texts = {
         "requests_per_minute": "30",

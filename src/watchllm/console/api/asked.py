@@ -46,7 +46,7 @@ class Asked:
     def changes(self, parse: Callable[[Mapping[str, str]], dict[str, Any]]) -> dict[str, Any]:
         """The typed changes of settings in the body. Raises BadRequest, and InvalidSetting with the command line's
         message."""
-        return parse({name: _as_text(name, value) for name, value in self.body.items()})
+        return changes_in(self.body, parse)
 
     def as_body(self, kind: type[_Body]) -> _Body:
         """The body as this struct. Raises BadRequest naming the field."""
@@ -55,6 +55,12 @@ class Asked:
         except msgspec.ValidationError as error:
             text, _, place = str(error).partition(" - at `$")
             raise BadRequest(f"{text}.", param=place.strip("`.") or None) from None
+
+
+def changes_in(values: Mapping[str, Any], parse: Callable[[Mapping[str, str]], dict[str, Any]]) -> dict[str, Any]:
+    """The typed changes of these settings, by name. Raises BadRequest, and InvalidSetting with the command line's
+    message."""
+    return parse({name: _as_text(name, value) for name, value in values.items()})
 
 
 async def read_document(request: Request) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 
 from watchllm.analytics import spent
-from watchllm.console.api.asked import Asked
+from watchllm.console.api.asked import Asked, changes_in
 from watchllm.console.told import told
-from watchllm.control import described
+from watchllm.control import described, organizations
 from watchllm.control.errors import PublicationFailed
 from watchllm.control.keys import NewKey as MadeKey
-from watchllm.control.organizations import parse_changes
+from watchllm.control.keys import parse_changes as parse_key_changes
 from watchllm.domain import ids
 from watchllm.domain.errors import BadRequest
 from watchllm.domain.limits import parse_limits
@@ -43,12 +43,14 @@ class NewProject(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class NewKey(msgspec.Struct, forbid_unknown_fields=True):
-    """The body that makes a key. `expires` as on the command line: 90d, 12h, 30m or a date; empty: never."""
+    """The body that makes a key. `expires` as on the command line: 90d, 12h, 30m or a date; empty: never. `limits` as
+    the body that changes a key has them."""
 
     name: str = ""
     test: bool = False
     scopes: tuple[str, ...] = ("inference",)
     expires: str = ""
+    limits: dict[str, Any] = {}
 
 
 def _organization(asked: Asked) -> Any:
@@ -56,7 +58,9 @@ def _organization(asked: Asked) -> Any:
 
 
 def _set_organization(asked: Asked) -> Any:
-    return described.organization(asked.own.set_organization(asked.changes(parse_changes)))
+    changes = asked.changes(organizations.parse_changes)
+    changed = described.organization(asked.own.set_organization(changes))
+    return _with_warnings(changed, asked.own.warnings(changes))
 
 
 def _plans(asked: Asked) -> Any:
@@ -78,14 +82,16 @@ def _project(asked: Asked) -> Any:
 
 
 def _set_project(asked: Asked) -> Any:
-    return described.project(asked.own.set_project(asked.id, asked.changes(parse_settings)))
+    changes = asked.changes(parse_settings)
+    changed = described.project(asked.own.set_project(asked.id, changes))
+    return _with_warnings(changed, asked.own.warnings(changes, asked.id))
 
 
 def _spent(asked: Asked) -> Any:
     project = asked.own.project(asked.id)
     with asked.own.database.reading() as connection:
         found = spent.spent(connection, project.id, datetime.fromtimestamp(asked.now, UTC))
-    return spent.described(project.id, found)
+    return spent.described(project.id, found, project.settings)
 
 
 def _keys(asked: Asked) -> Any:
@@ -99,16 +105,24 @@ def _create_key(asked: Asked) -> Any:
         expires_at = expiry(wanted.expires, asked.now)
     except ValueError as error:
         raise BadRequest(str(error), param="expires") from None
+    limits = changes_in(wanted.limits, parse_limits)
+    # Before it is made: nothing may fail between that and its being shown.
+    warnings = asked.own.warnings(limits, asked.id)
     try:
         made = asked.own.create_key(
-            asked.id, name=wanted.name, test=wanted.test, scopes=wanted.scopes, expires_at=expires_at
+            asked.id,
+            name=wanted.name,
+            test=wanted.test,
+            scopes=wanted.scopes,
+            expires_at=expires_at,
+            limits=limits,
         )
     except PublicationFailed as error:
         if not isinstance(error.made, MadeKey):
             raise
         told(error)  # It is made, and nobody sees it a second time.
-        return described.new_key(error.made, published=False)
-    return described.new_key(made)
+        return _with_warnings(described.new_key(error.made, published=False), warnings)
+    return _with_warnings(described.new_key(made), warnings)
 
 
 def _key(asked: Asked) -> Any:
@@ -116,11 +130,18 @@ def _key(asked: Asked) -> Any:
 
 
 def _set_key(asked: Asked) -> Any:
-    return described.key(asked.own.set_key(asked.id, asked.changes(parse_limits)))
+    changes = asked.changes(lambda pairs: parse_key_changes(pairs, asked.now))
+    changed = asked.own.set_key(asked.id, changes)
+    return _with_warnings(described.key(changed), asked.own.warnings(changes, changed.project_id))
 
 
 def _revoke_key(asked: Asked) -> Any:
     return described.key(asked.own.revoke_key(asked.id))
+
+
+def _with_warnings(changed: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any]:
+    """The document of what was changed, as it is read afterwards; `warnings` only where there are some."""
+    return changed | {"warnings": warnings} if warnings else changed
 
 
 def _page(found: Sequence[dict[str, Any]], most: int) -> dict[str, Any]:
@@ -138,7 +159,7 @@ PATHS: dict[str, dict[str, Operation]] = {
             "Change its limits, which go before the plan's; where that is not self-hosted only to tighter ones, and "
             "neither plan nor overage_cap_usd",
             _set_organization,
-            "Organization",
+            "ChangedOrganization",
             body="OrganizationChanges",
         ),
     },
@@ -158,7 +179,7 @@ PATHS: dict[str, dict[str, Operation]] = {
     "/projects/{id}": {
         "GET": Operation("getProject", "A project with all its settings", _project, "Project"),
         "PATCH": Operation(
-            "setProject", "Change settings of a project", _set_project, "Project", body="ProjectChanges"
+            "setProject", "Change settings of a project", _set_project, "ChangedProject", body="ProjectChanges"
         ),
     },
     "/projects/{id}/spent": {
@@ -178,7 +199,11 @@ PATHS: dict[str, dict[str, Operation]] = {
     "/keys/{id}": {
         "GET": Operation("getKey", "A key with the limits of its own", _key, "Key"),
         "PATCH": Operation(
-            "setKey", "Change the limits of a key, which hold beside its project's", _set_key, "Key", body="KeyChanges"
+            "setKey",
+            "Change the limits of a key, which hold beside its project's, its name, scopes or when it expires",
+            _set_key,
+            "ChangedKey",
+            body="KeyChanges",
         ),
         "DELETE": Operation("revokeKey", "Put a key out of force, at once and for good", _revoke_key, "Key"),
     },

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from watchllm.control.keys import SCOPES
+from watchllm.control.keys import SCOPES, SETTINGS
 from watchllm.control.plans import Plan
 from watchllm.domain.limits import LIMIT_FORMS, Limits
 from watchllm.domain.settings import ProjectSettings
@@ -18,6 +18,7 @@ _ID = _TEXT
 _MOMENT: Schema = {"type": "string", "format": "date-time"}
 _MOMENT_OR_NULL: Schema = {"type": ["string", "null"], "format": "date-time"}
 _USD: Schema = {"type": "string", "description": "US dollars with six decimals"}
+_WARNINGS: Schema = {"type": "array", "items": _TEXT, "description": "Where there are some; the change was made"}
 _VALUE: Schema = {
     "description": "As `watchllm … set` takes it; null takes the setting away.",
     "type": ["string", "number", "boolean", "array", "null"],
@@ -43,43 +44,49 @@ def schemas() -> dict[str, Schema]:
         "limits": _named("Limits"),
     }
     plan = settings.pop("Plan")
+    organization = _object(
+        {
+            "id": _ID,
+            "name": _TEXT,
+            "plan": _TEXT,
+            "overage_cap_usd": {"type": ["number", "null"]},
+            "created_at": _MOMENT,
+            "limits": _named("Limits"),
+        }
+    )
+    project = _object(
+        {
+            "id": _ID,
+            "name": _TEXT,
+            "organization_id": _ID,
+            "created_at": _MOMENT,
+            "settings": _named("ProjectSettings"),
+        }
+    )
+    new_key = {
+        **key,
+        "key": {**_TEXT, "description": "The key itself, shown here and never again"},
+        "published": {"type": "boolean", "description": "False: in force as soon as it can be published"},
+    }
     return {
         **{name: _plainly(schema) for name, schema in settings.items()},
         "Plan": _plainly(plan) | {"properties": {"name": _TEXT, **plan["properties"]}, "required": ["name"]},
-        "Organization": _object(
-            {
-                "id": _ID,
-                "name": _TEXT,
-                "plan": _TEXT,
-                "overage_cap_usd": {"type": ["number", "null"]},
-                "created_at": _MOMENT,
-                "limits": _named("Limits"),
-            }
-        ),
-        "Project": _object(
-            {
-                "id": _ID,
-                "name": _TEXT,
-                "organization_id": _ID,
-                "created_at": _MOMENT,
-                "settings": _named("ProjectSettings"),
-            }
-        ),
+        "Organization": organization,
+        "ChangedOrganization": _changed(organization),
+        "Project": project,
+        "ChangedProject": _changed(project),
         "Key": _object(key),
-        "NewlyMadeKey": _object(
-            {
-                **key,
-                "key": {**_TEXT, "description": "The key itself, shown here and never again"},
-                "published": {"type": "boolean", "description": "False: in force as soon as it can be published"},
-            }
-        ),
+        "ChangedKey": _changed(_object(key)),
+        "NewlyMadeKey": _changed(_object(new_key)),
         "Spent": _object(
             {"id": _ID, "requests_month": {"type": "integer"}}
             | dict.fromkeys(("usd_day", "usd_month", "usd_total"), _USD)
+            | {"alerts": {**_WARNINGS, "description": "Names of budgets that were passed and only alert"}}
         ),
         "OrganizationChanges": _changes([*LIMIT_FORMS, "plan", "overage_cap_usd"]),
         "ProjectChanges": _changes(ProjectSettings.__struct_fields__),
-        "KeyChanges": _changes(LIMIT_FORMS),
+        "KeyChanges": _changes([*LIMIT_FORMS, *SETTINGS]),
+        "NewLimits": _changes(LIMIT_FORMS),
         "NewProject": _object({"name": _TEXT}),
         "NewKey": _object(
             {
@@ -87,6 +94,7 @@ def schemas() -> dict[str, Schema]:
                 "test": {"type": "boolean"},
                 "scopes": {"type": "array", "items": {"enum": list(SCOPES)}},
                 "expires": {**_TEXT, "description": "90d, 12h, 30m or a date; empty: never"},
+                "limits": _named("NewLimits"),
             },
             required=(),
         ),
@@ -97,6 +105,12 @@ def schemas() -> dict[str, Schema]:
 def page_of(name: str) -> Schema:
     """A page of documents; `next` is the cursor of the page behind it, null on the last."""
     return _object({"data": {"type": "array", "items": _named(name)}, "next": {"type": ["string", "null"]}})
+
+
+def _changed(document: Schema) -> Schema:
+    """A document as a change answers it."""
+    told = {**document["properties"], "warnings": _WARNINGS}
+    return document | {"properties": told}
 
 
 def _object(properties: dict[str, Schema], required: Iterable[str] | None = None) -> Schema:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError
 
 from watchllm.control.errors import DatabaseUnusable
 from watchllm.control.private_schema import SCHEMA
+from watchllm.setting_forms import PERCENT_ENCODED
 from watchllm.stores.postgres.bounded import BoundedConnection
 
 _CONNECT_SECONDS = 10
@@ -78,11 +79,11 @@ def _parsed(url: str) -> URL:
     try:
         parsed = make_url(url).set(drivername="postgresql+psycopg")
     except (ArgumentError, ValueError):
-        raise DatabaseUnusable(
-            "the database's URL is not of the form postgresql://USER:PASSWORD@HOST:PORT/NAME"
-        ) from None
+        raise DatabaseUnusable(f"the database's URL is not of the form {_FORM}; {PERCENT_ENCODED}") from None
+    if "@" in (parsed.host or "") + (parsed.database or ""):
+        raise DatabaseUnusable(f"the database's URL has one @ too many: {_FORM}; {PERCENT_ENCODED}")
     if not parsed.database:
-        raise DatabaseUnusable("the database's URL names no database: postgresql://USER:PASSWORD@HOST:PORT/NAME")
+        raise DatabaseUnusable(f"the database's URL names no database: {_FORM}")
     return parsed.difference_update_query(_FOREIGN_PARAMETERS)
 
 

@@ -7,6 +7,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
+from watchllm.setting_forms import PERCENT_ENCODED
+
 if TYPE_CHECKING:
     import ssl
 
@@ -50,6 +52,9 @@ class Address(msgspec.Struct, frozen=True):
 def parse(url: str) -> Address:
     """Read the URL. Raises ValueError, whose message does not repeat it: it may hold a password."""
     parts = urlsplit(url)
+    behind = (parts.path, parts.fragment, "" if "@" in parts.netloc else parts.query)
+    if any("@" in part for part in behind):
+        raise ValueError(f"a URL with no @ behind its host; {PERCENT_ENCODED}")
     if parts.scheme not in SCHEMES:
         raise ValueError(f"a URL that begins with {', '.join(scheme + '://' for scheme in SCHEMES)}")
     credentials, _, hosts = parts.netloc.rpartition("@")
@@ -66,6 +71,9 @@ def parse(url: str) -> Address:
         raise ValueError("a URL without a database: a cluster has one only")
     if len(seeds) > 1 and not cluster:
         raise ValueError("one host, or a URL that begins with redis+cluster:// or rediss+cluster://")
+    ca_file = options.get(_CA_FILE, [None])[-1]
+    if ca_file is not None:
+        _check_ca_file(ca_file)
     return Address(
         seeds,
         unquote(user) or None,
@@ -73,8 +81,17 @@ def parse(url: str) -> Address:
         int(database or 0),
         parts.scheme.startswith("rediss"),
         cluster,
-        options.get(_CA_FILE, [None])[-1],
+        ca_file,
     )
+
+
+def _check_ca_file(path: str) -> None:
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ValueError(f"a URL whose {_CA_FILE} is a file that can be read, not {path} ({reason})") from None
 
 
 def _host(text: str) -> tuple[str, int]:

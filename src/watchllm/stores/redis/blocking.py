@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from redis import Redis
+from redis import Redis, RedisError
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
+from watchllm.setting_forms import PERCENT_ENCODED
 from watchllm.stores.redis.address import Address, parse
 from watchllm.stores.redis.client import Script
 from watchllm.stores.redis.link import Argument
@@ -67,6 +68,16 @@ class Blocking:
     def close(self) -> None:
         if self._redis is not None:
             self._redis.close()
+
+
+def reason(error: RedisError) -> str:
+    """What Redis, or the way to it, said, in words for whoever has configured it."""
+    text = str(error)
+    if "NOAUTH" in text or "HELLO must be called" in text:
+        return "it asks for a password; put it into the URL: redis://:PASSWORD@HOST:PORT, or redis://USER:PASSWORD@…"
+    if "WRONGPASS" in text or "invalid username-password pair" in text:
+        return f"it refuses the user or the password; {PERCENT_ENCODED}"
+    return text
 
 
 def _client(address: Address, seconds: float) -> Any:

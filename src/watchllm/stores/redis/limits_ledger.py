@@ -11,7 +11,7 @@ from redis import RedisError
 
 from watchllm.domain.ledger import NotTold, Periods, Place
 from watchllm.stores.redis import server_run
-from watchllm.stores.redis.blocking import Blocking
+from watchllm.stores.redis.blocking import Blocking, reason
 from watchllm.stores.redis.client import Script
 from watchllm.stores.redis.limits_layout import CHANNEL, KEPT, PLACES, WANTED, account_of, place_text, prefix_of
 from watchllm.stores.redis.limits_scripts import COMMON
@@ -195,7 +195,7 @@ class RedisAccounts:
         try:
             return what()
         except RedisError as error:
-            raise NotTold(f"Redis at {self._redis.shown} cannot be told who has spent what: {error}") from None
+            raise NotTold(f"Redis at {self._redis.shown} cannot be told who has spent what: {reason(error)}") from None
 
 
 def _written(

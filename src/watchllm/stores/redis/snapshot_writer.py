@@ -20,7 +20,7 @@ from watchllm.control.publication import Publication
 from watchllm.domain.errors import Unavailable
 from watchllm.stores.lmdb.snapshot_copy import Position, SnapshotCopy
 from watchllm.stores.lmdb.snapshot_writer import LmdbSnapshotWriter
-from watchllm.stores.redis.blocking import Blocking
+from watchllm.stores.redis.blocking import Blocking, reason
 from watchllm.stores.redis.reading import Reading, base_for
 from watchllm.stores.redis.snapshot_layout import (
     APPLY,
@@ -177,7 +177,7 @@ class _told:  # noqa: N801  (reads as what it does)
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, RedisError):
-            raise Unavailable(f"Redis at {self._shown} cannot be used: {error}") from error
+            raise Unavailable(f"Redis at {self._shown} cannot be used: {reason(error)}") from error
 
 
 def _batches(everything: Mapping[bytes, bytes]) -> Iterator[dict[bytes, bytes]]:

@@ -7,6 +7,7 @@ from jsonschema import Draft202012Validator
 
 from watchllm.console.api.openapi import document
 from watchllm.console.api.operations import PATHS
+from watchllm.control.keys import parse_changes as parse_key_changes
 from watchllm.control.organizations import parse_changes
 from watchllm.domain.limits import LIMIT_FORMS, parse_limits
 from watchllm.domain.settings import ProjectSettings, parse_settings
@@ -44,12 +45,14 @@ def test_what_can_be_changed_is_what_the_commands_take() -> None:
     schemas = document()["components"]["schemas"]
     for name, parse in (
         ("ProjectChanges", parse_settings),
-        ("KeyChanges", parse_limits),
+        ("KeyChanges", lambda pairs: parse_key_changes(pairs, 0.0)),
+        ("NewLimits", parse_limits),
         ("OrganizationChanges", parse_changes),
     ):
         parse(dict.fromkeys(schemas[name]["properties"], ""))
     assert set(schemas["ProjectChanges"]["properties"]) == set(ProjectSettings.__struct_fields__)
-    assert set(schemas["KeyChanges"]["properties"]) == set(LIMIT_FORMS)
+    assert set(schemas["KeyChanges"]["properties"]) == {*LIMIT_FORMS, "name", "scopes", "expires"}
+    assert set(schemas["NewLimits"]["properties"]) == set(LIMIT_FORMS)
 
 
 def test_the_reference_names_every_operation_and_every_error() -> None:

@@ -54,6 +54,27 @@ def test_no_message_holds_a_secret(url: str) -> None:
     assert "9876" not in repr(shown)
 
 
+@pytest.mark.parametrize("password", ["a@b-9876", "a@b/c#d-9876"])
+def test_a_mark_in_a_password_is_told_of(password: str) -> None:
+    with pytest.raises(DatabaseUnusable, match="percent-encoded there: / is %2F, # %23") as caught:
+        database(f"postgresql://watchllm:{password}@127.0.0.1:1/db")
+    assert "9876" not in str(caught.value)
+
+
+def test_a_role_without_rights_is_told_what_it_lacks(own_postgres: Postgres) -> None:
+    name = own_postgres.database().rpartition("/")[2]
+    own_postgres.execute("postgres", "CREATE ROLE stranger LOGIN")
+    opened = database(own_postgres.url(name, user="stranger"))
+    for use in (lambda: schema.is_current(opened.engine), lambda: opened.value("nothing")):
+        with pytest.raises(
+            DatabaseUnusable, match="the role lacks rights: connect as the owner of the schema"
+        ) as caught:
+            use()
+        assert "LINE" not in str(caught.value)
+        assert "doctor" not in str(caught.value)
+    opened.close()
+
+
 def test_a_refused_password_is_not_told(own_postgres: Postgres) -> None:
     url = own_postgres.database()
     hba = own_postgres.execute("postgres", "SHOW hba_file")[0][0]

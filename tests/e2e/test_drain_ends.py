@@ -103,7 +103,7 @@ def test_every_stream_says_so_in_its_dialect(
     streams = []
     for path in PATHS:
         for provider in PROVIDERS:
-            data = asked(project, path, f"{provider}/gpt-4o-mini+stall-6+tokens-50", "Endless?")
+            data = asked(project, path, f"{provider}/gpt-4o-mini+stall-6+tokens-50", f"Endless {path}?")
             # The second one joins the first one's call.
             for _ in range(2):
                 streams.append((path, begun(send(connections, proxy, data))))

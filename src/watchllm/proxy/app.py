@@ -175,11 +175,12 @@ class ProxyApp:
     def _break_off(self, request: Request, error: GatewayError) -> None:
         """After the first byte: a stream tells it as its dialect does, and ends; nothing else could tell it."""
         exchange = request.exchange
-        if not (request.streamed and exchange.path in self._generation):
+        endpoint = self._generation.get(exchange.path)
+        if endpoint is None or not request.streamed:
             self._services.settlement.settle(request, exchange.status, "cut")
             exchange.abort()
             return
-        exchange.write(egress.error_event(error, dialect_at(exchange.path), request.id))
+        exchange.write(egress.error_event(error, endpoint.dialect, request.id))
         self._services.settlement.settle(request, exchange.status, "cut")
         exchange.finish()
 

@@ -115,7 +115,7 @@ def test_every_stream_says_so_in_its_dialect(
     assert proxy.process.wait() == 0
     assert outcomes(home) == [(200, "cut", CODE, 1)] * len(streams)
     with usage_in(home.home) as usage:
-        bought = usage.query("SELECT input_tokens > 0 AND cost_nanos >= 0 FROM usage_logs WHERE cache = 'MISS'")
+        bought = usage.query("SELECT input_tokens > 0 FROM usage_logs WHERE cache = 'MISS'")
         assert bought == [(1,)] * (len(streams) // 2)
 
 
@@ -125,7 +125,10 @@ def test_who_has_had_nothing_yet_gets_a_503(
     home.environment["WATCHLLM_MAX_UPSTREAM"] = "3"
     proxy = home.start_proxy()
     waiting = [
-        (path, send(connections, proxy, asked(project, path, "openai/gpt-4o-mini+hang", f"Silent {path}?", stream=stream)))
+        (
+            path,
+            send(connections, proxy, asked(project, path, "openai/gpt-4o-mini+hang", f"Silent {path}?", stream=stream)),
+        )
         for path in PATHS[:2]
         for stream in (False, True)
     ]
@@ -167,9 +170,7 @@ def test_it_is_the_same_where_all_are_replaced(
 ) -> None:
     gateway = home.start_up("--no-console")
     first = called(gateway.process, "proxy")
-    stream = begun(
-        send(connections, gateway, asked(project, CHAT, "openai/gpt-4o-mini+stall-6+tokens-50", "Endless?"))
-    )
+    stream = begun(send(connections, gateway, asked(project, CHAT, "openai/gpt-4o-mini+stall-6+tokens-50", "Endless?")))
     silent = send(connections, gateway, asked(project, CHAT, "openai/gpt-4o-mini+hang", "Silent?"))
     wait_for(lambda: sim.stats()["open"] == 2, "the calls upstream")
     gateway.process.signal(signal.SIGHUP)

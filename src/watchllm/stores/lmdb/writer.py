@@ -242,8 +242,12 @@ class CacheWriter:
                 self._set_own(remove=purge)
                 purge.report()
             elif self.failing is not None:
-                purge.report(Unavailable(f"the cache cannot be written ({self.failing}); the invalidation is in force "
-                                         "in this process and is tried again, but is not on disk yet"))  # fmt: skip
+                purge.report(
+                    Unavailable(
+                        "the cache cannot be written now; the invalidation is in force in this process and is tried "
+                        "again, but is not on disk yet"
+                    )
+                )
 
     def _purge_step(self, purge: Purge) -> bool:
         try:

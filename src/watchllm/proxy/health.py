@@ -1,7 +1,7 @@
 """Whether the process lives, and whether all it depends on does; no key needed.
 
-Anybody may ask, so of each dependency only a word is told: reasons name paths, hosts and users, and are for the operators'
-listener.
+Anybody may ask, so of each dependency only a word is told: reasons name paths, hosts and users, and are for operators,
+on their own listener.
 """
 
 from __future__ import annotations

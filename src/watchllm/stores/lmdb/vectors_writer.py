@@ -237,7 +237,7 @@ class VectorWriter:
                 found, position = self._find(purging, position)
                 gone = self._commit(lambda session, found=found: self._delete(session, found, purging.what))  # type: ignore[misc]
                 if gone is None:
-                    raise Unavailable("the vectors cannot be written now; send the purge again")
+                    raise Unavailable(f"the vectors cannot be written ({self.failing}); send the purge again")
                 count += gone
         except Unavailable as error:
             purging.done(count, error)

@@ -242,12 +242,8 @@ class CacheWriter:
                 self._set_own(remove=purge)
                 purge.report()
             elif self.failing is not None:
-                purge.report(
-                    Unavailable(
-                        "the cache cannot be written now; the invalidation is in force in this process and is tried "
-                        "again, but is not on disk yet"
-                    )
-                )
+                purge.report(Unavailable(f"the cache cannot be written ({self.failing}); the invalidation is in force "
+                                         "in this process and is tried again, but is not on disk yet"))  # fmt: skip
 
     def _purge_step(self, purge: Purge) -> bool:
         try:

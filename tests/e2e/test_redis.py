@@ -10,7 +10,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+import redis
 
+from tests.support.admin import dependency_of
 from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
 from tests.support.raw_http import RawResponse
 from tests.support.redis_server import RedisServer
@@ -51,7 +53,7 @@ def fleet(tmp_path: Path, sim: Sim) -> Iterator[Fleet]:
 
 
 def dependency(gateway: Gateway, name: str) -> str:
-    return str(gateway.get("/health/ready").json()["dependencies"][name])
+    return str(dependency_of(gateway, name))
 
 
 def test_an_answer_stored_by_one_proxy_is_a_hit_at_every_other(fleet: Fleet, sim: Sim) -> None:
@@ -123,6 +125,9 @@ def test_embeddings_are_found_item_by_item(fleet: Fleet, sim: Sim) -> None:
 def test_while_redis_is_gone_requests_are_answered_and_it_is_told(fleet: Fleet, sim: Sim) -> None:
     wait_for(lambda: _hit(fleet.other, fleet.project, "hello"), "a hit")
     assert dependency(fleet.other, "redis") == "ok"
+    key = fleet.installation.key(fleet.project.id, scopes=("inference", "cache:write"))
+    for gateway in (fleet.one, fleet.other):
+        wait_for(lambda gateway=gateway: gateway.chat(key, "hello").status == 200, "the key to be known")  # type: ignore[misc]
     fleet.redis.stop()
     for gateway in (fleet.one, fleet.other):
         for number in range(5):
@@ -130,6 +135,10 @@ def test_while_redis_is_gone_requests_are_answered_and_it_is_told(fleet: Fleet, 
         wait_for(lambda gateway=gateway: "cannot be reached since" in dependency(gateway, "redis"), "being told")  # type: ignore[misc]
         assert gateway.get("/health/ready").status == 200
         assert str(fleet.redis.port) in dependency(gateway, "redis")
+        assert str(fleet.redis.port) not in gateway.get("/health/ready").body.decode()
+        invalidated = gateway.post("/v1/cache/invalidate", key, {"all": True})
+        assert invalidated.status == 503
+        assert str(fleet.redis.port) not in invalidated.body.decode()
         wait_for(lambda gateway=gateway: "the last copy serves since" in dependency(gateway, "snapshot"), "that, too")  # type: ignore[misc]
     fleet.redis.start()
     with fleet.installation.control_plane() as plane:
@@ -276,3 +285,15 @@ def test_a_like_question_is_answered_from_redis(fleet: Fleet, sim: Sim) -> None:
         assert sim.calls() == before
     finally:
         again.stop()
+
+
+def test_a_redis_that_was_full_is_well_again_when_it_takes_an_answer(fleet: Fleet, sim: Sim) -> None:
+    with redis.Redis(port=fleet.redis.port) as server:
+        server.config_set("maxmemory-policy", "noeviction")
+        server.config_set("maxmemory", "1mb")
+        assert fleet.one.chat(fleet.project.key, "is there room?").status == 200
+        wait_for(lambda: "OOM" in dependency(fleet.one, "cache"), "the refusal to be told")
+        assert fleet.one.get("/health/ready").json()["dependencies"]["cache"] == "degraded"
+        server.config_set("maxmemory", "0")
+    assert fleet.one.chat(fleet.project.key, "and now?").status == 200
+    wait_for(lambda: dependency(fleet.one, "cache") == "ok", "it to be well again")

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.admin import AdminConnection, admin_get
+from tests.support.admin import AdminConnection, admin_get, dependency_of
 from tests.support.journal import Usage, usage_in
 from tests.support.processes import BackgroundProcess
 from tests.support.product import Gateway, Installation, Project, Sim, upstream_environment
 from tests.support.raw_http import request_bytes
 from tests.support.waiting import wait_for
+from watchllm.journal.status import RecorderStatus, recorder_status, write_status
 
 
 @pytest.fixture
@@ -85,14 +86,26 @@ def test_readiness_tells_of_the_recorder_and_does_not_depend_on_it(
     gateway, _ = proxy
     answer = gateway.get("/health/ready")
     assert answer.status == 200
-    assert "not running" in answer.json()["dependencies"]["recorder"]
+    assert "not running" in (dependency_of(gateway, "recorder") or "")
+    assert answer.json()["dependencies"]["recorder"] == "degraded"
     assert answer.json()["recorder_lag_seconds"] is None
     process = recorder(home)
     state = gateway.get("/health/ready").json()
     assert state["dependencies"]["recorder"] == "ok"
     assert state["recorder_lag_seconds"] < 5
     process.kill()
-    wait_for(lambda: "not running" in gateway.get("/health/ready").json()["dependencies"]["recorder"], "its end")
+    wait_for(lambda: "not running" in (dependency_of(gateway, "recorder") or ""), "its end")
+
+
+def test_a_new_recorder_does_not_repeat_what_the_one_before_said(home: Installation) -> None:
+    home.project()
+    folder = home.home / "journal"
+    folder.mkdir(exist_ok=True)
+    write_status(folder, RecorderStatus(pid=1, at_ms=0, problem="Redis was away"))
+    process = home._start("recorder")
+    told = wait_for(lambda: recorder_status(folder), "its first word", every=0.001)
+    assert told is not None
+    assert (told.pid, told.problem) == (process.pid, None)
 
 
 def test_a_locked_database_delays_rows_and_no_answer(
@@ -103,7 +116,7 @@ def test_a_locked_database_delays_rows_and_no_answer(
     locker = sqlite3.connect(usage.database, isolation_level=None)
     locker.execute("BEGIN IMMEDIATE")
     assert gateway.chat(project.key, "while it is locked").status == 200
-    wait_for(lambda: "locked" in gateway.get("/health/ready").json()["dependencies"]["recorder"], "the reason")
+    wait_for(lambda: "locked" in (dependency_of(gateway, "recorder") or ""), "the reason")
     assert gateway.get("/health/ready").status == 200
     locker.execute("ROLLBACK")
     locker.close()
@@ -121,7 +134,7 @@ def test_a_ledger_that_is_damaged_is_told_of_and_holds_the_recorder_up_until_it_
     (folder / "data.mdb").write_bytes(b"damaged" * 10_000)
     process = recorder(home)
     assert gateway.chat(project.key, "Hello").status == 200
-    wait_for(lambda: "Remove this folder" in gateway.get("/health/ready").json()["dependencies"]["recorder"], "advice")
+    wait_for(lambda: "Remove this folder" in (dependency_of(gateway, "recorder") or ""), "advice")
     shutil.rmtree(folder)
     wait_for(lambda: len(usage.ids()) == 1, "the row")
     wait_for(lambda: "recording again" in process.log(), "the good news")
@@ -139,7 +152,10 @@ def test_a_full_journal_does_what_the_policy_says(home: Installation, sim: Sim, 
             refused = answer
             break
     ready = gateway.get("/health/ready")
-    assert "journal" in ready.json()["dependencies"]["journal"]
+    assert str(home.home) in (dependency_of(gateway, "journal") or "")
+    assert "watchllm doctor" in ready.json()["reasons"]
+    assert str(home.home) not in ready.body.decode()
+    assert ready.json()["dependencies"]["journal"] == ("failed" if policy == "refuse" else "degraded")
     if policy == "serve-unmetered":
         assert refused is None
         assert ready.status == 200
@@ -148,6 +164,7 @@ def test_a_full_journal_does_what_the_policy_says(home: Installation, sim: Sim, 
     assert refused.status == 503
     assert refused.json()["error"]["code"] == "overloaded"
     assert "record usage" in refused.json()["error"]["message"]
+    assert str(home.home) not in refused.body.decode()
     assert refused.header("Retry-After")
     assert ready.status == 503
     calls = sim.calls()

@@ -39,6 +39,12 @@ def admin_get(gateway: Gateway, path: str, *, pid: int | None = None) -> RawResp
         return connection.response()
 
 
+def dependency_of(gateway: Gateway, name: str) -> str | None:
+    """The state of one of the things that a proxy depends on, with the reason, which the public port does not tell."""
+    state = status_of(gateway)["dependencies"].get(name)
+    return None if state is None else str(state)
+
+
 def status_of(gateway: Gateway) -> dict[str, Any]:
     """`/status`: connections, inflight_bytes, internal_errors and more."""
     answer = admin_get(gateway, "/status")

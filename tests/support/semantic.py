@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests.support.admin import dependency_of
 from tests.support.journal import usage_in
 from tests.support.product import Gateway, Project
 from tests.support.raw_http import RawResponse
@@ -20,9 +21,9 @@ def wait_until_warm(gateway: Gateway) -> Gateway:
 
 
 def state_of(gateway: Gateway) -> str | None:
-    """What `/health/ready` says of it."""
+    """What `/health/ready` says of it; where that is no good news, with the reason that operators are told."""
     state = gateway.get("/health/ready").json()["dependencies"].get("semantic")
-    return None if state is None else str(state)
+    return dependency_of(gateway, "semantic") if state in ("degraded", "failed") else state
 
 
 def serving(gateway: Gateway, name: str = "by meaning", **settings: str) -> Project:

@@ -32,7 +32,8 @@ def explain(
         where = (
             f"none of the {asked} running proxies remembers" if asked else "no proxy runs on this host, so none knows"
         )
-        typer.echo(f"watchllm: {where} {request_id}; `watchllm usage export` has its row", err=True)
+        row = "`watchllm usage export` has its row, unless it was refused before its key was looked at"
+        typer.echo(f"watchllm: {where} {request_id}; {row} (as with 503 shutting_down)", err=True)
         raise typer.Exit(1)
     if as_json:
         print_json(told)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Callable
 
 from watchllm.configuration import Configuration
@@ -61,7 +62,10 @@ class OperatorsListener:
             _unlink(self._path)
 
     def _failed(self, error: Exception) -> None:
-        self.problem = f"{DEGRADED}the operators' listener cannot be opened: {error}"
+        reason = f"the operators' listener cannot be opened: {error}"
+        # Nobody can ask on it, and the public port tells no reasons.
+        sys.stderr.write(f"watchllm proxy: {reason}\n")
+        self.problem = DEGRADED + reason
 
 
 def _listening(path: str) -> socket.socket:

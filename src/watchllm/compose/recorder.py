@@ -17,7 +17,7 @@ from watchllm.configuration import Configuration, ConfigurationError
 from watchllm.control.errors import ControlError, PlansUnusable
 from watchllm.journal.recorder import Recorder, StoreUnavailable
 from watchllm.journal.series import any_live, remove_drafts
-from watchllm.journal.status import RecorderStatus, holds_lock, lock_recorder, write_status
+from watchllm.journal.status import RecorderStatus, forget_status, holds_lock, lock_recorder, write_status
 from watchllm.stores import home
 from watchllm.stores.lmdb.environment import StoreBroken
 
@@ -87,6 +87,7 @@ def _become_the_one(folder: Path, stop: Stop) -> int | None:
         try:
             lock = lock_recorder(folder)
             if lock is not None:
+                forget_status(folder)
                 return lock
             reason = "another recorder works on this folder; standing by"
         except OSError as error:

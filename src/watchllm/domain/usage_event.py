@@ -78,8 +78,8 @@ class UsageEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One authenticated request. Times in epoch nanoseconds, durations in microseconds; None = not known.
 
     `cost` is what this request cost, `saved` what its hit would have cost; `error` is the contract's error code;
-    `ended` is how the answer ended: `complete`, `error`, `cancelled` (the client left), `cut` (upstream broke off) or
-    `aborted` (this process died; `status` is then 0).
+    `ended` is how the answer ended: `complete`, `error`, `cancelled` (the client left), `cut` (upstream broke off, or
+    this gateway did: `error` says which) or `aborted` (this process died; `status` is then 0).
 
     `semantic` is what became of the look-up by meaning, None = there was none: `hit` (served), `shadow-hit` (would have
     been), `miss` (the stored ones were too different), `empty` (none was stored in that context), `not-tried` or

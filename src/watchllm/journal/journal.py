@@ -43,6 +43,10 @@ _SYNC_SECONDS = 0.75
 _PATIENCE_SECONDS = 0.05
 _BACKLOG_BYTES = 4 << 20
 _SERIES = "jnl_"
+_REFUSAL = (
+    "The gateway cannot record usage and refuses requests until it can; try again in a moment. Its operator finds the "
+    "reason with `watchllm doctor`."
+)
 
 _OPENED_TAG, _SETTLED_TAG = tag_of(OPENED), tag_of(SETTLED)
 _encode = msgspec.msgpack.Encoder().encode
@@ -296,7 +300,7 @@ class Journal:
         if problem is None or self._policy != REFUSE or (has_room and not self._misplaced):
             self.refusal = None
         else:
-            self.refusal = f"The gateway cannot record usage and refuses requests until it can: {problem}."
+            self.refusal = _REFUSAL
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -36,9 +36,9 @@ class RecorderStatus(msgspec.Struct):
 
 def journal_state(journal: Journal) -> str:
     """`ok`, `degraded: …` while requests are served, or what makes them be refused."""
-    if journal.refusal is not None:
-        return journal.refusal
     state = journal.state()
+    if journal.refusal is not None:
+        return f"requests are refused: {state}"
     return "ok" if state is None else _DEGRADED + state
 
 
@@ -53,22 +53,41 @@ def recorder_status(folder: Path) -> RecorderStatus | None:
 
 
 def recorder_lag(folder: Path) -> float | None:
-    """Seconds since the recorder last had applied everything; None when none runs."""
+    """Seconds since the recorder last had applied everything; None when none runs, or none has said anything yet."""
     status = recorder_status(folder)
-    return None if status is None else status.lag_seconds
+    return None if status is None else _behind(status)
 
 
 def recorder_state(folder: Path) -> str:
     """`ok`, or `degraded: …`: usage is then late in the database, and nothing is lost."""
     status = recorder_status(folder)
     if status is None:
-        return _DEGRADED + "not running; usage waits in the journal"
-    silent = time.time() - status.at_ms / 1000 if status.problem is None else 0.0
-    behind = max(status.lag_seconds, silent)
-    if status.problem is None and silent <= _TOLERATED_SILENCE_SECONDS and behind <= _TOLERATED_LAG_SECONDS:
+        what = "starting" if _is_held(folder) else "not running"
+        return f"{_DEGRADED}{what}; usage waits in the journal"
+    behind = _behind(status)
+    if status.problem is None and _silence(status) <= _TOLERATED_SILENCE_SECONDS and behind <= _TOLERATED_LAG_SECONDS:
         return "ok"
     reason = "" if status.problem is None else f": {status.problem}"
     return f"{_DEGRADED}{behind:.1f} s behind{reason}"
+
+
+def _is_held(folder: Path) -> bool:
+    try:
+        return is_locked(folder / RECORDER_LOCK)
+    except OSError:
+        return False  # As in `recorder_status`: what cannot be looked at tells of no recorder.
+
+
+def _silence(status: RecorderStatus) -> float:
+    return max(0.0, time.time() - status.at_ms / 1000)
+
+
+def _behind(status: RecorderStatus) -> float:
+    """Seconds since everything was applied. One that only rests says so in time; one that says nothing, or is in
+    trouble, applies nothing meanwhile."""
+    silent = _silence(status)
+    is_at_work = status.problem is None and silent <= _TOLERATED_SILENCE_SECONDS
+    return status.lag_seconds if is_at_work else round(status.lag_seconds + silent, 3)
 
 
 def write_status(folder: Path, status: RecorderStatus) -> None:
@@ -88,6 +107,11 @@ def lock_recorder(folder: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def forget_status(folder: Path) -> None:
+    """Take away what an earlier recorder said; for the one that has the lock. Raises OSError."""
+    (folder / RECORDER_STATUS).unlink(missing_ok=True)
 
 
 def holds_lock(folder: Path, descriptor: int) -> bool:

@@ -40,9 +40,13 @@ class Drain:
         """None = none has ended yet."""
         return self._seconds / self._ended if self._ended else None
 
-    def retry_after(self, *, places: int, ahead: int, share: float, unknown: float) -> float:
+    def retry_after(self, *, places: int, ahead: int, share: float) -> float:
         """Seconds until one that has `ahead` before it in its tier, which gets `share` of the turns at so many
-        `places`, would get its own: between one second and a minute; `unknown` where no call has ended yet."""
-        seconds = self.seconds_a_call()
-        expected = unknown if seconds is None else (ahead + 1) * seconds / (places * share)
+        `places`, all of them taken, would get its own: between one second and a minute.
+
+        While no call has ended, those under way are taken to need no more than they have had: who comes too early is
+        told what is known by then.
+        """
+        seconds = self._seconds / (self._ended or places)
+        expected = (ahead + 1) * seconds / (places * share)
         return min(max(_LEAST, expected), _MOST)

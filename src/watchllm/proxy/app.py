@@ -18,6 +18,7 @@ from watchllm.proxy.intake import is_json
 from watchllm.proxy.request import Request
 from watchllm.proxy.services import Services
 from watchllm.wire.exchange import BodyMode, Exchange
+from watchllm.wire.refusals import shutting_down
 
 if TYPE_CHECKING:
     from watchllm.proxy.embeddings import Embeddings
@@ -143,7 +144,9 @@ class ProxyApp:
     def _run(self, request: Request, stage: Coroutine[Any, Any, None]) -> None:
         going_on = eager.run(stage, self._services.loop, partial(self._failed, request))
         if going_on is not None:
-            request.exchange.on_disconnect = partial(self._client_left, request, going_on)
+            exchange = request.exchange
+            exchange.on_disconnect = partial(self._client_left, request, going_on)
+            exchange.on_shut_down = partial(self._shut_down, request, going_on)
             going_on.on_end = partial(_let_go, request)
 
     def _failed(self, request: Request, error: BaseException) -> None:
@@ -157,23 +160,39 @@ class ProxyApp:
 
     def _refuse(self, request: Request, error: GatewayError) -> None:
         exchange = request.exchange
+        request.error = error.code
         if request.cancel_upstream is not None:
             request.cancel_upstream()
-        request.error = error.code
         if request.target is None:
             request.model, request.asked_provider = error.model, error.provider
         if exchange.started:
-            self._services.settlement.settle(request, exchange.status, "cut")
-            exchange.abort()
+            self._break_off(request, error)
             return
         head = egress.error_head(request, error)
         self._services.settlement.settle(request, error.status, "error")
         exchange.respond(error.status, head, egress.error_body(error, dialect_at(exchange.path), request.id))
 
+    def _break_off(self, request: Request, error: GatewayError) -> None:
+        """After the first byte: a stream tells it as its dialect does, and ends; nothing else could tell it."""
+        exchange = request.exchange
+        endpoint = self._generation.get(exchange.path)
+        if endpoint is None or not request.streamed:
+            self._services.settlement.settle(request, exchange.status, "cut")
+            exchange.abort()
+            return
+        exchange.write(egress.error_event(error, endpoint.dialect, request.id))
+        self._services.settlement.settle(request, exchange.status, "cut")
+        exchange.finish()
+
+    def _shut_down(self, request: Request, run: eager.EagerRun) -> None:
+        """This process ends before the answer does."""
+        self._refuse(request, shutting_down())
+        run.cancel()
+
     def _client_left(self, request: Request, run: eager.EagerRun) -> None:
+        request.error = "client_left"
         if request.cancel_upstream is not None:
             request.cancel_upstream()
-        request.error = "client_left"
         self._services.settlement.settle(request, CLIENT_LEFT, "cancelled")
         run.cancel()
 
@@ -181,7 +200,7 @@ class ProxyApp:
 def _let_go(request: Request) -> None:
     """Take apart what refers to each other: memory that the collector would have to find is used again at once."""
     exchange = request.exchange
-    exchange.on_disconnect = exchange.on_writable = None
+    exchange.on_disconnect = exchange.on_shut_down = exchange.on_writable = None
     request.cancel_upstream = None
 
 

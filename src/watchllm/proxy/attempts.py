@@ -142,7 +142,7 @@ class Attempts(SentWhole):
             one.ticket.give_back(Health.NOTHING)
         for one in self._tries[:-1]:
             if one is not self._winner:
-                self._lost.ended(one, "client_left")
+                self._lost.ended(one, self._request.error or "client_left")
 
     # --- for the tries -----------------------------------------------------------------------------------------------
 

@@ -69,8 +69,7 @@ class LocalLimits:
             await asyncio.wait(waits, timeout=_PATIENCE_SECONDS)
         if not self.limiter.knows(subject):
             raise Unavailable(
-                "It is not known yet how much of this key's quota or budget is used: "
-                f"{self._problem or 'the journals are being read'}. Try again in a moment.",
+                "It is not known yet how much of this key's quota or budget is used. Try again in a moment.",
                 retry_after=1,
             )
 

@@ -286,11 +286,11 @@ class Slots:
 
     def _shed(self, tier: Tier) -> GatewayError:
         """The error of a request for which there is no room, or not soon enough."""
+        self._drain.passed(perf_counter(), self.under_way)
         after = self._drain.retry_after(
             places=self._allowed,
             ahead=self._queue.waiting_in(tier),
             share=self._queue.share(tier),
-            unknown=self._limits.wait,
         )
         problem = "Too many requests wait for a call to a provider"
         what_to_do = f"try again in {max(1, round(after))} s"

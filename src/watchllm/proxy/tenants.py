@@ -186,7 +186,7 @@ def _one_credential(authorization: bytes | None, api_key: bytes | None) -> bytes
 def _knows_nobody() -> GatewayError:
     return Unavailable(
         "This proxy knows no keys yet: nothing was published to it. Try again in a moment; operators find the reason "
-        "on /health/ready.",
+        "with `watchllm doctor`.",
         retry_after=1,
     )
 

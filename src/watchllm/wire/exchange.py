@@ -69,6 +69,7 @@ class Exchange:
         "on_data",
         "on_disconnect",
         "on_end",
+        "on_shut_down",
         "on_writable",
         "path",
         "query",
@@ -98,6 +99,8 @@ class Exchange:
         self.on_data: Callable[[bytes], None] | None = None
         self.on_end: Callable[[], None] | None = None
         self.on_disconnect: Callable[[], None] | None = None
+        self.on_shut_down: Callable[[], None] | None = None
+        """The server waits no longer for the answer: what can still be told has to be told inside this call."""
         self.on_writable: Callable[[], None] | None = None
 
     def header(self, name: bytes) -> bytes | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from watchllm.domain.errors import GatewayError
 from watchllm.wire.exchange import Exchange
 from watchllm.wire.pacing import LOWEST_RATE, NO_DEADLINE, PacedConnection
+from watchllm.wire.refusals import shutting_down
 from watchllm.wire.status import CONTINUE, status_line
 
 if TYPE_CHECKING:
@@ -91,6 +92,22 @@ class OrderedConnection(PacedConnection):
     @property
     def has_waiting(self) -> bool:
         return bool(self._waiting)
+
+    def shut_down(self) -> None:
+        """The server waits no longer: whose answer is not complete is told so, and nothing behind it is begun."""
+        for exchange in self._waiting:
+            self._release(exchange)
+            exchange.finished = True
+        self._waiting.clear()
+        was_discarding, active = self._discarding, self._active
+        if active is None or not active.began:
+            if self.busy and not self._closing:
+                self._refuse_in_turn(shutting_down(), active or self._receiving)
+        elif not active.finished and active.on_shut_down is not None:
+            active.keep_alive = False
+            active.on_shut_down()
+        if was_discarding or not self._discarding:
+            self.close_idle()
 
     # --- details -----------------------------------------------------------------------------------------------------
 

@@ -38,9 +38,11 @@ def head_refusal(exchange: Exchange, version: str, max_upload_bytes: int, *, dra
     length = headers.get(b"content-length")
     if length is not None and int(length) > max_upload_bytes:
         return body_too_large(max_upload_bytes)
-    if draining:
-        return Unavailable("This proxy is shutting down; send the request again.", code="shutting_down", retry_after=1)
-    return None
+    return shutting_down() if draining else None
+
+
+def shutting_down() -> GatewayError:
+    return Unavailable("This proxy is shutting down; send the request again.", code="shutting_down", retry_after=1)
 
 
 # The spaces and line ends of a request line, its protocol, and the line end behind the last header.

@@ -140,12 +140,13 @@ class Server:
         self._ends = min(self._ends, self.now() + seconds)
 
     async def close(self) -> None:
-        """Stop listening and end all connections; what is written but not sent yet gets a moment to be sent."""
+        """Stop listening and end all connections: who waits for an answer is told that there will be none, and what is
+        written but not sent yet gets a moment to be sent."""
         self._sweeper.cancel()
         for listener in self._listeners:
             listener.close()
         for connection in list(self._connections):
-            connection.close_idle()
+            connection.shut_down()
         end = self.now() + 1.0
         while self._connections and self.now() < end:  # noqa: ASYNC110  (as in `drain`: rare, and bounded)
             await asyncio.sleep(_DRAIN_POLL_SECONDS)

@@ -124,7 +124,8 @@ def test_a_disk_that_cannot_be_written_is_named_and_tried_again(
     with monkeypatch.context() as broken:
         broken.setattr("watchllm.journal.segment._allocate", fails)
         journal = journal_in(tmp_path)
-        assert os.strerror(number) in (journal.refusal or "")
+        assert os.strerror(number) in (journal.state() or "")
+        assert str(tmp_path) not in (journal.refusal or str(tmp_path))
         journal.settled(event())
         # The next attempt, under way already, may have one for a moment.
         wait_for(lambda: not list(journal.folder.glob("*.new")), "the draft to be gone")
@@ -135,7 +136,8 @@ def test_a_disk_that_cannot_be_written_is_named_and_tried_again(
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "journal").write_text("a file where the folder should be")
     journal = Journal.open(tmp_path / "journal", max_bytes=1 << 20)
-    assert "journal" in (journal.refusal or "")
+    assert "journal" in (journal.state() or "")
+    assert journal.refusal
     journal.settled(event())
     (tmp_path / "journal").unlink()
     wait_for(lambda: journal.refusal is None and payloads(tmp_path / "journal") == 1, "the folder to be made")
@@ -248,7 +250,8 @@ def test_no_append_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.Monkey
         sent += 1
         assert sent < 10_000
     assert stuck.wait(20)
-    assert "too slow" in (journal.refusal or "")
+    assert "too slow" in (journal.state() or "")
+    assert journal.refusal
     go_on.set()
     wait_for(lambda: payloads(journal.folder) == sent, "the records that waited")
     journal.close()

@@ -6,7 +6,7 @@ from watchllm.limits.drain import Drain
 
 
 def after(drain: Drain, ahead: int, share: float = 1.0) -> float:
-    return drain.retry_after(places=4, ahead=ahead, share=share, unknown=30.0)
+    return drain.retry_after(places=4, ahead=ahead, share=share)
 
 
 def use(drain: Drain, begin: float, rounds: int, seconds: float) -> None:
@@ -49,5 +49,11 @@ def test_it_is_between_a_second_and_a_minute() -> None:
     assert after(drain, 1_000_000) == 60.0
 
 
-def test_before_any_call_has_ended_it_is_what_may_be_waited() -> None:
-    assert after(Drain(), 3) == 30.0
+def test_before_any_call_has_ended_it_is_by_what_those_under_way_have_had() -> None:
+    drain = Drain()
+    drain.passed(1_000.0, 0)
+    assert after(drain, 79) == 1.0
+    drain.passed(1_000.5, 4)
+    assert after(drain, 79) == pytest.approx(10)
+    drain.passed(1_010.0, 4)
+    assert after(drain, 79) == 60.0

@@ -316,7 +316,10 @@ def test_who_finds_no_room_is_told_when_there_will_be_by_how_long_calls_took(
     for _ in range(2):
         slots.take()
     waiting = [Waiting(slots) for _ in range(4)]
-    assert refused().retry_after == 30.0, "none has ended yet"
+    assert refused().retry_after == 1.0, "nothing is known yet"
+    now[0] += 2.0
+    assert refused().retry_after == pytest.approx(5.0), "none has ended, and two are under way for 2 s"
+    now[0] -= 2.0
     while waiting:
         now[0] += 3.0
         for _ in range(2):

@@ -172,6 +172,7 @@ class RedisExactStore:
             self.pending -= 1
             if reply == 1:
                 self.counters.puts += 1
+                self._refusal = None
                 return
             self.memory.remove(project, entry_id, only=entry)
             if reply == 0:

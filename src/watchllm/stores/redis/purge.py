@@ -51,7 +51,7 @@ async def invalidate(
         count = await _delete(client, project, what, generation)
         await client.call_script(FINISHED, keys[:1], (generation,), seconds=_SECONDS)
     except (Unreachable, hiredis.ReplyError) as error:
-        raise Unavailable(f"the cache in Redis cannot be invalidated ({error}); send it again") from None
+        raise Unavailable("the cache in Redis cannot be invalidated now; send it again") from error
     return count
 
 
@@ -69,7 +69,7 @@ async def stats(client: Client, project: bytes) -> CacheStats:
             by_kind[kind] = by_kind.get(kind, 0) + 1
         memory = await client.call(index[0], "INFO", "memory", seconds=_SECONDS)
     except (Unreachable, hiredis.ReplyError) as error:
-        raise Unavailable(f"the cache in Redis cannot be read ({error}); try again") from None
+        raise Unavailable("the cache in Redis cannot be read now; try again") from error
     return CacheStats(entries, size, by_kind, number_in(memory, b"maxmemory"))
 
 

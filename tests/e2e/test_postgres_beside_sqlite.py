@@ -2,8 +2,11 @@
 
 import pytest
 
+from tests.support.journal import usage_in
 from tests.support.postgres import SECRET_KEY, Connected
-from tests.support.product import Installation
+from tests.support.product import Installation, Sim, upstream_environment
+from tests.support.waiting import wait_for
+from watchllm.stores import home
 
 
 @pytest.fixture
@@ -43,3 +46,31 @@ def test_a_file_with_nothing_in_it_is_no_reason(installation: Installation, empt
     installation.run("db", "upgrade")
     installation.environment.update(WATCHLLM_DATABASE_URL=empty_database.url, WATCHLLM_SECRET_KEY=SECRET_KEY)
     installation.run("db", "upgrade")
+
+
+def test_a_proxy_serves_during_the_move_and_all_usage_arrives(
+    installation: Installation, sim: Sim, empty_database: Connected
+) -> None:
+    installation.environment.update(upstream_environment(sim.base_url))
+    project = installation.project(settings={"semantic": "off", "monthly_requests": "100"})
+    up = installation.start_up()
+    answers = [up.chat(project.key, "with SQLite")]
+    assert up.stop() == 0
+    gateway = installation.start_proxy()
+    answers.append(gateway.chat(project.key, "before the move"))
+    installation.environment.update(
+        WATCHLLM_DATABASE_URL=empty_database.url,
+        WATCHLLM_SECRET_KEY=(installation.home / "secret.key").read_text().strip(),
+    )
+    installation.run("db", "move")
+    answers.append(gateway.chat(project.key, "after it"))
+    recorder = installation.start_recorder()
+    installation.start_console()
+    answers.append(gateway.chat(project.key, "recorded in PostgreSQL"))
+    assert {answer.status for answer in answers} == {200}
+    with usage_in(installation.home, empty_database.url, home.identity(installation.home)) as usage:
+        wait_for(lambda: len(usage.ids()) == len(answers), "all rows")
+        assert usage.ids() == [answer.header("x-request-id") for answer in answers]
+        assert usage.rollups() == usage.rollups_from_rows()
+    assert gateway.stop() == 0
+    assert recorder.stop() == 0

@@ -41,9 +41,14 @@ def project(shared: Installation) -> Project:
 
 
 def serve(gateway: Gateway, project: Project) -> None:
-    """Until every worker knows the project."""
+    """Ask often enough that every worker is, most likely."""
     for _ in range(20):
         assert gateway.chat(project.key, "Hello").status == 200
+
+
+def are_known(gateway: Gateway, project: Project) -> bool:
+    """Whether the recorder, which starts last, has told of every worker that happens to answer."""
+    return all(gateway.chat(project.key, "Hello").status == 200 for _ in range(20))
 
 
 def limits_in_health(gateway: Gateway) -> set[str | None]:
@@ -56,7 +61,7 @@ def test_nothing_is_replaced_while_the_database_is_away(
     shared: Installation, project: Project, own_postgres: Postgres
 ) -> None:
     gateway = shared.start_up("--workers", "2")
-    serve(gateway, project)
+    wait_for(lambda: are_known(gateway, project), "the workers to be known", within=30)
     before = [called(gateway.process, name) for name in ("proxy", "console", "recorder")]
     own_postgres.stop(at_once=True)
     gateway.process.signal(signal.SIGHUP)
@@ -68,7 +73,7 @@ def test_nothing_is_replaced_while_the_database_is_away(
     own_postgres.start()
     gateway.process.signal(signal.SIGHUP)
     gateway.process.wait_until(lambda: "all processes are replaced" in gateway.process.log(), "two others", within=60)
-    serve(gateway, project)
+    wait_for(lambda: are_known(gateway, project), "the new workers to be known", within=30)
 
 
 def test_proxies_alone_ask_the_recorder_of_their_home(
@@ -76,7 +81,7 @@ def test_proxies_alone_ask_the_recorder_of_their_home(
 ) -> None:
     recorder = shared.start_recorder()
     gateway = shared.start_proxy(program=(WATCHLLM, "proxy", "--workers", "2"))
-    serve(gateway, project)
+    wait_for(lambda: are_known(gateway, project), "the workers to be known", within=30)
     before = called(gateway.process, "proxy")
     own_postgres.stop(at_once=True)
     recorder.wait_until(lambda: "trying again" in recorder.log(), "the recorder to notice", within=20)
@@ -90,8 +95,8 @@ def test_a_worker_that_begins_meanwhile_says_what_it_waits_for(
     shared: Installation, project: Project, own_postgres: Postgres
 ) -> None:
     gateway = shared.start_up("--workers", "2", "--no-console")
-    serve(gateway, project)
-    assert limits_in_health(gateway) == {None}
+    wait_for(lambda: are_known(gateway, project), "the workers to be known", within=30)
+    wait_for(lambda: limits_in_health(gateway) == {None}, "nobody to wait")
     own_postgres.stop(at_once=True)
     before = called(gateway.process, "proxy")
     os.kill(before[0], signal.SIGKILL)
@@ -111,4 +116,4 @@ def test_a_worker_that_begins_meanwhile_says_what_it_waits_for(
     )
     own_postgres.start()
     wait_for(lambda: limits_in_health(gateway) == {None}, "the new worker to be known", within=30)
-    serve(gateway, project)
+    wait_for(lambda: are_known(gateway, project), "everybody to serve", within=30)

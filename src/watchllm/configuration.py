@@ -358,10 +358,13 @@ def _check_together(values: Mapping[str, Any]) -> None:
         if name in values and not is_postgres:
             raise ConfigurationError(f"WATCHLLM_{name.upper()} belongs to a WATCHLLM_DATABASE_URL of PostgreSQL")
     if is_postgres and "secret_key" not in values:
-        raise ConfigurationError(
-            "WATCHLLM_SECRET_KEY is required with PostgreSQL, the same on every host; "
-            "`openssl rand -base64 32` makes one"
+        file = os.path.join(values["directory"], "secret.key")
+        advice = (
+            f"this home has one, which everything in its own database is sealed under: set what {file} holds"
+            if os.path.exists(file)
+            else "`openssl rand -base64 32` makes one"
         )
+        raise ConfigurationError(f"WATCHLLM_SECRET_KEY is required with PostgreSQL, the same on every host; {advice}")
     if values.get("max_inflight_bytes", 1 << 62) < values.get("max_body_bytes", 0):
         raise ConfigurationError("WATCHLLM_MAX_INFLIGHT_BYTES must not be less than WATCHLLM_MAX_BODY_BYTES")
 

@@ -4,7 +4,9 @@ import json
 import re
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,12 +14,20 @@ import pytest
 from tests.support.journal import event, journal_in, usage_in
 from tests.support.postgres import PASSWORD, SECRET_KEY, Connected
 from tests.support.product import Installation
+from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_for
 from watchllm.compose.control import bootstrap
 from watchllm.control import private_schema, schema
 from watchllm.control.database import Database
 from watchllm.stores import home
 from watchllm.stores.postgres.engine import open_engine
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "redis")
+    yield server
+    server.stop()
 
 
 @pytest.fixture(params=["direct", "behind a pooler"])
@@ -110,6 +120,31 @@ def test_doctor_and_config_show_know_it_and_tell_no_password(
     shown = on_postgres.run("config", "show").stdout
     assert "WATCHLLM_DATABASE_REPLICA_URL" in shown
     assert PASSWORD not in shown + json.dumps(checks)
+
+
+def test_doctor_warns_of_hosts_that_share_the_database_and_no_redis(
+    on_postgres: Installation, empty_database: Connected, tmp_path: Path, redis: RedisServer
+) -> None:
+    def other_hosts(asked: Installation) -> list[dict[str, str]]:
+        found = json.loads(asked.run("doctor", "--json", check=False).stdout)
+        return [check for check in found["checks"] if check["name"] == "other hosts"]
+
+    project = on_postgres.project()
+    recorder, gateway = on_postgres.start_recorder(), on_postgres.start_proxy()
+    gateway.chat(project.key, "Hello", model="sim/echo")
+    wait_for(lambda: empty_database.execute("SELECT count(*) FROM watchllm.usage_logs") == [(1,)], "a row")
+    assert other_hosts(on_postgres) == [], "alone"
+    other = Installation(tmp_path / "other", on_postgres.environment)
+    other.home.mkdir()
+    (warning,) = other_hosts(other)
+    assert warning["status"] == "warning"
+    assert "1 other home recorded into this database" in warning["detail"]
+    assert "WATCHLLM_REDIS_URL" in warning["advice"]
+    assert not (other.home / home.IDENTITY_FILE).exists(), "it changes nothing"
+    other.environment = {**on_postgres.environment, **redis.environment}
+    assert other_hosts(other) == []
+    assert gateway.stop() == 0
+    assert recorder.stop() == 0
 
 
 def test_the_secret_is_asked_for(installation: Installation) -> None:

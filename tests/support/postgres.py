@@ -150,6 +150,20 @@ class Postgres:
                 rows = cursor.fetchall() if cursor.description else []
         return rows
 
+    def dump(self, name: str) -> Path:
+        """A backup of a database, as `pg_dump` makes it."""
+        file = self._folder / f"{name}.dump"
+        with file.open("wb") as output:
+            subprocess.run(
+                [self._binaries / "pg_dump", "-Fc", self.url(name, user="postgres")], stdout=output, check=True
+            )
+        return file
+
+    def restore(self, name: str, file: Path) -> None:
+        """Put a backup in the place of the database, whoever is connected with it."""
+        self.execute("postgres", f"DROP DATABASE {name} WITH (FORCE)", f"CREATE DATABASE {name} OWNER {OWNER}")
+        subprocess.run([self._binaries / "pg_restore", "-d", self.url(name, user="postgres"), file], check=True)
+
     def close(self) -> None:
         """End the server and its pooler."""
         self.stop(at_once=True)

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
 from watchllm.compose.database import bring_up_to_date, open_database
+from watchllm.compose.left_behind import check_nothing_left_behind
 from watchllm.configuration import Configuration, ConfigurationError
 from watchllm.control import first_run, plans, prices, schema, secrets, vendors
 from watchllm.control.database import Database
@@ -30,13 +31,15 @@ SNAPSHOT_FOLDER = "snapshot"
 def open_control_plane(configuration: Configuration, *, actor: str | None = None) -> Iterator[ControlPlane]:
     """The control plane of this configuration, its schema brought up to date, closed when the block ends.
 
-    Raises ControlError, SealError, HomeUnusable or StoreBroken when a part cannot be used.
+    Raises ControlError, SealError, HomeUnusable or StoreBroken when a part cannot be used, and Invalid for an empty
+    PostgreSQL beside a home with an installation of its own.
     """
     home.prepare(configuration.home)
     keyring = keyring_of(configuration)
     database = open_database(configuration)
     try:
         bring_up_to_date(configuration, database)
+        check_nothing_left_behind(configuration, database)
         secrets.check(database, keyring)
         snapshot = open_snapshot(configuration)
         try:

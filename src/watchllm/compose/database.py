@@ -11,6 +11,8 @@ from watchllm.journal.shared_ledger import SharedUsageStore
 from watchllm.stores import home
 from watchllm.stores.sqlite.engine import open_engine as open_sqlite
 
+_CHECK_SECONDS = 5.0
+
 
 def is_postgres(url: str) -> bool:
     """Whether it is the URL of a PostgreSQL."""
@@ -35,6 +37,15 @@ def open_engine(url: str, *, answer_seconds: float | None = 20.0) -> Engine:
     from watchllm.stores.postgres.engine import open_engine as open_postgres
 
     return open_postgres(url, answer_seconds=answer_seconds)
+
+
+def check_answers(configuration: Configuration) -> None:
+    """Raise DatabaseUnusable where the database does not answer within seconds, or is a newer program's."""
+    engine = open_engine(configuration.database_url, answer_seconds=_CHECK_SECONDS)
+    try:
+        schema.is_current(engine)
+    finally:
+        engine.dispose()
 
 
 def bring_up_to_date(configuration: Configuration, database: Database) -> bool:

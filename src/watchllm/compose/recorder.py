@@ -16,6 +16,7 @@ from watchllm.compose.recorder_stop import Stop
 from watchllm.configuration import Configuration, ConfigurationError
 from watchllm.control.errors import ControlError, PlansUnusable
 from watchllm.journal.recorder import Recorder, StoreUnavailable
+from watchllm.journal.restored import check_positions
 from watchllm.journal.series import any_live, remove_drafts
 from watchllm.journal.status import RecorderStatus, forget_status, holds_lock, lock_recorder, write_status
 from watchllm.stores import home
@@ -149,6 +150,8 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
             status.not_told = store.problem
             if time.monotonic() - caught_up > _CATCH_UP_SECONDS:
                 store.catch_up()
+                # Where nothing is recorded meanwhile, a restored database would not be noticed.
+                check_positions(recorder.positions, kept.positions())
                 caught_up = time.monotonic()
             if time.monotonic() - drafts_removed > _DRAFTS_SECONDS:
                 remove_drafts(folder)

@@ -45,7 +45,7 @@ def run_up(
     On SIGHUP the configuration is read by `reload` and every process replaced, one after the other. `extra` is asked
     for more roles once the database is ready; they start last.
     """
-    supervisor = _supervisor("up", configuration, reload)
+    supervisor = _supervisor("up", configuration, reload, _check_database)
     try:
         made = in_child(lambda: _bootstrap(configuration))
         first_run = msgspec.json.decode(made) if made else None
@@ -68,7 +68,7 @@ def run_up(
 
 def run_proxies(configuration: Configuration, workers: int, reload: Reload) -> int:
     """Keep `workers` proxies up until SIGTERM or SIGINT; the exit code. SIGHUP as for `run_up`."""
-    supervisor = _supervisor("proxy", configuration, reload)
+    supervisor = _supervisor("proxy", configuration, reload, _check_recorder)
     try:
         _start(supervisor, _proxies(supervisor, workers))
         sys.stderr.write(f"proxy  {_url(supervisor.configuration, supervisor.configuration.proxy_port)}\n")
@@ -81,7 +81,9 @@ def run_proxies(configuration: Configuration, workers: int, reload: Reload) -> i
     return 0
 
 
-def _supervisor(name: str, configuration: Configuration, reload: Reload | None) -> Supervisor:
+def _supervisor(
+    name: str, configuration: Configuration, reload: Reload | None, check: Callable[[Configuration], None]
+) -> Supervisor:
     import setproctitle
 
     setproctitle.setproctitle(f"watchllm {name}" if name == "up" else f"watchllm {name} (supervisor)")
@@ -91,7 +93,7 @@ def _supervisor(name: str, configuration: Configuration, reload: Reload | None) 
     gc.enable()
     supervisor = Supervisor(name, configuration)
     if reload is not None:
-        supervisor.reload = lambda: _reloaded(supervisor.configuration, reload())
+        supervisor.reload = lambda: _reloaded(supervisor.configuration, reload(), check)
     return supervisor
 
 
@@ -102,13 +104,46 @@ def _start(supervisor: Supervisor, roles: list[Role]) -> None:
         supervisor.start(role)
 
 
-def _reloaded(current: Configuration, new: Configuration) -> Configuration:
-    """What is configured now, with the addresses that are listened on. Raises ConfigurationError."""
+def _reloaded(current: Configuration, new: Configuration, check: Callable[[Configuration], None]) -> Configuration:
+    """What is configured now, with the addresses that are listened on, `check` having nothing against it. Raises
+    ConfigurationError."""
     if (new.redis_url is None) != (current.redis_url is None):
         raise ConfigurationError("whether there is a Redis can only change with a new start")
+    check(new)
     return msgspec.structs.replace(
         new, host=current.host, proxy_port=current.proxy_port, console_port=current.console_port
     )
+
+
+def _check_database(new: Configuration) -> None:
+    """Without the database a new console does not start, and a new proxy has keys with quotas and budgets wait, which
+    the one before serves. Raises ConfigurationError."""
+    if new.database_url.startswith("sqlite:"):
+        return
+
+    def ask() -> bytes:
+        from watchllm.compose.database import check_answers
+
+        check_answers(new)
+        return b""
+
+    try:
+        in_child(ask)
+    except StartFailed as error:
+        raise ConfigurationError(f"{error}; what runs goes on, ask again when the database answers") from None
+
+
+def _check_recorder(new: Configuration) -> None:
+    """The same for proxies alone, which do not know the database: the recorder of their home does. Raises
+    ConfigurationError."""
+    from watchllm.journal.status import recorder_status
+
+    status = recorder_status(new.home / "journal")
+    if new.redis_url is not None and status is not None and status.problem is not None:
+        raise ConfigurationError(
+            f"the recorder has a problem ({status.problem}), and new proxies would have keys with quotas and budgets "
+            "wait; what runs goes on, ask again when the recorder is well"
+        )
 
 
 def _proxies(supervisor: Supervisor, workers: int) -> list[Role]:

@@ -69,8 +69,9 @@ class SetAside(NamedTuple):
 
 
 class Batch:
-    """What one transaction applies. `torn` counts damaged places by series; `finished` series have their open calls
-    closed; `unreadable` are the ids of requests whose end was set aside."""
+    """What one transaction applies. `read_from` are the positions that those in `positions` go on from, None = the
+    beginning; `torn` counts damaged places by series; `finished` series have their open calls closed; `unreadable` are
+    the ids of requests whose end was set aside."""
 
     def __init__(self) -> None:
         self.settled: list[tuple[UsageEvent, str]] = []
@@ -78,6 +79,7 @@ class Batch:
         self.unreadable: list[str] = []
         self.set_aside: list[SetAside] = []
         self.readable_now: list[SetAside] = []
+        self.read_from: dict[str, Position | None] = {}
         self.positions: dict[str, Position] = {}
         self.torn: dict[str, int] = {}
         self.finished: list[str] = []
@@ -112,7 +114,8 @@ class UsageStore(Protocol):
     def apply(self, batch: Batch) -> int:
         """Apply everything in one transaction: rows, rollups, open calls, positions; the number of rows written.
 
-        A request that has a row already is not written again.
+        A request that has a row already is not written again. Raises PositionsChanged (journal.restored), and applies
+        nothing, where the database's positions are not those in `read_from`.
         """
         ...
 
@@ -167,6 +170,11 @@ class Recorder:
         self._reported: set[str] = set()
         self._first = ""
 
+    @property
+    def positions(self) -> dict[str, Position]:
+        """How far each series was applied, as this recorder believes; empty where it will ask."""
+        return self._positions or {}
+
     def run_once(self) -> bool:
         """Apply what there is, up to a batch's size; whether there is more to do at once.
 
@@ -192,7 +200,7 @@ class Recorder:
                 self._first, more = name, True
                 break
             more |= self._read_series(name, found, batch, notes)
-        self._close_vanished(found, batch)
+        self._close_vanished(found, batch, notes)
         if batch.positions or batch.finished:
             self.applied += self._store.apply(batch)
             self._positions.update(batch.positions)
@@ -225,6 +233,12 @@ class Recorder:
         sequences = found[name]
         position = Position(sequences[0] if sequences else 0, FIRST_RECORD) if before is None else before
         position = position._replace(finished=False)
+        first = max(1, 0 if before is None else before.sequence)
+        if sequences and first < sequences[0]:
+            notes.append(
+                f"journal {name}: nothing says that all before segment {sequences[0]} was recorded, and it is there no "
+                "more; what the database lacks of it is lost"
+            )
         cut = False
         while True:
             if position.sequence not in sequences:
@@ -258,6 +272,7 @@ class Recorder:
             position = position._replace(finished=True)
             batch.finished.append(name)
         if position != before:
+            batch.read_from[name] = before
             batch.positions[name] = position
         return cut
 
@@ -324,7 +339,7 @@ class Recorder:
                 self._regions[name] = None if is_newer else ""
         return self._regions[name]
 
-    def _close_vanished(self, found: dict[str, list[int]], batch: Batch) -> None:
+    def _close_vanished(self, found: dict[str, list[int]], batch: Batch, notes: list[str]) -> None:
         """A series whose files somebody removed, and which no process has written anew, is over."""
         assert self._positions is not None
         now = self._monotonic()
@@ -333,7 +348,9 @@ class Recorder:
                 self._missing_since.pop(name, None)
             elif now - self._missing_since.setdefault(name, now) > _VANISHED_SECONDS:
                 batch.finished.append(name)
+                batch.read_from[name] = position
                 batch.positions[name] = position._replace(finished=True)
+                notes.append(f"journal {name}: its files are there no more; what was not recorded of it is lost")
 
     def _take_back(self) -> None:
         """Apply what an earlier version set aside and this one can read."""

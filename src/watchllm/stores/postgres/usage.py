@@ -23,6 +23,7 @@ from watchllm.domain.usage_event import OpenedCall, UsageEvent
 from watchllm.domain.usage_log import row_of
 from watchllm.journal.recorder import DAMAGE_TAG, DAY_MS, Batch, Position, Retention, SetAside, StoreUnavailable
 from watchllm.journal.recovery import aborted
+from watchllm.journal.restored import check_positions
 from watchllm.stores.postgres import copying, merging, partitions
 from watchllm.stores.postgres import spending as spent
 from watchllm.stores.postgres.merging import merge
@@ -131,11 +132,7 @@ class PostgresUsageStore:
 
     def positions(self) -> dict[str, Position]:
         with self._transaction() as connection:
-            rows = connection.execute(
-                f"{_POSITIONS} WHERE home = %s",
-                [self._home],
-            ).fetchall()
-        return {series: Position(sequence, offset, finished) for series, sequence, offset, finished in rows}
+            return self._positions(connection, None)
 
     def positions_everywhere(self, since_ms: int | None = None, also: Collection[str] = ()) -> dict[str, Position]:
         query = f"{_POSITIONS} WHERE NOT finished OR updated_ms >= %s OR series = ANY(%s)"
@@ -218,6 +215,7 @@ class PostgresUsageStore:
     def _apply(self, batch: Batch, *, careful: bool) -> int:
         now = self._clock()
         with self._transaction() as connection:
+            check_positions(batch.read_from, self._positions(connection, list(batch.read_from)))
             ended = {event.request_id for event, _ in batch.settled}
             ended.update(batch.unreadable)
             self._keep_open(connection, batch, ended)
@@ -232,6 +230,12 @@ class PostgresUsageStore:
             self._write(connection, events)
             self._note(connection, batch, now)
         return len(events)
+
+    def _positions(self, connection: RawConnection, series: list[str] | None) -> dict[str, Position]:
+        """Of this home; of all its series where None are named."""
+        query = f"{_POSITIONS} WHERE home = %s AND (%s::text[] IS NULL OR series = ANY(%s))"
+        rows = connection.execute(query, [self._home, series, series]).fetchall()
+        return {name: Position(sequence, offset, finished) for name, sequence, offset, finished in rows}
 
     def _keep_open(self, connection: RawConnection, batch: Batch, ended: set[str]) -> None:
         """Most calls open and settle within a batch and are never written."""

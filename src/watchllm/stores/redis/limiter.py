@@ -178,6 +178,7 @@ class SharedLimiter:
 
     async def close(self) -> None:
         """Tell the last of what was used."""
+        self._taking.close()
         accounts = list(self._accounts.values())
         for account in accounts:
             account.close()
@@ -185,7 +186,8 @@ class SharedLimiter:
 
     def state(self) -> str | None:
         """What is wrong, for the operator; None = nothing."""
-        return self._outage.state(self._client.problem)
+        problem = self._taking.problem
+        return self._outage.state(self._client.problem) or (problem and f"degraded: {problem}")
 
     # Entering
 

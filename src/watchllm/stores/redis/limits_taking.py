@@ -32,6 +32,7 @@ _GRACE_SECONDS = 0.02
 _LONGEST_REFUSAL = 1.0
 _QUOTA_REFUSAL = 0.1
 _UNUSED_SECONDS = 600.0
+_RECHECK_SECONDS = 0.1
 
 
 class Refused(NamedTuple):
@@ -57,6 +58,9 @@ class Taking:
         self.told: dict[tuple[str, str], Told] = {}
         self.refused: dict[str, Refused] = {}
         """By id, who has just been refused for a while."""
+        self.problem: str | None = None
+        """Why nobody with a quota or a budget is let on, for the operator; None = they are."""
+        self._waiting: asyncio.Task[None] | None = None
         self._client = client
         self._loop = loop
         self._in_vain_until = 0.0
@@ -188,22 +192,62 @@ class Taking:
         new = [bounds.id for bounds in subject.bounds if bounds.needs_history and bounds.id not in account.known]
         if not new:
             return
+        if self._waiting is not None:
+            raise _too_new()  # Others have waited for it in vain.
         place = self._end()
         deadline = self._clock() + _PATIENCE_SECONDS
         while True:
-            counted = await self._client.call(PLACES, "HGET", PLACES, self._series)
+            counted = await self._counted()
             if place is not None and counted is not None and counted.decode() >= place_text(place):
                 break
             if self._clock() > deadline:
-                raise _unknown()
+                if counted is not None:
+                    raise _unknown()
+                if self._waiting is None:
+                    self._waiting = self._loop.create_task(self._until_known())
+                raise _too_new()
             await asyncio.sleep(_LOOK_SECONDS)
             place = place or self._end()
         account.known.update(new)
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def _until_known(self) -> None:
+        """Have the operator told, until the database knows this process's journal."""
+        self.problem = (
+            "keys with a quota or a budget wait: this proxy's journal has not reached the database yet; the recorder "
+            "brings it there when the database answers"
+        )
+        known = False
+        while not known:
+            await asyncio.sleep(_RECHECK_SECONDS)
+            try:
+                known = await self._counted() is not None
+            except (Unreachable, hiredis.ReplyError):
+                pass  # That is told of by itself.
+        self.problem = self._waiting = None
+
+    async def _counted(self) -> bytes | None:
+        """Up to where in this process's journal everybody was told of what was used; None = the database does not know
+        the journal, or nobody has said so."""
+        counted: bytes | None = await self._client.call(PLACES, "HGET", PLACES, self._series)
+        return counted
 
 
 def _unknown() -> Unavailable:
     return Unavailable(
         "It is not known yet how much of this key's quota or budget is used: no recorder has told Redis. Try again in "
         "a moment.",
+        retry_after=1,
+    )
+
+
+def _too_new() -> Unavailable:
+    return Unavailable(
+        "It is not known yet how much of this key's quota or budget is used: this proxy is new, and the database, "
+        "which has to know its journal first, has not answered since. Try again in a moment.",
         retry_after=1,
     )

@@ -19,6 +19,7 @@ from watchllm.domain.usage_event import OpenedCall, UsageEvent
 from watchllm.domain.usage_log import COLUMNS, row_of
 from watchllm.journal.recorder import DAMAGE_TAG, DAY_MS, Batch, Position, Retention, SetAside, StoreUnavailable
 from watchllm.journal.recovery import aborted
+from watchllm.journal.restored import check_positions
 from watchllm.stores.sqlite import spending as spent
 
 _KEEP_FINISHED_MS = DAY_MS
@@ -152,6 +153,11 @@ class SqliteUsageStore:
     def _apply(self, batch: Batch, *, careful: bool) -> int:
         now = self._clock()
         with self._transaction("BEGIN IMMEDIATE") as connection:
+            query = f"{_POSITIONS} WHERE series IN (SELECT value FROM json_each(?))"  # noqa: S608 (names of our own)
+            rows = connection.execute(query, (json.dumps(list(batch.read_from)),)).fetchall()
+            check_positions(
+                batch.read_from, {name: Position(at, offset, bool(ended)) for name, at, offset, ended in rows}
+            )
             ended = {event.request_id for event, _ in batch.settled}
             ended.update(batch.unreadable)
             events = batch.settled

@@ -159,6 +159,6 @@ class SingleCall(SentWhole):
         if outcome.is_sent(error):
             # It may be charged for, though nobody knows what came of it.
             self.status, self.hedged = 0, False
-            LostCalls(self._services, self._request).record(self, failure.code, lost_usage(self.approach))
+            LostCalls(self._services, self._request).record(self, failure.code, lost_usage(self._request, self.approach))
         if waiting is not None:
             waiting.fail(failure)

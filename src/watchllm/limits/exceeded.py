@@ -76,6 +76,26 @@ def quota(bounds: Bounds, wait: float) -> Exceeded:
     )
 
 
+def quota_held(bounds: Bounds) -> Exceeded:
+    """The rest of the quota is held by requests under way, which need not all count."""
+    return Exceeded(
+        CONCURRENCY,
+        f"What is left of the {bounds.monthly} requests that this {bounds.kind} may make in a month is held by "
+        "requests under way. Try again when one has ended.",
+        1,
+    )
+
+
+def budget_held(bounds: Bounds, period: str) -> Exceeded:
+    """What is left of the budget would do, but calls under way may use it."""
+    return Exceeded(
+        CONCURRENCY,
+        f"What is left of the budget of this {bounds.kind} (budget_usd_{period}) is held by calls under way, for "
+        "the most that they may cost. Try again when one has ended, or bound answers (max_tokens).",
+        1,
+    )
+
+
 def budget(bounds: Bounds, period: str, wait: float | None) -> Exceeded:
     way_out = "raised, or bound the answer (max_tokens)"
     if wait is not None:

@@ -108,3 +108,11 @@ def test_what_the_provider_refuses_costs_nothing(proxy: Gateway, knobs: str) -> 
     assert ask(proxy, project, "").status == 200
     wait_for(lambda: spent(proxy, project) > 0, "the one that was answered to be charged")
     assert spent(proxy, project) < AT_MOST
+
+
+@pytest.mark.parametrize("knobs", ["+hang", "+cut-3", "+half_json"])
+def test_embeddings_that_do_not_come_whole_are_charged(proxy: Gateway, knobs: str) -> None:
+    project = project_with(proxy, budget_usd_total="1")
+    body = {"model": MODEL + knobs, "input": ["How long?", "How far?"]}
+    assert proxy.post("/v1/embeddings", project.key, body, headers=IMPATIENT).status >= 500
+    wait_for(lambda: spent(proxy, project) > 0, "them to be charged")

@@ -127,6 +127,7 @@ def test_calls_upstream_are_bounded_and_hits_are_not(gateway: Gateway, project: 
     assert ask(gateway, project.key, "one").header("x-watchllm-cache") == "HIT"
     embeddings = gateway.post("/v1/embeddings", project.key, {"model": "sim/embed", "input": ["a", "b"]})
     assert embeddings.status == 429
+    assert "max_tokens" not in embeddings.json()["error"]["message"]
 
 
 def test_requests_that_cannot_be_read_count_and_those_refused_do_not(gateway: Gateway, project: Project) -> None:

@@ -117,6 +117,10 @@ def test_tokens_are_reserved_for_the_longest_answer_and_given_back(gateway: Gate
     assert too_much.header("retry-after") is None
     assert too_much.header("x-should-retry") == "false"
     assert "max_tokens" in too_much.json()["error"]["message"]
+    inputs = {"model": "sim/embed", "input": ["too long " * 2000]}
+    to_embed = gateway.post("/v1/embeddings", project.key, inputs)
+    assert (to_embed.status, code_of(to_embed)) == (429, "rate_limit_exceeded")
+    assert "max_tokens" not in to_embed.json()["error"]["message"]
 
 
 def test_calls_upstream_are_bounded_and_hits_are_not(gateway: Gateway, project: Project) -> None:

@@ -11,6 +11,7 @@ HARD, ALERT = "hard", "alert"
 _MAX_TTL = 10 * 365 * 86_400
 _MAX_MODEL = 256
 _MAX_USD = 1e6
+_LEAST_USD = 1e-9
 _MAX_NETWORKS = 256
 _MAX_NAMES = 1000
 _LONGEST = 15
@@ -120,6 +121,8 @@ def usd(text: str) -> float:
         usd = -1.0
     if not 0.0 <= usd <= _MAX_USD:  # NaN is not, either
         raise ValueError(f"expected US dollars, 0 to {_MAX_USD:.0f}")
+    if 0.0 < usd < _LEAST_USD:
+        raise ValueError("expected US dollars, 0 or at least 0.000000001, in which costs are counted")
     return usd
 
 

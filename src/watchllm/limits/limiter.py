@@ -16,10 +16,10 @@ from time import monotonic, time
 from typing import NamedTuple, TypeAlias
 
 from watchllm.domain.money import Nanos
-from watchllm.limits import exceeded
+from watchllm.limits import budgets, exceeded
 from watchllm.limits.exceeded import Exceeded
 from watchllm.limits.meter import Meter, Metered, Pairs
-from watchllm.limits.spending import DAY_SECONDS, Moment, Spending, Spent, moment, month_ends
+from watchllm.limits.spending import DAY_SECONDS, Moment, Spent, moment, month_ends
 from watchllm.limits.subject import Bounds, Subject
 from watchllm.limits.window import Portion, Window
 
@@ -143,7 +143,7 @@ class Limiter:
             if tokens and window is not None and limit is not None and window.used(now) + tokens > limit:
                 raise exceeded.tokens(bounds, tokens, window.wait_for(limit, tokens, now))
             if nanos and bounds.is_hard:
-                self._check_budgets(bounds, meter.spending, at, nanos)
+                budgets.check(bounds, meter.spending, at, nanos, self._wall())
         before = admission.reserved
         portions = []
         for number, (_, meter) in enumerate(admission.metered.pairs):
@@ -285,18 +285,10 @@ class Limiter:
                 and counted
                 and meter.spending.requests + meter.spending.held_requests >= bounds.monthly
             ):
+                if meter.spending.requests < bounds.monthly:
+                    return exceeded.quota_held(bounds)
                 return exceeded.quota(bounds, month_ends(at.month) - self._wall())
         raise AssertionError("there was room")
-
-    def _check_budgets(self, bounds: Bounds, spending: Spending, at: Moment, nanos: Nanos) -> None:
-        spending.turn(at)
-        held = spending.held + nanos
-        if bounds.day is not None and spending.day + held > bounds.day:
-            raise exceeded.budget(bounds, "day", (at.day + 1) * DAY_SECONDS - self._wall())
-        if bounds.month is not None and spending.month + held > bounds.month:
-            raise exceeded.budget(bounds, "month", month_ends(at.month) - self._wall())
-        if bounds.total is not None and spending.total + held > bounds.total:
-            raise exceeded.budget(bounds, "total", None)
 
     def _moment(self) -> Moment:
         wall = self._wall()

@@ -18,7 +18,7 @@ class Bounds(NamedTuple):
     """What one of them may use, None = any amount; sums of money in nano-dollars.
 
     `monthly` is where requests are refused, `quota` what is told: the first is larger where use beyond the quota is
-    paid for. `is_hard`: spent budgets refuse.
+    paid for. `is_hard`: spent budgets refuse. `whole`: these are but one process's share of those.
     """
 
     id: str
@@ -33,6 +33,7 @@ class Bounds(NamedTuple):
     month: Nanos | None = None
     total: Nanos | None = None
     is_hard: bool = True
+    whole: Bounds | None = None
 
     @property
     def bound_calls(self) -> bool:
@@ -81,7 +82,7 @@ def bounds_of(name: str, kind: str, limits: Limits, overage: int = 0) -> Bounds 
         _nanos(limits.budget_usd_total),
         limits.budget_mode == HARD,
     )
-    return bounds if any(bound is not None for bound in bounds[2:-1]) else None
+    return bounds if any(bound is not None for bound in bounds[2:-2]) else None
 
 
 def subject_of(*bounds: Bounds | None, organization: str = "") -> Subject | None:

@@ -224,7 +224,7 @@ class Attempts(SentWhole):
         self._win(one)
         if one.sent and not one.relays:
             # It may be charged for as much as those before it were; written down, it is among them.
-            self._lost.record(one, failure.code, lost_usage(one.approach))
+            self._lost.record(one, failure.code, lost_usage(self._request, one.approach))
         if one.on_trial:
             one.release(paused=self._paused)
         else:
@@ -255,7 +255,7 @@ class Attempts(SentWhole):
     def _goes_on(self, one: Try, verdict: Verdict, asked: float | None, error: str) -> bool:
         """Whether something else is tried, or under way, in place of the call that failed."""
         self._tries.remove(one)
-        usage = lost_usage(one.approach) if one.status in (0, 200) and one.sent else None
+        usage = lost_usage(self._request, one.approach) if one.status in (0, 200) and one.sent else None
         if self._tries:
             self._give_back_second_slot()
             self._tries[-1].stand_for(self._request, self._services)

@@ -28,8 +28,15 @@ _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 def demand_of(
     services: Services, request: Request, body: bytes, targets: tuple[Target, ...], *, hedged: bool = False
 ) -> Demand:
-    """What the call for `body` may use at whichever of `targets` it is made. A `hedged` one may be made twice."""
+    """What the call for `body` may use at whichever of `targets` it is made. A `hedged` one may be made twice.
+
+    Under a hard budget it is kept on the request, too: that is what a call costs of which nobody hears the end.
+    """
     usage = most_used(request, body)
+    assert request.principal is not None
+    subject = request.principal.subject
+    if subject is not None and subject.has_hard_budget:
+        request.at_most = usage
     calls = 2 if hedged else 1
     return Demand(calls * usage.total, calls * max((_cost(services, target, usage) for target in targets), default=0))
 

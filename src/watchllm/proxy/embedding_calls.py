@@ -107,7 +107,8 @@ class EmbeddingCalls:
 
     def _charge(self, buyer: Request, batch: Batch) -> None:
         """Put what a call that was ended may cost on who began it."""
-        buyer.usage = usage = TokenUsage(input=tokens.estimate_request(batch.document), estimated=True)
+        sent = TokenUsage(input=tokens.estimate_request(batch.document), estimated=True)
+        buyer.usage = usage = buyer.at_most or sent
         buyer.price = price = self._services.tenants.price(batch.target.provider, batch.target.model)
         buyer.cost = price.cost(usage) + buyer.lost_cost if price is not None else None
 
@@ -149,6 +150,9 @@ class EmbeddingCalls:
                 return
             bought = await self._bought(batch, places, answer)
         except GatewayError as error:
+            buyer = purchase.buyer
+            if buyer.upstream_status == 200 and buyer.calls > len(buyer.attempts) and buyer.usage is None:
+                self._charge(buyer, batch)  # The provider began to answer, and is paid for that.
             self._end(purchase, error)
             return
         try:
@@ -164,7 +168,9 @@ class EmbeddingCalls:
 
         def head_arrived() -> None:
             request.first_byte = perf_counter()
+            request.upstream_status = sink.status
 
+        request.upstream_status = 0
         sink = WholeAnswer(done, head_arrived)
         targets = batch.route.first_targets
         candidates = candidates_known(services, targets) or await candidates_of(services, batch.tenant, targets)

@@ -87,6 +87,7 @@ class Embeddings:
         except GatewayError as error:
             if not has_stale or error.status < 500:
                 raise
+            request.lost_cost = request.cost or request.lost_cost
             await self._serve(request, batch, stale | known, HIT_STALE, turns)
 
     async def _reserve(self, request: Request, batch: Batch) -> None:

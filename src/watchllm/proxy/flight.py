@@ -158,9 +158,8 @@ class Flight:
         is_sent = self._call is not None and self._call.is_sent
         self._cancel_call()
         self._end()
-        if is_sent and not self.leader.settled and self.leader.calls > len(self.leader.attempts):
-            # One is under way, not only waited for or in a queue: what was read and said so far is charged.
-            self._plan.account(self.leader, self._used_so_far())
+        if is_sent and self._status in (0, 200):
+            self._charge(self._used_so_far())
         self._call = None  # which refers to this
         close_books_of_absent(self.leader, self._plan)
 
@@ -212,6 +211,7 @@ class Flight:
             verdict = self._plan.judge(answer.body)
             wrong = wrong_with(answer, verdict)
             if wrong is not None:
+                self._charge(verdict.usage)
                 self.fail(wrong)
                 return
             self._plan.account(leader, verdict.usage)
@@ -251,7 +251,16 @@ class Flight:
 
     def _tell(self, error: GatewayError) -> None:
         """Tell everybody, in the way in which they have been told so far."""
+        if self._status == 200 and self.leader.usage is None:
+            self._charge(None)  # The provider began to answer, and is paid for that.
         self._fail_all(error)
+
+    def _charge(self, usage: TokenUsage | None) -> None:
+        """Charge for the call under way, which comes to no end, if there is one: it may only be waited for, or be in a
+        queue. `usage` is what was told so far."""
+        leader = self.leader
+        if not leader.settled and leader.calls > len(leader.attempts):
+            self._plan.account_unfinished(leader, usage)
 
     def _fail_all(self, error: GatewayError) -> None:
         self._finish()

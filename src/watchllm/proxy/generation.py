@@ -216,5 +216,7 @@ async def _refresh(services: Services, unanswered: Unanswered, entry: Entry) -> 
     except GatewayError as error:
         if stale is None or error.status < 500 or request.exchange.started:
             raise
+        # What the call that failed was charged for stays charged.
+        request.lost_cost = request.cost or request.lost_cost
         include_usage = unanswered.asked.include_usage
         serve_entry(services, request, unanswered.endpoint, stale, HIT_STALE, include_usage=include_usage)

@@ -22,6 +22,7 @@ from watchllm.proxy.request import Request
 from watchllm.routing.target import Target
 
 _MISTAKEN = (400, 404, 413, 415, 422)
+_EMBEDDINGS = "embeddings"
 _DAY_NS = 86_400_000_000_000
 
 
@@ -102,7 +103,7 @@ class Limiting:
         try:
             entered = self._limits.enter(subject, counted=counted)
         except Exceeded as error:
-            raise _refusal(error) from None
+            raise _refusal(request, error) from None
         if type(entered) is CoroutineType:
             return _entering(request, entered, began)
         request.admission = admission = cast("Entered", entered)
@@ -120,7 +121,7 @@ class Limiting:
         try:
             waiting = self._limits.reserve(admission, demand())
         except Exceeded as error:
-            raise _refusal(error) from None
+            raise _refusal(request, error) from None
         if waiting is not None:
             return _reserving(request, admission, waiting, began)
         _date(request, admission)
@@ -152,20 +153,20 @@ class Limiting:
             waiting = self._limits.reserve(admission, NOTHING)
         except Exceeded as error:
             self._undo(admission)
-            raise _refusal(error) from None
+            raise _refusal(request, error) from None
         if waiting is not None:
-            return self._counting(admission, waiting)
+            return self._counting(request, admission, waiting)
         self._limits.settle(admission, NOTHING, billable=False)
         return None
 
-    async def _counting(self, admission: Entered, waiting: Coroutine[Any, Any, None]) -> None:
+    async def _counting(self, request: Request, admission: Entered, waiting: Coroutine[Any, Any, None]) -> None:
         try:
             await waiting
         except BaseException as error:
             # Also where its client has left: what it may hold of an outage's share is let go in any case.
             self._undo(admission)
             if isinstance(error, Exceeded):
-                raise _refusal(error) from None
+                raise _refusal(request, error) from None
             raise
         self._limits.settle(admission, NOTHING, billable=False)
 
@@ -249,7 +250,7 @@ async def _entering(request: Request, entering: Coroutine[Any, Any, Entered], be
     try:
         request.admission = admission = await entering
     except Exceeded as error:
-        raise _refusal(error) from None
+        raise _refusal(request, error) from None
     _date(request, admission)
     request.limits_took = perf_counter() - began
 
@@ -258,7 +259,7 @@ async def _reserving(request: Request, admission: Entered, reserving: Coroutine[
     try:
         await reserving
     except Exceeded as error:
-        raise _refusal(error) from None
+        raise _refusal(request, error) from None
     _date(request, admission)
     request.limits_took += perf_counter() - began
 
@@ -272,8 +273,9 @@ def _date(request: Request, admission: Entered) -> None:
         request.wall_ns = first if day < admission.at.day else first + _DAY_NS - 1
 
 
-def _refusal(error: Exceeded) -> LimitExceeded:
-    refusal = LimitExceeded(error.message, code=error.code, retry_after=error.retry_after)
+def _refusal(request: Request, error: Exceeded) -> LimitExceeded:
+    message = error.to_embed if request.endpoint == _EMBEDDINGS else error.message
+    refusal = LimitExceeded(message, code=error.code, retry_after=error.retry_after)
     if error.code == BUDGET:
         refusal.type = "insufficient_quota"
     return refusal

@@ -38,7 +38,7 @@ class LostCalls:
         if one.status not in (0, 200):
             self.record(one, refusal_code(one.status), None)
         else:
-            self.record(one, why, lost_usage(one.approach) if one.sent else None)
+            self.record(one, why, lost_usage(self._request, one.approach) if one.sent else None)
 
     def record(self, one: Made, error: str, usage: TokenUsage | None) -> None:
         """Make a call an attempt of the request; `usage` is what it may be charged for."""
@@ -78,9 +78,10 @@ def refusal_code(status: int) -> str:
     return "provider_error" if status >= 500 else "upstream_refused"
 
 
-def lost_usage(approach: Approach) -> TokenUsage:
-    """What a provider may charge for a call whose answer was not waited for: what was sent, as an estimate.
+def lost_usage(request: Request, approach: Approach) -> TokenUsage:
+    """What a provider may charge for a call whose answer was not waited for, as an estimate: what was sent, and where a
+    hard budget has to hold, the most that it may have used.
 
-    From its size alone, which cannot fail: a translated body need not keep to the bounds of a client's.
+    What was sent from its size alone, which cannot fail: a translated body need not keep to the bounds of a client's.
     """
-    return TokenUsage(input=tokens.rough(len(approach.body)), estimated=True)
+    return request.at_most or TokenUsage(input=tokens.rough(len(approach.body)), estimated=True)

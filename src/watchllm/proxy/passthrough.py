@@ -19,7 +19,7 @@ from watchllm.proxy import egress, paths
 from watchllm.proxy.admission import admit, require_known_cost, require_price
 from watchllm.proxy.approach import Approach, Candidate, addressed, candidates_of
 from watchllm.proxy.calls import account, send, status_refusal
-from watchllm.proxy.demand import demand_of, most_used
+from watchllm.proxy.demand import demand_of
 from watchllm.proxy.directives import directives
 from watchllm.proxy.intake import decoded, is_json
 from watchllm.proxy.request import Request
@@ -79,8 +79,8 @@ async def pass_through(services: Services, request: Request) -> None:
             await reserving
     request.directives = directives(exchange.headers, tenant.settings)
     relay = _Relay(services, request, costs=costs)
-    if costs and principal.subject is not None and principal.subject.has_hard_budget and target.model:
-        relay.at_most = most_used(request, sent.text)
+    if target.model:
+        relay.at_most = request.at_most
     request.cancel_upstream = relay.cancel
     path_below = path[len(b"/v1") :].decode("ascii")
     if body is not None and coding is None and is_json(exchange.headers.get(b"content-type", b"")):

@@ -225,6 +225,14 @@ class Plan:
             usage = answers.usage_so_far(self._body, self._assembler)
         account(self._services, request, request.target or self.asked.target, usage)
 
+    def account_unfinished(self, request: Request, usage: TokenUsage | None) -> None:
+        stream = self._assembler
+        has_begun = stream is not None and (stream.text != "" or stream.failure is not None)
+        if request.at_most is not None and not has_begun and (usage is None or usage.estimated):
+            # None of it was read: it may have been all that a budget was reserved for.
+            usage = request.at_most
+        self.account(request, usage)
+
     def store(self, body: bytes) -> None:
         key, target = self._key, self._leader.target or self.asked.target
         if key is None:

@@ -53,6 +53,9 @@ class Request:
     """Calls that came to nothing, before the one that answered or is under way."""
     lost_cost: Nanos = 0
     """What those may have cost."""
+    at_most: TokenUsage | None = None
+    """The most that one call may use, where a hard budget has to cover it: what a call is charged for whose answer does
+    not come to tell. None = no such budget holds, or no call was reserved."""
     hides_hits = False
     """Nobody is told whether the answer came from the cache."""
     looked: Looked | None = None

@@ -159,6 +159,7 @@ class SingleCall(SentWhole):
         if outcome.is_sent(error):
             # It may be charged for, though nobody knows what came of it.
             self.status, self.hedged = 0, False
-            LostCalls(self._services, self._request).record(self, failure.code, lost_usage(self.approach))
+            request = self._request
+            LostCalls(self._services, request).record(self, failure.code, lost_usage(request, self.approach))
         if waiting is not None:
             waiting.fail(failure)

@@ -225,7 +225,10 @@ class StreamedFlight(Flight):
         stream = self._stream
         leader = self.leader
         stream.ended = ended
-        self._plan.account(leader, stream.usage if ended == "complete" else stream.usage_so_far())
+        if ended == "cut":
+            self._plan.account_unfinished(leader, stream.usage_so_far())
+        else:
+            self._plan.account(leader, stream.usage if ended == "complete" else stream.usage_so_far())
         completion = stream.completion() if ended == "complete" else None
         verdict = self._plan.judge(completion) if completion is not None else None
         if completion is not None and verdict is not None and verdict.storable:

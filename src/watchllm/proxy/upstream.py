@@ -122,19 +122,20 @@ class Destinations:
 class WholeAnswer:
     """A sink that collects an answer; `done` resolves to it or raises the gateway's error."""
 
-    __slots__ = ("_body", "_headers", "_size", "_status", "call", "done", "on_head")
+    __slots__ = ("_body", "_headers", "_size", "call", "done", "on_head", "status")
 
     def __init__(self, done: asyncio.Future[Answer], on_head: Callable[[], None]) -> None:
         self.done = done
         self.on_head = on_head
         self.call: wire.Call | None = None
-        self._status = 0
+        self.status = 0
+        """Of its head, 0 = that has not come."""
         self._headers: Headers = []
         self._body: list[bytes] = []
         self._size = 0
 
     def on_response(self, status: int, headers: Headers) -> None:
-        self._status = status
+        self.status = status
         self._headers = headers
         self.on_head()
 
@@ -153,7 +154,7 @@ class WholeAnswer:
         self.call = None  # which refers to this
         if not self.done.done():
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            self.done.set_result(Answer(self._status, self._headers, body))
+            self.done.set_result(Answer(self.status, self._headers, body))
 
     def on_failure(self, error: wire.WireError) -> None:
         self.fail(upstream_error(error))

@@ -83,6 +83,10 @@ class FlightPlan(Protocol):
         """Put usage, price and cost on the request that pays; None = estimate what was used so far."""
         ...
 
+    def account_unfinished(self, request: Request, usage: TokenUsage | None) -> None:
+        """As `account`, of a call of which nobody hears the end: `usage` is what it told so far."""
+        ...
+
     def store(self, body: bytes) -> None: ...
 
     def error_event(self, error: GatewayError) -> bytes:

@@ -80,7 +80,7 @@ def test_what_is_written_of_a_setting_is_read_as_it_was() -> None:
 
 
 def test_a_refused_setting_is_named() -> None:
-    for pairs in ({"budget_usd_day": "much"}, {"nonsense": "1"}):
+    for pairs in ({"budget_usd_day": "much"}, {"budget_usd_day": "0.0000000001"}, {"nonsense": "1"}):
         with pytest.raises(InvalidSetting) as refused:
             parse_settings(pairs)
         assert [refused.value.name] == list(pairs)

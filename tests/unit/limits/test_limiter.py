@@ -85,11 +85,12 @@ def test_the_monthly_quota_counts_what_is_billable_and_begins_anew(limiter: Limi
     finish(limiter, limiter.enter(who, counted=True))
     under_way = limiter.enter(who, counted=True)
     error = refused(lambda: limiter.enter(who, counted=True))
-    assert error.code == "quota_exceeded"
+    assert (error.code, error.retry_after) == ("concurrency_exceeded", 1)  # the one under way may not count
     limiter.enter(who, counted=False)  # what is not billed is not refused
     finish(limiter, under_way, billable=False)
     finish(limiter, limiter.enter(who, counted=True))
     error = refused(lambda: limiter.enter(who, counted=True))
+    assert error.code == "quota_exceeded"
     assert error.retry_after == pytest.approx(1_796_083_200 - NOVEMBER)
     clock.go(error.retry_after or 0)
     limiter.enter(who, counted=True)
@@ -153,9 +154,13 @@ def test_500_at_once_against_a_budget_for_100(limiter: Limiter) -> None:
         else:
             let_in.append(admission)
     assert len(let_in) == 100
-    assert turned_away == [("insufficient_quota", 88_000)] * 400  # until December
+    # What they hold may come back.
+    assert turned_away == [("concurrency_exceeded", 1)] * 400
     for admission in let_in:
         finish(limiter, admission, nanos=each)
+    late = limiter.enter(who, counted=True)
+    spent_up = refused(lambda: limiter.reserve(late, Demand(0, each)))
+    assert (spent_up.code, spent_up.retry_after) == ("insufficient_quota", 88_000)  # until December
     spent = limiter.spent("prj_1")
     assert spent is not None
     assert spent.month == USD
@@ -177,6 +182,20 @@ def test_a_budget_ends_with_its_period(limiter: Limiter, clock: Clock, limits: L
         assert refused(lambda: limiter.reserve(second, Demand(0, 1))).code == "insufficient_quota"
     else:
         limiter.reserve(second, Demand(0, USD))
+
+
+def test_of_two_budgets_the_one_that_is_spent_is_told_and_not_the_one_that_is_held(limiter: Limiter) -> None:
+    who = subject(Limits(budget_usd_day=3.0, budget_usd_total=4.0))
+    first, second = (limiter.enter(who, counted=True) for _ in range(2))
+    limiter.begin_anew("key_1")
+    limiter.learn("key_1", moment(NOVEMBER), Spent(0, 0, 0, 3 * USD))
+    limiter.reserve(first, Demand(0, USD))
+    held = refused(lambda: limiter.reserve(second, Demand(0, USD)))
+    assert (held.code, held.retry_after, "budget_usd_total" in held.message) == ("concurrency_exceeded", 1, True)
+    spent = refused(lambda: limiter.reserve(second, Demand(0, 3 * USD)))
+    assert (spent.code, "budget_usd_total" in spent.message) == ("insufficient_quota", True)
+    limiter.give_back(first)
+    limiter.reserve(second, Demand(0, USD))
 
 
 def test_a_budget_that_only_alerts_refuses_nothing(limiter: Limiter) -> None:
@@ -250,7 +269,7 @@ def test_a_clock_that_is_set_back_opens_no_budget(limiter: Limiter, clock: Clock
         finish(limiter, admission, nanos=USD // 2, billable=False)
     admission = limiter.enter(who, counted=True)
     assert "budget_usd_day" in refused(lambda: limiter.reserve(admission, Demand(0, 1))).message
-    assert refused(lambda: limiter.enter(who, counted=True)).code == "quota_exceeded"
+    assert "held by requests under way" in refused(lambda: limiter.enter(who, counted=True)).message
     finish(limiter, admission)
     finish(limiter, under_way, billable=False)
     assert limiter.spent("key_1") == Spent(2, 2 * USD, 2 * USD, 2 * USD)

@@ -19,7 +19,7 @@ TARGET = cast(Target, SimpleNamespace(provider="openai", model="gpt"))
 
 def tokens(document: dict[str, Any], *, endpoint: str = "chat.completions", assumed: int = 1000) -> int:
     tenant = SimpleNamespace(settings=SimpleNamespace(assumed_output_tokens=assumed))
-    request = cast(Request, SimpleNamespace(principal=SimpleNamespace(tenant=tenant), endpoint=endpoint))
+    request = cast(Request, SimpleNamespace(principal=SimpleNamespace(tenant=tenant, subject=None), endpoint=endpoint))
     return demand_of(SERVICES, request, msgspec.json.encode(document), (TARGET,)).tokens
 
 
@@ -67,7 +67,9 @@ def test_pictures_are_taken_for_the_largest() -> None:
 def test_what_nobody_knows_the_price_of_is_covered_by_no_budget_that_is_spent() -> None:
     unpriced = cast(Services, SimpleNamespace(tenants=SimpleNamespace(price=lambda provider, model: None)))
     tenant = SimpleNamespace(settings=SimpleNamespace(assumed_output_tokens=10))
-    request = cast(Request, SimpleNamespace(principal=SimpleNamespace(tenant=tenant), endpoint="chat.completions"))
+    request = cast(
+        Request, SimpleNamespace(principal=SimpleNamespace(tenant=tenant, subject=None), endpoint="chat.completions")
+    )
     simulated = cast(Target, SimpleNamespace(provider="sim", model="echo"))
     assert demand_of(unpriced, request, b"{}", (TARGET,)).nanos == 1
     assert demand_of(unpriced, request, b"{}", (simulated,)).nanos == 0

@@ -149,7 +149,7 @@ def test_who_leaves_while_a_call_is_asked_for_holds_what_it_held_before_and_noth
 
 async def count_call(limiter: SharedLimiter, who: Subject) -> None:
     """As for a list of models, which is asked for beside all requests."""
-    request = cast(Request, SimpleNamespace(principal=SimpleNamespace(subject=who)))
+    request = cast(Request, SimpleNamespace(endpoint="models", principal=SimpleNamespace(subject=who)))
     waiting = Limiting(limiter).count_call(request)
     assert waiting is not None
     await waiting

@@ -160,7 +160,11 @@ def test_what_is_told_again_counts_once(server: RedisServer, clock: Clock) -> No
         assert other.limiter._taking.told["key_1", "m"].left == USD * 3 // 4
         assert other.limiter._taking.told["key_1", "q"].left == 8
         await other.reserve(admission, nanos=USD * 3 // 4)
-        assert (await refused(other.reserve(admission, nanos=1))).code == "insufficient_quota"
+        held = await refused(other.reserve(admission, nanos=1))
+        assert (held.code, held.retry_after) == ("concurrency_exceeded", 1)
+        other.settle(admission, nanos=USD * 3 // 4)
+        await other.tell()
+        assert (await refused(other.reserve(await other.enter(who), nanos=1))).code == "insufficient_quota"
 
     with_proxies(server.url, 2, use, clock=lambda: clock.now)
 
@@ -188,7 +192,7 @@ def test_what_is_told_by_two_at_once_is_told_once(server: RedisServer, clock: Cl
         asking = await other.enter(who)
         assert other.limiter._taking.told["key_1", "m"].left == USD // 2
         await other.reserve(asking, nanos=USD // 2)
-        assert (await refused(other.reserve(asking, nanos=1))).code == "insufficient_quota"
+        assert (await refused(other.reserve(asking, nanos=1))).code == "concurrency_exceeded"
 
     with_proxies(server.url, 2, use, clock=lambda: clock.now)
 
@@ -273,7 +277,12 @@ def test_quotas_wait_for_a_recorder_and_other_limits_do_not(server: RedisServer,
             await asyncio.sleep(0.001)
         assert not waiting.done()
         told(server.url, proxy, spent={"key_1": (4, 0)})
-        await waiting
+        last = await waiting
+        held = await refused(proxy.enter(subject(Limits(monthly_requests=5))))
+        assert (held.code, held.retry_after) == ("concurrency_exceeded", 1)
+        proxy.settle(last)
+        await proxy.tell()
+        clock.go(1)  # What was refused is not repeated.
         assert (await refused(proxy.enter(subject(Limits(monthly_requests=5))))).code == "quota_exceeded"
 
     with_proxies(server.url, 1, use, clock=lambda: clock.now)

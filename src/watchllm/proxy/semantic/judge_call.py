@@ -136,6 +136,10 @@ class JudgeCall:
                 self._charge(document)
             call.cancel()
             raise
+        except GatewayError:
+            if sink.status == 200 and request.calls > len(request.attempts):
+                self._charge(document)  # The judge began to answer, and is paid for that.
+            raise
         finally:
             expiry.cancel()
         request.upstream_ended = perf_counter()
@@ -165,7 +169,7 @@ class JudgeCall:
     def _charge(self, document: dict[str, Any]) -> None:
         """Put what a call that was sent and is given up may cost on the books."""
         request = self.request
-        usage = TokenUsage(input=tokens.estimate_request(document), estimated=True)
+        usage = request.at_most or TokenUsage(input=tokens.estimate_request(document), estimated=True)
         assert request.target is not None
         account(self._services, request, request.target, usage)
 

@@ -13,23 +13,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from itertools import count
-from math import ceil
 from time import time
 from typing import Any
 
 import hiredis
 
 from watchllm.domain.ledger import Place
-from watchllm.limits.limiter import NOTHING, Demand, Standing, Standings
-from watchllm.limits.spending import Moment, moment, month_ends
+from watchllm.limits.limiter import NOTHING, Demand, Standings
+from watchllm.limits.spending import Moment, moment
 from watchllm.limits.subject import Subject
-from watchllm.limits.window import SECONDS
 from watchllm.stores.redis.client import Client
 from watchllm.stores.redis.limits_account import Account
 from watchllm.stores.redis.limits_admission import SharedAdmission, begin, has_room
 from watchllm.stores.redis.limits_asks import Ask, budgets
 from watchllm.stores.redis.limits_holding import Holding, Slice, Timing
 from watchllm.stores.redis.limits_outage import Outage, Share
+from watchllm.stores.redis.limits_standings import standings
 from watchllm.stores.redis.limits_taking import Taking
 from watchllm.stores.redis.link import Unreachable
 
@@ -151,23 +150,8 @@ class SharedLimiter:
     def standings(self, subject: Subject) -> Standings:
         """What is left, where least is, as far as this process was told."""
         account = self._accounts.get(subject.organization)
-        told = self._taking.told
-        now = self._clock()
-        requests = tokens = quota = None
-        for bounds in subject.bounds:
-            holding = None if account is None else account.holdings.get(bounds.id)
-            if bounds.requests is not None and (said := told.get((bounds.id, "r"))) is not None:
-                spare = 0 if holding is None or holding.slice is None else holding.slice.left
-                requests = _lesser(requests, bounds.requests, said.left + spare, _reset_in(said.reset - now))
-            if bounds.tokens is not None and (said := told.get((bounds.id, "t"))) is not None:
-                tokens = _lesser(tokens, bounds.tokens, said.left, _reset_in(said.reset - now))
-            if bounds.quota is not None and (said := told.get((bounds.id, "q"))) is not None:
-                spare = 0 if holding is None else holding.requests - holding.used_requests
-                # Where use beyond the quota is paid for, what is left of both is less than nothing of the quota.
-                at = moment(self._wall())
-                left = (said.limit if said.is_over("q", at) else said.left + spare) - (said.limit - bounds.quota)
-                quota = _lesser(quota, bounds.quota, left, month_ends(at.month))
-        return requests, tokens, quota
+        holdings = {} if account is None else account.holdings
+        return standings(subject, holdings, self._taking.told, self._clock(), moment(self._wall()))
 
     def begun_anew(self, organization: str) -> None:
         """An account is begun anew: tell it what this process knows, as CHANNEL asks for."""
@@ -389,14 +373,3 @@ class SharedLimiter:
         for organization in [name for name, account in self._accounts.items() if account.is_idle()]:
             self._taking.forget(self._accounts.pop(organization).holdings)
         self._outage.sweep(self._accounts, self._taking.told)
-
-
-def _reset_in(seconds: float) -> int:
-    """Whole seconds, as clients are told them: a minute at most, though Redis counts up to a bucket longer."""
-    return ceil(min(max(0.0, seconds), SECONDS))
-
-
-def _lesser(least: Standing | None, limit: int, left: int, reset: int) -> Standing:
-    """That of which less is left."""
-    left = max(0, left)
-    return (limit, left, reset) if least is None or left < least[1] else least

@@ -62,18 +62,21 @@ def period_ends(kind: str, period: int) -> float | None:
     return month_ends(period) if kind in "qm" else None
 
 
-def refusal(ask: Ask, wait: float | None) -> Exceeded:
-    """What is said to a request whose `ask` was refused; `wait` seconds for room, None = it cannot be said."""
+_PERIODS = {"d": "day", "m": "month", "a": "total"}
+
+
+def refusal(ask: Ask, wait: float | None, *, is_held: bool = False) -> Exceeded:
+    """What is said to a request whose `ask` was refused; `wait` seconds for room, None = it cannot be said. `is_held`:
+    there would be room but for what others hold."""
     bounds, kind = ask.bounds, ask.kind
     if kind == "q":
+        if is_held:
+            return exceeded.quota_held(bounds)
         assert wait is not None
         return exceeded.quota(bounds, wait)
-    if kind == "d":
-        return exceeded.budget(bounds, "day", wait)
-    if kind == "m":
-        return exceeded.budget(bounds, "month", wait)
-    if kind == "a":
-        return exceeded.budget(bounds, "total", None)
+    if kind in _PERIODS:
+        period = _PERIODS[kind]
+        return exceeded.budget_held(bounds, period) if is_held else exceeded.budget(bounds, period, wait)
     if wait is not None:
         # Redis counts up to a bucket longer, and some client libraries heed no `Retry-After` beyond a minute.
         wait = min(wait, SECONDS)

@@ -158,7 +158,7 @@ class _Local:
             return Share(self._limiter, self._limiter.beside(_of_calls(share)))
         for bounds, part in zip(subject.bounds, share.bounds, strict=True):
             if part.concurrent is not None and account.holding(bounds.id).used_places >= part.concurrent:
-                raise exceeded.concurrent(bounds)
+                raise exceeded.concurrent(part)
         return Share(self._limiter, self._limiter.enter(share, counted=counted))
 
     def may_be_forgotten(self, told: AllTold) -> bool:
@@ -224,6 +224,7 @@ class _Local:
             return max(0, said.left) // parts + _of_kind(known[1], kind)
 
         return bounds._replace(
+            whole=bounds if parts > 1 else None,
             requests=of(bounds.requests),
             tokens=of(bounds.tokens),
             concurrent=of(bounds.concurrent),

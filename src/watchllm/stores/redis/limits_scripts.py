@@ -247,7 +247,7 @@ end
 # which must have room, too: a refusal tells the last of all these that has none; then of each: kind, subject, limit,
 # need, and how much more may be used within the next slice. Kinds: r, t, u a minute's requests, tokens, calls;
 # q requests of the month; c places; d, m, a what a day's, a month's and a total budget must cover; h what is held
-# against all three.
+# against all three. A refusal tells last whether what is held alone stands against it, and not what was spent.
 TAKE = Script(
     _OF_PROXY
     + """
@@ -344,14 +344,15 @@ for index, ask in ipairs(asks) do
     lefts[index] = limit - sums[index] - used_up
     if need > 0 and lefts[index] < need then
       local back = spare[index] > 0 and lefts[index] + spare[index] >= need
-      return {2, index, -1, back and slice or 0, #live, full}
+      local is_held = kind ~= 'c' and used_up + need <= limit
+      return {2, index, -1, back and slice or 0, #live, full, is_held and 1 or 0}
     end
   else
     local key = prefix .. 'w|' .. kind .. '|' .. subject
     local sum = used(key)
     lefts[index] = limit - sum
     if need > 0 and lefts[index] < need then
-      if need > limit then return {2, index, -1, 0, #live, 0} end
+      if need > limit then return {2, index, -1, 0, #live, 0, 0} end
       local sliced = redis.call('HMGET', key, 'x', 'y')
       local back = number(sliced[2]) - now
       if back <= 0 or lefts[index] + number(sliced[1]) < need then back = 0 end
@@ -369,7 +370,7 @@ for index, ask in ipairs(asks) do
           break
         end
       end
-      return {2, index, math.max(1, wait), back, #live, 0}
+      return {2, index, math.max(1, wait), back, #live, 0, 0}
     end
   end
 end

@@ -36,11 +36,13 @@ _RECHECK_SECONDS = 0.1
 
 
 class Refused(NamedTuple):
-    """A refusal that is repeated until then, of the loop's clock; there is room at `room_at`."""
+    """A refusal that is repeated until then, of the loop's clock; there is room at `room_at`. `is_held`: as of
+    `refusal`."""
 
     ask: Ask
     until: float
     room_at: float
+    is_held: bool
 
 
 class Taking:
@@ -87,7 +89,7 @@ class Taking:
                 reply = await self._ask(account, arguments)
             if reply[0] != REFUSED:
                 return self._keep(account, asks, reply, at)
-            _, index, wait, returning, account.live, period = reply
+            _, index, wait, returning, account.live, period, is_held = reply
             if returning:
                 await asyncio.sleep(returning / 1000 + _GRACE_SECONDS)
             elif attempt or asks[index - 1].kind in "rtu":
@@ -99,8 +101,8 @@ class Taking:
         ends = period_ends(ask.kind, period)
         if ends is not None:
             # Where the clocks differ it may be over here.
-            raise self._refused(ask, max(0.0, ends - self._wall()), at)
-        raise self._refused(ask, None if wait < 0 else wait / 1000, at)
+            raise self._refused(ask, max(0.0, ends - self._wall()), at, is_held=bool(is_held))
+        raise self._refused(ask, None if wait < 0 else wait / 1000, at, is_held=bool(is_held))
 
     async def _ask(self, account: Account, arguments: list[Argument]) -> list[Any]:
         tries_left = _LATE_TRIES
@@ -156,7 +158,7 @@ class Taking:
             if last.until <= now or last.ask.bounds != bounds:
                 del self.refused[bounds.id]
             elif last.ask.kind == "r" or counted:
-                raise refusal(last.ask, last.room_at - now)
+                raise refusal(last.ask, last.room_at - now, is_held=last.is_held)
 
     def forget(self, names: Iterable[str]) -> None:
         """Of these nothing was asked for a while."""
@@ -173,15 +175,15 @@ class Taking:
             for account in accounts:
                 self.forget(account.forget_unused())
 
-    def _refused(self, ask: Ask, wait: float | None, at: Moment) -> Exceeded:
+    def _refused(self, ask: Ask, wait: float | None, at: Moment, *, is_held: bool) -> Exceeded:
         if ask.kind in ("r", "q"):
             now = self._clock()
             self.told[ask.bounds.id, ask.kind] = Told(0, 0, 0, now + (wait or 0.0), ask.limit, now, at)
             longest = _LONGEST_REFUSAL if ask.kind == "r" else _QUOTA_REFUSAL
             if ask.kind == "q" or wait is not None:
                 until = now + longest if wait is None else now + min(wait, longest)
-                self.refused[ask.bounds.id] = Refused(ask, until, now + (wait or longest))
-        return refusal(ask, wait)
+                self.refused[ask.bounds.id] = Refused(ask, until, now + (wait or longest), is_held)
+        return refusal(ask, wait, is_held=is_held)
 
     async def know(self, account: Account, subject: Subject) -> None:
         """Wait until what this process has written of those who are new to it is counted. Raises Unavailable.

@@ -35,6 +35,7 @@ from typing import Any
 import msgspec
 
 from watchllm.control.errors import PricesUnusable
+from watchllm.control.publication import OwnPrices
 from watchllm.domain.money import NANOS_PER_USD, Nanos
 from watchllm.domain.snapshot import PriceRow
 from watchllm.domain.usage import ModelPrice, PriceTier
@@ -75,11 +76,19 @@ def frozen(providers: Mapping[str, str], home: Path, now: datetime) -> dict[str,
 
     Raises PricesUnusable when prices.toml cannot be understood.
     """
+    return with_own(book(providers, now), own(home) or {})
+
+
+def book(providers: Mapping[str, str], now: datetime) -> dict[str, tuple[PriceRow, ...]]:
+    """As `frozen`, without the operator's prices."""
     rows = _book(providers, now)
     rows["sim"] = (PriceRow({"starts_with": ""}, FREE, "sim"),)
-    for provider, overrides in _overrides(home / FILE_NAME).items():
-        rows[provider] = overrides + rows.get(provider, ())
     return rows
+
+
+def with_own(rows: Mapping[str, tuple[PriceRow, ...]], own: OwnPrices) -> dict[str, tuple[PriceRow, ...]]:
+    """`rows` with the operator's before them."""
+    return {**rows, **{provider: first + rows.get(provider, ()) for provider, first in own.items()}}
 
 
 def nanos_per_million(usd: Decimal) -> Nanos:
@@ -156,13 +165,15 @@ class _Override(msgspec.Struct, forbid_unknown_fields=True):
     per_request: Decimal = Decimal(0)
 
 
-def _overrides(path: Path) -> dict[str, tuple[PriceRow, ...]]:
+def own(home: Path) -> OwnPrices | None:
+    """The rows of the home's prices.toml, None where it has none. Raises PricesUnusable."""
+    path = home / FILE_NAME
     try:
         # Read as Decimal: 0.1 in binary would be off by a nano-dollar sooner or later.
         raw = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
         book = msgspec.convert(raw, dict[str, dict[str, _Override]])
     except FileNotFoundError:
-        return {}
+        return None
     except (OSError, ValueError) as error:
         raise PricesUnusable(
             f"{path}: {error}; its form is in docs/reference/configuration.md; without it the built-in prices hold"

@@ -12,7 +12,7 @@ from watchllm.control import private_schema
 from watchllm.control.database import place
 from watchllm.control.errors import DatabaseUnusable
 
-HEAD = "0010"
+HEAD = "0011"
 """The newest migration; a test compares it with the files."""
 _UPGRADES = {"watchllm_writes": True, "watchllm_upgrades": True}
 

@@ -35,9 +35,12 @@ def test_what_is_run_where_the_database_was_forgotten_takes_no_key_from_the_flee
         assert "--take-redis" in done.stderr, command
         assert gateway.chat(project.key, f"after {command[0]}").status == 200, command
     assert (stray.home / "watchllm.db").exists() == (database == "one of its own")
-    beside = stray.start_proxy()
-    assert beside.chat(project.key, "on the other host").status == 200
+    # With the first proxy of the home: it has no copy of the settings yet, by which one could tell whose it is.
     recorder = stray.start_recorder()
+    beside = stray.start_proxy()
+    wait_for(
+        lambda: beside.chat(project.key, "on the other host").status == 200, "it to serve what the fleet publishes"
+    )
 
     def problem() -> str | None:
         status = recorder_status(stray.home / "journal")

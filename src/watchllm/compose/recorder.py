@@ -183,8 +183,8 @@ def _own_ledger(configuration: Configuration, store: "SharedUsageStore", stack: 
 def _shared_ledger(
     configuration: Configuration, database: "Database", store: "SharedUsageStore", stack: ExitStack
 ) -> "SharedLedger | None":
-    """The same for the proxies of all hosts; None where they share nothing. Raises OtherInstallation where those of
-    this home serve another installation than the database's: what they recorded stays in the journals."""
+    """The same for the proxies of all hosts; None where they share nothing. Raises OtherInstallation where they serve
+    another installation than the database's: what those of this home recorded stays in the journals."""
     if configuration.redis_url is None:
         return None
     from watchllm.compose.installation import SNAPSHOT_FOLDER
@@ -193,7 +193,6 @@ def _shared_ledger(
     from watchllm.stores.lmdb.snapshot_copy import SnapshotCopy
     from watchllm.stores.redis.blocking import Blocking
     from watchllm.stores.redis.limits_ledger import RedisAccounts
-    from watchllm.stores.redis.ownership import owner, refusal
 
     try:
         redis = stack.enter_context(closing(Blocking(configuration.redis_url, _REDIS_SECONDS)))
@@ -201,9 +200,11 @@ def _shared_ledger(
         raise ConfigurationError(f"WATCHLLM_REDIS_URL is not valid; expected {error}") from None
     own = installation.of(database)
     copy = stack.enter_context(closing(SnapshotCopy(configuration.home / SNAPSHOT_FOLDER)))
-    if owner(None, copy.position()) not in (None, own.id):
-        raise OtherInstallation(refusal(redis.shown, f"the database {own.database}"))
-    return SharedLedger(store, RedisAccounts(redis, own.id, own.database, copy.position))
+    accounts = RedisAccounts(redis, own.id, own.database, copy.position)
+    refused = accounts.refused()
+    if refused is not None:
+        raise OtherInstallation(refused)
+    return SharedLedger(store, accounts)
 
 
 def rest_after(took: float, behind: float, filled: float) -> float:

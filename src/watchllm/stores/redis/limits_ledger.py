@@ -139,6 +139,16 @@ class RedisAccounts:
         self._run: bytes | None = None
         """Of the server that was told."""
 
+    def refused(self) -> str | None:
+        """Why they are another installation's, None = they are not, as far as that is known. Raises nothing."""
+        try:
+            epoch = self._redis.redis.hget(STATE, "epoch")
+        except RedisError:
+            epoch = None
+        if owner(epoch, self._position()) in (None, self._own):
+            return None
+        return refusal(self._redis.shown, f"the database {self._database}")
+
     def wanted(self) -> set[str]:
         self._check_owner()
         return self._ask(lambda: {name.decode() for name in self._redis.redis.smembers(WANTED)})
@@ -196,9 +206,9 @@ class RedisAccounts:
         return not is_another and None not in places
 
     def _check_owner(self) -> None:
-        epoch = self._ask(lambda: self._redis.redis.hget(STATE, "epoch"))
-        if owner(epoch, self._position()) not in (None, self._own):
-            raise NotTold(refusal(self._redis.shown, f"the database {self._database}"))
+        refused = self.refused()
+        if refused is not None:
+            raise NotTold(refused)
 
     def _tell_rest(self, organization: str, places: dict[str, Place], reply: int) -> None:
         """Have dropped what one script alone was not to drop."""

@@ -21,6 +21,7 @@ from watchllm.domain.usage_event import Attempt, OpenedCall
 from watchllm.journal.journal import Journal
 from watchllm.journal.recorder import Recorder, UsageStore
 from watchllm.journal.shared_ledger import SharedLedger
+from watchllm.stores.lmdb.snapshot_copy import NOTHING
 from watchllm.stores.postgres.engine import open_engine as open_postgres
 from watchllm.stores.postgres.usage import PostgresUsageStore
 from watchllm.stores.redis.blocking import Blocking
@@ -81,7 +82,10 @@ def _into_postgres_telling(home: Path) -> list[Row]:
                 ]
                 work.connection.execute(insert(projects), owned)
             accounts.redis.sadd(WANTED, *(one["id"] for one in owners))
-            ledger = SharedLedger(PostgresUsageStore(engine, _now_ms, "home_1"), RedisAccounts(accounts))
+            ledger = SharedLedger(
+                PostgresUsageStore(engine, _now_ms, "home_1"),
+                RedisAccounts(accounts, "installation", "sqlite://", lambda: NOTHING),
+            )
             rate, by_cpu = _measured(home, engine, ledger, keys_of_a_project=100, tend=ledger.tend)
             told = accounts.redis.scard(KEPT)
     finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.support.redis_server import RedisServer
 from watchllm.domain.ledger import Periods, Place
+from watchllm.stores.lmdb.snapshot_copy import NOTHING
 from watchllm.stores.redis.blocking import Blocking
 from watchllm.stores.redis.limits_ledger import RedisAccounts
 
@@ -21,7 +22,7 @@ def main() -> None:
         server = RedisServer(Path(folder) / "redis")
         redis = Blocking(server.url)
         try:
-            _measure(RedisAccounts(redis))
+            _measure(RedisAccounts(redis, "installation", "sqlite://", lambda: NOTHING))
         finally:
             redis.close()
             server.stop()

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from tests.support.redis_server import RedisServer
-from watchllm.control.publication import Publication
+from watchllm.control.publication import Installation, Publication
 from watchllm.domain.snapshot import KeyRecord, ProjectRecord
 from watchllm.stores.lmdb.snapshot import LmdbSnapshotReader
 from watchllm.stores.redis.address import parse
@@ -21,6 +21,8 @@ from watchllm.stores.redis.snapshot_follower import SnapshotFollower
 from watchllm.stores.redis.snapshot_layout import CHANNEL
 from watchllm.stores.redis.snapshot_writer import RedisSnapshotWriter
 from watchllm.stores.redis.subscription import Subscription
+
+INSTALLATION = Installation("11" * 16, "sqlite:///watchllm.db")
 
 _PROJECTS, _KEYS, _CHANGES = 10_000, 100_000, 50
 
@@ -37,7 +39,7 @@ def _everything() -> Publication:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         server = RedisServer(Path(folder) / "redis")
-        writer = RedisSnapshotWriter(server.url, Path(folder) / "a")
+        writer = RedisSnapshotWriter(server.url, Path(folder) / "a", INSTALLATION)
         try:
             _measure(server, writer, Path(folder))
         finally:

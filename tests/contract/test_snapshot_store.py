@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.redis_server import RedisServer
-from watchllm.control.publication import Publication, SnapshotWriter
+from watchllm.control.publication import Installation, Publication, SnapshotWriter
 from watchllm.domain.settings import ProjectSettings
 from watchllm.domain.snapshot import KeyRecord, PriceRow, ProjectRecord, ProviderKeyRecord, SnapshotReader, Vendor
 from watchllm.domain.usage import ModelPrice
 from watchllm.stores.lmdb.snapshot import LmdbSnapshotReader
 from watchllm.stores.lmdb.snapshot_writer import LmdbSnapshotWriter
 from watchllm.stores.redis.snapshot_writer import RedisSnapshotWriter
+
+INSTALLATION = Installation("11" * 16, "sqlite:///watchllm.db")
 
 DIGEST = bytes(range(32))
 KEY = KeyRecord("key_1", "prj_1", test=True, scopes=("inference", "cache:write"), expires_at=17)
@@ -37,7 +39,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Snap
     reader = LmdbSnapshotReader(folder)
     if request.param == "redis":
         server = RedisServer(tmp_path / "redis")
-        writer: SnapshotWriter = RedisSnapshotWriter(server.url, folder)
+        writer: SnapshotWriter = RedisSnapshotWriter(server.url, folder, INSTALLATION)
         # What is lost there is never begun with a part of it.
         writer.update(lambda: Publication(complete=True))
         yield writer, reader

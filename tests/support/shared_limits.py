@@ -13,6 +13,7 @@ from watchllm.domain.limits import Limits
 from watchllm.limits.exceeded import Exceeded
 from watchllm.limits.limiter import Demand
 from watchllm.limits.subject import KEY, PROJECT, Subject, bounds_of, subject_of
+from watchllm.stores.lmdb.snapshot_copy import NOTHING
 from watchllm.stores.redis import limits_account, limits_ledger, limits_taking
 from watchllm.stores.redis.address import parse
 from watchllm.stores.redis.blocking import Blocking
@@ -130,7 +131,7 @@ def subject(key: Limits | None = None, project: Limits | None = None) -> Subject
 def recorder(url: str) -> Iterator[RedisAccounts]:
     """What a recorder tells the proxies by."""
     redis = Blocking(url)
-    yield RedisAccounts(redis)
+    yield RedisAccounts(redis, "installation", "sqlite://", lambda: NOTHING)
     redis.close()
 
 

@@ -23,11 +23,18 @@ def upgrade(
             help="Where none ever was, also make an owner, a project and a key, as `up` does, and show them once.",
         ),
     ] = False,
+    take_redis: Annotated[
+        bool,
+        typer.Option(
+            "--take-redis",
+            help="Publish in the place of the installation whose settings are in Redis: its keys are then unknown.",
+        ),
+    ] = False,
 ) -> None:
-    """Bring the schema up to date and publish to this host's proxies; harmless when all is up to date."""
+    """Bring the schema up to date and publish to the proxies; harmless when all is up to date."""
     from watchllm.compose.control import bootstrap, upgrade_schema
 
-    upgraded, version = upgrade_schema(configuration())
+    upgraded, version = upgrade_schema(configuration(), take_redis=take_redis)
     document: dict[str, Any] = {"schema": version, "upgraded": upgraded}
     if not as_json:
         typer.echo(f"schema {version}: {'upgraded' if upgraded else 'was up to date'}", err=True)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from watchllm.compose.cache_admin import OperatedStore, now_ms, open_store
-from watchllm.compose.control import SNAPSHOT_FOLDER
+from watchllm.compose.installation import SNAPSHOT_FOLDER
 from watchllm.compose.proxy_settings import instance_credentials
 from watchllm.configuration import Configuration
 from watchllm.domain.errors import GatewayError

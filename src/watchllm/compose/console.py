@@ -16,7 +16,8 @@ import uvloop
 
 from watchllm.cache.entry import CacheStats
 from watchllm.compose.cache_admin import open_cache
-from watchllm.compose.control import SNAPSHOT_FOLDER, keyring_of, open_control_plane
+from watchllm.compose.control import keyring_of, open_control_plane
+from watchllm.compose.installation import SNAPSHOT_FOLDER
 from watchllm.configuration import Configuration
 from watchllm.console.app import create_app
 from watchllm.console.proxies import ProxyStates

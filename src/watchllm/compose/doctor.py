@@ -8,7 +8,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from watchllm.compose.checks import FAILED, OK, WARNING, Check
-from watchllm.compose.control import SNAPSHOT_FOLDER, keyring_of, open_snapshot, publisher_for
+from watchllm.compose.control import keyring_of, open_snapshot, publisher_for
 from watchllm.compose.database import is_postgres, open_database
 from watchllm.compose.doctor_budgets import examine_budgets
 from watchllm.compose.doctor_cross_encoder import examine_cross_encoder
@@ -17,28 +17,37 @@ from watchllm.compose.doctor_postgres import examine_postgres
 from watchllm.compose.doctor_providers import examine_providers
 from watchllm.compose.doctor_running import examine_running
 from watchllm.compose.errors import FAILURES
-from watchllm.configuration import Configuration
+from watchllm.compose.installation import SNAPSHOT_FOLDER, check_no_other, has_database
+from watchllm.configuration import Configuration, ConfigurationError
 from watchllm.control import plans, prices, provider_keys, provider_names, schema, secrets, vendors
 from watchllm.control.database import Database
 from watchllm.control.database_errors import SAYS_MORE
-from watchllm.control.errors import PlansUnusable, PricesUnusable
+from watchllm.control.errors import OtherInstallation, PlansUnusable, PricesUnusable
 from watchllm.control.plans import Plan
 from watchllm.domain.errors import Unavailable
 from watchllm.domain.sealing import Keyring
 from watchllm.stores import home
+from watchllm.stores.lmdb.environment import StoreBroken
 
 _START = "`watchllm up` makes it"
+_START_PROXY = "`watchllm proxy` makes it"
+_ON_ALL_HOSTS = "set WATCHLLM_SECRET_KEY to what all hosts have"
 
 
 def examine(configuration: Configuration) -> Iterator[Check]:
     """One check after the other, each as soon as it is made."""
-    yield _home(configuration.home)
+    only_serves = _only_serves(configuration)
+    yield _home(configuration.home, _START_PROXY if only_serves else _START)
     yield from _configured(configuration)
     if not configuration.home.is_dir():
         return
-    keyring, check = _secret(configuration)
+    keyring, check = _secret(configuration, _ON_ALL_HOSTS if only_serves else _START)
     yield check
-    if configuration.database_url.startswith("sqlite:") and not _database_file(configuration).exists():
+    if only_serves:
+        detail = "this host has none, and serves what its installation publishes in Redis"
+        advice = "commands are for the host that has it; to use them here, set its WATCHLLM_DATABASE_URL"
+        yield Check("database", OK, detail, advice)
+    elif not has_database(configuration):
         yield Check("database", WARNING, f"{_database_file(configuration)} does not exist yet", _START)
     else:
         yield from _stores(configuration, keyring)
@@ -49,9 +58,20 @@ def examine(configuration: Configuration) -> Iterator[Check]:
     yield _port("console", configuration.host, configuration.console_port, "WATCHLLM_CONSOLE_PORT")
 
 
-def _home(folder: Path) -> Check:
+def _only_serves(configuration: Configuration) -> bool:
+    """Whether this is a host of proxies, whose installation has its database elsewhere."""
+    try:
+        check_no_other(configuration)
+    except OtherInstallation:
+        return True
+    except (ConfigurationError, StoreBroken):
+        pass  # What is wrong with Redis, or with the home, is told by the checks of these.
+    return False
+
+
+def _home(folder: Path, start: str) -> Check:
     if not folder.exists():
-        return Check("home", WARNING, f"{folder} does not exist yet", _START)
+        return Check("home", WARNING, f"{folder} does not exist yet", start)
     if not folder.is_dir() or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         return Check("home", FAILED, f"{folder} is not a folder you may write to", "set WATCHLLM_HOME to one of yours")
     if not home.is_private(folder):
@@ -59,10 +79,10 @@ def _home(folder: Path) -> Check:
     return Check("home", OK, str(folder))
 
 
-def _secret(configuration: Configuration) -> tuple[Keyring | None, Check]:
+def _secret(configuration: Configuration, start: str) -> tuple[Keyring | None, Check]:
     file = configuration.home / home.SECRET_FILE
     if configuration.secret_key is None and not file.exists():
-        return None, Check("secret", WARNING, f"{file} does not exist yet", _START)
+        return None, Check("secret", WARNING, f"{file} does not exist yet", start)
     try:
         keyring = keyring_of(configuration)
     except FAILURES as error:
@@ -94,7 +114,7 @@ def _stores(configuration: Configuration, keyring: Keyring | None) -> Iterator[C
                 check = _sealed(database, keyring)
                 yield check
                 if check.status != FAILED:
-                    yield _snapshot(configuration, database, keyring)
+                    yield from _snapshot(configuration, database, keyring)
     except FAILURES as error:
         usual = "can it be reached?" if is_postgres(configuration.database_url) else "is the disk full or read-only?"
         advice = getattr(error, "advice", "") or usual
@@ -139,28 +159,40 @@ def _sealed(database: Database, keyring: Keyring) -> Check:
     return Check("sealed secrets", OK, f"{len(sealed)} provider keys of projects, all of them open")
 
 
-def _snapshot(configuration: Configuration, database: Database, keyring: Keyring) -> Check:
+def _snapshot(configuration: Configuration, database: Database, keyring: Keyring) -> Iterator[Check]:
     folder = configuration.home / SNAPSHOT_FOLDER
     if not folder.exists():
-        return Check("snapshot", WARNING, f"{folder} does not exist yet", _START)
+        yield Check("snapshot", WARNING, f"{folder} does not exist yet", _START)
+        return
     try:
-        with closing(open_snapshot(configuration)) as snapshot:
+        with closing(open_snapshot(configuration, database)) as snapshot:
             version = snapshot.version()
             publisher = publisher_for(configuration, database, snapshot, keyring)
-            in_step, lacking = publisher.is_in_step(), publisher.lacking_plans()
-    except (PricesUnusable, PlansUnusable) as error:
-        return Check("snapshot", FAILED, str(error), "nothing new is published until then; what was before serves on")
-    except Unavailable as error:
-        # The folder is the last copy, which proxies serve from meanwhile: nobody should be told to remove it.
-        return Check("snapshot", FAILED, str(error), "proxies serve what was published last")
+            in_step, lacking, held = publisher.is_in_step(), publisher.lacking_plans(), publisher.held_prices()
     except FAILURES as error:
-        return Check("snapshot", FAILED, str(error), f"remove {folder} and start `watchllm up`")
+        yield Check("snapshot", FAILED, str(error), _unpublished(error, folder))
+        return
     if not in_step:
         advice = "`watchllm up` publishes; if it is running, see its log"
-        return Check("snapshot", FAILED, f"version {version} is behind the database", advice)
-    if lacking:
-        return Check("snapshot", FAILED, lacking, "everybody else's changes are published")
-    return Check("snapshot", OK, f"version {version}, in step with the database")
+        yield Check("snapshot", FAILED, f"version {version} is behind the database", advice)
+    elif lacking:
+        yield Check("snapshot", FAILED, lacking, "everybody else's changes are published")
+    else:
+        yield Check("snapshot", OK, f"version {version}, in step with the database")
+    if held:
+        yield Check("prices", WARNING, held, "everything else is published from here")
+
+
+def _unpublished(error: Exception, folder: Path) -> str:
+    """What that means, or what to do about it."""
+    if isinstance(error, PricesUnusable | PlansUnusable):
+        return "nothing new is published until then; what was before serves on"
+    if isinstance(error, OtherInstallation):
+        return "nothing is published from this host until then"
+    if isinstance(error, Unavailable):
+        # The folder is the last copy, which proxies serve from meanwhile: nobody should be told to remove it.
+        return "proxies serve what was published last"
+    return f"remove {folder} and start `watchllm up`"
 
 
 def _configured(configuration: Configuration) -> Iterator[Check]:

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any, cast
 
-from sqlalchemy import Connection, Engine, Table, func, insert, make_url, select, text
+from sqlalchemy import Connection, Engine, Table, delete, func, insert, make_url, select, text
 
 from watchllm.analytics import tables as usage
 from watchllm.compose.control import keyring_of
 from watchllm.compose.database import is_postgres, open_engine
 from watchllm.configuration import Configuration, mask_url
-from watchllm.control import private_schema, schema, secrets, tables
+from watchllm.control import installation, private_schema, schema, secrets, tables
 from watchllm.control.database import Database
 from watchllm.control.errors import DatabaseUnusable, Invalid
 from watchllm.domain.sealing import WrongSecret
@@ -48,6 +48,8 @@ def move(
         schema.upgrade(target)
         reading = stack.enter_context(Database(source, _no_clock).unit_of_work("move")).connection
         writing = stack.enter_context(Database(target, _no_clock).unit_of_work("move")).connection
+        # The one that it was made with gives way to that of the source.
+        writing.execute(delete(tables.instance).where(tables.instance.c.name == installation.INSTALLATION))
         _check_empty(writing, target_url)
         counts = {}
         for table in _all_tables():

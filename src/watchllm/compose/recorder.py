@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from watchllm.compose.recorder_stop import Stop
 from watchllm.configuration import Configuration, ConfigurationError
-from watchllm.control.errors import ControlError, PlansUnusable
+from watchllm.control.errors import ControlError, OtherInstallation, PlansUnusable
 from watchllm.journal.recorder import Recorder, StoreUnavailable
 from watchllm.journal.restored import check_positions
 from watchllm.journal.series import any_live, remove_drafts
@@ -23,6 +23,7 @@ from watchllm.stores import home
 from watchllm.stores.lmdb.environment import StoreBroken
 
 if TYPE_CHECKING:
+    from watchllm.control.database import Database
     from watchllm.journal.ledgered import Ledgered
     from watchllm.journal.shared_ledger import SharedLedger, SharedUsageStore
 
@@ -126,13 +127,16 @@ def _record(configuration: Configuration, folder: Path, lock: int, status: "_Sta
     OSError."""
     # Here, not above: SQLAlchemy takes a quarter of a second, in which this process is ready already.
     from watchllm.compose.database import bring_up_to_date, open_database, usage_store
+    from watchllm.compose.installation import check_no_other
     from watchllm.compose.retention import retention_of
 
+    # Into a database that it made beside the installation's it would be lost: the journals keep it.
+    check_no_other(configuration)
     with ExitStack() as stack:
         database = stack.enter_context(closing(open_database(configuration)))
         bring_up_to_date(configuration, database)
         kept = usage_store(configuration, database)
-        shared = _shared_ledger(configuration, kept, stack)
+        shared = _shared_ledger(configuration, database, kept, stack)
         store = shared or _own_ledger(configuration, kept, stack)
         recorder = Recorder(folder, store, _say)
         drafts_removed, expired, caught_up = 0.0, -_EXPIRE_SECONDS, 0.0
@@ -180,11 +184,17 @@ def _own_ledger(configuration: Configuration, store: "SharedUsageStore", stack: 
     return Ledgered(store, stack.enter_context(closing(LmdbLedger(configuration.home / LEDGER_FOLDER))))
 
 
-def _shared_ledger(configuration: Configuration, store: "SharedUsageStore", stack: ExitStack) -> "SharedLedger | None":
-    """The same for the proxies of all hosts; None where they share nothing."""
+def _shared_ledger(
+    configuration: Configuration, database: "Database", store: "SharedUsageStore", stack: ExitStack
+) -> "SharedLedger | None":
+    """The same for the proxies of all hosts; None where they share nothing. Raises OtherInstallation where they serve
+    another installation than the database's: what those of this home recorded stays in the journals."""
     if configuration.redis_url is None:
         return None
+    from watchllm.compose.installation import SNAPSHOT_FOLDER
+    from watchllm.control import installation
     from watchllm.journal.shared_ledger import SharedLedger
+    from watchllm.stores.lmdb.snapshot_copy import SnapshotCopy
     from watchllm.stores.redis.blocking import Blocking
     from watchllm.stores.redis.limits_ledger import RedisAccounts
 
@@ -192,7 +202,13 @@ def _shared_ledger(configuration: Configuration, store: "SharedUsageStore", stac
         redis = stack.enter_context(closing(Blocking(configuration.redis_url, _REDIS_SECONDS)))
     except ValueError as error:
         raise ConfigurationError(f"WATCHLLM_REDIS_URL is not valid; expected {error}") from None
-    return SharedLedger(store, RedisAccounts(redis))
+    own = installation.of(database)
+    copy = stack.enter_context(closing(SnapshotCopy(configuration.home / SNAPSHOT_FOLDER)))
+    accounts = RedisAccounts(redis, own.id, own.database, copy.position)
+    refused = accounts.refused()
+    if refused is not None:
+        raise OtherInstallation(refused)
+    return SharedLedger(store, accounts)
 
 
 def rest_after(took: float, behind: float, filled: float) -> float:

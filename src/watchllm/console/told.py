@@ -3,7 +3,14 @@ installation, or what belongs to others, are told by a sentence; what they say i
 
 import logging
 
-from watchllm.control.errors import ControlError, DatabaseUnusable, PlansUnusable, PricesUnusable, PublicationFailed
+from watchllm.control.errors import (
+    ControlError,
+    DatabaseUnusable,
+    OtherInstallation,
+    PlansUnusable,
+    PricesUnusable,
+    PublicationFailed,
+)
 
 PLANS_UNUSABLE = "The plans cannot be used now; the log of the console says why."
 _SENTENCES: dict[type[ControlError], str] = {
@@ -11,6 +18,7 @@ _SENTENCES: dict[type[ControlError], str] = {
     "on.",
     PublicationFailed: "The change is saved, and proxies will know of it as soon as it can be published; the log of "
     "the console says why it could not be yet.",
+    OtherInstallation: "Nothing can be published from here; the log of the console says why.",
     PlansUnusable: f"{PLANS_UNUSABLE} Nothing was changed.",
     PricesUnusable: "The prices cannot be used now; the log of the console says why. Nothing was changed.",
 }

@@ -8,6 +8,7 @@ ControlError
 ├── PricesUnusable      prices.toml cannot be understood
 ├── PlansUnusable       plans.toml cannot be understood, or lacks a plan that an organization has
 │   └── OnlyKeysPublished  so what keys need was published, and projects wait
+├── OtherInstallation   what is published here belongs to another database
 ├── DatabaseUnusable    cannot be opened or reached, or its schema is newer than this program
 └── PublicationFailed   the change is saved, but proxies don't know of it yet
 """
@@ -54,6 +55,10 @@ class DatabaseUnusable(ControlError):
 
     status = 503
     advice: str = ""
+
+
+class OtherInstallation(ControlError):
+    status = 503
 
 
 class PublicationFailed(ControlError):

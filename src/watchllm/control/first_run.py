@@ -28,9 +28,14 @@ class FirstRun(msgspec.Struct, frozen=True):
         return f"FirstRun(email={self.email!r}, project_id={self.project_id!r})"
 
 
+def is_due(database: Database) -> bool:
+    """Whether it never was."""
+    return database.value(_MARK) is None
+
+
 def run(database: Database, provider: str) -> FirstRun | None:
     """Make them, unless that was ever done; all in one transaction. `provider` becomes the project's default."""
-    if database.value(_MARK) is not None:
+    if not is_due(database):
         return None
     with database.unit_of_work("first-run") as work:
         # Asked again under the write lock: another process may have been first.

@@ -25,7 +25,7 @@ from watchllm.control import (
     vendors,
 )
 from watchllm.control.database import KEY, PROJECT, Database, UnitOfWork
-from watchllm.control.errors import OnlyKeysPublished, PublicationFailed
+from watchllm.control.errors import OnlyKeysPublished, OtherInstallation, PublicationFailed
 from watchllm.control.plans import Plan
 from watchllm.control.publisher import Publisher
 from watchllm.domain.sealing import Keyring, Sealer
@@ -341,6 +341,10 @@ class ControlPlane:
     def _published(self, publish: Callable[[], object]) -> None:
         try:
             publish()
+        except OtherInstallation as error:
+            raise PublicationFailed(
+                f"the change is saved in this host's database, and not published: {error}"
+            ) from error
         except Exception as error:
             raise PublicationFailed(
                 "the change is saved and will be published by `watchllm up` or the console, but proxies don't know it "

@@ -35,6 +35,7 @@ from typing import Any
 import msgspec
 
 from watchllm.control.errors import PricesUnusable
+from watchllm.control.publication import OwnPrices
 from watchllm.domain.money import NANOS_PER_USD, Nanos
 from watchllm.domain.snapshot import PriceRow
 from watchllm.domain.usage import ModelPrice, PriceTier
@@ -77,16 +78,24 @@ def frozen(providers: Mapping[str, str], home: Path, now: datetime) -> dict[str,
 
     Raises PricesUnusable when prices.toml cannot be understood.
     """
+    return with_own(book(providers, now), own(home) or {})
+
+
+def book(providers: Mapping[str, str], now: datetime) -> dict[str, tuple[PriceRow, ...]]:
+    """As `frozen`, without the operator's prices."""
     rows = _book(providers, now)
     rows["sim"] = (PriceRow({"starts_with": ""}, FREE, "sim"),)
-    for provider, overrides in _overrides(home / FILE_NAME).items():
-        rows[provider] = overrides + rows.get(provider, ())
     return rows
 
 
 def named_by_operator(home: Path) -> frozenset[str]:
     """The providers that prices.toml has prices of. Raises PricesUnusable."""
-    return frozenset(_overrides(home / FILE_NAME))
+    return frozenset(own(home) or {})
+
+
+def with_own(rows: Mapping[str, tuple[PriceRow, ...]], own: OwnPrices) -> dict[str, tuple[PriceRow, ...]]:
+    """`rows` with the operator's before them."""
+    return {**rows, **{provider: first + rows.get(provider, ()) for provider, first in own.items()}}
 
 
 def nanos_per_million(usd: Decimal) -> Nanos:
@@ -163,12 +172,14 @@ class _Override(msgspec.Struct, forbid_unknown_fields=True):
     per_request: Decimal = Decimal(0)
 
 
-def _overrides(path: Path) -> dict[str, tuple[PriceRow, ...]]:
+def own(home: Path) -> OwnPrices | None:
+    """The rows of the home's prices.toml, None where it has none. Raises PricesUnusable."""
+    path = home / FILE_NAME
     try:
         # Read as Decimal: 0.1 in binary would be off by a nano-dollar sooner or later.
         raw = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
     except FileNotFoundError:
-        return {}
+        return None
     except (OSError, ValueError) as error:
         raise PricesUnusable(f"{path}: {error}{_FORM}") from None
     return {provider: _overrides_of(path, provider, models) for provider, models in raw.items()}

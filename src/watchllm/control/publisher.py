@@ -6,20 +6,21 @@ leaves them, and publishing twice does no harm. Should a row ever be lost, the m
 
 Where plans.toml lacks the plan of an organization, that one's projects are left as they were published last: with which
 limits they may be served is not known. Their rows do not wait; the minute's re-derivation brings them when the plan is
-back.
+back. Where a home has no prices.toml, the prices that another one published from its own stay as they are, too.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from watchllm.control import keys, organizations, outbox, records, secrets
+from watchllm.control import keys, organizations, outbox, prices, records, secrets
 from watchllm.control.database import KEY, PROJECT, Database
 from watchllm.control.errors import OnlyKeysPublished, PlansUnusable
 from watchllm.control.plans import FILE_NAME, Plan
-from watchllm.control.publication import Publication, SnapshotWriter
+from watchllm.control.publication import OwnPrices, Publication, SnapshotWriter
 from watchllm.domain.sealing import Keyring
 from watchllm.domain.snapshot import PriceRow, Vendor
 
@@ -30,8 +31,18 @@ _NAMED = 3
 
 _log = logging.getLogger(__name__)
 
-StaticPart = Callable[[], tuple[tuple[Vendor, ...], dict[str, tuple[PriceRow, ...]]]]
-"""Vendors and prices; called anew for each full publication, so that changed overrides arrive."""
+
+class Static(NamedTuple):
+    """What is published beside the database: `prices` are those of the price book, by provider, `own_prices` the
+    operator's, None where this home has no prices.toml."""
+
+    vendors: tuple[Vendor, ...]
+    prices: dict[str, tuple[PriceRow, ...]]
+    own_prices: OwnPrices | None
+
+
+StaticPart = Callable[[], Static]
+"""Called anew for each full publication, so that changed prices arrive."""
 
 
 class Publisher:
@@ -52,6 +63,8 @@ class Publisher:
         self.plans = plans
         """The plans as they are now. Raises PlansUnusable."""
         self._told = ""
+        self._held: OwnPrices = {}
+        self._held_told = ""
 
     def publish_pending(self, own_projects: Collection[str] = ()) -> bool:
         """Publish what the outbox names, and `own_projects`, which another process, of a home with other plans, may
@@ -102,6 +115,7 @@ class Publisher:
         is_empty = self._snapshot.version() == 0
         changed = (is_empty or self._snapshot.differs(self._everything())) and self._snapshot.update(self._everything)
         self._tell(self.lacking_plans())
+        self._tell_held(self.held_prices())
         return changed
 
     def lacking_plans(self, project_ids: Sequence[str] | None = None) -> str:
@@ -128,7 +142,19 @@ class Publisher:
 
     def prices(self) -> dict[str, tuple[PriceRow, ...]]:
         """The price rows of each provider as they would be published now. Raises PricesUnusable."""
-        return self._static()[1]
+        static = self._static()
+        return prices.with_own(static.prices, self._own_prices(static))
+
+    def held_prices(self) -> str:
+        """Whose prices of the operator this home does not know, which stay as they were published when it last derived
+        everything, and what to do; empty = none."""
+        if not self._held:
+            return ""
+        named = ", ".join(sorted(self._held)[:_NAMED]) + (", …" if len(self._held) > _NAMED else "")
+        return (
+            f"this home has no {prices.FILE_NAME}, so your prices for {named} stay as another one published them: put "
+            "the same file here; an empty one removes them"
+        )
 
     def is_in_step(self) -> bool:
         """Whether the proxies of this host know all that the database says, and nothing else; projects that wait for
@@ -164,8 +190,18 @@ class Publisher:
             _log.warning("every organization has a plan again")
         self._told = lacking
 
+    def _tell_held(self, held: str) -> None:
+        if held and held != self._held_told:
+            _log.warning("prices are held back: %s", held)
+        self._held_told = held
+
+    def _own_prices(self, static: Static) -> OwnPrices:
+        self._held = self._snapshot.kept_prices() if static.own_prices is None else {}
+        return self._held if static.own_prices is None else static.own_prices
+
     def _everything(self) -> Publication:
-        vendors, prices = self._static()
+        static = self._static()
+        own_prices = self._own_prices(static)
         plans = self.plans()
         with self._database.reading() as connection:
             ready, waiting = records.published(connection, plans)
@@ -173,8 +209,9 @@ class Publisher:
                 # Revoked keys are in it as removed, the others that are to go are those it does not name.
                 keys=keys.published(connection),
                 projects=dict(ready),
-                vendors=vendors,
-                prices=prices,
+                vendors=static.vendors,
+                prices=prices.with_own(static.prices, own_prices),
+                own_prices=own_prices,
                 secrets=secrets.shared(connection, self._keyring),
                 complete=True,
                 kept_projects=waiting,

@@ -13,7 +13,7 @@ from watchllm.control.database import place
 from watchllm.control.database_errors import unusable
 from watchllm.control.errors import DatabaseUnusable
 
-HEAD = "0010"
+HEAD = "0011"
 """The newest migration; a test compares it with the files."""
 _UPGRADES = {"watchllm_writes": True, "watchllm_upgrades": True}
 

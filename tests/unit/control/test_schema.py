@@ -1,6 +1,7 @@
 """Forward-only migrations: from every earlier schema, once even when several processes start, never backwards."""
 
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -99,11 +100,29 @@ def test_every_earlier_schema_is_brought_up_to_date(engine: Engine, direct: str,
         assert schema.version(connection) == schema.HEAD
         assert connection.scalar(select(tables.organizations.c.name)) == "kept"
     assert differences(direct) == []
+    assert re.fullmatch(b"[0-9a-f]{32}", identity(engine))
     # A program of that version that still runs goes on: what it names is there, and what it does not name has a value.
     after = columns(engine)
     assert {key: after.get(key) for key in before} == before
     added = {key: after[key] for key in after.keys() - before.keys() if key[0] in {table for table, _ in before}}
     assert [key for key, (_, optional) in added.items() if not optional] == []
+
+
+def identity(engine: Engine) -> bytes:
+    with engine.connect() as connection:
+        return bytes(connection.scalar(select(tables.instance.c.value).where(tables.instance.c.name == "installation")))
+
+
+def test_each_database_is_of_an_installation_of_its_own_and_stays_it(engine: Engine, tmp_path: Path) -> None:
+    schema.upgrade(engine)
+    before = identity(engine)
+    schema.upgrade(engine)
+    migrate_again(engine, "0010", "0011")
+    assert identity(engine) == before
+    other = open_engine(f"sqlite:///{tmp_path}/other.db")
+    schema.upgrade(other)
+    assert identity(other) != before
+    other.dispose()
 
 
 def migrate_to(engine: Engine, earlier: str) -> None:

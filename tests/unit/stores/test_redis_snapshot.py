@@ -11,7 +11,7 @@ import pytest
 from redis import RedisError
 
 from tests.support.redis_server import RedisCluster, RedisServer
-from watchllm.control.publication import Publication
+from watchllm.control.publication import Installation, Publication
 from watchllm.domain.errors import Unavailable
 from watchllm.domain.snapshot import KeyRecord, ProjectRecord
 from watchllm.stores.lmdb.snapshot import LmdbSnapshotReader
@@ -22,6 +22,8 @@ from watchllm.stores.redis.client import Client, Script
 from watchllm.stores.redis.snapshot_follower import SnapshotFollower
 from watchllm.stores.redis.snapshot_layout import EXCHANGE
 from watchllm.stores.redis.snapshot_writer import RedisSnapshotWriter
+
+INSTALLATION = Installation("11" * 16, "sqlite:///watchllm.db")
 
 
 def digest(number: int) -> bytes:
@@ -71,7 +73,7 @@ class Host:
 
 @pytest.fixture
 def writer(server: RedisServer, tmp_path: Path) -> Iterator[RedisSnapshotWriter]:
-    writer = RedisSnapshotWriter(server.url, tmp_path / "a")
+    writer = RedisSnapshotWriter(server.url, tmp_path / "a", INSTALLATION)
     yield writer
     writer.close()
 
@@ -99,7 +101,7 @@ def test_a_second_publisher_is_as_good_as_the_first(
     writer: RedisSnapshotWriter, server: RedisServer, tmp_path: Path
 ) -> None:
     writer.update(lambda: everything(10))
-    other = RedisSnapshotWriter(server.url, tmp_path / "c")
+    other = RedisSnapshotWriter(server.url, tmp_path / "c", INSTALLATION)
     assert not other.differs(everything(10))
     assert other.update(lambda: Publication(keys={digest(1): None}))
     assert writer.differs(Publication(keys=keys(1)))
@@ -112,7 +114,7 @@ def test_what_was_derived_before_another_published_is_derived_again(
 ) -> None:
     """Also where the other had nothing to change: it may have read a newer state than this one."""
     writer.update(lambda: everything(2))
-    other = RedisSnapshotWriter(server.url, tmp_path / "c")
+    other = RedisSnapshotWriter(server.url, tmp_path / "c", INSTALLATION)
     truth = [Publication(keys={digest(1): None}), Publication(keys=keys(1))]
     derived = []
 
@@ -296,7 +298,7 @@ def test_what_a_server_brings_back_from_before_is_read_by_nobody(
 
 def test_a_cluster_holds_it_too(tmp_path: Path) -> None:
     cluster = RedisCluster(tmp_path / "cluster")
-    writer = RedisSnapshotWriter(cluster.url, tmp_path / "a")
+    writer = RedisSnapshotWriter(cluster.url, tmp_path / "a", INSTALLATION)
     host = Host(cluster.url, tmp_path / "b")
     try:
         writer.update(lambda: everything(700))
@@ -310,7 +312,7 @@ def test_a_cluster_holds_it_too(tmp_path: Path) -> None:
 
 
 def test_a_redis_that_is_gone_is_told_with_its_place_and_without_its_password(tmp_path: Path) -> None:
-    writer = RedisSnapshotWriter("redis://:secret@127.0.0.1:1", tmp_path / "a")
+    writer = RedisSnapshotWriter("redis://:secret@127.0.0.1:1", tmp_path / "a", INSTALLATION)
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1") as caught:
         writer.version()
     assert "secret" not in str(caught.value)

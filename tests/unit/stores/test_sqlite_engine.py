@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, text
 
-from watchllm.control import schema, tables
+from watchllm.control import installation, schema, tables
 from watchllm.control.database import Database
 from watchllm.control.errors import DatabaseUnusable
 from watchllm.stores.sqlite.engine import open_engine
+
+# What a test has added to what every database has.
+ADDED = tables.instance.select().where(tables.instance.c.name != installation.INSTALLATION)
 
 
 def test_a_second_engine_in_the_process_does_not_cut_the_first_one_off(tmp_path: Path) -> None:
@@ -79,12 +82,12 @@ def test_a_reader_sees_one_state_throughout(tmp_path: Path) -> None:
     database = Database(open_engine(f"sqlite:///{tmp_path}/watchllm.db"), lambda: 1)
     schema.upgrade(database.engine)
     with database.reading() as connection:
-        assert connection.execute(tables.instance.select()).all() == []
+        assert connection.execute(ADDED).all() == []
         writer = threading.Thread(target=write, args=(database, "a"))
         writer.start()
         writer.join(10)
         assert not writer.is_alive()
-        assert connection.execute(tables.instance.select()).all() == []
+        assert connection.execute(ADDED).all() == []
     assert database.value("a") == b"x"
     database.close()
 
@@ -99,7 +102,7 @@ def test_writers_of_several_processes_all_succeed(tmp_path: Path) -> None:
     engine = open_engine(url)
     schema.upgrade(engine)
     code = (
-        "import sys; from sqlalchemy import insert; from watchllm.control import tables\n"
+        "import sys; from sqlalchemy import insert; from watchllm.control import installation, tables\n"
         "from watchllm.control.database import Database; from watchllm.stores.sqlite.engine import open_engine\n"
         "database = Database(open_engine(sys.argv[1]), lambda: 1)\n"
         "print('ready', flush=True); sys.stdin.read(1)\n"
@@ -120,5 +123,5 @@ def test_writers_of_several_processes_all_succeed(tmp_path: Path) -> None:
         child.stdin.flush()
     assert [child.communicate()[1] for child in children] == [b""] * 3
     with engine.connect() as connection:
-        assert len(connection.execute(tables.instance.select()).all()) == 150
+        assert len(connection.execute(ADDED).all()) == 150
     engine.dispose()

@@ -7,6 +7,7 @@ of their root in each transaction):
     k + SHA-256 digest  KeyRecord            p + project id     ProjectRecord
     v                   all vendors          $ + provider name  the provider's price rows
     s + name            a shared secret's bytes
+    o                   the price rows that the operator has set, for publishers: they are in `$` as well
     @                   of a copy: which snapshot it is a copy of (`stores.lmdb.snapshot_copy`)
 
 Every read is a transaction of its own: it sees the newest commit and pins no old pages.
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from watchllm.domain.paths import StrPath
 
 VERSION, POSITION = b"#", b"@"
-KEY, PROJECT, VENDORS, PRICES, SECRET = b"k", b"p", b"v", b"$", b"s"
+KEY, PROJECT, VENDORS, PRICES, SECRET, OWN_PRICES = b"k", b"p", b"v", b"$", b"s", b"o"
 
 _key = msgspec.msgpack.Decoder(KeyRecord).decode
 _project = msgspec.msgpack.Decoder(ProjectRecord).decode

@@ -9,11 +9,13 @@ from pathlib import Path
 import lmdb
 import msgspec
 
-from watchllm.control.publication import Publication
+from watchllm.control.publication import OwnPrices, Publication
+from watchllm.domain.snapshot import PriceRow
 from watchllm.stores.lmdb import environment
-from watchllm.stores.lmdb.snapshot import KEY, POSITION, PRICES, PROJECT, SECRET, VENDORS, VERSION
+from watchllm.stores.lmdb.snapshot import KEY, OWN_PRICES, POSITION, PRICES, PROJECT, SECRET, VENDORS, VERSION
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
+_own_prices = msgspec.msgpack.Decoder(dict[str, tuple[PriceRow, ...]]).decode
 
 
 class LmdbSnapshotWriter:
@@ -53,6 +55,15 @@ class LmdbSnapshotWriter:
     def version(self) -> int:
         with self._read_transaction() as transaction:
             return int.from_bytes(transaction.get(VERSION) or b"", "big")
+
+    def kept_prices(self) -> OwnPrices:
+        return {}  # Nobody publishes here but this home: what it does not have is not to be.
+
+    def own_prices(self) -> OwnPrices:
+        """The operator's prices that are published."""
+        with self._read_transaction() as transaction:
+            value = transaction.get(OWN_PRICES)
+        return {} if value is None else _own_prices(value)
 
     def close(self) -> None:
         environment.release(self._folder)
@@ -111,5 +122,7 @@ def entries(publication: Publication) -> Iterator[tuple[bytes, bytes | None]]:
         yield PRICES + provider.encode(), _encode(rows)
     for name, secret in publication.secrets.items():
         yield SECRET + name.encode(), secret
+    if publication.own_prices:
+        yield OWN_PRICES, _encode(publication.own_prices)
     if publication.vendors is not None:
         yield VENDORS, _encode(publication.vendors)

@@ -10,12 +10,15 @@ from typing import TypeVar
 from redis import RedisError
 
 from watchllm.domain.ledger import NotTold, Periods, Place
+from watchllm.stores.lmdb.snapshot_copy import Position
 from watchllm.stores.redis import server_run
 from watchllm.stores.redis.blocking import Blocking, reason
 from watchllm.stores.redis.client import Script
 from watchllm.stores.redis.limits_layout import CHANNEL, KEPT, PLACES, WANTED, account_of, place_text, prefix_of
 from watchllm.stores.redis.limits_scripts import COMMON
 from watchllm.stores.redis.link import Argument
+from watchllm.stores.redis.ownership import owner, refusal
+from watchllm.stores.redis.snapshot_layout import STATE
 
 # Live proxies join an account that is begun anew as soon as they are told; those that do not are not waited for longer.
 _GRACE_MS = 1_500
@@ -124,14 +127,30 @@ LOOK = Script(server_run.LUA + "return {server(), unpack(redis.call('HMGET', KEY
 
 
 class RedisAccounts:
-    """Implements `journal.shared_ledger.Accounts`."""
+    """Implements `journal.shared_ledger.Accounts`, for the recorder of the installation `own`, whose database is at
+    `database`, on a host whose copy of the snapshot is at `position`. The Redis of another one is told nothing: of
+    everybody there, this database would say that nothing was spent."""
 
-    def __init__(self, redis: Blocking) -> None:
+    def __init__(self, redis: Blocking, own: str, database: str, position: Callable[[], Position]) -> None:
         self._redis = redis
+        self._own = own
+        self._database = database
+        self._position = position
         self._run: bytes | None = None
         """Of the server that was told."""
 
+    def refused(self) -> str | None:
+        """Why they are another installation's, None = they are not, as far as that is known. Raises nothing."""
+        try:
+            epoch = self._redis.redis.hget(STATE, "epoch")
+        except RedisError:
+            epoch = None
+        if owner(epoch, self._position()) in (None, self._own):
+            return None
+        return refusal(self._redis.shown, f"the database {self._database}")
+
     def wanted(self) -> set[str]:
+        self._check_owner()
         return self._ask(lambda: {name.decode() for name in self._redis.redis.smembers(WANTED)})
 
     def kept(self) -> set[str]:
@@ -140,6 +159,7 @@ class RedisAccounts:
     def write(
         self, spent: dict[str, dict[str, Periods]], places: dict[str, Place], others: dict[str, Place]
     ) -> set[str]:
+        self._check_owner()
         told = [
             (organization, arguments)
             for organization, of_it in spent.items()
@@ -184,6 +204,11 @@ class RedisAccounts:
         is_another, self._run = self._run not in (None, run), run
         # Another one may know what was before: a file that it had written, or what it had heard as a replica.
         return not is_another and None not in places
+
+    def _check_owner(self) -> None:
+        refused = self.refused()
+        if refused is not None:
+            raise NotTold(refused)
 
     def _tell_rest(self, organization: str, places: dict[str, Place], reply: int) -> None:
         """Have dropped what one script alone was not to drop."""

@@ -10,7 +10,10 @@ are never used twice, so a record that changes while pages are read comes again 
 all that was read is one state. Who is behind `floor` reads everything, under a position that begins at 0.
 
 `epoch` names one history. Where Redis lost it, or a part of it (`count` tells), the next publisher begins another one,
-with the time in milliseconds as its first version: greater than all before it.
+with the time in milliseconds as its first version: greater than all before it. It begins with the id of the
+installation whose history it is. Scripts change something only while the epoch is the one that was looked at: so
+whoever finds by it that the history is another installation's can never change it, whatever happens in between. What an
+earlier version began names nobody, and the first publisher begins a history of its own in its place.
 
 `run` is that of the server on which it was written. Another one that has it, from a file or as a replica, may have
 what was before: revoked keys among it. Nobody reads that, and the next publisher begins another epoch.
@@ -21,6 +24,7 @@ since. It also counts updates that changed nothing, so that an older state is ne
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 from watchllm.stores.redis import server_run
@@ -43,6 +47,16 @@ def keys_of(epoch: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     """STATE, records, changes and gone of an epoch."""
     head = b"watchllm:{snapshot}:" + epoch
     return STATE, head + b":records", head + b":changes", head + b":gone"
+
+
+def new_epoch(installation: str) -> bytes:
+    return b"%b.%b" % (installation.encode(), os.urandom(8).hex().encode())
+
+
+def owner_of(epoch: bytes) -> str | None:
+    """The id of the installation whose epoch it is; None where it does not say, or there is none."""
+    owner, separator, _ = epoch.partition(b".")
+    return owner.decode() if separator else None
 
 
 class State(NamedTuple):

@@ -3,11 +3,12 @@ in `stores.redis.snapshot_layout`.
 
 What is to be changed is found by comparing with this host's copy, which is brought up to date first: nothing but the
 changes goes over the network, however large the snapshot is.
+
+What another installation publishes is left alone (`stores.redis.ownership`), unless it is to be taken over.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -16,11 +17,13 @@ from typing import NamedTuple
 
 from redis import RedisError
 
-from watchllm.control.publication import Publication
+from watchllm.control.errors import OtherInstallation
+from watchllm.control.publication import Installation, OwnPrices, Publication
 from watchllm.domain.errors import Unavailable
-from watchllm.stores.lmdb.snapshot_copy import Position, SnapshotCopy
+from watchllm.stores.lmdb.snapshot_copy import NOTHING, Position, SnapshotCopy
 from watchllm.stores.lmdb.snapshot_writer import LmdbSnapshotWriter
 from watchllm.stores.redis.blocking import Blocking, reason
+from watchllm.stores.redis.ownership import owner, refusal
 from watchllm.stores.redis.reading import Reading, base_for
 from watchllm.stores.redis.snapshot_layout import (
     APPLY,
@@ -34,6 +37,8 @@ from watchllm.stores.redis.snapshot_layout import (
     STATE,
     State,
     keys_of,
+    new_epoch,
+    owner_of,
     page_of,
     state_of,
 )
@@ -52,13 +57,16 @@ class Found(NamedTuple):
 
 
 class RedisSnapshotWriter:
-    """Implements `control.publication.SnapshotWriter`. `folder` is this host's snapshot.
+    """Implements `control.publication.SnapshotWriter`. `folder` is this host's snapshot, `installation` who publishes;
+    with `take_over` it puts its own in the place of another one's.
 
     Raises ValueError for a URL that cannot be read and StoreBroken where the folder cannot be opened; every method but
     `close` raises Unavailable while Redis cannot be reached.
     """
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, installation: Installation, *, take_over: bool = False) -> None:
+        self._installation = installation
+        self._takes_over = take_over
         self._blocking = Blocking(url)
         self._copy = SnapshotCopy(folder)
         self._local = LmdbSnapshotWriter(folder)
@@ -75,13 +83,21 @@ class RedisSnapshotWriter:
 
     def differs(self, publication: Publication) -> bool:
         with _told(self._blocking):
-            return not self._caught_up().is_whole or self._local.differs(publication)
+            found = self._caught_up()
+            return not found.is_whole or not self._is_own(found.state) or self._local.differs(publication)
 
     def version(self) -> int:
         """Of the snapshot in Redis, which this host has when it returns; 0 = it holds none."""
         with _told(self._blocking):
             found = self._caught_up()
         return found.state.version if found.state is not None and found.is_whole else 0
+
+    def kept_prices(self) -> OwnPrices:
+        """As this host's copy has them; those of another installation are nothing to keep."""
+        position = self._copy.position()
+        if position == NOTHING or owner_of(position.epoch) not in (None, self._installation.id):
+            return {}
+        return self._local.own_prices()
 
     def close(self) -> None:
         self._blocking.close()
@@ -94,7 +110,7 @@ class RedisSnapshotWriter:
         if not found.is_whole and not publication.complete:
             raise Unavailable("Redis has lost the snapshot, which is published anew within a minute; try again")
         changes = self._local.changes(publication)
-        if state is None or not found.is_whole or len(changes) > MOST_AT_ONCE:
+        if state is None or not found.is_whole or not self._is_own(state) or len(changes) > MOST_AT_ONCE:
             return self._exchange(state, changes)
         arguments = [part for key, value in changes.items() for part in (key, b"-" if value is None else b"+" + value)]
         keys = keys_of(state.epoch)
@@ -112,7 +128,7 @@ class RedisSnapshotWriter:
         place."""
         changed = {**self._local.records(), **changes}
         everything = {key: value for key, value in changed.items() if value is not None}
-        epoch = os.urandom(8).hex().encode()
+        epoch = new_epoch(self._installation.id)
         keys = keys_of(epoch)
         begun = max(time.time_ns() // 1_000_000, 0 if state is None else state.version)
         self._stage(keys, begun, everything)
@@ -142,9 +158,15 @@ class RedisSnapshotWriter:
         """What Redis holds; where that is whole, this host's copy is the same now."""
         for _ in range(_ATTEMPTS):
             state = self._look()
+            position = self._copy.position()
+            if owner(None if state is None else state.epoch, position) not in (None, self._installation.id):
+                if not self._takes_over:
+                    raise OtherInstallation(
+                        refusal(self._blocking.shown, f"the database {self._installation.database}")
+                    )
+                return Found(state, False)
             if state is None or state.is_doubtful:
                 return Found(state, False)
-            position = self._copy.position()
             if position == (state.epoch, state.version):
                 # A part that is lost is noticed here, too: whoever publishes is who can repair it.
                 return Found(state, page_of(self._read(state.epoch, state.version), state.version) is not None)
@@ -158,6 +180,9 @@ class RedisSnapshotWriter:
             elif self._look() == state:
                 return Found(state, False)
         raise Unavailable("the snapshot changes faster than it can be read; try again")
+
+    def _is_own(self, state: State | None) -> bool:
+        return state is not None and owner_of(state.epoch) == self._installation.id
 
     def _look(self) -> State | None:
         return state_of(self._blocking.run(LOOK, (STATE,)))

@@ -176,16 +176,19 @@ def test_many_at_once_on_two_proxies_never_overshoot_a_budget(fleet: Fleet) -> N
         )
     served = [answer for answer in answers if answer.status == 200]
     assert {answer.status for answer in answers} == {200, 429}
-    assert sum(map(cost_of, served)) <= budget
+    # Each answer's own line was rounded to the micro-dollar, by half of one at most.
+    assert sum(map(cost_of, served)) <= budget + 0.51e-6 * len(served)
     assert len(served) >= 50
     codes = {code_of(answer) for answer in answers if answer.status == 429}
     assert codes <= {"concurrency_exceeded", "insufficient_quota"}
     # Now that no call is under way, what is refused in the end is so for good.
     later = itertools.count()
-    wait_for(
-        lambda: code_of(ask(fleet.one, project, f"later {next(later):03}", max_tokens=50)) == "insufficient_quota",
-        "the budget to be spent",
-    )
+
+    def is_spent() -> bool:
+        answer = ask(fleet.one, project, f"later {next(later):03}", max_tokens=50)
+        return answer.status == 429 and code_of(answer) == "insufficient_quota"
+
+    wait_for(is_spent, "the budget to be spent", within=30)
 
 
 @pytest.mark.parametrize(("how", "patience"), [(signal.SIGTERM, 1), (signal.SIGKILL, 10)])

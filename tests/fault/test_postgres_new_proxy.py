@@ -110,10 +110,7 @@ def test_a_worker_that_begins_meanwhile_says_what_it_waits_for(
     wait_for(is_refused, "the new worker to be asked", within=30)
     assert "this proxy is new, and the database" in answers[-1].json()["error"]["message"]
     assert answers[-1].header("retry-after") == "1"
-    wait_for(
-        lambda: any("a quota or a budget wait" in (state or "") for state in limits_in_health(gateway)),
-        "the new worker to tell",
-    )
+    wait_for(lambda: "degraded" in limits_in_health(gateway), "the new worker to tell")
     own_postgres.start()
     wait_for(lambda: limits_in_health(gateway) == {None}, "the new worker to be known", within=30)
     wait_for(lambda: are_known(gateway, project), "everybody to serve", within=30)

@@ -38,8 +38,10 @@ def test_an_empty_postgres_is_not_begun_on_before_the_move(on_sqlite: Installati
         assert "`watchllm db move` takes it over" in failed.stderr
     on_sqlite.run("db", "move")
     assert [project["name"] for project in on_sqlite.run_json("project", "list")] == ["made on SQLite"]
-    gateway = on_sqlite.start_up("--no-console")
-    assert gateway.stop() == 0
+    up = on_sqlite.start_up("--no-console").process
+    # Who stops it before all of it is up is told that it was not.
+    up.wait_until(lambda: "proxy " in up.log(), "all of it to be up", within=30)
+    assert up.stop() == 0
 
 
 def test_a_file_with_nothing_in_it_is_no_reason(installation: Installation, empty_database: Connected) -> None:
